@@ -1,0 +1,41 @@
+# Two commands do everything on a machine with Python >= 3.11 (with venv) and make:
+#   make demo   set up, compile and run a real model, show the result and its latency
+#   make test   set up, run every check and test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := compiler frontend ir passes codegen tests benchmarks examples
+
+.PHONY: demo test setup lint typecheck unit slow clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/python examples/digits/demo.py
+
+test: lint typecheck unit
+
+lint: setup
+	$(BIN)/ruff check .
+
+# An editable install is invisible to static checkers: check an installed copy.
+typecheck: setup
+	rm -rf build/typecheck build/lib
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/typecheck .
+	rm -rf build/lib
+	MYPYPATH=build/typecheck $(BIN)/mypy --strict -p aisc
+
+unit: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: setup
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

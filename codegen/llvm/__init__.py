@@ -1,0 +1,1 @@
+"""Shared LLVM IR printing."""

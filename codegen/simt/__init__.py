@@ -1,0 +1,1 @@
+"""The SIMT back end: PTX."""

@@ -1,0 +1,1 @@
+"""Integer arithmetic for shapes and indices: polynomials, intervals, simplification."""

@@ -1,0 +1,116 @@
+"""Element types: name, width, class, and the numpy type that carries them.
+
+One instance exists per type; compare with ``is`` or ``==``. Low-precision floats are carried by
+``ml_dtypes``. ``boolean`` is stored as one byte holding 0 or 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+
+Kind = Literal["float", "int", "uint", "bool"]
+
+
+@dataclass(frozen=True, slots=True)
+class DType:
+    """An element type. ``bits`` is the storage width in bits."""
+
+    name: str
+    kind: Kind
+    bits: int
+
+    @property
+    def bytes(self) -> int:
+        """Storage size of one element in bytes."""
+        return self.bits // 8
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The numpy dtype that carries this type."""
+        return _NUMPY[self.name]
+
+    @property
+    def is_float(self) -> bool:
+        """True for every floating-point type."""
+        return self.kind == "float"
+
+    @property
+    def is_integer(self) -> bool:
+        """True for signed and unsigned integers, not for boolean."""
+        return self.kind in ("int", "uint")
+
+    @property
+    def min_value(self) -> int | float:
+        """Least finite value (``-inf`` is not counted; floats give the most negative finite)."""
+        if self.kind == "float":
+            return float(_finfo(self).min)
+        return -(1 << (self.bits - 1)) if self.kind == "int" else 0
+
+    @property
+    def max_value(self) -> int | float:
+        """Greatest finite value."""
+        if self.kind == "float":
+            return float(_finfo(self).max)
+        if self.kind == "bool":
+            return 1
+        return (1 << (self.bits - (self.kind == "int"))) - 1
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (dtype, (self.name,))
+
+
+f16 = DType("f16", "float", 16)
+bf16 = DType("bf16", "float", 16)
+f32 = DType("f32", "float", 32)
+f64 = DType("f64", "float", 64)
+i8 = DType("i8", "int", 8)
+i16 = DType("i16", "int", 16)
+i32 = DType("i32", "int", 32)
+i64 = DType("i64", "int", 64)
+u8 = DType("u8", "uint", 8)
+u16 = DType("u16", "uint", 16)
+u32 = DType("u32", "uint", 32)
+u64 = DType("u64", "uint", 64)
+boolean = DType("bool", "bool", 8)
+
+ALL: tuple[DType, ...] = (f16, bf16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64, boolean)
+_BY_NAME = {t.name: t for t in ALL}
+_NUMPY: dict[str, np.dtype[np.generic]] = {
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+    "i8": np.dtype(np.int8),
+    "i16": np.dtype(np.int16),
+    "i32": np.dtype(np.int32),
+    "i64": np.dtype(np.int64),
+    "u8": np.dtype(np.uint8),
+    "u16": np.dtype(np.uint16),
+    "u32": np.dtype(np.uint32),
+    "u64": np.dtype(np.uint64),
+    "bool": np.dtype(np.bool_),
+}
+
+
+def _finfo(t: DType) -> Any:
+    return ml_dtypes.finfo(t.numpy)  # type: ignore[no-untyped-call]
+
+
+_FROM_NUMPY = {v: _BY_NAME[k] for k, v in _NUMPY.items()}
+
+
+def dtype(name: str) -> DType:
+    """The type called `name`; ``KeyError`` when there is none."""
+    return _BY_NAME[name]
+
+
+def from_numpy(np_dtype: np.dtype[np.generic] | type) -> DType:
+    """The type carried by a numpy dtype; ``KeyError`` when aisc has no such type."""
+    return _FROM_NUMPY[np.dtype(np_dtype)]

@@ -1,0 +1,1 @@
+"""Graph IR: SSA over tensors, operator definitions, verifier, interpreter."""

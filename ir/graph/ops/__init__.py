@@ -1,0 +1,1 @@
+"""Operator definitions, one family per file; each has exactly one home."""

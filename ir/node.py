@@ -1,0 +1,69 @@
+"""Traversal of frozen trees, derived from dataclass fields and written once.
+
+Expressions and statements subclass :class:`Node`. A child is a field that holds a ``Node``, or a
+tuple that holds some; nothing else needs to be declared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+N = TypeVar("N", bound="Node")
+
+
+class Node:
+    """Base of every tree node; subclasses are frozen dataclasses with slots."""
+
+    __slots__ = ()
+
+
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def field_names(cls: type[Node]) -> tuple[str, ...]:
+    """Names of the dataclass fields of `cls`, in order; computed once per class."""
+    names = _FIELDS.get(cls)
+    if names is None:
+        assert dataclasses.is_dataclass(cls), f"{cls.__name__} is not a dataclass"
+        names = _FIELDS[cls] = tuple(f.name for f in dataclasses.fields(cls))
+    return names
+
+
+def children(node: Node) -> Iterator[Node]:
+    """The direct children of `node`, in field order."""
+    for name in field_names(type(node)):
+        value = getattr(node, name)
+        if isinstance(value, Node):
+            yield value
+        elif isinstance(value, tuple):
+            for item in value:
+                if isinstance(item, Node):
+                    yield item
+
+
+def map_children(node: N, fn: Callable[[Node], Node]) -> N:
+    """`node` with `fn` applied to each child; the same object when nothing changes."""
+    changed: dict[str, object] = {}
+    for name in field_names(type(node)):
+        value = getattr(node, name)
+        if isinstance(value, Node):
+            new: object = fn(value)
+        elif isinstance(value, tuple) and any(isinstance(x, Node) for x in value):
+            items = tuple(fn(x) if isinstance(x, Node) else x for x in value)
+            new = value if all(a is b for a, b in zip(items, value, strict=True)) else items
+        else:
+            continue
+        if new is not value:
+            changed[name] = new
+    return dataclasses.replace(node, **changed) if changed else node  # type: ignore[type-var]
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """`node` and everything below it, parents first."""
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        yield top
+        stack.extend(reversed(tuple(children(top))))

@@ -1,0 +1,1 @@
+"""Rule tables and their bounded, located, counted driver."""

@@ -1,0 +1,1 @@
+"""Tensor IR: expressions, statements, functions, programs, verifier, interpreter."""

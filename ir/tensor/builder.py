@@ -1,0 +1,140 @@
+"""Building naive loop nests: one block per ``map`` or ``reduce``, regions derived.
+
+Compute definitions of operators use :class:`ComputeBuilder`; schedules come later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from aisc.ir.arith.poly import Dim
+from aisc.ir.dtypes import DType
+from aisc.ir.location import UNKNOWN, Loc
+from aisc.ir.node import walk
+from aisc.ir.tensor.combiner import COMBINERS
+from aisc.ir.tensor.expr import ONE, ZERO, Expr, Load, Var, of_dim
+from aisc.ir.tensor.func import Attribute, Buffer, Func, buffer
+from aisc.ir.tensor.stmt import (
+    Alloc,
+    Block,
+    For,
+    Iter,
+    IterKind,
+    Region,
+    Seq,
+    Stmt,
+    Store,
+    seq,
+)
+
+
+def accesses(stmt: Stmt) -> tuple[tuple[Region, ...], tuple[Region, ...]]:
+    """Point regions that the loads and stores of `stmt` touch: (reads, writes), no repeats."""
+    reads: dict[Region, None] = {}
+    writes: dict[Region, None] = {}
+    for node in walk(stmt):
+        if isinstance(node, Load):
+            reads[Region(node.buffer, node.indices, (ONE,) * len(node.indices))] = None
+        elif isinstance(node, Store):
+            writes[Region(node.buffer, node.indices, (ONE,) * len(node.indices))] = None
+    return tuple(reads), tuple(writes)
+
+
+class ComputeBuilder:
+    """Collects allocations and blocks; names are unique within the function being built."""
+
+    def __init__(self) -> None:
+        self.loc: Loc = UNKNOWN
+        self.stmts: list[Stmt] = []
+        self._names: dict[str, int] = {}
+
+    def fresh(self, hint: str) -> str:
+        """`hint` if unused, else `hint` with the next free number."""
+        count = self._names.get(hint, 0)
+        self._names[hint] = count + 1
+        if count == 0:
+            return hint
+        name = f"{hint}_{count}"
+        return self.fresh(hint) if name in self._names else self._claim(name)
+
+    def _claim(self, name: str) -> str:
+        self._names[name] = 1
+        return name
+
+    def alloc(self, hint: str, dtype: DType, shape: Sequence[Dim]) -> Buffer:
+        """A dense scratch buffer."""
+        buf = buffer(self.fresh(hint), dtype, tuple(shape))
+        self.stmts.append(Alloc(buf))
+        return buf
+
+    def map(self, out: Buffer, fn: Callable[..., Expr], name: str = "map") -> None:
+        """``out[i...] = fn(i...)`` for every element; all iterators are spatial."""
+        block = self.fresh(name)
+        iters = self._iters(out.shape, "spatial", block)
+        body = Store(out, tuple(it.var for it in iters), fn(*(it.var for it in iters)))
+        self._emit(block, iters, None, body, "")
+
+    def reduce(
+        self,
+        out: Buffer | Sequence[Buffer],
+        extents: Sequence[Dim],
+        combiner: str,
+        fn: Callable[[Sequence[Var], Sequence[Var]], Expr | tuple[Expr, ...]],
+        name: str = "reduce",
+    ) -> None:
+        """``out[i...] = combine over r... of fn(i, r)``; several outputs for combiners with
+        several results. Reduce iterators follow the spatial ones, outermost first."""
+        outs = (out,) if isinstance(out, Buffer) else tuple(out)
+        rule = COMBINERS[combiner]
+        assert rule.results == len(outs), f"{combiner} has {rule.results} results"
+        block = self.fresh(name)
+        spatial = self._iters(outs[0].shape, "spatial", block)
+        reduce_ = self._iters(tuple(extents), "reduce", f"{block}_r")
+        at = tuple(it.var for it in spatial)
+        new = fn(at, tuple(it.var for it in reduce_))
+        values = (new,) if isinstance(new, Expr) else new
+        state = tuple(Load(b, at) for b in outs)
+        combined = rule.combine(state, values)
+        identity = rule.identity([b.dtype for b in outs])
+        init = seq(*(Store(b, at, v) for b, v in zip(outs, identity, strict=True)))
+        body = self._stores(outs, at, combined)
+        self._emit(block, spatial + reduce_, init, body, combiner)
+
+    def _stores(
+        self, outs: tuple[Buffer, ...], at: tuple[Var, ...], values: tuple[Expr, ...]
+    ) -> Stmt:
+        """Store all results from the old state: several results go through ``Let`` first."""
+        if len(outs) == 1:
+            return Store(outs[0], at, values[0])
+        from aisc.ir.tensor.stmt import Let
+
+        names = [Var(self.fresh(f"new_{b.name}"), b.dtype) for b in outs]
+        stmt: Stmt = Seq(tuple(Store(b, at, v) for b, v in zip(outs, names, strict=True)))
+        for var, value in zip(reversed(names), reversed(values), strict=True):
+            stmt = Let(var, value, stmt)
+        return stmt
+
+    def _iters(self, shape: Sequence[Dim], kind: IterKind, stem: str) -> tuple[Iter, ...]:
+        return tuple(Iter(Var(f"{stem}_v{n}"), of_dim(d), kind) for n, d in enumerate(shape))
+
+    def _emit(
+        self, name: str, iters: tuple[Iter, ...], init: Stmt | None, body: Stmt, combiner: str
+    ) -> None:
+        reads, writes = accesses(body)
+        reads = tuple(r for r in reads if r not in writes)  # a reduction reads what it writes
+        loops = tuple(Var(it.var.name.replace("_v", "_i")) for it in iters)
+        stmt: Stmt = Block(name, iters, loops, reads, writes, init, body, combiner, self.loc)
+        for var, it in zip(reversed(loops), reversed(iters), strict=True):
+            stmt = For(var, ZERO, it.extent, "serial", stmt)
+        self.stmts.append(stmt)
+
+    def func(
+        self,
+        name: str,
+        params: Sequence[Buffer],
+        dims: Sequence[Var] = (),
+        attrs: tuple[tuple[str, Attribute], ...] = (),
+        target: str = "cpu",
+    ) -> Func:
+        """The function built so far."""
+        return Func(name, tuple(params), tuple(dims), seq(*self.stmts), attrs, target, self.loc)

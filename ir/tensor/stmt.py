@@ -1,0 +1,200 @@
+"""Statements of the tensor IR.
+
+Grammar::
+
+    Stmt = For(var, low, extent, kind, body, annotations) | While(cond, body)
+         | Block(name, iters, bindings, reads, writes, init, body, combiner)
+         | Store(buffer, indices, value) | If(cond, then, other) | Let(var, value, body)
+         | Alloc(buffer) | Seq(stmts) | Barrier(scope) | Invoke(intrinsic, operands, args)
+         | CallKernel(kernel, args, dims) | HostCall(op, inputs, outputs, attrs) | Copy(src, dst)
+
+The last row of three stands only in entries of Programs. Unrolled and vectorized loops stay loops
+until they are printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from aisc.ir.location import UNKNOWN, Loc
+from aisc.ir.node import Node
+from aisc.ir.tensor.expr import Expr, Var
+
+if TYPE_CHECKING:
+    from aisc.ir.graph.core import AttrValue
+    from aisc.ir.tensor.func import Attribute, Buffer
+
+# serial, parallel (over SPMD threads), unroll, vectorize, or bind to a hardware axis.
+ForKind = Literal[
+    "serial", "parallel", "unroll", "vectorize",
+    "block.x", "block.y", "block.z", "thread.x", "thread.y", "thread.z",
+]  # fmt: skip
+FOR_KINDS: tuple[ForKind, ...] = (
+    "serial", "parallel", "unroll", "vectorize",
+    "block.x", "block.y", "block.z", "thread.x", "thread.y", "thread.z",
+)  # fmt: skip
+IterKind = Literal["spatial", "reduce", "ordered"]
+
+
+class Stmt(Node):
+    """Base of statements."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class For(Stmt):
+    """``for var in [low, low + extent)``."""
+
+    var: Var
+    low: Expr
+    extent: Expr
+    kind: ForKind
+    body: Stmt
+    annotations: tuple[tuple[str, Attribute], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class While(Stmt):
+    """Repeat `body` while `cond` holds; the condition is evaluated before each turn."""
+
+    cond: Expr
+    body: Stmt
+
+
+@dataclass(frozen=True, slots=True)
+class Iter(Node):
+    """A block iterator with the domain ``[0, extent)``."""
+
+    var: Var
+    extent: Expr
+    kind: IterKind
+
+
+@dataclass(frozen=True, slots=True)
+class Region(Node):
+    """A rectangular part of a buffer: per dimension a low index and an extent."""
+
+    buffer: Buffer
+    low: tuple[Expr, ...]
+    extent: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block(Stmt):
+    """A unit of computation that declares its iterators and the regions it touches.
+
+    `bindings` give each iterator's value from the loop variables around the block. `body` may be
+    executed once for each point of the iteration domain, in any order for *spatial* iterators;
+    over *reduce* iterators it combines into what it writes with the named `combiner`
+    (:mod:`aisc.ir.tensor.combiner`), in any order up to rounding; over *ordered* iterators in
+    ascending order. `init` is executed before the first reduce point of each spatial point
+    (``None`` once the reduction has been decomposed).
+    """
+
+    name: str
+    iters: tuple[Iter, ...]
+    bindings: tuple[Expr, ...]
+    reads: tuple[Region, ...]
+    writes: tuple[Region, ...]
+    init: Stmt | None
+    body: Stmt
+    combiner: str = ""
+    loc: Loc = field(default=UNKNOWN, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Store(Stmt):
+    """``buffer[indices] = value``."""
+
+    buffer: Buffer
+    indices: tuple[Expr, ...]
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class If(Stmt):
+    """Conditional execution. A condition that varies over a vectorized loop becomes a mask."""
+
+    cond: Expr
+    then: Stmt
+    other: Stmt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Let(Stmt):
+    """Bind a scalar for the duration of `body`."""
+
+    var: Var
+    value: Expr
+    body: Stmt
+
+
+@dataclass(frozen=True, slots=True)
+class Alloc(Stmt):
+    """Declare a buffer for the rest of the enclosing ``Seq``; contents start undefined."""
+
+    buffer: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Seq(Stmt):
+    """Statements in order."""
+
+    stmts: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier(Stmt):
+    """All threads of `scope` (``threads`` of a Func, ``block`` of a SIMT block) wait here."""
+
+    scope: Literal["threads", "block"] = "threads"
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke(Stmt):
+    """An instruction declared by the target, applied to buffer regions (in the order of its
+    semantics' parameters) and scalars."""
+
+    intrinsic: str
+    operands: tuple[Region, ...]
+    args: tuple[Expr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallKernel(Stmt):
+    """Run a kernel of the Program; arguments in the order of its parameters and dims."""
+
+    kernel: str
+    args: tuple[Buffer, ...]
+    dims: tuple[Expr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostCall(Stmt):
+    """Run a graph operator through its numpy reference."""
+
+    op: str
+    inputs: tuple[Buffer | None, ...]
+    outputs: tuple[Buffer, ...]
+    attrs: tuple[tuple[str, AttrValue], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Copy(Stmt):
+    """Copy a whole buffer into another of the same type."""
+
+    src: Buffer
+    dst: Buffer
+
+
+def seq(*stmts: Stmt | None) -> Stmt:
+    """A flat sequence; a single statement stands for itself."""
+    flat: list[Stmt] = []
+    for s in stmts:
+        if isinstance(s, Seq):
+            flat.extend(s.stmts)
+        elif s is not None:
+            flat.append(s)
+    return flat[0] if len(flat) == 1 else Seq(tuple(flat))

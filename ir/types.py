@@ -1,0 +1,46 @@
+"""Tensor types: a physical shape and an element type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aisc.ir.arith.poly import Dim, SymDim, product, symbols
+from aisc.ir.dtypes import DType
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """`shape` is the order in memory, outermost first; there is no second layout system."""
+
+    shape: tuple[Dim, ...]
+    dtype: DType
+
+    @property
+    def rank(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> Dim:
+        """Number of elements."""
+        return product(self.shape)
+
+    @property
+    def is_static(self) -> bool:
+        """True when every dimension is an integer."""
+        return all(isinstance(d, int) for d in self.shape)
+
+    @property
+    def static_shape(self) -> tuple[int, ...]:
+        """The shape as integers; only for static types."""
+        shape = tuple(d for d in self.shape if isinstance(d, int))
+        assert len(shape) == len(self.shape), f"{self} is not static"
+        return shape
+
+    @property
+    def symbols(self) -> frozenset[SymDim]:
+        """Symbolic dimensions that occur in the shape."""
+        return frozenset().union(*(symbols(d) for d in self.shape))
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"

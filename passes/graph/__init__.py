@@ -1,0 +1,1 @@
+"""Graph passes: one transformation per file."""

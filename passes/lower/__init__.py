@@ -1,0 +1,1 @@
+"""Graph groups into tensor-IR functions, the graph into a Program."""

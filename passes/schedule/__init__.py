@@ -1,0 +1,1 @@
+"""Schedules: primitives, their legality, traces, rules."""
