@@ -44,7 +44,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Attr:
-    """A declared attribute. `type` is one of int, float, str, bool, dtype, blob, ints, floats,
+    """A declared attribute. `type` is one of int, dim, float, str, bool, dtype, blob, ints, floats,
     dims, strs. Without a default the attribute is required; `choices` bounds a str."""
 
     name: str
@@ -82,8 +82,9 @@ class OpCall:
         return error(code, f"{self.op.name}: {message}", *notes, loc=self.loc)
 
 
+Arrays = Sequence["Array | None"]
 Infer = Callable[[OpCall], tuple[TensorType, ...]]
-Reference = Callable[[OpCall, Sequence["Array | None"]], Sequence[Array]]
+Reference = Callable[[OpCall, Arrays], Sequence[Array]]
 # compute(builder, call, inputs, outputs): appends the blocks that fill `outputs`.
 Compute = Callable[["ComputeBuilder", OpCall, Sequence["Buffer | None"], Sequence["Buffer"]], None]
 # scalar(call, operands): the value of one element of a map operator.
@@ -161,6 +162,13 @@ def all_ops() -> tuple[OpDef, ...]:
     """Every operator, sorted by name."""
     _load_all()
     return tuple(_REGISTRY[n] for n in sorted(_REGISTRY))
+
+
+def present(arrays: Arrays) -> list[Array]:
+    """The operands of a reference that must all be there."""
+    found = [x for x in arrays if x is not None]
+    assert len(found) == len(arrays), "a required operand is absent"
+    return found
 
 
 def complete_attrs(op: OpDef, given: Mapping[str, AttrValue], loc: Loc) -> dict[str, AttrValue]:
