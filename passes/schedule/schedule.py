@@ -82,7 +82,7 @@ class Schedule:
         """The schedule of an unscheduled function."""
         return Schedule(func)
 
-    def apply(self, name: str, *args: Argument, **kwargs: Argument) -> Schedule:
+    def apply(self, name: str, /, *args: Argument, **kwargs: Argument) -> Schedule:
         """Apply the primitive called `name`; E302-E304 when it is refused."""
         _load()
         if name not in PRIMITIVES:

@@ -36,7 +36,8 @@ def _context() -> isl.Context:
 def affine(expr: Expr, rename: dict[Var, str]) -> str:
     """isl text of an index expression; variables are renamed by the table."""
     if isinstance(expr, Const):
-        return f"({int(expr.value)})"
+        number = int(expr.value)
+        return str(number) if number >= 0 else f"(-{-number})"
     if isinstance(expr, Var):
         return rename[expr] if expr in rename else _param(expr)
     if isinstance(expr, Unary) and expr.op == "neg":
@@ -55,7 +56,10 @@ def _binary(expr: Binary, rename: dict[Var, str]) -> str:
     if expr.op in ("add", "sub"):
         return f"({a} {'+' if expr.op == 'add' else '-'} {b})"
     if expr.op == "mul" and (isinstance(expr.a, Const) or isinstance(expr.b, Const)):
-        return f"({a} * {b})"
+        factor, value = (expr.a, b) if isinstance(expr.a, Const) else (expr.b, a)
+        assert isinstance(factor, Const), "one factor is constant"
+        number = int(factor.value)  # isl takes literal factors only
+        return f"{number}*({value})" if number >= 0 else f"(-({-number}*({value})))"
     if expr.op in ("floordiv", "mod") and isinstance(expr.b, Const) and int(expr.b.value) > 0:
         d = int(expr.b.value)
         return f"floor({a}/{d})" if expr.op == "floordiv" else f"({a} mod {d})"
