@@ -111,9 +111,7 @@ def _rewrite(func: Func, table: dict[Buffer, tuple[Buffer, tuple[Expr, ...]]]) -
     plain = Indexer({d.name: (0, math.inf) for d in func.dims})
 
     def shift(at: tuple[Expr, ...], lows: tuple[Expr, ...]) -> tuple[Expr, ...]:
-        return tuple(
-            plain.simplify(binary("sub", i, low)) for i, low in zip(at, lows, strict=True)
-        )
+        return tuple(plain.simplify(binary("sub", i, low)) for i, low in zip(at, lows, strict=True))
 
     def swap(n: Node) -> Node:
         if isinstance(n, Alloc) and n.buffer in table:

@@ -24,9 +24,7 @@ class HoistScratch:
     def run(self, func: Func) -> Func:
         """Apply to one function."""
         found = tuple(
-            n.buffer
-            for n in walk(func.body)
-            if isinstance(n, Alloc) and n.buffer.space == "global"
+            n.buffer for n in walk(func.body) if isinstance(n, Alloc) and n.buffer.space == "global"
         )
         if not found:
             return func

@@ -62,9 +62,7 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
         w = np.moveaxis(w, (-1, -2), (0, 1))
     else:
         x = np.moveaxis(x, 1, -1)
-    last = Window(
-        window.kernel, window.strides, window.dilations, window.begins, window.ends, True
-    )
+    last = Window(window.kernel, window.strides, window.dilations, window.begins, window.ends, True)
     group = call.attrs["group"]
     x, sizes = padded(x, last, 0)
     x = x.reshape(*x.shape[:-1], group, -1)
@@ -100,9 +98,7 @@ class _Direct:
         if not window.is_padded:
             return x
         n, c, spatial = window.split(x.shape)
-        sizes = [
-            d + (b + e) for d, b, e in zip(spatial, window.begins, window.ends, strict=True)
-        ]
+        sizes = [d + (b + e) for d, b, e in zip(spatial, window.begins, window.ends, strict=True)]
         out = self.cb.alloc("padded", x.dtype, window.join(n, c, sizes))
 
         def value(*index: Var) -> Expr:

@@ -102,9 +102,7 @@ def _elements_rule(call: OpCall) -> tuple[TensorType, ...]:
 def _elements_reference(call: OpCall, xs: Arrays) -> list[Array]:
     data, indices = present(xs)
     axis = _axis(call)
-    cut = tuple(
-        slice(None) if a == axis else slice(0, n) for a, n in enumerate(indices.shape)
-    )
+    cut = tuple(slice(None) if a == axis else slice(0, n) for a, n in enumerate(indices.shape))
     wide = wrap_indices(indices, data.shape[axis])
     return [np.take_along_axis(data[cut], wide, axis=axis)]
 

@@ -227,9 +227,7 @@ def _slice_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> No
     x, starts, steps = only(ins), call.attrs["starts"], call.attrs["steps"]
 
     def value(*i: Var) -> Expr:
-        return Load(
-            x, tuple(v * s + e.of_dim(a) for v, a, s in zip(i, starts, steps, strict=True))
-        )
+        return Load(x, tuple(v * s + e.of_dim(a) for v, a, s in zip(i, starts, steps, strict=True)))
 
     cb.map(outs[0], value, "slice")
 
