@@ -14,7 +14,7 @@ from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import Loc
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Expr, Load, Var, ZERO, const
+from aisc.ir.tensor.expr import ZERO, Expr, Load, Var, const
 from aisc.ir.tensor.func import Buffer, Func, buffer
 from aisc.ir.tensor.stmt import Stmt
 from aisc.ir.tensor.visitor import transform
@@ -108,6 +108,7 @@ def _broadcast(b: Buffer, at: tuple[Expr, ...]) -> Load:
 
 def _inline_scalars(stmt: Stmt, scalars: dict[Buffer, Expr]) -> Stmt:
     """Replace loads from one-element constants by their values, and derive regions again."""
+
     def swap(n: Node) -> Node:
         return scalars[n.buffer] if isinstance(n, Load) and n.buffer in scalars else n
 

@@ -16,6 +16,7 @@ from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.tensor.expr import Var
 from aisc.ir.tensor.func import Buffer, Func, Program, Role, buffer
 from aisc.ir.tensor.stmt import Alloc, CallKernel, Copy, Stmt, seq
+from aisc.ir.tensor.visitor import replace_buffers
 from aisc.passes.lower.canonical import canonical
 from aisc.passes.lower.group import lower_group
 
@@ -64,17 +65,23 @@ def lower_graph(graph: Graph, target: str = "cpu") -> Program:
             _view(st, node)
     for v, out in results:
         if st.buffers.get(v) is not out:
-            st.body.append(Copy(_reshaped(_use(st, v), out), out))
+            st.body.append(Copy(_use(st, v), out))
     dims = sorted({s.name for b in st.params for d in b.shape for s in symbols(d)})
-    entry = Func(
-        "entry", tuple(st.params), tuple(Var(n) for n in dims), seq(*st.body), (), target, graph.loc
-    )
-    kernels = tuple(st.locs)
-    return Program(graph.name, kernels, entry, dict(st.weights))
+    params, body = _share_storage(st)
+    entry = Func("entry", params, tuple(Var(n) for n in dims), body, (), target, graph.loc)
+    return Program(graph.name, tuple(st.locs), entry, dict(st.weights))
 
 
-def _reshaped(src: Buffer, out: Buffer) -> Buffer:
-    return src if src.shape == out.shape else replace(src, shape=out.shape, strides=out.strides)
+def _share_storage(st: _State) -> tuple[tuple[Buffer, ...], Stmt]:
+    """Parameters and body in which a buffer that has views names its own storage, as they do."""
+    bases = {b.base for b in st.buffers.values() if b.base}
+    roots = {
+        b: replace(b, base=b.name)
+        for b in (*st.params, *st.buffers.values())
+        if b.name in bases and not b.base
+    }
+    body = replace_buffers(seq(*st.body), roots)
+    return tuple(roots.get(b, b) for b in st.params), body
 
 
 def _declare_outputs(st: _State) -> list[tuple[Value, Buffer]]:
