@@ -106,7 +106,9 @@ def check_rank(call: OpCall, index: int, low: int, high: int | None = None) -> i
     """The rank of an input; E201 when outside ``[low, high]``."""
     rank = call.type(index).rank
     if rank < low or (high is not None and rank > high):
-        wanted = f"{low}" if high == low else f"at least {low}" if high is None else f"{low}..{high}"
+        wanted = (
+            f"{low}" if high == low else f"at least {low}" if high is None else f"{low}..{high}"
+        )
         raise call.fail(f"operand {index} has rank {rank}, expected {wanted}")
     return rank
 

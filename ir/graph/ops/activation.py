@@ -38,6 +38,7 @@ register_unary(
     infer.is_number, traits=("idempotent",),
 )  # fmt: skip
 
+
 # exp of a negative number only, so that nothing overflows on the way.
 def _sigmoid(x: Expr) -> Expr:
     t = e.math("exp", -e.Unary("abs", x))

@@ -62,7 +62,8 @@ def _compute(
     cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
 ) -> None:
     a, b = ins
-    assert a is not None and b is not None, "matmul without operands"
+    assert a is not None, "matmul without left operand"
+    assert b is not None, "matmul without right operand"
     (out,) = outs
     acc_type = infer.accumulator(out.dtype)
     acc = out if acc_type is out.dtype else cb.alloc("acc", acc_type, out.shape)

@@ -56,15 +56,14 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
 
 
 def _reference(call: OpCall, xs: Arrays) -> list[Array]:
-    assert xs[0] is not None and xs[1] is not None, "conv without operands"
+    assert xs[0] is not None, "conv without input"
+    assert xs[1] is not None, "conv without weight"
     x, w, window = wide_array(xs[0]), wide_array(xs[1]), conv_window(call)
     if window.channels_last:
         w = np.moveaxis(w, (-1, -2), (0, 1))
     else:
         x = np.moveaxis(x, 1, -1)
-    last = Window(
-        window.kernel, window.strides, window.dilations, window.begins, window.ends, True
-    )
+    last = Window(window.kernel, window.strides, window.dilations, window.begins, window.ends, True)
     group = call.attrs["group"]
     x, sizes = padded(x, last, 0)
     x = x.reshape(*x.shape[:-1], group, -1)
@@ -100,9 +99,7 @@ class _Direct:
         if not window.is_padded:
             return x
         n, c, spatial = window.split(x.shape)
-        sizes = [
-            d + (b + e) for d, b, e in zip(spatial, window.begins, window.ends, strict=True)
-        ]
+        sizes = [d + (b + e) for d, b, e in zip(spatial, window.begins, window.ends, strict=True)]
         out = self.cb.alloc("padded", x.dtype, window.join(n, c, sizes))
 
         def value(*index: Var) -> Expr:
@@ -121,7 +118,9 @@ class _Direct:
 
     def read(self, x: Buffer, n: Expr, c: Expr, at: Sequence[Expr], taps: Sequence[Expr]) -> Expr:
         """The padded input under tap `taps` of the window at `at`, as accumulator."""
-        places = [self.window.source(a, o, t) for a, (o, t) in enumerate(zip(at, taps))]
+        places = [
+            self.window.source(a, o, t) for a, (o, t) in enumerate(zip(at, taps, strict=True))
+        ]
         return cast(Load(x, self.window.at(n, (c,), places)), self.acc_type)
 
     def reduce(self, x: Buffer, acc: Buffer) -> None:
@@ -189,7 +188,8 @@ def _compute(
     cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
 ) -> None:
     x, w = ins[0], ins[1]
-    assert x is not None and w is not None, "conv without operands"
+    assert x is not None, "conv without input"
+    assert w is not None, "conv without weight"
     bias, (out,) = ins[2] if len(ins) > 2 else None, outs
     conv = _Direct(cb, call, w, out)
     source = conv.pad(x)

@@ -90,15 +90,15 @@ def register_unary(
 
 
 def _math(name: str, doc: str, fn: Callable[[Array], Array], call_name: str | None = None) -> None:
-    register_unary(
-        name, doc, lambda _, x: fn(x), lambda _, x: e.math(call_name or name, x)
-    )
+    register_unary(name, doc, lambda _, x: fn(x), lambda _, x: e.math(call_name or name, x))
 
 
 def _op(
     name: str, doc: str, fn: Callable[[Array], Array], accepts: infer.Accepts, *traits: str
 ) -> None:
-    register_unary(name, doc, lambda _, x: fn(x), lambda _, x: Unary(name, x), accepts, (), None, traits)
+    register_unary(
+        name, doc, lambda _, x: fn(x), lambda _, x: Unary(name, x), accepts, (), None, traits
+    )
 
 
 _op("neg", "``-x``; integers wrap.", np.negative, infer.is_number, "involution")

@@ -32,7 +32,8 @@ _DATA = (Operand("data"), Operand("indices"))
 
 def _two(ins: Ins) -> tuple[Buffer, Buffer]:
     data, indices = ins[0], ins[1]
-    assert data is not None and indices is not None, "a required operand is absent"
+    assert data is not None, "the data are absent"
+    assert indices is not None, "the indices are absent"
     return data, indices
 
 
@@ -102,9 +103,7 @@ def _elements_rule(call: OpCall) -> tuple[TensorType, ...]:
 def _elements_reference(call: OpCall, xs: Arrays) -> list[Array]:
     data, indices = present(xs)
     axis = _axis(call)
-    cut = tuple(
-        slice(None) if a == axis else slice(0, n) for a, n in enumerate(indices.shape)
-    )
+    cut = tuple(slice(None) if a == axis else slice(0, n) for a, n in enumerate(indices.shape))
     wide = wrap_indices(indices, data.shape[axis])
     return [np.take_along_axis(data[cut], wide, axis=axis)]
 

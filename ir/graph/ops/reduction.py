@@ -287,8 +287,8 @@ for _name, _fn in (("argmax", np.argmax), ("argmin", np.argmin)):
     register(
         OpDef(
             _name,
-            f"Index of the {'greatest' if _name == 'argmax' else 'least'} element along `axis`: the "
-            "first of equal ones, or with `select_last` the last; NaN wins.",
+            f"Index of the {'greatest' if _name == 'argmax' else 'least'} element along `axis`: "
+            "the first of equal ones, or with `select_last` the last; NaN wins.",
             X, _arg_rule, _arg_reference(_fn), "reduction",
             (Attr("axis", "int", 0), Attr("keepdims", "bool", True),
              Attr("select_last", "bool", False)),

@@ -130,9 +130,7 @@ class _Pool:
 
         def value(index: Sequence[Var], r: Sequence[Var]) -> Expr:
             n, c, at = w.parts(index)
-            source = [
-                s + t * d for s, t, d in zip(self.starts(at), r, w.dilations, strict=True)
-            ]
+            source = [s + t * d for s, t, d in zip(self.starts(at), r, w.dilations, strict=True)]
             load = self.element(Load(self.x, w.at(n, (c,), source)), acc.dtype)
             return e.select(w.inside(source, self.sizes), load, outside)
 
