@@ -130,8 +130,9 @@ def run_node(
         with np.errstate(all="ignore"):
             results = call.op.reference(call, inputs)
     except (IndexError, ValueError, MemoryError, ZeroDivisionError) as fault:
-        notes = (str(fault), f"at {node.loc}")
-        raise execution_error("E502", f"{node.op} failed on its operands", *notes) from fault
+        where = f"at {node.loc}"
+        message = f"{node.op} failed on its operands"
+        raise execution_error("E502", message, str(fault), where) from fault
     found = [np.asarray(r) for r in results]
     for value, array in zip(node.outputs, found, strict=True):
         shape = tuple(evaluate(d, dims) for d in value.type.shape)

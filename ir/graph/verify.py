@@ -44,7 +44,6 @@ def _all(test: Callable[[object], bool]) -> Callable[[object], bool]:
 
 _ATTR_TESTS: Mapping[str, Callable[[object], bool]] = {
     "int": _is_int,
-    "dim": _is_dim,
     "float": lambda x: isinstance(x, float),
     "str": lambda x: isinstance(x, str),
     "bool": lambda x: isinstance(x, bool),

@@ -52,7 +52,7 @@ def _hardmax(em: Emitter, node: Node) -> Value:
         flat = em.reshape(x, (product(shape[:axis]), product(shape[axis:])))
         axis = 1
     best = em.op("argmax", flat, axis=axis, keepdims=False)
-    hot = em.op("one_hot", best, depth=flat.type.shape[axis], axis=axis)
+    hot = em.op("one_hot", best, depth=(flat.type.shape[axis],), axis=axis)
     return em.reshape(em.cast(hot, x.type.dtype), shape)
 
 

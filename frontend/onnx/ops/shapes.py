@@ -85,7 +85,7 @@ def _range(em: Emitter, node: Node) -> Value:
         raise node.malformed("the step is zero")
     size = maximum(ceildiv(last - first, by) if by > 0 else ceildiv(first - last, -by), 0)
     _bounded(node, (size,), t)
-    value = em.op("iota", size=size, dtype=t)
+    value = em.op("iota", shape=(size,), dtype=t)
     value = value if by == 1 else em.op("mul", value, em.like(by, value))
     return value if first == 0 else em.op("add", value, em.cast(em.dims_value(first), t))
 
@@ -108,7 +108,7 @@ def _one_hot(em: Emitter, node: Node) -> Value:
     )  # fmt: skip
     if indices.type.dtype.is_float:
         indices = em.cast(indices, dtypes.i64)
-    hot = em.op("one_hot", indices, depth=depth, axis=axis)
+    hot = em.op("one_hot", indices, depth=(depth,), axis=axis)
     off, on = (em.reshape(em.slice_axis(values, 0, k, k + 1), ()) for k in (0, 1))
     return em.op("where", hot, on, off)
 
@@ -337,7 +337,7 @@ def _split(em: Emitter, node: Node) -> Sequence[Value]:
     if sizes is None:
         each = ceildiv(size, count) if node.version >= 18 else floordiv(size, count)
         sizes = [each] * (count - 1) + [size - each * (count - 1)]
-    if sum(sizes, 0) != size or any(bounds(d)[1] < 0 for d in sizes):  # type: ignore[arg-type]
+    if sum(sizes, 0) != size or any(bounds(d)[1] < 0 for d in sizes):
         raise node.malformed(f"parts {list(map(str, sizes))} of an axis of size {size}")
     parts: list[Value] = []
     start: Dim = 0

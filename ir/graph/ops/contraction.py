@@ -26,7 +26,7 @@ from aisc.ir.types import TensorType
 
 
 def _shapes(call: OpCall) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
-    """The operands' shapes as matrices: a vector is one row on the left, one column on the right."""
+    """The operands' shapes as matrices: a vector is a row on the left, a column on the right."""
     a, b = call.type(0).shape, call.type(1).shape
     return (1, *a) if len(a) == 1 else a, (*b, 1) if len(b) == 1 else b
 

@@ -135,12 +135,12 @@ def _highest(t: DType) -> float | int:
 
 
 def _max(x: Array, axes: tuple[int, ...], keep: bool) -> Array:
-    low = np.asarray(_lowest(dtypes.from_numpy(x.dtype)), x.dtype)
+    low = x.dtype.type(_lowest(dtypes.from_numpy(x.dtype)))
     return np.asarray(np.max(x, axis=axes, keepdims=keep, initial=low))
 
 
 def _min(x: Array, axes: tuple[int, ...], keep: bool) -> Array:
-    high = np.asarray(_highest(dtypes.from_numpy(x.dtype)), x.dtype)
+    high = x.dtype.type(_highest(dtypes.from_numpy(x.dtype)))
     return np.asarray(np.min(x, axis=axes, keepdims=keep, initial=high))
 
 
