@@ -44,7 +44,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Attr:
-    """A declared attribute. `type` is one of int, dim, float, str, bool, dtype, blob, ints, floats,
+    """A declared attribute. `type` is one of int, float, str, bool, dtype, blob, ints, floats,
     dims, strs. Without a default the attribute is required; `choices` bounds a str."""
 
     name: str

@@ -129,7 +129,7 @@ def _at_least_zero(size: Dim) -> Dim:
     return max(size, 0) if isinstance(size, int) else size
 
 
-def padded(x: Array, window: Window, fill: object) -> tuple[Array, tuple[int, ...]]:
+def padded(x: Array, window: Window, fill: float) -> tuple[Array, tuple[int, ...]]:
     """`x` padded with `fill` so that every window is inside, and the output sizes (reference)."""
     first = window.first_spatial
     pad = [(0, 0)] * x.ndim

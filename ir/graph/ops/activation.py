@@ -47,7 +47,7 @@ def _sigmoid(x: Expr) -> Expr:
 
 def _sigmoid_array(x: Array) -> Array:
     t = np.exp(-np.abs(x))
-    return np.where(x >= 0, _like(1, x), t) / (1 + t)
+    return np.asarray(np.where(x >= 0, _like(1, x), t) / (1 + t))
 
 
 register_unary(
@@ -120,7 +120,7 @@ def _hard_sigmoid(call: OpCall, x: Expr) -> Expr:
 
 def _hard_sigmoid_array(call: OpCall, x: Array) -> Array:
     line = x * _like(call.attrs["alpha"], x) + _like(call.attrs["beta"], x)
-    return np.minimum(np.maximum(line, _like(0, x)), _like(1, x))
+    return np.asarray(np.minimum(np.maximum(line, _like(0, x)), _like(1, x)))
 
 
 _LINE = (_alpha(0.2), Attr("beta", "float", 0.5))
@@ -175,7 +175,7 @@ def _gelu_array(call: OpCall, x: Array) -> Array:
     else:
         cubic = x + _like(0.044715, x) * x * x * x
         inner = np.tanh(_like(math.sqrt(2 / math.pi), x) * cubic)
-    return _like(0.5, x) * x * (1 + inner)
+    return np.asarray(_like(0.5, x) * x * (1 + inner))
 
 
 register_unary(

@@ -32,7 +32,9 @@ register(
 def _iota_rule(call: OpCall) -> tuple[TensorType, ...]:
     if call.attrs["dtype"].kind == "bool":
         raise call.fail("bool does not count", code="E203")
-    return (TensorType((call.attrs["size"],), call.attrs["dtype"]),)
+    if len(call.attrs["shape"]) != 1:
+        raise call.fail("the shape must have one dimension", code="E203")
+    return (TensorType(tuple(call.attrs["shape"]), call.attrs["dtype"]),)
 
 
 def _iota_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
@@ -41,10 +43,10 @@ def _iota_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> Non
 
 register(
     OpDef(
-        "iota", "The vector 0, 1, ... `size` - 1.",
+        "iota", "The vector 0, 1, ... of the one-dimensional `shape`.",
         (), _iota_rule,
-        lambda call, xs: [np.arange(sizes((call.attrs["size"],))[0])],
-        "movement", (Attr("size", "dim"), Attr("dtype", "dtype", dtypes.i64)),
+        lambda call, xs: [np.arange(sizes(call.attrs["shape"])[0])],
+        "movement", (Attr("shape", "dims"), Attr("dtype", "dtype", dtypes.i64)),
         variants={"direct": Variant(_iota_compute)},
     )
 )  # fmt: skip
@@ -83,14 +85,16 @@ def _one_hot_rule(call: OpCall) -> tuple[TensorType, ...]:
     infer.check_dtype(call, 0, infer.is_integer)
     x = call.type(0)
     axis = infer.normal_axis(call, call.attrs["axis"], x.rank + 1)
-    shape = (*x.shape[:axis], call.attrs["depth"], *x.shape[axis:])
+    if len(call.attrs["depth"]) != 1:
+        raise call.fail("the depth must be one dimension", code="E203")
+    shape = (*x.shape[:axis], *call.attrs["depth"], *x.shape[axis:])
     return (TensorType(shape, dtypes.boolean),)
 
 
 def _one_hot_reference(call: OpCall, xs: Arrays) -> list[Array]:
     x = xs[0]
     assert x is not None, "one_hot without operand"
-    axis, (depth,) = call.attrs["axis"] % (x.ndim + 1), sizes((call.attrs["depth"],))
+    axis, (depth,) = call.attrs["axis"] % (x.ndim + 1), sizes(call.attrs["depth"])
     wide = x.astype(np.int64)
     wrapped = np.expand_dims(np.where(wide < 0, wide + depth, wide), axis)
     return [wrapped == np.arange(depth).reshape([-1] + [1] * (x.ndim - axis))]
@@ -99,7 +103,7 @@ def _one_hot_reference(call: OpCall, xs: Arrays) -> list[Array]:
 def _one_hot_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
     x, (out,) = ins[0], outs
     assert x is not None, "one_hot without operand"
-    axis, depth = call.attrs["axis"] % out.rank, e.of_dim(call.attrs["depth"])
+    axis, depth = call.attrs["axis"] % out.rank, e.of_dim(call.attrs["depth"][0])
 
     def value(*i: Var) -> Expr:
         index = e.cast(e.Load(x, (*i[:axis], *i[axis + 1 :])), dtypes.i64)
@@ -113,7 +117,7 @@ register(
         "one_hot", "Whether the index equals the place along the new `axis` of size `depth`; "
         "negative indices count from the end, others outside match nothing.",
         (Operand("indices"),), _one_hot_rule, _one_hot_reference, "movement",
-        (Attr("depth", "dim"), Attr("axis", "int", -1)),
+        (Attr("depth", "dims"), Attr("axis", "int", -1)),
         variants={"direct": Variant(_one_hot_compute)},
     )
 )  # fmt: skip

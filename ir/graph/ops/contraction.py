@@ -26,7 +26,7 @@ from aisc.ir.types import TensorType
 
 
 def _shapes(call: OpCall) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
-    """The operands' shapes as matrices: a vector is one row on the left, one column on the right."""
+    """The operands' shapes as matrices: a vector is a row on the left, a column on the right."""
     a, b = call.type(0).shape, call.type(1).shape
     return (1, *a) if len(a) == 1 else a, (*b, 1) if len(b) == 1 else b
 
@@ -62,7 +62,8 @@ def _compute(
     cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
 ) -> None:
     a, b = ins
-    assert a is not None and b is not None, "matmul without operands"
+    assert a is not None, "matmul without left operand"
+    assert b is not None, "matmul without right operand"
     (out,) = outs
     acc_type = infer.accumulator(out.dtype)
     acc = out if acc_type is out.dtype else cb.alloc("acc", acc_type, out.shape)

@@ -56,7 +56,8 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
 
 
 def _reference(call: OpCall, xs: Arrays) -> list[Array]:
-    assert xs[0] is not None and xs[1] is not None, "conv without operands"
+    assert xs[0] is not None, "conv without input"
+    assert xs[1] is not None, "conv without weight"
     x, w, window = wide_array(xs[0]), wide_array(xs[1]), conv_window(call)
     if window.channels_last:
         w = np.moveaxis(w, (-1, -2), (0, 1))
@@ -71,7 +72,7 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
     for tap in itertools.product(*map(range, last.kernel)):
         part = np.moveaxis(x[tap_slice(last, tap, sizes)], -2, 0)
         flat = part.reshape(group, -1, part.shape[-1])
-        taken = w[(slice(None), slice(None), slice(None), *tap)]
+        taken = w.reshape(*w.shape[:3], -1)[..., np.ravel_multi_index(tap, last.kernel)]
         out += np.matmul(flat, np.swapaxes(taken, 1, 2)).reshape(out.shape)
     out = np.moveaxis(out, 0, -2)
     out = out.reshape(*out.shape[:-2], -1)
@@ -117,7 +118,9 @@ class _Direct:
 
     def read(self, x: Buffer, n: Expr, c: Expr, at: Sequence[Expr], taps: Sequence[Expr]) -> Expr:
         """The padded input under tap `taps` of the window at `at`, as accumulator."""
-        places = [self.window.source(a, o, t) for a, (o, t) in enumerate(zip(at, taps))]
+        places = [
+            self.window.source(a, o, t) for a, (o, t) in enumerate(zip(at, taps, strict=True))
+        ]
         return cast(Load(x, self.window.at(n, (c,), places)), self.acc_type)
 
     def reduce(self, x: Buffer, acc: Buffer) -> None:
@@ -185,7 +188,8 @@ def _compute(
     cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
 ) -> None:
     x, w = ins[0], ins[1]
-    assert x is not None and w is not None, "conv without operands"
+    assert x is not None, "conv without input"
+    assert w is not None, "conv without weight"
     bias, (out,) = ins[2] if len(ins) > 2 else None, outs
     conv = _Direct(cb, call, w, out)
     source = conv.pad(x)

@@ -231,7 +231,7 @@ def _clip_reference(call: OpCall, x: Array) -> Array:
     t = dtypes.from_numpy(x.dtype)
     low = np.asarray(_bound(call.attrs["min"], t)).astype(x.dtype)
     high = np.asarray(_bound(call.attrs["max"], t)).astype(x.dtype)
-    return np.minimum(np.maximum(x, low), high)
+    return np.asarray(np.minimum(np.maximum(x, low), high))
 
 
 register_unary(

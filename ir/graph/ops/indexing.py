@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,8 @@ _DATA = (Operand("data"), Operand("indices"))
 
 def _two(ins: Ins) -> tuple[Buffer, Buffer]:
     data, indices = ins[0], ins[1]
-    assert data is not None and indices is not None, "a required operand is absent"
+    assert data is not None, "the data are absent"
+    assert indices is not None, "the indices are absent"
     return data, indices
 
 
@@ -187,7 +189,7 @@ _REDUCTION = Attr("reduction", "str", "none", _REDUCTIONS)
 _UFUNCS = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
 
 
-def _scatter_at(out: Array, at: object, updates: Array, reduction: str) -> None:
+def _scatter_at(out: Array, at: Any, updates: Array, reduction: str) -> None:
     if reduction == "none":
         out[at] = updates
     else:
@@ -204,7 +206,7 @@ def _scatter_elements_rule(call: OpCall) -> tuple[TensorType, ...]:
 def _scatter_elements_reference(call: OpCall, xs: Arrays) -> list[Array]:
     data, indices, updates = present(xs)
     out, axis = data.copy(), _axis(call)
-    at = list(np.indices(indices.shape, sparse=True))
+    at: list[Array] = list(np.indices(indices.shape, sparse=True))
     at[axis] = wrap_indices(indices, data.shape[axis])
     _scatter_at(out, tuple(np.broadcast_arrays(*at)), updates, call.attrs["reduction"])
     return [out]

@@ -70,7 +70,7 @@ def _groups(a: Sequence[Dim], b: Sequence[Dim]) -> list[tuple[range, range]]:
 
 
 def _run(a: Sequence[Dim], b: Sequence[Dim], i: int, j: int) -> tuple[int, int]:
-    """Ends of the shortest runs from `i` and `j` with equal products; all axes if there are none."""
+    """Ends of the shortest runs from `i` and `j` with equal products; of all axes if none."""
     wanted: dict[Dim, int] = {}
     for j_end in range(j + 1, len(b) + 1):
         wanted.setdefault(product(tuple(b[j:j_end])), j_end)

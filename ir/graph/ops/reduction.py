@@ -135,12 +135,12 @@ def _highest(t: DType) -> float | int:
 
 
 def _max(x: Array, axes: tuple[int, ...], keep: bool) -> Array:
-    low = np.asarray(_lowest(dtypes.from_numpy(x.dtype)), x.dtype)
+    low = x.dtype.type(_lowest(dtypes.from_numpy(x.dtype)))
     return np.asarray(np.max(x, axis=axes, keepdims=keep, initial=low))
 
 
 def _min(x: Array, axes: tuple[int, ...], keep: bool) -> Array:
-    high = np.asarray(_highest(dtypes.from_numpy(x.dtype)), x.dtype)
+    high = x.dtype.type(_highest(dtypes.from_numpy(x.dtype)))
     return np.asarray(np.min(x, axis=axes, keepdims=keep, initial=high))
 
 
@@ -287,8 +287,8 @@ for _name, _fn in (("argmax", np.argmax), ("argmin", np.argmin)):
     register(
         OpDef(
             _name,
-            f"Index of the {'greatest' if _name == 'argmax' else 'least'} element along `axis`: the "
-            "first of equal ones, or with `select_last` the last; NaN wins.",
+            f"Index of the {'greatest' if _name == 'argmax' else 'least'} element along `axis`: "
+            "the first of equal ones, or with `select_last` the last; NaN wins.",
             X, _arg_rule, _arg_reference(_fn), "reduction",
             (Attr("axis", "int", 0), Attr("keepdims", "bool", True),
              Attr("select_last", "bool", False)),

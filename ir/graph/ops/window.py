@@ -56,7 +56,7 @@ def _float_rule(call: OpCall) -> tuple[TensorType, ...]:
     return _rule(call)
 
 
-def _reduce_reference(call: OpCall, x: Array, fill: object, fn: np.ufunc) -> Array:
+def _reduce_reference(call: OpCall, x: Array, fill: float, fn: np.ufunc) -> Array:
     window = pool_window(call)
     x, sizes = padded(x, window, fill)
     total: Array | None = None
