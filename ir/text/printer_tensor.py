@@ -278,10 +278,11 @@ def func_lines(f: Func, on_stmt: OnStmt | None = None, prefix: str = "") -> list
     lines = Lines(on_stmt)
     params = ", ".join(map(buffer_text, f.params))
     dims = f"; {', '.join(expr_text(v) for v in f.dims)}" if f.dims else ""
-    head = f"{prefix}func @{lexical.name(f.name)}({params}{dims}) target {lexical.name(f.target)}"
+    head = f"{prefix}func @{lexical.name(f.name)}{lexical.symbols_clause(_symbols(f))}"
+    head += f"({params}{dims}) target {lexical.name(f.target)}"
     if f.attrs:
         head += f" with {lexical.attributes(f.attrs)}"
-    lines.nest(head + lexical.symbols_clause(_symbols(f)), f.body, 0)
+    lines.nest(head, f.body, 0)
     return lines.lines
 
 
