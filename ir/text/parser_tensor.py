@@ -31,25 +31,23 @@ from aisc.ir.tensor.stmt import (
 )
 from aisc.ir.text.fold_expr import ExprFolder
 from aisc.ir.text.parsing import MAX_DEPTH, TextError, parse_text, to_int, unquote
+from aisc.ir.text.source import Source
 
 
 def parse_func(text: str, blobs: Mapping[str, Blob] | None = None, file: str = "") -> Func:
     """The function in `text`; E107 on any fault."""
-    return _only(text, blobs, file, Func)
+    found = parse_text("tensor", text, _TensorFolder(blobs or {}), file)
+    if isinstance(found, Func):
+        return found
+    raise Source(text, file).error(1, 1, "expected a function, got a program")
 
 
 def parse_program(text: str, blobs: Mapping[str, Blob] | None = None, file: str = "") -> Program:
     """The program in `text`. `blobs` gives weights by SHA-256; E107 on any fault."""
-    return _only(text, blobs, file, Program)
-
-
-def _only(text: str, blobs: Mapping[str, Blob] | None, file: str, kind: type[Any]) -> Any:
     found = parse_text("tensor", text, _TensorFolder(blobs or {}), file)
-    if not isinstance(found, kind):
-        from aisc.ir.text.source import Source
-
-        raise Source(text, file).error(1, 1, f"the text holds no {kind.__name__.lower()}")
-    return found
+    if isinstance(found, Program):
+        return found
+    raise Source(text, file).error(1, 1, "expected a program, got a function")
 
 
 class _Part:
@@ -300,7 +298,7 @@ class _TensorFolder(ExprFolder):
 
     def program(self, c: list[Any]) -> Program:
         """A program."""
-        weights = dict(x for x in c if isinstance(x, tuple))
+        weights: dict[str, Blob] = dict(x for x in c if isinstance(x, tuple))
         funcs = [x for x in c if isinstance(x, Func)]
         return Program(str(c[0]), tuple(funcs[:-1]), funcs[-1], weights)
 

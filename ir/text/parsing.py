@@ -79,7 +79,7 @@ def _syntax_error(e: UnexpectedInput, source: Source, which: str) -> CompileErro
         if end:
             place = source.place(len(source.text.rstrip()))
     elif isinstance(e, UnexpectedCharacters):
-        bad = source.text[e.pos_in_stream : e.pos_in_stream + 1]
+        bad = source.text[e.pos_in_stream or 0 :][:1]
         message, place, expected = f"unexpected {bad!r}", (e.line, e.column), e.allowed
     else:
         message, place, expected = "the text ends too early", source.place(len(source.text)), set()

@@ -72,7 +72,8 @@ def expr_text(e: Expr, level: int = 0) -> str:
     """An expression, in parentheses when it binds less tightly than `level`."""
     if isinstance(e, Const):
         if isinstance(e.value, bool):
-            return lexical.number(e.value) + ("" if e.dtype is dtypes.boolean else _suffix(e.dtype))
+            usual = e.dtype is dtypes.boolean
+            return lexical.number(e.value) + ("" if usual else f":{e.dtype.name}")
         return lexical.number(e.value) + _suffix(e.dtype)
     if isinstance(e, Var):
         return lexical.name(e.name) + _suffix(e.dtype)
