@@ -8,8 +8,8 @@ from typing import Any
 from lark import Token
 
 from aisc.ir.blob import Blob
-from aisc.ir.node import Node, children
-from aisc.ir.tensor.expr import ONE, ZERO, Var, binary
+from aisc.ir.node import MAX_DEPTH, deeper_than
+from aisc.ir.tensor.expr import ONE, ZERO, Binary, Const, Var
 from aisc.ir.tensor.func import Buffer, Func, Program, row_major
 from aisc.ir.tensor.stmt import (
     Alloc,
@@ -30,7 +30,7 @@ from aisc.ir.tensor.stmt import (
     While,
 )
 from aisc.ir.text.fold_expr import ExprFolder
-from aisc.ir.text.parsing import MAX_DEPTH, TextError, parse_text, to_int, unquote
+from aisc.ir.text.parsing import TextError, parse_text, to_int, unquote
 from aisc.ir.text.source import Source
 
 
@@ -168,7 +168,11 @@ class _TensorFolder(ExprFolder):
     def span_to(self, c: list[Any]) -> tuple[Any, Any]:
         """Low and extent of ``in low .. high``."""
         low, high = c
-        return low, high if low == ZERO else binary("sub", high, low)
+        if low == ZERO:
+            return low, high
+        if isinstance(low, Const) and isinstance(high, Const):
+            return low, Const(int(high.value - low.value))
+        return low, Binary("sub", high, low)
 
     def span_extent(self, c: list[Any]) -> tuple[Any, Any]:
         """Low and extent of ``from low extent n``."""
@@ -287,7 +291,7 @@ class _TensorFolder(ExprFolder):
         """A function."""
         (head, params, target, body), parts = _parts(c)
         made = body.stmt
-        if _deeper_than(made, MAX_DEPTH):
+        if deeper_than(made):
             raise TextError(head, f"the function is nested more than {MAX_DEPTH} deep")
         dims = parts.get("dims", ())
         return Func(str(head), params, dims, made, parts.get("with", ()), str(target))
@@ -301,13 +305,3 @@ class _TensorFolder(ExprFolder):
         weights: dict[str, Blob] = dict(x for x in c if isinstance(x, tuple))
         funcs = [x for x in c if isinstance(x, Func)]
         return Program(str(c[0]), tuple(funcs[:-1]), funcs[-1], weights)
-
-
-def _deeper_than(root: Node, limit: int) -> bool:
-    stack = [(root, 1)]
-    while stack:
-        node, depth = stack.pop()
-        if depth > limit:
-            return True
-        stack.extend((child, depth + 1) for child in children(node))
-    return False

@@ -21,10 +21,10 @@ from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, DimCall, Poly, SymDim
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import CompileError
+from aisc.ir.node import MAX_DEPTH
 from aisc.ir.text.lexical import DIM_CALLS
 from aisc.ir.text.source import Source
 
-MAX_DEPTH = 200
 _BRACKETS = re.compile(r'"(?:[^"\\\n]|\\.)*"|[\[\](){}]')
 
 
@@ -57,6 +57,8 @@ def parse_text(which: str, text: str, folder: Folder, file: str) -> Any:
             fault = e.orig_exc
             place = (fault.token.line or 1, fault.token.column or 1)
             raise source.error(*place, fault.message, *fault.notes) from None
+        if isinstance(e.orig_exc, RecursionError):
+            raise source.error(1, 1, "the text is nested too deeply") from None
         raise e.orig_exc from None
 
 
