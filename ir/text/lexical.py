@@ -77,7 +77,8 @@ def dim(d: Dim) -> str:
 
 def _atom(atom: SymDim | DimCall) -> str:
     if isinstance(atom, SymDim):
-        return name(atom.name)
+        text = name(atom.name)  # a string alone would be an attribute's value
+        return "$" + text if text.startswith('"') else text
     return f"{atom.op}({', '.join(map(dim, atom.args))})"
 
 

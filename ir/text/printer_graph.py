@@ -24,10 +24,11 @@ def _graph(g: Graph, indent: str) -> Iterator[str]:
     names = _value_names(g)
     inputs = ", ".join(f"{names[v]}: {type_text(v.type)}" for v in g.inputs)
     results = ""
-    if g.output_names:
-        results = f" -> ({', '.join(map(lexical.quote, g.output_names))})"
+    renamed = any(names.get(v) != lexical.value_name(v.name) for v in g.outputs)
+    if g.output_names or renamed:
+        results = f" -> ({', '.join(map(lexical.quote, g.result_names))})"
     clause = lexical.symbols_clause(_symbols(g))
-    yield f"{indent}graph @{lexical.name(g.name)}({inputs}){results}{clause} {{"
+    yield f"{indent}graph @{lexical.name(g.name)}{clause}({inputs}){results} {{"
     for node in g.nodes:
         yield from _node(node, names, indent + "  ")
     values = ", ".join(names.get(v, lexical.value_name(v.name)) for v in g.outputs)

@@ -72,7 +72,8 @@ def expr_text(e: Expr, level: int = 0) -> str:
     """An expression, in parentheses when it binds less tightly than `level`."""
     if isinstance(e, Const):
         if isinstance(e.value, bool):
-            return lexical.number(e.value) + ("" if e.dtype is dtypes.boolean else _suffix(e.dtype))
+            usual = e.dtype is dtypes.boolean
+            return lexical.number(e.value) + ("" if usual else f":{e.dtype.name}")
         return lexical.number(e.value) + _suffix(e.dtype)
     if isinstance(e, Var):
         return lexical.name(e.name) + _suffix(e.dtype)
@@ -278,10 +279,11 @@ def func_lines(f: Func, on_stmt: OnStmt | None = None, prefix: str = "") -> list
     lines = Lines(on_stmt)
     params = ", ".join(map(buffer_text, f.params))
     dims = f"; {', '.join(expr_text(v) for v in f.dims)}" if f.dims else ""
-    head = f"{prefix}func @{lexical.name(f.name)}({params}{dims}) target {lexical.name(f.target)}"
+    head = f"{prefix}func @{lexical.name(f.name)}{lexical.symbols_clause(_symbols(f))}"
+    head += f"({params}{dims}) target {lexical.name(f.target)}"
     if f.attrs:
         head += f" with {lexical.attributes(f.attrs)}"
-    lines.nest(head + lexical.symbols_clause(_symbols(f)), f.body, 0)
+    lines.nest(head, f.body, 0)
     return lines.lines
 
 

@@ -1,0 +1,121 @@
+"""The verifier of programs: calls fit kernels, weights have contents, buffers have places."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+
+from aisc.ir.arith.poly import Dim, substitute, symbol, symbols
+from aisc.ir.diagnostics import Diagnostics
+from aisc.ir.graph import opdef
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import Const, Expr, Var
+from aisc.ir.tensor.func import Buffer, Func, Program
+from aisc.ir.tensor.stmt import Alloc, CallKernel, HostCall
+from aisc.ir.tensor.verify import ENTRY, KERNEL, LEVELS, FuncChecker, Level, LevelName, check_func
+
+
+def verify_program(
+    program: Program,
+    level: LevelName = "scheduled",
+    names: Mapping[str, Container[str]] | None = None,
+) -> None:
+    """Check kernels, entry and weights. `names` gives, by target, the intrinsics and functions
+    that kernels may use (``None``: any). E301 on faults."""
+    report, rules = Diagnostics(), LEVELS[level]
+    funcs = (*program.kernels, program.entry)
+    for name in sorted({f.name for f in funcs if sum(g.name == f.name for g in funcs) > 1}):
+        report.add("E301", f"two functions of {program.name} are called {name}")
+    for kernel in program.kernels:
+        allowed = None if names is None else names.get(kernel.target, ())
+        check_func(kernel, rules, KERNEL, allowed, report)
+    checker = check_func(program.entry, rules, ENTRY, None, report)
+    for node in walk(program.entry.body):
+        if isinstance(node, CallKernel):
+            checker.at = node
+            _call(node, program, checker)
+        elif isinstance(node, HostCall):
+            checker.at = node
+            checker.need(opdef.exists(node.op), f"unknown operator '{node.op}'")
+    checker.at = None
+    _weights(program, checker)
+    _places(program.entry, rules, checker)
+    report.raise_if_errors()
+
+
+def _call(call: CallKernel, program: Program, checker: FuncChecker) -> None:
+    kernel = next((k for k in program.kernels if k.name == call.kernel), None)
+    if kernel is None:
+        checker.fault(f"unknown kernel '{call.kernel}'")
+        return
+    counts = (len(call.args), len(call.dims)), (len(kernel.params), len(kernel.dims))
+    if counts[0] != counts[1]:
+        checker.fault(f"{kernel.name} takes {counts[1]} buffers and dimensions, got {counts[0]}")
+        return
+    env = _environment(kernel, call.dims)
+    for param, arg in zip(kernel.params, call.args, strict=True):
+        fits = param.dtype is arg.dtype and param.rank == arg.rank
+        if fits:
+            sizes = list(zip(param.shape, arg.shape, strict=True))
+            steps = [
+                pair
+                for pair, size in zip(
+                    zip(param.strides, arg.strides, strict=True), arg.shape, strict=True
+                )
+                if size != 1
+            ]
+            fits = all(_equal(a, b, env) for a, b in sizes + steps)
+        checker.need(fits, f"{arg.name} does not fit {_signature(param)} of {kernel.name}")
+        if param.role == "output":
+            checker.need(arg.role not in ("input", "weight"), f"{arg.role} {arg.name} is written")
+
+
+def _signature(param: Buffer) -> str:
+    return f"parameter {param.name}: {param.type} strides {tuple(map(str, param.strides))}"
+
+
+def _environment(kernel: Func, dims: tuple[Expr, ...]) -> dict[str, Dim]:
+    """Dimensions of the call that are numbers or names; others are not compared."""
+    env: dict[str, Dim] = {}
+    for v, e in zip(kernel.dims, dims, strict=True):
+        if isinstance(e, Const):
+            env[v.name] = int(e.value)
+        elif isinstance(e, Var):
+            env[v.name] = symbol(e.name)
+    return env
+
+
+def _equal(of_param: Dim, of_arg: Dim, env: Mapping[str, Dim]) -> bool:
+    """Equality of dimensions by the names of symbols, whatever their bounds."""
+    if any(s.name not in env for s in symbols(of_param)):
+        return True
+    plain = {s.name: symbol(s.name) for s in symbols(of_arg)}
+    return substitute(of_param, env) == substitute(of_arg, plain)
+
+
+def _weights(program: Program, checker: FuncChecker) -> None:
+    declared = {b.name: b for b in entry_buffers(program.entry) if b.role == "weight"}
+    for name in sorted(declared.keys() | program.weights.keys()):
+        b, blob = declared.get(name), program.weights.get(name)
+        if b is None or blob is None:
+            checker.fault(f"weight {name} has no {'buffer' if b is None else 'contents'}")
+        else:
+            checker.need(blob.type == b.type, f"weight {name}: {b.type} has contents {blob.type}")
+
+
+def entry_buffers(entry: Func) -> tuple[Buffer, ...]:
+    """Parameters and allocated buffers."""
+    inside = tuple(n.buffer for n in walk(entry.body) if isinstance(n, Alloc))
+    return entry.params + inside
+
+
+def _places(entry: Func, level: Level, checker: FuncChecker) -> None:
+    if not level.placed:
+        return
+    for node in walk(entry.body):
+        if isinstance(node, Alloc):
+            b, checker.at = node.buffer, node
+            checker.need(bool(b.base), f"buffer {b.name} has no place in a segment")
+            if isinstance(b.offset, int):
+                aligned = b.offset % b.alignment == 0
+                checker.need(aligned, f"{b.name} at byte {b.offset} is not aligned as it says")
+    checker.at = None
