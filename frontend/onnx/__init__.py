@@ -1,1 +1,1 @@
-"""ONNX models into graphs."""
+"""ONNX front end: reads a model safely and translates it to the graph IR."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
-from aisc.ir.graph.core import AttrValue, GraphNode, Value
+from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value
 from aisc.ir.location import UNKNOWN, Loc
 from aisc.ir.types import TensorType
 
@@ -66,6 +66,7 @@ class OpCall:
     attrs: Mapping[str, Any]
     constants: tuple[Blob | None, ...] = ()
     loc: Loc = UNKNOWN
+    regions: tuple[Graph, ...] = ()
 
     def type(self, index: int) -> TensorType:
         """Type of a present input."""
@@ -82,8 +83,9 @@ class OpCall:
         return error(code, f"{self.op.name}: {message}", *notes, loc=self.loc)
 
 
+Arrays = Sequence["Array | None"]
 Infer = Callable[[OpCall], tuple[TensorType, ...]]
-Reference = Callable[[OpCall, Sequence["Array | None"]], Sequence[Array]]
+Reference = Callable[[OpCall, Arrays], Sequence[Array]]
 # compute(builder, call, inputs, outputs): appends the blocks that fill `outputs`.
 Compute = Callable[["ComputeBuilder", OpCall, Sequence["Buffer | None"], Sequence["Buffer"]], None]
 # scalar(call, operands): the value of one element of a map operator.
@@ -163,6 +165,13 @@ def all_ops() -> tuple[OpDef, ...]:
     return tuple(_REGISTRY[n] for n in sorted(_REGISTRY))
 
 
+def present(arrays: Arrays) -> list[Array]:
+    """The operands of a reference that must all be there."""
+    found = [x for x in arrays if x is not None]
+    assert len(found) == len(arrays), "a required operand is absent"
+    return found
+
+
 def complete_attrs(op: OpDef, given: Mapping[str, AttrValue], loc: Loc) -> dict[str, AttrValue]:
     """`given` with defaults filled in, in declaration order; E203 on unknown or missing ones."""
     known = {a.name for a in op.attrs}
@@ -189,7 +198,8 @@ def call_of(node: GraphNode, constants: Mapping[Value, Blob] | None = None) -> O
     op = get(node.op)
     types = tuple(None if v is None else v.type for v in node.inputs)
     known = tuple(None if v is None or not constants else constants.get(v) for v in node.inputs)
-    return OpCall(op, types, complete_attrs(op, node.attr_map, node.loc), known, node.loc)
+    attrs = complete_attrs(op, node.attr_map, node.loc)
+    return OpCall(op, types, attrs, known, node.loc, node.regions)
 
 
 def run_reference(node: GraphNode, inputs: Sequence[Array | None]) -> tuple[Array, ...]:

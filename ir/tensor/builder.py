@@ -83,10 +83,17 @@ class ComputeBuilder:
         name: str = "reduce",
     ) -> None:
         """``out[i...] = combine over r... of fn(i, r)``; several outputs for combiners with
-        several results. Reduce iterators follow the spatial ones, outermost first."""
+        several results. Reduce iterators follow the spatial ones, outermost first.
+
+        An empty reduction (an extent of 0) is a map of the combiner's identity."""
         outs = (out,) if isinstance(out, Buffer) else tuple(out)
         rule = COMBINERS[combiner]
         assert rule.results == len(outs), f"{combiner} has {rule.results} results"
+        identity = rule.identity([b.dtype for b in outs])
+        if any(d == 0 for d in extents):  # no reduce point, so `init` would never run
+            for b, v in zip(outs, identity, strict=True):
+                self.map(b, lambda *_, v=v: v, name)
+            return
         block = self.fresh(name)
         spatial = self._iters(outs[0].shape, "spatial", block)
         reduce_ = self._iters(tuple(extents), "reduce", f"{block}_r")
@@ -95,7 +102,6 @@ class ComputeBuilder:
         values = (new,) if isinstance(new, Expr) else new
         state = tuple(Load(b, at) for b in outs)
         combined = rule.combine(state, values)
-        identity = rule.identity([b.dtype for b in outs])
         init = seq(*(Store(b, at, v) for b, v in zip(outs, identity, strict=True)))
         body = self._stores(outs, at, combined)
         self._emit(block, spatial + reduce_, init, body, combiner)

@@ -302,6 +302,11 @@ def cast(a: Expr, dtype: DType) -> Expr:
     return a if a.dtype is dtype else Cast(a, dtype)
 
 
+def cast_dim(dim: Dim, dtype: DType) -> Expr:
+    """A dimension as a value of `dtype`; a constant when it is static."""
+    return const(dim, dtype) if isinstance(dim, int) else cast(of_dim(dim), dtype)
+
+
 def math(name: str, *args: Expr) -> Expr:
     """A call of one of :data:`MATH_CALLS`; the predicates isnan and isinf give bool."""
     assert name in MATH_CALLS, f"unknown function {name}"

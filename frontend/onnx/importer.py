@@ -1,0 +1,280 @@
+"""ONNX model -> graph: inputs, initializers, then every node through the table of handlers.
+
+Types come from our own inference alone; the model's value_info is not read. All problems are
+gathered and raised as one ``CompileError``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.onnx.node import Node, find_handler
+from aisc.frontend.onnx.reader import Source, read
+from aisc.frontend.onnx.report import Report
+from aisc.frontend.onnx.tensors import MAX_RANK, element_type, to_blob
+from aisc.ir.arith.poly import Dim, Poly, symbol
+from aisc.ir.diagnostics import CompileError, error
+from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.verify import verify
+from aisc.ir.location import Loc
+from aisc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, ValueInfoProto
+    from onnx.onnx_ml_pb2 import TensorShapeProto
+
+MAX_DIM = 1 << 31
+
+
+def import_model(
+    source: str | os.PathLike[str] | bytes | ModelProto, shapes: Mapping[str, int] | None = None
+) -> Graph:
+    """The verified graph of an ONNX model given as a path, bytes or ModelProto.
+
+    `shapes` fixes symbolic dimensions by name. Raises ``CompileError``: E101 unreadable, E102
+    unsupported, E103 inconsistent, E104 external data, E105 too large, E106 wrong `shapes`, and
+    E2xx where operand types do not fit.
+    """
+    opened = read(source)
+    graph = _Importer(opened, dict(shapes or {})).run()
+    verify(graph)
+    return graph
+
+
+class _Importer:
+    def __init__(self, source: Source, shapes: dict[str, int]) -> None:
+        self.source, self.shapes = source, shapes
+        self.model, self.proto = source.model, source.model.graph
+        self.report = Report()
+        self.scope: dict[str, Value] = {}
+        self.names: dict[Value, str] = {}
+        self.symbols: dict[str, Poly] = {}
+        self.used_shapes: set[str] = set()
+        self.loc = Loc(source.file)
+        self.opsets = self._opsets()
+        self.emitter = Emitter(GraphBuilder(_identifier(self.proto.name) or "main"))
+
+    def run(self) -> Graph:
+        """Translate the model."""
+        self._check_kind()
+        self._inputs()
+        self._check_shapes()
+        self._initializers()
+        for index, node in enumerate(self.proto.node):
+            self._node(node, index)
+        outputs = self._outputs()
+        self.report.finish()
+        return self._finish(outputs)
+
+    # --- the model as a whole -----------------------------------------------------------------
+    def _opsets(self) -> dict[str, int]:
+        versions: dict[str, int] = {}
+        for entry in self.model.opset_import:
+            domain = "" if entry.domain == "ai.onnx" else entry.domain
+            versions[domain] = max(entry.version, versions.get(domain, 0))
+        if not versions and self.model.ir_version < 3:
+            versions[""] = 1
+        return versions
+
+    def _check_kind(self) -> None:
+        from onnx.defs import onnx_opset_version
+
+        newest = onnx_opset_version()
+        if self.opsets.get("", 1) > newest:
+            message = f"opset {self.opsets['']} is newer than the newest known, {newest}"
+            raise error("E102", message, loc=self.loc)
+        if not self.model.opset_import and self.model.ir_version >= 3:
+            raise error("E103", "the model imports no operator set", loc=self.loc)
+        if self.proto.sparse_initializer:
+            self.report.add(error("E102", "sparse initializers are not supported", loc=self.loc))
+
+    # --- inputs -------------------------------------------------------------------------------
+    def _inputs(self) -> None:
+        constant = {t.name for t in self.proto.initializer}
+        for info in self.proto.input:
+            if info.name in constant:
+                continue
+            loc = Loc(self.source.file, node=info.name)
+            if not info.name or info.name in self.scope:
+                self.report.malformed(f"input '{info.name}' is unnamed or repeated", loc=loc)
+                continue
+            try:
+                type_ = self._input_type(info, loc)
+            except CompileError as fault:
+                self.report.add(fault)
+                self.report.lose((info.name,))
+                continue
+            self._define(info.name, self.emitter.builder.input(info.name, type_))
+
+    def _input_type(self, info: ValueInfoProto, loc: Loc) -> TensorType:
+        kind = info.type.WhichOneof("value")
+        if kind != "tensor_type":
+            raise error("E102", f"input '{info.name}' is no tensor ({kind})", loc=loc)
+        tensor = info.type.tensor_type
+        dtype = element_type(tensor.elem_type, loc)
+        if not tensor.HasField("shape"):
+            raise error("E102", f"input '{info.name}' has no rank", loc=loc)
+        if len(tensor.shape.dim) > MAX_RANK:
+            raise error("E105", f"input '{info.name}' has too many dimensions", loc=loc)
+        dims = tuple(
+            self._input_dim(d, f"{info.name}_{axis}", loc)
+            for axis, d in enumerate(tensor.shape.dim)
+        )
+        return TensorType(dims, dtype)
+
+    def _input_dim(self, dim: TensorShapeProto.Dimension, default: str, loc: Loc) -> Dim:
+        if dim.HasField("dim_value"):
+            if dim.dim_value < 0:
+                raise error("E103", f"negative size {dim.dim_value} of an input", loc=loc)
+            if dim.dim_value > MAX_DIM:
+                raise error("E105", f"size {dim.dim_value} of an input is too large", loc=loc)
+            return int(dim.dim_value)
+        given = dim.dim_param or default
+        name = _identifier(given)
+        for key in (given, name):
+            if key in self.shapes:
+                self.used_shapes.add(key)
+                return self.shapes[key]
+        return self.symbols.setdefault(name, symbol(name))
+
+    def _check_shapes(self) -> None:
+        for name, size in self.shapes.items():
+            if name not in self.used_shapes:
+                known = ", ".join(self.symbols) or "none left open"
+                message = f"the model has no dimension '{name}'"
+                self.report.add(error("E106", message, f"dimensions: {known}", loc=self.loc))
+            elif not 0 <= size <= MAX_DIM:
+                self.report.add(error("E106", f"bad size of '{name}': {size}", loc=self.loc))
+
+    def _initializers(self) -> None:
+        for tensor in self.proto.initializer:
+            loc = Loc(self.source.file, node=tensor.name)
+            if not tensor.name or tensor.name in self.scope:
+                self.report.malformed(f"'{tensor.name}' is unnamed or defined twice", loc=loc)
+                continue
+            try:
+                blob = to_blob(tensor, self.source.folder, loc)
+            except CompileError as fault:
+                self.report.add(fault)
+                self.report.lose((tensor.name,))
+                continue
+            self._define(tensor.name, self.emitter.builder.constant(blob, tensor.name, loc))
+
+    def _define(self, name: str, value: Value) -> None:
+        self.scope[name] = value
+        self.names.setdefault(value, name)
+
+    # --- nodes --------------------------------------------------------------------------------
+    def _node(self, proto: NodeProto, index: int) -> None:
+        outputs = tuple(proto.output)
+        label = proto.name or next(filter(None, outputs), f"#{index}")
+        loc = Loc(self.source.file, node=label)
+        try:
+            node = self._view(proto, loc)
+            if node is None:
+                self.report.lose(outputs)
+                return
+            self.emitter.loc = loc
+            results = self._translate(node)
+        except CompileError as fault:
+            self.report.add(fault)
+            self.report.lose(outputs)
+            return
+        for name, value in zip(outputs, results, strict=False):
+            if not name:
+                continue
+            if name in self.scope:
+                self.report.malformed(f"'{name}' is defined twice", loc=loc)
+            self._define(name, value)
+
+    def _view(self, proto: NodeProto, loc: Loc) -> Node | None:
+        """The node with its operands; ``None`` when one is missing for a reason already known."""
+        inputs: list[Value | None] = []
+        lost = False
+        for name in proto.input:
+            if name and name not in self.scope:
+                lost = True
+                if name not in self.report.lost:
+                    note = "the nodes are out of order or cyclic, or the name is wrong"
+                    message = f"{proto.op_type} reads '{name}', which is not defined before it"
+                    raise error("E103", message, note, loc=loc)
+            inputs.append(self.scope.get(name) if name else None)
+        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        op = f"{domain}::{proto.op_type}" if domain else proto.op_type
+        version = self.opsets.get(domain)
+        if version is None:
+            raise error("E103", f"{op}: the model does not import domain '{domain}'", loc=loc)
+        attributes = {a.name: a for a in proto.attribute}
+        if len(attributes) != len(proto.attribute):
+            raise error("E103", f"{op}: an attribute is given twice", loc=loc)
+        node = Node(op, tuple(inputs), tuple(proto.output), attributes, version, loc)
+        if find_handler(op, version) is None:
+            raise node.unsupported(_why_unsupported(proto))
+        return None if lost else node
+
+    def _translate(self, node: Node) -> Sequence[Value]:
+        handler = find_handler(node.op, node.version)
+        assert handler is not None, "checked when the node was viewed"
+        made = handler(self.emitter, node)
+        node.check_all_read()
+        results = (made,) if isinstance(made, Value) else tuple(made)
+        if any(node.outputs[len(results) :]):
+            raise node.unsupported(f"result {len(results)} is not supported")
+        return results
+
+    # --- results ------------------------------------------------------------------------------
+    def _outputs(self) -> list[tuple[str, Value]]:
+        found: dict[str, Value] = {}
+        for info in self.proto.output:
+            loc = Loc(self.source.file, node=info.name)
+            if info.name in found:
+                self.report.malformed(f"output '{info.name}' is listed twice", loc=loc)
+            elif info.name in self.scope:
+                found[info.name] = self.scope[info.name]
+            elif info.name not in self.report.lost:
+                self.report.malformed(f"nothing computes the output '{info.name}'", loc=loc)
+        if not self.proto.output:
+            self.report.malformed("the model has no outputs", loc=self.loc)
+        return list(found.items())
+
+    def _finish(self, outputs: Sequence[tuple[str, Value]]) -> Graph:
+        """Keep what the outputs need, under the model's own names."""
+        old = self.emitter.builder
+        needed = {v for _, v in outputs}
+        kept: list[GraphNode] = []
+        for node in reversed(old.nodes):
+            if any(v in needed for v in node.outputs):
+                kept.append(node)
+                needed.update(node.input_values)
+        new = GraphBuilder(old.name)
+        new.inputs = old.inputs
+        renamed: dict[Value, Value] = {v: v for v in old.inputs}
+        taken = [v.name for v in old.inputs] + [
+            self.names[v] for n in kept for v in n.outputs if v in self.names
+        ]
+        for name in taken:
+            new.fresh(name)
+        for node in reversed(kept):
+            for v in node.outputs:
+                renamed[v] = Value(self.names.get(v) or new.fresh(v.name), v.type)
+            inputs = tuple(None if v is None else renamed[v] for v in node.inputs)
+            results = tuple(renamed[v] for v in node.outputs)
+            new.append(GraphNode(node.op, inputs, results, node.attrs, (), node.loc))
+        names = [name for name, _ in outputs]
+        return new.finish([renamed[v] for _, v in outputs], names)
+
+
+def _identifier(name: str) -> str:
+    """A name made of letters, digits and underscores."""
+    return re.sub(r"\W", "_", name)
+
+
+def _why_unsupported(proto: NodeProto) -> str:
+    if any(a.HasField("g") or a.graphs for a in proto.attribute):
+        return "control flow with subgraphs is not supported"
+    return "the operator is not supported"

@@ -1,0 +1,125 @@
+"""ONNX contractions: MatMul, Gemm, Conv and their integer kin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.onnx.node import Node, onnx_op
+from aisc.ir import dtypes
+from aisc.ir.arith.poly import Dim, ceildiv
+from aisc.ir.graph.core import Value
+
+
+@onnx_op("MatMul")
+def _matmul(em: Emitter, node: Node) -> Value:
+    return em.op("matmul", node.input(0), node.input(1))
+
+
+def _less_zero_point(em: Emitter, value: Value, zero: Value | None, axis: int) -> Value:
+    """`value` in i32 less its zero point; a vector of them runs along `axis`."""
+    wide = em.cast(value, dtypes.i32)
+    if zero is None:
+        return wide
+    z = em.cast(zero, dtypes.i32)
+    if z.type.rank == 1 and z.type.shape != (1,):
+        trailing = (1,) * (wide.type.rank - 1 - axis % wide.type.rank)
+        z = em.reshape(z, (*z.type.shape, *trailing))
+    elif z.type.rank == 1:
+        z = em.reshape(z, ())
+    return em.op("sub", wide, z)
+
+
+@onnx_op("MatMulInteger")
+def _matmul_integer(em: Emitter, node: Node) -> Value:
+    a = _less_zero_point(em, node.input(0), node.optional(2), -2)
+    b = _less_zero_point(em, node.input(1), node.optional(3), -1)
+    return em.op("matmul", a, b)
+
+
+@onnx_op("Gemm")
+def _gemm(em: Emitter, node: Node) -> Value:
+    """``alpha * a' @ b' + beta * c`` as transposes, a matmul, products and a sum."""
+    a, b, c = node.input(0), node.input(1), node.optional(2)
+    alpha, beta = node.number("alpha", 1.0), node.number("beta", 1.0)
+    old = node.flag("broadcast", True)
+    if a.type.rank != 2 or b.type.rank != 2:
+        raise node.malformed(f"operands {a.type} and {b.type} are no matrices")
+    a = em.transpose(a, (1, 0)) if node.flag("transA") else a
+    b = em.transpose(b, (1, 0)) if node.flag("transB") else b
+    y = em.op("matmul", a, b)
+    if alpha != 1.0:
+        y = em.op("mul", y, em.like(alpha, y))
+    if c is None or beta == 0.0:
+        return y
+    if not old and node.version < 7 and c.type.shape != y.type.shape:
+        raise node.malformed("operand C does not have the result's shape")
+    if beta != 1.0:
+        c = em.op("mul", c, em.like(beta, c))
+    total = em.op("add", y, c)
+    if total.type.shape != y.type.shape:
+        raise node.malformed(f"operand C {c.type} does not broadcast to {y.type}")
+    return total
+
+
+def same_pads(
+    node: Node, sizes: Sequence[Dim], kernel: Sequence[int], upper: bool
+) -> tuple[int, ...]:
+    """Explicit pads of SAME_UPPER or SAME_LOWER; E102 when they depend on a symbolic size."""
+    strides = node.ints("strides") or (1,) * len(kernel)
+    dilations = node.ints("dilations") or (1,) * len(kernel)
+    begins, ends = [], []
+    for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
+        total = (ceildiv(size, s) - 1) * s + (k - 1) * d + 1 - size
+        if not isinstance(total, int):
+            raise node.unsupported(f"SAME padding of a symbolic size {size}")
+        less, more = max(total, 0) // 2, max(total, 0) - max(total, 0) // 2
+        begins.append(less if upper else more)
+        ends.append(more if upper else less)
+    return (*begins, *ends)
+
+
+def pads_of(node: Node, sizes: Sequence[Dim], kernel: Sequence[int]) -> tuple[int, ...]:
+    """The pads of a window operator, from `pads` or `auto_pad`."""
+    auto, pads = node.text("auto_pad", "NOTSET"), node.ints("pads")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        return same_pads(node, sizes, kernel, auto == "SAME_UPPER")
+    if auto not in ("NOTSET", "VALID", ""):
+        raise node.malformed(f"auto_pad '{auto}'")
+    return (0,) * (2 * len(kernel)) if auto == "VALID" or pads is None else pads
+
+
+def kernel_of(node: Node, w: Value) -> tuple[int, ...]:
+    """The kernel sizes of a convolution's weight, checked against `kernel_shape`."""
+    if w.type.rank < 3:
+        raise node.unsupported(f"the weight {w.type} has no spatial axes")
+    kernel = tuple(d for d in w.type.shape[2:] if isinstance(d, int))
+    if len(kernel) != w.type.rank - 2:
+        raise node.unsupported("the kernel's sizes must be known")
+    declared = node.ints("kernel_shape")
+    if declared is not None and declared != kernel:
+        raise node.malformed(f"kernel_shape {declared} but the weight is {w.type}")
+    return kernel
+
+
+def _convolve(em: Emitter, node: Node, x: Value, w: Value, bias: Value | None) -> Value:
+    kernel = kernel_of(node, w)
+    if x.type.rank != w.type.rank:
+        raise node.malformed(f"input {x.type} and weight {w.type} differ in rank")
+    pads = pads_of(node, x.type.shape[2:], kernel)
+    strides, dilations = node.ints("strides") or (), node.ints("dilations") or ()
+    group = node.integer("group", 1)
+    inputs = (x, w) if bias is None else (x, w, bias)
+    return em.op("conv", *inputs, pads=pads, strides=strides, dilations=dilations, group=group)
+
+
+@onnx_op("Conv")
+def _conv(em: Emitter, node: Node) -> Value:
+    return _convolve(em, node, node.input(0), node.input(1), node.optional(2))
+
+
+@onnx_op("ConvInteger")
+def _conv_integer(em: Emitter, node: Node) -> Value:
+    x = _less_zero_point(em, node.input(0), node.optional(2), 1)
+    w = _less_zero_point(em, node.input(1), node.optional(3), 0)
+    return _convolve(em, node, x, w, None)

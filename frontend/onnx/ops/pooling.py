@@ -1,0 +1,69 @@
+"""ONNX pools."""
+
+from __future__ import annotations
+
+from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.onnx.node import Node, onnx_op
+from aisc.frontend.onnx.ops.linear import pads_of
+from aisc.ir.graph.core import AttrValue, Value
+
+
+def _window(node: Node, x: Value) -> dict[str, AttrValue]:
+    kernel = node.needed_ints("kernel_shape")
+    if x.type.rank != len(kernel) + 2:
+        raise node.malformed(f"kernel {kernel} does not fit {x.type}")
+    return {
+        "kernel_shape": kernel,
+        "pads": pads_of(node, x.type.shape[2:], kernel),
+        "strides": node.ints("strides") or (),
+        "dilations": node.ints("dilations") or (),
+        "ceil_mode": node.flag("ceil_mode"),
+    }
+
+
+@onnx_op("MaxPool")
+def _max_pool(em: Emitter, node: Node) -> Value:
+    node.one_output("indices of maxima")
+    node.integer("storage_order")
+    return em.op("max_pool", node.input(0), **_window(node, node.input(0)))
+
+
+@onnx_op("AveragePool")
+def _average_pool(em: Emitter, node: Node) -> Value:
+    include = node.flag("count_include_pad")
+    window = _window(node, node.input(0))
+    return em.op("avg_pool", node.input(0), count_include_pad=include, **window)
+
+
+@onnx_op("LpPool")
+def _lp_pool(em: Emitter, node: Node) -> Value:
+    p = int(node.number("p", 2.0)) if node.version < 2 else node.integer("p", 2)
+    return em.op("lp_pool", node.input(0), p=p, **_window(node, node.input(0)))
+
+
+def _spatial_axes(node: Node) -> tuple[int, ...]:
+    rank = node.input(0).type.rank
+    if rank < 3:
+        raise node.malformed(f"{node.input(0).type} has no spatial axes")
+    return tuple(range(2, rank))
+
+
+@onnx_op("GlobalAveragePool")
+def _global_average(em: Emitter, node: Node) -> Value:
+    return em.op("reduce_mean", node.input(0), axes=_spatial_axes(node), keepdims=True)
+
+
+@onnx_op("GlobalMaxPool")
+def _global_max(em: Emitter, node: Node) -> Value:
+    return em.op("reduce_max", node.input(0), axes=_spatial_axes(node), keepdims=True)
+
+
+@onnx_op("GlobalLpPool")
+def _global_lp(em: Emitter, node: Node) -> Value:
+    p = int(node.number("p", 2.0)) if node.version < 2 else node.integer("p", 2)
+    x, axes = node.input(0), _spatial_axes(node)
+    if p in (1, 2):
+        return em.op(f"reduce_l{p}", x, axes=axes, keepdims=True)
+    powers = em.op("pow", em.op("abs", x), em.like(p, x))
+    total = em.op("reduce_sum", powers, axes=axes, keepdims=True)
+    return em.op("pow", total, em.like(1 / p, x))

@@ -1,0 +1,433 @@
+"""ONNX operators that make or rearrange tensors: constants, shapes, reshape, slice, pad and kin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.onnx.node import Node, onnx_op
+from aisc.frontend.onnx.tensors import MAX_BYTES, element_type, to_blob
+from aisc.ir import dtypes
+from aisc.ir.arith.poly import Dim, bounds, ceildiv, floordiv, maximum, minimum, product
+from aisc.ir.blob import Blob
+from aisc.ir.diagnostics import error
+from aisc.ir.dtypes import DType
+from aisc.ir.graph.core import Value
+
+
+# --- constants --------------------------------------------------------------------------------
+@onnx_op("Constant")
+def _constant(em: Emitter, node: Node) -> Value:
+    forms: list[Any] = []
+    tensor = node.tensor("value")
+    if tensor is not None:
+        forms.append(to_blob(tensor, None, node.loc))
+    for name, kind, t in (
+        ("value_float", "float", dtypes.f32), ("value_floats", "floats", dtypes.f32),
+        ("value_int", "int", dtypes.i64), ("value_ints", "ints", dtypes.i64),
+    ):  # fmt: skip
+        value = node.attr(name, kind)
+        if value is not None:
+            forms.append(Blob(np.asarray(value, t.numpy)))
+    if len(forms) != 1:
+        if node.attributes and not forms:
+            raise node.unsupported("only numeric dense values are supported")
+        raise node.malformed("exactly one value is needed")
+    return em.blob(forms[0])
+
+
+def _bounded(node: Node, shape: Sequence[Dim], t: DType) -> None:
+    if any(isinstance(d, int) and d < 0 for d in shape):
+        raise node.malformed(f"negative size in {list(map(str, shape))}")
+    size = product(tuple(shape))
+    if isinstance(size, int) and size * t.bytes > MAX_BYTES:
+        raise error("E105", f"{node.op}: {size} elements of {t} are too many", loc=node.loc)
+
+
+@onnx_op("ConstantOfShape")
+def _constant_of_shape(em: Emitter, node: Node) -> Value:
+    tensor = node.tensor("value")
+    fill = np.zeros((), np.float32)
+    if tensor is not None:
+        fill = to_blob(tensor, None, node.loc).array  # type: ignore[assignment]
+    if fill.size != 1:
+        raise node.malformed("the value must have one element")
+    shape = em.dims(node.input(0), "the shape")
+    _bounded(node, shape, dtypes.from_numpy(fill.dtype))
+    return em.filled(shape, fill)
+
+
+@onnx_op("Shape")
+def _shape(em: Emitter, node: Node) -> Value:
+    shape = node.input(0).type.shape
+    start, end = node.integer("start", 0), node.integer("end", len(shape))
+    return em.dims_value(list(shape[slice(start, end)]))
+
+
+@onnx_op("Size")
+def _size(em: Emitter, node: Node) -> Value:
+    return em.dims_value(node.input(0).type.size)
+
+
+@onnx_op("Range")
+def _range(em: Emitter, node: Node) -> Value:
+    start, limit, delta = (node.input(i) for i in range(3))
+    t = start.type.dtype
+    if t.is_float:
+        a, b, step = (em.scalar(v, "a bound of a range of floats") for v in (start, limit, delta))
+        return em.constant(np.arange(a, b, step), t)
+    first, last = (em.dims(v, "a bound of a range")[0] for v in (start, limit))
+    (by,) = em.ints(delta, "the step of a range")
+    if by == 0:
+        raise node.malformed("the step is zero")
+    size = maximum(ceildiv(last - first, by) if by > 0 else ceildiv(first - last, -by), 0)
+    _bounded(node, (size,), t)
+    value = em.op("iota", shape=(size,), dtype=t)
+    value = value if by == 1 else em.op("mul", value, em.like(by, value))
+    return value if first == 0 else em.op("add", value, em.cast(em.dims_value(first), t))
+
+
+@onnx_op("EyeLike")
+def _eye(em: Emitter, node: Node) -> Value:
+    x, k, code = node.input(0), node.integer("k"), node.attr("dtype", "int")
+    t = x.type.dtype if code is None else element_type(code, node.loc)
+    rows, columns = em.ints(em.dims_value(list(x.type.shape)), "the shape")
+    _bounded(node, (rows, columns), t)
+    ones = em.filled((rows, columns), np.ones((), t.numpy))
+    return em.op("trilu", em.op("trilu", ones, k=k, upper=True), k=k, upper=False)
+
+
+@onnx_op("OneHot")
+def _one_hot(em: Emitter, node: Node) -> Value:
+    indices, values, axis = node.input(0), node.input(2), node.integer("axis", -1)
+    (depth,) = em.dims(node.input(1), "the depth") if not _is_float(node.input(1)) else (
+        int(em.scalar(node.input(1), "the depth")),
+    )  # fmt: skip
+    if indices.type.dtype.is_float:
+        indices = em.cast(indices, dtypes.i64)
+    hot = em.op("one_hot", indices, depth=(depth,), axis=axis)
+    off, on = (em.reshape(em.slice_axis(values, 0, k, k + 1), ()) for k in (0, 1))
+    return em.op("where", hot, on, off)
+
+
+def _is_float(value: Value) -> bool:
+    return value.type.dtype.is_float
+
+
+# --- reshape and kin --------------------------------------------------------------------------
+def exact_quotient(total: Dim, part: Dim) -> Dim | None:
+    """``total / part`` when it is exact for every value of the symbols (zero sizes aside)."""
+    if isinstance(total, int) and isinstance(part, int):
+        return total // part if part and total % part == 0 else None
+    if part == 1:
+        return total
+    if total == part:
+        return 1
+    quotient = _divide_terms(total, part)
+    return quotient if quotient is not None and quotient * part == total else None
+
+
+def _divide_terms(total: Dim, part: Dim) -> Dim | None:
+    """Divide each term of `total` by the single term `part`."""
+    from aisc.ir.arith.poly import Poly
+
+    terms = part.terms if isinstance(part, Poly) else (((), part),)
+    if len(terms) != 1 or part == 0:
+        return None
+    (mono, coeff), result = terms[0], 0
+    for m, c in total.terms if isinstance(total, Poly) else (((), total),):
+        powers = dict(m)
+        for atom, p in mono:
+            powers[atom] = powers.get(atom, 0) - p
+        if c % coeff or any(p < 0 for p in powers.values()):
+            return None
+        left = tuple((a, powers[a]) for a, _ in m if powers[a])
+        term: Dim = c // coeff if not left else Poly(((left, c // coeff),))
+        result = result + term  # type: ignore[assignment]
+    return result
+
+
+def reshaped(node: Node, x: Value, wanted: Sequence[Dim], allow_zero: bool) -> tuple[Dim, ...]:
+    """The target shape with 0 (copy the size) and -1 (what is left) resolved."""
+    shape: list[Dim] = []
+    for axis, d in enumerate(wanted):
+        if d == 0 and not allow_zero:
+            if axis >= x.type.rank:
+                raise node.malformed(f"size 0 at axis {axis} has nothing to copy in {x.type}")
+            d = x.type.shape[axis]
+        if isinstance(d, int) and d < -1:
+            raise node.malformed(f"negative size {d}")
+        shape.append(d)
+    open_axes = [i for i, d in enumerate(shape) if d == -1]
+    if len(open_axes) > 1:
+        raise node.malformed("more than one size is -1")
+    if open_axes:
+        rest = product(tuple(d for d in shape if d != -1))
+        quotient = exact_quotient(x.type.size, rest)
+        if quotient is None:
+            text = ", ".join(map(str, shape))
+            raise node.malformed(f"{x.type} cannot be reshaped to [{text}]")
+        shape[open_axes[0]] = quotient
+    return tuple(shape)
+
+
+@onnx_op("Reshape", until=4)
+def _reshape_attr(em: Emitter, node: Node) -> Value:
+    x = node.input(0)
+    return em.reshape(x, reshaped(node, x, node.needed_ints("shape"), False))
+
+
+@onnx_op("Reshape", since=5)
+def _reshape(em: Emitter, node: Node) -> Value:
+    x, wanted = node.input(0), em.dims(node.input(1), "the target shape")
+    return em.reshape(x, reshaped(node, x, wanted, node.flag("allowzero")))
+
+
+@onnx_op("Flatten")
+def _flatten(em: Emitter, node: Node) -> Value:
+    x, axis = node.input(0), node.integer("axis", 1)
+    rank = x.type.rank
+    if not -rank <= axis <= rank:
+        raise node.malformed(f"axis {axis} is outside {x.type}")
+    axis = axis + rank if axis < 0 else axis
+    return em.reshape(x, (product(x.type.shape[:axis]), product(x.type.shape[axis:])))
+
+
+def axes_of(em: Emitter, node: Node, index: int, since: int) -> tuple[int, ...] | None:
+    """Axes from the attribute, or from input `index` since opset `since`; ``None`` when absent."""
+    if node.version < since:
+        return node.ints("axes")
+    return em.ints(node.input(index), "the axes") if node.has(index) else None
+
+
+def positive_axes(node: Node, axes: Sequence[int], rank: int) -> list[int]:
+    """Axes counted from the front; E103 when out of range or repeated."""
+    found = [a + rank if a < 0 else a for a in axes]
+    if any(not 0 <= a < rank for a in found) or len(set(found)) != len(found):
+        raise node.malformed(f"axes {tuple(axes)} do not fit rank {rank}")
+    return found
+
+
+@onnx_op("Squeeze")
+def _squeeze(em: Emitter, node: Node) -> Value:
+    x, axes = node.input(0), axes_of(em, node, 1, 13)
+    shape = x.type.shape
+    if axes is None:
+        gone = [i for i, d in enumerate(shape) if d == 1]
+    else:
+        gone = positive_axes(node, axes, len(shape))
+        if any(isinstance(shape[a], int) and shape[a] != 1 for a in gone):
+            raise node.malformed(f"an axis of {x.type} to squeeze does not have size 1")
+    return em.reshape(x, tuple(d for i, d in enumerate(shape) if i not in gone))
+
+
+@onnx_op("Unsqueeze")
+def _unsqueeze(em: Emitter, node: Node) -> Value:
+    x, axes = node.input(0), axes_of(em, node, 1, 13)
+    if axes is None:
+        raise node.malformed("the axes are missing")
+    rank = x.type.rank + len(axes)
+    new, rest = positive_axes(node, axes, rank), iter(x.type.shape)
+    return em.reshape(x, tuple(1 if i in new else next(rest) for i in range(rank)))
+
+
+@onnx_op("Transpose")
+def _transpose(em: Emitter, node: Node) -> Value:
+    x = node.input(0)
+    perm = node.ints("perm")
+    return em.transpose(x, tuple(reversed(range(x.type.rank))) if perm is None else perm)
+
+
+@onnx_op("Concat")
+def _concat(em: Emitter, node: Node) -> Value:
+    axis = node.integer("axis", 1) if node.version < 4 else node.attr("axis", "int")
+    if axis is None:
+        raise node.malformed("the axis is missing")
+    return em.op("concat", *node.all_inputs(), axis=axis)
+
+
+@onnx_op("Expand")
+def _expand(em: Emitter, node: Node) -> Value:
+    x, wanted = node.input(0), em.dims(node.input(1), "the target shape")
+    _bounded(node, wanted, x.type.dtype)
+    rank = max(x.type.rank, len(wanted))
+    old = (1,) * (rank - x.type.rank) + x.type.shape
+    new = (1,) * (rank - len(wanted)) + tuple(wanted)
+    shape = tuple(o if n == 1 else n for o, n in zip(old, new, strict=True))
+    return x if shape == x.type.shape else em.op("expand", x, shape=shape)
+
+
+@onnx_op("Tile", since=6)
+def _tile(em: Emitter, node: Node) -> Value:
+    repeats = em.dims(node.input(1), "the repeats")
+    _bounded(node, repeats, dtypes.u8)
+    return em.op("tile", node.input(0), repeats=repeats)
+
+
+@onnx_op("Trilu")
+def _trilu(em: Emitter, node: Node) -> Value:
+    k = int(em.scalar(node.input(1), "k")) if node.has(1) else 0
+    return em.op("trilu", node.input(0), k=k, upper=node.flag("upper", True))
+
+
+# --- slice, split, pad ------------------------------------------------------------------------
+def clamp(position: Dim, size: Dim, low: Dim, high: Dim) -> Dim:
+    """A slice bound counted from the front and clamped to ``[low, high]``."""
+    if isinstance(position, int) and position < 0:
+        position = position + size
+    elif bounds(position)[0] < 0:
+        raise ValueError("the sign of a bound is unknown")
+    return minimum(maximum(position, low), high)
+
+
+def _slice(
+    em: Emitter, node: Node, axes: Sequence[int], starts: Sequence[Dim], ends: Sequence[Dim],
+    steps: Sequence[int],
+) -> Value:  # fmt: skip
+    x = node.input(0)
+    rank = x.type.rank
+    if not len(axes) == len(starts) == len(ends) == len(steps):
+        raise node.malformed("starts, ends, axes and steps differ in length")
+    low, high = [0] * rank, list(x.type.shape)
+    begin: list[Dim] = list(low)
+    by = [1] * rank
+    for axis, a, b, step in zip(positive_axes(node, axes, rank), starts, ends, steps, strict=True):
+        size = x.type.shape[axis]
+        if step == 0:
+            raise node.malformed("a step is zero")
+        try:
+            if step > 0:
+                begin[axis] = clamp(a, size, 0, size)
+                high[axis] = maximum(clamp(b, size, 0, size), begin[axis])
+            else:
+                begin[axis] = clamp(a, size, 0, size - 1)
+                high[axis] = minimum(clamp(b, size, -1, size - 1), begin[axis])
+        except ValueError as fault:
+            raise error("E204", f"Slice: {fault}", loc=node.loc) from None
+        by[axis] = step
+    return em.op("slice", x, starts=tuple(begin), ends=tuple(high), steps=tuple(by))
+
+
+@onnx_op("Slice", until=9)
+def _slice_attrs(em: Emitter, node: Node) -> Value:
+    starts, ends = node.needed_ints("starts"), node.needed_ints("ends")
+    axes = node.ints("axes") or tuple(range(len(starts)))
+    return _slice(em, node, axes, starts, ends, (1,) * len(starts))
+
+
+@onnx_op("Slice", since=10)
+def _slice_inputs(em: Emitter, node: Node) -> Value:
+    starts, ends = em.dims(node.input(1), "the starts"), em.dims(node.input(2), "the ends")
+    axes = em.ints(node.input(3), "the axes") if node.has(3) else tuple(range(len(starts)))
+    steps = em.ints(node.input(4), "the steps") if node.has(4) else (1,) * len(starts)
+    return _slice(em, node, axes, starts, ends, steps)
+
+
+@onnx_op("Split")
+def _split(em: Emitter, node: Node) -> Sequence[Value]:
+    x = node.input(0)
+    (axis,) = positive_axes(node, [node.integer("axis")], x.type.rank)
+    size, count = x.type.shape[axis], node.integer("num_outputs", len(node.outputs))
+    sizes: Sequence[Dim] | None = node.ints("split")
+    if sizes is None and node.has(1):
+        sizes = em.dims(node.input(1), "the sizes of the parts")
+    if sizes is None:
+        each = ceildiv(size, count) if node.version >= 18 else floordiv(size, count)
+        sizes = [each] * (count - 1) + [size - each * (count - 1)]
+    if sum(sizes, 0) != size or any(bounds(d)[1] < 0 for d in sizes):
+        raise node.malformed(f"parts {list(map(str, sizes))} of an axis of size {size}")
+    parts: list[Value] = []
+    start: Dim = 0
+    for part in sizes:
+        parts.append(em.slice_axis(x, axis, start, start + part))
+        start = start + part
+    return parts
+
+
+@onnx_op("Pad")
+def _pad(em: Emitter, node: Node) -> Value:
+    x, mode = node.input(0), node.text("mode", "constant")
+    rank = x.type.rank
+    value: Value | None = None
+    if node.version < 11:
+        pads = node.ints("pads") or node.needed_ints("paddings")
+        number = node.number("value", 0.0)
+        value = em.like(number, x) if number else None
+    else:
+        pads = em.ints(node.input(1), "the pads")
+        value = em.reshape(node.input(2), ()) if node.has(2) else None
+    if node.has(3) and node.version >= 18:
+        axes = positive_axes(node, em.ints(node.input(3), "the axes"), rank)
+        full = [0] * (2 * rank)
+        if len(pads) != 2 * len(axes):
+            raise node.malformed("pads and axes differ in length")
+        for place, axis in enumerate(axes):
+            full[axis], full[axis + rank] = pads[place], pads[place + len(axes)]
+        pads = tuple(full)
+    inputs = (x,) if value is None or mode != "constant" else (x, value)
+    return em.op("pad", *inputs, pads=tuple(pads), mode=mode)
+
+
+# --- rearrangement ----------------------------------------------------------------------------
+def _block(node: Node, x: Value) -> int:
+    size = node.integer("blocksize")
+    if x.type.rank != 4 or size < 1:
+        raise node.malformed(f"block size {size} for {x.type}")
+    return size
+
+
+@onnx_op("DepthToSpace")
+def _depth_to_space(em: Emitter, node: Node) -> Value:
+    x, b = node.input(0), _block(node, node.input(0))
+    n, c, h, w = x.type.shape
+    inner = exact_quotient(c, b * b)
+    if inner is None:
+        raise node.malformed(f"{c} channels do not split into {b}x{b} blocks")
+    if node.text("mode", "DCR") == "DCR":
+        split, perm = em.reshape(x, (n, b, b, inner, h, w)), (0, 3, 4, 1, 5, 2)
+    else:
+        split, perm = em.reshape(x, (n, inner, b, b, h, w)), (0, 1, 4, 2, 5, 3)
+    return em.reshape(em.transpose(split, perm), (n, inner, h * b, w * b))
+
+
+@onnx_op("SpaceToDepth")
+def _space_to_depth(em: Emitter, node: Node) -> Value:
+    x, b = node.input(0), _block(node, node.input(0))
+    n, c, h, w = x.type.shape
+    rows, columns = exact_quotient(h, b), exact_quotient(w, b)
+    if rows is None or columns is None:
+        raise node.malformed(f"{x.type} does not split into blocks of {b}")
+    split = em.reshape(x, (n, c, rows, b, columns, b))
+    return em.reshape(em.transpose(split, (0, 3, 5, 1, 2, 4)), (n, c * b * b, rows, columns))
+
+
+# --- gathers and scatters ---------------------------------------------------------------------
+@onnx_op("Gather")
+def _gather(em: Emitter, node: Node) -> Value:
+    return em.op("gather", node.input(0), node.input(1), axis=node.integer("axis"))
+
+
+@onnx_op("GatherElements")
+def _gather_elements(em: Emitter, node: Node) -> Value:
+    return em.op("gather_elements", node.input(0), node.input(1), axis=node.integer("axis"))
+
+
+@onnx_op("GatherND")
+def _gather_nd(em: Emitter, node: Node) -> Value:
+    return em.op("gather_nd", node.input(0), node.input(1), batch_dims=node.integer("batch_dims"))
+
+
+@onnx_op("Scatter", "ScatterElements")
+def _scatter_elements(em: Emitter, node: Node) -> Value:
+    reduction, axis = node.text("reduction", "none"), node.integer("axis")
+    inputs = (node.input(i) for i in range(3))
+    return em.op("scatter_elements", *inputs, axis=axis, reduction=reduction)
+
+
+@onnx_op("ScatterND")
+def _scatter_nd(em: Emitter, node: Node) -> Value:
+    inputs = (node.input(i) for i in range(3))
+    return em.op("scatter_nd", *inputs, reduction=node.text("reduction", "none"))

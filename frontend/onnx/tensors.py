@@ -1,0 +1,151 @@
+"""TensorProto -> Blob. Sizes are checked before anything is allocated; data are viewed, not copied.
+
+External data must lie inside the model's folder (after symbolic links) and are mapped.
+"""
+
+from __future__ import annotations
+
+import os
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aisc.ir import dtypes
+from aisc.ir.blob import Blob
+from aisc.ir.diagnostics import error
+from aisc.ir.dtypes import DType
+from aisc.ir.location import Loc
+
+if TYPE_CHECKING:
+    from onnx import TensorProto
+
+MAX_RANK = 32
+MAX_BYTES = 1 << 40
+
+# TensorProto.DataType -> (type, field of typed data, numpy dtype of that field)
+_TYPES: dict[int, tuple[DType, str, type[np.generic]]] = {
+    1: (dtypes.f32, "float_data", np.float32),
+    2: (dtypes.u8, "int32_data", np.int32),
+    3: (dtypes.i8, "int32_data", np.int32),
+    4: (dtypes.u16, "int32_data", np.int32),
+    5: (dtypes.i16, "int32_data", np.int32),
+    6: (dtypes.i32, "int32_data", np.int32),
+    7: (dtypes.i64, "int64_data", np.int64),
+    9: (dtypes.boolean, "int32_data", np.int32),
+    10: (dtypes.f16, "int32_data", np.int32),
+    11: (dtypes.f64, "double_data", np.float64),
+    12: (dtypes.u32, "uint64_data", np.uint64),
+    13: (dtypes.u64, "uint64_data", np.uint64),
+    16: (dtypes.bf16, "int32_data", np.int32),
+}
+
+
+def type_name(code: int) -> str:
+    """ONNX's own name of a data type code."""
+    from onnx import TensorProto
+
+    names: dict[int, str] = {v: k for k, v in TensorProto.DataType.items()}
+    return names.get(code, str(code))
+
+
+def element_type(code: int, loc: Loc) -> DType:
+    """The dtype of an ONNX data type code; E102 for those aisc lacks."""
+    if code not in _TYPES:
+        raise error("E102", f"element type {type_name(code)} is not supported", loc=loc)
+    return _TYPES[code][0]
+
+
+def to_blob(tensor: TensorProto, folder: Path | None, loc: Loc) -> Blob:
+    """The contents of a tensor; `folder` is where external data may lie."""
+    t = element_type(tensor.data_type, loc)
+    shape = tuple(tensor.dims)
+    if any(d < 0 for d in shape):
+        raise error("E103", f"tensor '{tensor.name}' has a negative size: {shape}", loc=loc)
+    count = prod(shape)
+    if len(shape) > MAX_RANK or count * t.bytes > MAX_BYTES:
+        raise error("E105", f"tensor '{tensor.name}' is too large: {shape} of {t}", loc=loc)
+    if tensor.HasField("segment"):
+        raise error("E102", f"tensor '{tensor.name}' is stored in segments", loc=loc)
+    if tensor.data_location == 1:  # EXTERNAL
+        flat = _external(tensor, t, count, folder, loc)
+    elif tensor.HasField("raw_data"):
+        flat = _raw(tensor, t, count, loc)
+    else:
+        flat = _typed(tensor, t, count, loc)
+    return Blob(flat.reshape(shape))
+
+
+def _raw(tensor: TensorProto, t: DType, count: int, loc: Loc) -> np.ndarray[Any, Any]:
+    data = tensor.raw_data
+    _check_count(tensor, len(data), count * t.bytes, "bytes", loc)
+    flat = np.frombuffer(data, t.numpy) if count else np.empty(0, t.numpy)
+    return _clean_bool(flat, t)
+
+
+def _clean_bool(flat: np.ndarray[Any, Any], t: DType) -> np.ndarray[Any, Any]:
+    """Stored booleans may be any byte; ours are 0 or 1."""
+    if t.kind == "bool" and flat.size and int(flat.view(np.uint8).max()) > 1:
+        return np.asarray(flat.view(np.uint8) != 0)
+    return flat
+
+
+def _typed(tensor: TensorProto, t: DType, count: int, loc: Loc) -> np.ndarray[Any, Any]:
+    _, field, stored = _TYPES[tensor.data_type]
+    values = getattr(tensor, field)
+    _check_count(tensor, len(values), count, "values", loc)
+    data = np.asarray(values, stored) if count else np.empty(0, stored)
+    if t in (dtypes.f16, dtypes.bf16):
+        return data.astype(np.uint16).view(t.numpy)
+    return data.astype(t.numpy, copy=False)
+
+
+def _check_count(tensor: TensorProto, got: int, expected: int, unit: str, loc: Loc) -> None:
+    if got != expected:
+        notes = (f"expected {expected} {unit}", f"got {got}")
+        raise error("E103", f"tensor '{tensor.name}' {list(tensor.dims)}", *notes, loc=loc)
+
+
+def _external(
+    tensor: TensorProto, t: DType, count: int, folder: Path | None, loc: Loc
+) -> np.ndarray[Any, Any]:
+    def fail(reason: str, *notes: str) -> Exception:
+        return error("E104", f"external data of tensor '{tensor.name}': {reason}", *notes, loc=loc)
+
+    entries = {e.key: e.value for e in tensor.external_data}
+    place = entries.get("location", "")
+    if folder is None:
+        raise fail("the model was not read from a file, so it has no folder")
+    path = _inside(folder, place)
+    if path is None:
+        raise fail(f"'{place}' is outside the model's folder")
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", str(count * t.bytes)))
+    except ValueError:
+        raise fail("offset or length is no number") from None
+    if length != count * t.bytes or offset < 0:
+        raise fail("wrong length or offset", f"expected {count * t.bytes} bytes", f"got {length}")
+    try:
+        size = os.path.getsize(path) if os.path.isfile(path) else -1
+    except (OSError, ValueError):
+        size = -1
+    if size < offset + length:
+        raise fail(f"'{place}' is missing or too short", f"needs {offset + length} bytes")
+    if count == 0:
+        return np.empty(0, t.numpy)
+    try:
+        flat = np.memmap(path, t.numpy, mode="r", offset=offset, shape=(count,))
+    except (OSError, ValueError) as fault:
+        raise fail(f"'{place}' cannot be mapped", str(fault)) from None
+    return _clean_bool(flat, t)
+
+
+def _inside(folder: Path, place: str) -> str | None:
+    """The real path of `place`, or None when it is empty, malformed or leaves `folder`."""
+    if not place or "\0" in place or os.path.isabs(place):
+        return None
+    root = os.path.realpath(folder)
+    path = os.path.realpath(os.path.join(root, place))
+    return path if os.path.commonpath([root, path]) == root else None

@@ -1,0 +1,144 @@
+"""The graph interpreter: runs every node's numpy reference, in order, on concrete arrays.
+
+Symbolic dimensions are bound from the shapes of the inputs. This is the meaning that compiled code
+is compared with, not a fast way to run a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from aisc.ir.arith.poly import Dim, Poly, SymDim, evaluate, symbols
+from aisc.ir.diagnostics import ExecutionError, execution_error
+from aisc.ir.graph import opdef
+from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.opdef import Array, OpCall
+from aisc.ir.types import TensorType
+
+Inputs = Mapping[str, Array] | Sequence[Array]
+Keep = Callable[[Value, Array], None]
+
+
+def interpret(graph: Graph, inputs: Inputs, keep: Keep | None = None) -> list[Array]:
+    """The outputs of `graph` for `inputs` (by name, or in order).
+
+    `keep(value, array)` is called for every value computed. Raises ``ExecutionError`` E501 when
+    the inputs do not fit the graph's signature, E502 when an operator fails on the data.
+    """
+    env: dict[Value, Array] = {}
+    arrays = _ordered(graph, inputs)
+    dims = bind_dims(tuple(v.type for v in graph.inputs), arrays, [v.name for v in graph.inputs])
+    for value, array in zip(graph.inputs, arrays, strict=True):
+        env[value] = array
+    last_use = _last_uses(graph)
+    for place, node in enumerate(graph.nodes):
+        args = [None if v is None else env[v] for v in node.inputs]
+        for value, array in zip(node.outputs, run_node(node, args, dims), strict=True):
+            env[value] = array
+            if keep is not None:
+                keep(value, array)
+        for v in {*node.input_values, *node.outputs}:
+            if last_use.get(v, -1) <= place:
+                env.pop(v, None)
+    return [env[v] for v in graph.outputs]
+
+
+def _last_uses(graph: Graph) -> dict[Value, int]:
+    """The last node that reads each value; outputs live to the end."""
+    last = {v: place for place, node in enumerate(graph.nodes) for v in node.input_values}
+    last.update(dict.fromkeys(graph.outputs, len(graph.nodes)))
+    return last
+
+
+def _ordered(graph: Graph, inputs: Inputs) -> list[Array]:
+    names = [v.name for v in graph.inputs]
+    if isinstance(inputs, Mapping):
+        missing = [n for n in names if n not in inputs]
+        extra = [str(n) for n in inputs if n not in names]
+        if missing or extra:
+            notes = (f"missing: {', '.join(missing)}" if missing else "",
+                     f"unknown: {', '.join(extra)}" if extra else "")  # fmt: skip
+            message = "the inputs do not fit the graph's names"
+            raise execution_error("E501", message, *(n for n in notes if n))
+        return [np.asarray(inputs[n]) for n in names]
+    if len(inputs) != len(names):
+        raise execution_error("E501", f"{len(inputs)} inputs given, the graph takes {len(names)}")
+    return [np.asarray(x) for x in inputs]
+
+
+def bind_dims(
+    types: Sequence[TensorType], arrays: Sequence[Array], names: Sequence[str]
+) -> dict[str, int]:
+    """Values of the symbolic dimensions; ``ExecutionError`` E501 on any mismatch."""
+    env: dict[str, int] = {}
+    for type_, array, name in zip(types, arrays, names, strict=True):
+        if array.dtype != type_.dtype.numpy or array.ndim != type_.rank:
+            raise _mismatch(name, type_, array)
+        for d, size in zip(type_.shape, array.shape, strict=True):
+            symbol = _sole_symbol(d)
+            if symbol is not None and symbol.name not in env:
+                if size < symbol.lower or (symbol.upper is not None and size > symbol.upper):
+                    raise _mismatch(name, type_, array)
+                env[symbol.name] = size
+    for type_, array, name in zip(types, arrays, names, strict=True):
+        for d, size in zip(type_.shape, array.shape, strict=True):
+            known = all(s.name in env for s in symbols(d))
+            if known and evaluate(d, env) != size:
+                raise _mismatch(name, type_, array)
+    return env
+
+
+def _mismatch(name: str, type_: TensorType, array: Array) -> ExecutionError:
+    got = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
+    return execution_error("E501", f"input '{name}'", f"expected {type_}", f"got {got}")
+
+
+def _sole_symbol(d: Dim) -> SymDim | None:
+    if isinstance(d, Poly) and len(d.terms) == 1:
+        mono, coeff = d.terms[0]
+        if coeff == 1 and len(mono) == 1 and mono[0][1] == 1 and isinstance(mono[0][0], SymDim):
+            return mono[0][0]
+    return None
+
+
+def concrete(call: OpCall, dims: Mapping[str, int]) -> OpCall:
+    """`call` with every symbolic dimension of its types and attributes replaced by its value."""
+    types = tuple(
+        None if t is None else TensorType(tuple(evaluate(d, dims) for d in t.shape), t.dtype)
+        for t in call.types
+    )
+    attrs = {k: _concrete_attr(v, dims) for k, v in call.attrs.items()}
+    return OpCall(call.op, types, attrs, call.constants, call.loc)
+
+
+def _concrete_attr(value: object, dims: Mapping[str, int]) -> object:
+    if isinstance(value, Poly):
+        return evaluate(value, dims)
+    if isinstance(value, tuple):
+        return tuple(evaluate(x, dims) if isinstance(x, Poly) else x for x in value)
+    return value
+
+
+def run_node(
+    node: GraphNode, inputs: Sequence[Array | None], dims: Mapping[str, int]
+) -> list[Array]:
+    """Evaluate one node; results have the node's result dtypes."""
+    call = concrete(opdef.call_of(node), dims)
+    try:
+        with np.errstate(all="ignore"):
+            results = call.op.reference(call, inputs)
+    except (IndexError, ValueError, MemoryError, ZeroDivisionError) as fault:
+        where = f"at {node.loc}"
+        message = f"{node.op} failed on its operands"
+        raise execution_error("E502", message, str(fault), where) from fault
+    found = [np.asarray(r) for r in results]
+    for value, array in zip(node.outputs, found, strict=True):
+        shape = tuple(evaluate(d, dims) for d in value.type.shape)
+        if shape != array.shape:
+            notes = (f"expected {shape}", f"got {array.shape}", f"at {node.loc}")
+            raise execution_error("E502", f"{node.op} gave another shape than its type", *notes)
+    return [
+        a.astype(v.type.dtype.numpy, copy=False) for v, a in zip(node.outputs, found, strict=True)
+    ]

@@ -1,0 +1,213 @@
+"""Convolution in both data layouts, any number of spatial axes, any number of groups.
+
+Weights are OIHW (outputs, inputs / group, spatial...) for NCHW data and HWIO (spatial...,
+inputs / group, outputs) for NHWC data.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from aisc.ir.arith.poly import Dim
+from aisc.ir.graph import infer
+from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, Variant, register
+from aisc.ir.graph.ops.elementwise import wide_array
+from aisc.ir.graph.spatial import WINDOW_ATTRS, Window, output_type, padded, tap_slice, window_of
+from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.expr import Expr, Load, Var, cast, const, select
+from aisc.ir.tensor.func import Buffer
+from aisc.ir.types import TensorType
+
+
+def _weight_parts(call: OpCall, shape: Sequence[Dim]) -> tuple[Dim, Dim, tuple[Dim, ...]]:
+    """(outputs, inputs per group, kernel) of a weight shape."""
+    if call.attrs["data_layout"] == "NHWC":
+        return shape[-1], shape[-2], tuple(shape[:-2])
+    return shape[0], shape[1], tuple(shape[2:])
+
+
+def conv_window(call: OpCall) -> Window:
+    """The window of a convolution; E204 when the kernel's sizes are not known."""
+    _, _, kernel = _weight_parts(call, call.type(1).shape)
+    static = tuple(k for k in kernel if isinstance(k, int))
+    if len(static) != len(kernel):
+        raise call.fail("the kernel's sizes must be known", code="E204")
+    return window_of(call, static)
+
+
+def _rule(call: OpCall) -> tuple[TensorType, ...]:
+    rank = infer.check_rank(call, 0, 3)
+    infer.check_rank(call, 1, rank, rank)
+    infer.check_dtype(call, 0, infer.is_number)
+    infer.same_dtype(call, 0, 1, 2)
+    x, group = call.type(0), call.attrs["group"]
+    outputs, inputs, _ = _weight_parts(call, call.type(1).shape)
+    window = conv_window(call)
+    _, channels, _ = window.split(x.shape)
+    if group < 1 or not isinstance(outputs, int) or outputs % group:
+        raise call.fail(f"{outputs} output channels do not split into {group} groups")
+    if channels != inputs * group:
+        raise call.fail(f"the input has {channels} channels, the weight expects {inputs * group}")
+    infer.check_shape(call, 2, (outputs,))
+    return (output_type(call, window, x, outputs),)
+
+
+def _reference(call: OpCall, xs: Arrays) -> list[Array]:
+    assert xs[0] is not None, "conv without input"
+    assert xs[1] is not None, "conv without weight"
+    x, w, window = wide_array(xs[0]), wide_array(xs[1]), conv_window(call)
+    if window.channels_last:
+        w = np.moveaxis(w, (-1, -2), (0, 1))
+    else:
+        x = np.moveaxis(x, 1, -1)
+    last = Window(window.kernel, window.strides, window.dilations, window.begins, window.ends, True)
+    group = call.attrs["group"]
+    x, sizes = padded(x, last, 0)
+    x = x.reshape(*x.shape[:-1], group, -1)
+    w = w.reshape(group, w.shape[0] // group, *w.shape[1:])
+    out = np.zeros((group, x.shape[0], *sizes, w.shape[1]), x.dtype)
+    for tap in itertools.product(*map(range, last.kernel)):
+        part = np.moveaxis(x[tap_slice(last, tap, sizes)], -2, 0)
+        flat = part.reshape(group, -1, part.shape[-1])
+        taken = w.reshape(*w.shape[:3], -1)[..., np.ravel_multi_index(tap, last.kernel)]
+        out += np.matmul(flat, np.swapaxes(taken, 1, 2)).reshape(out.shape)
+    out = np.moveaxis(out, 0, -2)
+    out = out.reshape(*out.shape[:-2], -1)
+    if len(xs) > 2 and xs[2] is not None:
+        out = out + wide_array(xs[2])
+    return [out if window.channels_last else np.moveaxis(out, -1, 1)]
+
+
+class _Direct:
+    """The direct algorithm: pad, reduce over (kernel, input channels), ungroup, add the bias."""
+
+    def __init__(self, cb: ComputeBuilder, call: OpCall, w: Buffer, out: Buffer) -> None:
+        self.cb, self.w, self.out = cb, w, out
+        self.window = conv_window(call)
+        self.group: int = call.attrs["group"]
+        self.acc_type = infer.accumulator(out.dtype)
+        outputs, self.inputs, _ = _weight_parts(call, w.shape)
+        assert isinstance(outputs, int), "the number of output channels is static"
+        self.per_group = outputs // self.group
+
+    def pad(self, x: Buffer) -> Buffer:
+        """`x` with a border of zeros, in a scratch buffer; `x` itself when nothing is padded."""
+        window = self.window
+        if not window.is_padded:
+            return x
+        n, c, spatial = window.split(x.shape)
+        sizes = [d + (b + e) for d, b, e in zip(spatial, window.begins, window.ends, strict=True)]
+        out = self.cb.alloc("padded", x.dtype, window.join(n, c, sizes))
+
+        def value(*index: Var) -> Expr:
+            i, k, at = window.parts(index)
+            source = [p - b for p, b in zip(at, window.begins, strict=True)]
+            load = Load(x, window.at(i, (k,), source))
+            return select(window.inside(source, spatial), load, const(0, x.dtype))
+
+        self.cb.map(out, value, "pad")
+        return out
+
+    def weight(self, o: Expr, i: Expr, taps: Sequence[Expr]) -> Expr:
+        """The weight of output channel `o`, input channel `i` of its group, as accumulator."""
+        at = (*taps, i, o) if self.window.channels_last else (o, i, *taps)
+        return cast(Load(self.w, at), self.acc_type)
+
+    def read(self, x: Buffer, n: Expr, c: Expr, at: Sequence[Expr], taps: Sequence[Expr]) -> Expr:
+        """The padded input under tap `taps` of the window at `at`, as accumulator."""
+        places = [
+            self.window.source(a, o, t) for a, (o, t) in enumerate(zip(at, taps, strict=True))
+        ]
+        return cast(Load(x, self.window.at(n, (c,), places)), self.acc_type)
+
+    def reduce(self, x: Buffer, acc: Buffer) -> None:
+        """The convolution of one group, or of a depthwise one."""
+        kernel = self.window.kernel
+        depthwise = self.group > 1
+
+        def term(index: Sequence[Var], r: Sequence[Var]) -> Expr:
+            n, o, at = self.window.parts(index)
+            taps = r[: len(kernel)]
+            source, inner = (o, const(0)) if depthwise else (r[-1], r[-1])
+            return self.read(x, n, source, at, taps) * self.weight(o, inner, taps)
+
+        extents = kernel if depthwise else (*kernel, self.inputs)
+        self.cb.reduce(acc, extents, "sum", term, "conv")
+
+    def reduce_groups(self, x: Buffer, acc: Buffer) -> None:
+        """Grouped form: a scratch with (group, channel of the group) in place of the channel."""
+        window, per = self.window, self.per_group
+        n, _, spatial = window.split(self.out.shape)
+        shape = (
+            (n, *spatial, self.group, per)
+            if window.channels_last
+            else (n, self.group, per, *spatial)
+        )
+        grouped = self.cb.alloc("grouped", self.acc_type, shape)
+        first = window.first_spatial if window.channels_last else 3
+
+        def term(index: Sequence[Var], r: Sequence[Var]) -> Expr:
+            at = index[first : first + window.spatial]
+            g, o = index[-2:] if window.channels_last else index[1:3]
+            taps, i = r[:-1], r[-1]
+            value = self.read(x, index[0], g * of_size(self.inputs) + i, at, taps)
+            return value * self.weight(g * per + o, i, taps)
+
+        def copy(*index: Var) -> Expr:
+            i, c, at = window.parts(index)
+            return Load(grouped, window.at(i, (c // per, c % per), at))
+
+        self.cb.reduce(grouped, (*window.kernel, self.inputs), "sum", term, "conv")
+        self.cb.map(acc, copy, "ungroup")
+
+    def finish(self, acc: Buffer, bias: Buffer | None) -> None:
+        """Add the bias and round to the output's dtype."""
+        if acc is self.out:
+            return
+
+        def value(*index: Var) -> Expr:
+            total: Expr = Load(acc, index)
+            if bias is not None:
+                _, c, _ = self.window.parts(index)
+                total = total + cast(Load(bias, (c,)), self.acc_type)
+            return cast(total, self.out.dtype)
+
+        self.cb.map(self.out, value, "bias" if bias is not None else "narrow")
+
+
+def of_size(size: Dim) -> int:
+    """A dimension that inference has checked to be static."""
+    assert isinstance(size, int), "a static size"
+    return size
+
+
+def _compute(
+    cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
+) -> None:
+    x, w = ins[0], ins[1]
+    assert x is not None, "conv without input"
+    assert w is not None, "conv without weight"
+    bias, (out,) = ins[2] if len(ins) > 2 else None, outs
+    conv = _Direct(cb, call, w, out)
+    source = conv.pad(x)
+    direct = bias is None and conv.acc_type is out.dtype
+    acc = out if direct else cb.alloc("acc", conv.acc_type, out.shape)
+    if conv.group == 1 or (conv.inputs == 1 and conv.per_group == 1):
+        conv.reduce(source, acc)
+    else:
+        conv.reduce_groups(source, acc)
+    conv.finish(acc, bias)
+
+
+register(
+    OpDef(
+        "conv",
+        "Cross-correlation of x with w over the spatial axes, plus a bias per output channel.",
+        (Operand("x"), Operand("w"), Operand("bias", optional=True)),
+        _rule, _reference, "contraction", (*WINDOW_ATTRS, Attr("group", "int", 1)),
+        variants={"direct": Variant(_compute)},
+    )
+)  # fmt: skip

@@ -1,0 +1,429 @@
+"""Operators that only rearrange elements by affine maps: reshape, transpose, slice, pad and kin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from aisc.ir.arith.poly import Dim, bounds, ceildiv, product
+from aisc.ir.graph import infer
+from aisc.ir.graph.opdef import (
+    Array,
+    Arrays,
+    Attr,
+    OpCall,
+    OpDef,
+    Operand,
+    Variant,
+    present,
+    register,
+)
+from aisc.ir.tensor import expr as e
+from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.expr import Expr, Load, Var
+from aisc.ir.tensor.func import Buffer, row_major
+from aisc.ir.types import TensorType
+
+X = (Operand("x"),)
+Ins = Sequence[Buffer | None]
+Outs = Sequence[Buffer]
+
+
+def only(ins: Ins) -> Buffer:
+    """The first operand's buffer."""
+    assert ins[0] is not None, "a required operand is absent"
+    return ins[0]
+
+
+def sizes(dims: Sequence[Dim]) -> tuple[int, ...]:
+    """Dimensions that a reference sees: all static by then."""
+    found = tuple(d for d in dims if isinstance(d, int))
+    assert len(found) == len(dims), "a reference needs static sizes"
+    return found
+
+
+# --- reshape ----------------------------------------------------------------------------------
+def _reshape_rule(call: OpCall) -> tuple[TensorType, ...]:
+    x, shape = call.type(0), tuple(call.attrs["shape"])
+    if any(isinstance(d, int) and d < 0 for d in shape):
+        raise call.fail(f"negative size in {shape}", code="E203")
+    if x.size != product(shape):
+        static = isinstance(x.size, int) and isinstance(product(shape), int)
+        wanted = ", ".join(map(str, shape))
+        code = "E201" if static else "E204"
+        raise call.fail(f"{x} does not have the size of [{wanted}]", code=code)
+    return (TensorType(shape, x.dtype),)
+
+
+def _groups(a: Sequence[Dim], b: Sequence[Dim]) -> list[tuple[range, range]]:
+    """Cut two shapes of one size into the shortest runs of axes that have equal sizes."""
+    groups: list[tuple[range, range]] = []
+    i = j = 0
+    while i < len(a) and j < len(b):
+        i_end, j_end = _run(a, b, i, j)
+        groups.append((range(i, i_end), range(j, j_end)))
+        i, j = i_end, j_end
+    if i < len(a) or j < len(b):
+        groups.append((range(i, len(a)), range(j, len(b))))
+    return groups
+
+
+def _run(a: Sequence[Dim], b: Sequence[Dim], i: int, j: int) -> tuple[int, int]:
+    """Ends of the shortest runs from `i` and `j` with equal products; of all axes if none."""
+    wanted: dict[Dim, int] = {}
+    for j_end in range(j + 1, len(b) + 1):
+        wanted.setdefault(product(tuple(b[j:j_end])), j_end)
+    for i_end in range(i + 1, len(a) + 1):
+        found = wanted.get(product(tuple(a[i:i_end])))
+        if found is not None:
+            return i_end, found
+    return len(a), len(b)
+
+
+def _delinearize(shape: Sequence[Dim], axes: range, linear: Expr) -> list[Expr]:
+    strides = row_major(tuple(shape[k] for k in axes))
+    index: list[Expr] = []
+    for place, axis in enumerate(axes):
+        part = linear // e.of_dim(strides[place])
+        index.append(part if place == 0 else part % e.of_dim(shape[axis]))
+    return index
+
+
+def _reshape_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
+    x, (out,) = only(ins), outs
+    groups = _groups(x.shape, out.shape)
+
+    def value(*at: Var) -> Expr:
+        index: list[Expr] = []
+        for source, target in groups:
+            if len(source) == 1 and len(target) == 1:
+                index.append(at[target[0]])
+                continue
+            strides = row_major(tuple(out.shape[k] for k in target))
+            linear: Expr = e.ZERO
+            for k, s in zip(target, strides, strict=True):
+                linear = linear + at[k] * e.of_dim(s)
+            index.extend(_delinearize(x.shape, source, linear))
+        return Load(x, tuple(index))
+
+    cb.map(out, value, "reshape")
+
+
+register(
+    OpDef(
+        "reshape", "The same elements in row-major order under another shape.",
+        X, _reshape_rule,
+        lambda call, xs: [np.reshape(present(xs)[0], sizes(call.attrs["shape"]))],
+        "movement", (Attr("shape", "dims"),),
+        variants={"direct": Variant(_reshape_compute)}, traits=frozenset({"view"}),
+    )
+)  # fmt: skip
+
+
+# --- transpose --------------------------------------------------------------------------------
+def _transpose_rule(call: OpCall) -> tuple[TensorType, ...]:
+    x, perm = call.type(0), tuple(call.attrs["perm"])
+    if sorted(perm) != list(range(x.rank)):
+        raise call.fail(f"{perm} is no permutation of {x.rank} axes", code="E203")
+    return (TensorType(tuple(x.shape[p] for p in perm), x.dtype),)
+
+
+def _transpose_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
+    x, perm = only(ins), call.attrs["perm"]
+    place = {p: k for k, p in enumerate(perm)}
+    cb.map(outs[0], lambda *i: Load(x, tuple(i[place[a]] for a in range(len(i)))), "transpose")
+
+
+register(
+    OpDef(
+        "transpose", "``out.shape[k] = x.shape[perm[k]]``.",
+        X, _transpose_rule,
+        lambda call, xs: [np.transpose(present(xs)[0], call.attrs["perm"])],
+        "movement", (Attr("perm", "ints"),),
+        variants={"direct": Variant(_transpose_compute)},
+    )
+)  # fmt: skip
+
+
+# --- concat -----------------------------------------------------------------------------------
+def _concat_rule(call: OpCall) -> tuple[TensorType, ...]:
+    first = call.type(0)
+    axis = infer.normal_axis(call, call.attrs["axis"], first.rank)
+    t = infer.same_dtype(call, *range(len(call.types)))
+    total: Dim = 0
+    for index in range(len(call.types)):
+        x = call.type(index)
+        rest = x.shape[:axis] + x.shape[axis + 1 :]
+        if x.rank != first.rank or rest != first.shape[:axis] + first.shape[axis + 1 :]:
+            code = "E201" if x.is_static and first.is_static else "E204"
+            raise call.fail(f"{x} and {first} differ outside axis {axis}", code=code)
+        total = total + x.shape[axis]
+    return (TensorType((*first.shape[:axis], total, *first.shape[axis + 1 :]), t),)
+
+
+def _concat_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
+    (out,), parts = outs, [b for b in ins if b is not None]
+    axis = call.attrs["axis"] % out.rank
+    starts: list[Dim] = [0]
+    for part in parts:
+        starts.append(starts[-1] + part.shape[axis])
+
+    def value(*i: Var) -> Expr:
+        result: Expr | None = None
+        for part, start, end in reversed(list(zip(parts, starts, starts[1:], strict=False))):
+            load = Load(part, (*i[:axis], i[axis] - e.of_dim(start), *i[axis + 1 :]))
+            before = e.binary("lt", i[axis], e.of_dim(end))
+            result = load if result is None else e.select(before, load, result)
+        assert result is not None, "concat without operands"
+        return result
+
+    cb.map(out, value, "concat")
+
+
+register(
+    OpDef(
+        "concat", "The operands one after the other along `axis`.",
+        (Operand("parts", variadic=True),), _concat_rule,
+        lambda call, xs: [np.concatenate(present(xs), axis=call.attrs["axis"])],
+        "movement", (Attr("axis", "int"),), variants={"direct": Variant(_concat_compute)},
+    )
+)  # fmt: skip
+
+
+# --- slice ------------------------------------------------------------------------------------
+def _slice_rule(call: OpCall) -> tuple[TensorType, ...]:
+    x = call.type(0)
+    starts, ends, steps = (tuple(call.attrs[k]) for k in ("starts", "ends", "steps"))
+    if not len(starts) == len(ends) == len(steps) == x.rank or 0 in steps:
+        raise call.fail(f"the slice does not fit {x}", code="E203")
+    shape: list[Dim] = []
+    for d, start, end, step in zip(x.shape, starts, ends, steps, strict=True):
+        size = ceildiv(end - start, step) if step > 0 else ceildiv(start - end, -step)
+        size = max(size, 0) if isinstance(size, int) else size
+        if size != 0 and not _fits(d, start, size, step):
+            raise call.fail(f"slice {start}:{end}:{step} leaves an axis of size {d}", code="E203")
+        shape.append(size)
+    return (TensorType(tuple(shape), x.dtype),)
+
+
+def _fits(size: Dim, start: Dim, count: Dim, step: int) -> bool:
+    last = start + (count - 1) * step
+    low, high = (start, last) if step > 0 else (last, start)
+    return bounds(low)[1] >= 0 and bounds(high - size)[0] < 0
+
+
+def _slice_reference(call: OpCall, xs: Arrays) -> list[Array]:
+    (x,) = present(xs)
+    starts, ends = sizes(call.attrs["starts"]), sizes(call.attrs["ends"])
+    cut = tuple(
+        slice(a, None if b < 0 else b, s) if b != a else slice(0, 0)
+        for a, b, s in zip(starts, ends, call.attrs["steps"], strict=True)
+    )
+    return [x[cut]]
+
+
+def _slice_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
+    x, starts, steps = only(ins), call.attrs["starts"], call.attrs["steps"]
+
+    def value(*i: Var) -> Expr:
+        return Load(x, tuple(v * s + e.of_dim(a) for v, a, s in zip(i, starts, steps, strict=True)))
+
+    cb.map(outs[0], value, "slice")
+
+
+register(
+    OpDef(
+        "slice",
+        "Elements ``start, start + step, ...`` before `end` along every axis. Starts and ends are "
+        "positions from 0 (an end of -1 under a negative step means: down to the first).",
+        X, _slice_rule, _slice_reference, "movement",
+        (Attr("starts", "dims"), Attr("ends", "dims"), Attr("steps", "ints")),
+        variants={"direct": Variant(_slice_compute)},
+    )
+)  # fmt: skip
+
+
+# --- pad --------------------------------------------------------------------------------------
+def _pad_rule(call: OpCall) -> tuple[TensorType, ...]:
+    x, pads = call.type(0), tuple(call.attrs["pads"])
+    infer.same_dtype(call, 0, 1)
+    if call.has(1) and call.type(1).rank != 0:
+        raise call.fail("the value must be a scalar")
+    if len(pads) != 2 * x.rank:
+        raise call.fail(f"{len(pads)} pads do not fit {x}", code="E203")
+    shape: list[Dim] = []
+    for d, b, end in zip(x.shape, pads[: x.rank], pads[x.rank :], strict=True):
+        if call.attrs["mode"] != "constant" and d == 0 and (b > 0 or end > 0):
+            raise call.fail("an empty axis has no edge to repeat")
+        size = d + (b + end)
+        if isinstance(size, int) and size < 0:
+            raise call.fail(f"pads {b} and {end} remove more than {d} elements")
+        shape.append(size)
+    return (TensorType(tuple(shape), x.dtype),)
+
+
+def _pad_source(mode: str, index: Array, size: int) -> Array:
+    if mode == "edge":
+        return np.clip(index, 0, size - 1)
+    if mode == "wrap":
+        return np.mod(index, size)
+    period = max(2 * (size - 1), 1)
+    folded = np.mod(index, period)
+    return np.where(folded < size, folded, period - folded)
+
+
+def _pad_reference(call: OpCall, xs: Arrays) -> list[Array]:
+    x = xs[0]
+    assert x is not None, "pad without operand"
+    pads, mode = call.attrs["pads"], call.attrs["mode"]
+    value = xs[1] if len(xs) > 1 and xs[1] is not None else np.zeros((), x.dtype)
+    for axis in range(x.ndim):
+        begin, end, size = pads[axis], pads[axis + x.ndim], x.shape[axis]
+        index = np.arange(-begin, size + end)
+        if mode != "constant":
+            x = np.take(x, _pad_source(mode, index, size), axis=axis)
+            continue
+        shape = (*x.shape[:axis], len(index), *x.shape[axis + 1 :])
+        out = np.full(shape, value, x.dtype)
+        inside = (index >= 0) & (index < size)
+        lead = (slice(None),) * axis
+        out[(*lead, inside)] = x[(*lead, index[inside])]
+        x = out
+    return [x]
+
+
+def _pad_index(mode: str, index: Expr, size: Dim) -> Expr:
+    n = e.of_dim(size)
+    if mode == "edge":
+        return e.minimum(e.maximum(index, 0), n - 1)
+    if mode == "wrap":
+        return index % n
+    period = e.maximum((n - 1) * 2, 1)
+    folded = index % period
+    return e.select(folded < n, folded, period - folded)
+
+
+def _pad_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
+    x, value, (out,) = only(ins), ins[1] if len(ins) > 1 else None, outs
+    pads, mode = call.attrs["pads"], call.attrs["mode"]
+
+    def element(*i: Var) -> Expr:
+        index: list[Expr] = []
+        tests: list[Expr] = []
+        for axis, v in enumerate(i):
+            begin, end = pads[axis], pads[axis + x.rank]
+            source = v - begin
+            if mode != "constant" and (begin > 0 or end > 0):
+                source = _pad_index(mode, source, x.shape[axis])
+            elif begin > 0 or end > 0:
+                tests += [source >= 0] if begin > 0 else []
+                tests += [source < e.of_dim(x.shape[axis])] if end > 0 else []
+            index.append(source)
+        fill = e.const(0, x.dtype) if value is None else Load(value, ())
+        return e.select(e.logical_and(*tests), Load(x, tuple(index)), fill)
+
+    cb.map(out, element, "pad")
+
+
+register(
+    OpDef(
+        "pad",
+        "A border around x (all begins, then all ends; negative pads cut): a constant (0 without "
+        "`value`), the edge repeated, reflected without it, or wrapped around.",
+        (Operand("x"), Operand("value", optional=True)),
+        _pad_rule, _pad_reference, "movement",
+        (Attr("pads", "ints"),
+         Attr("mode", "str", "constant", ("constant", "edge", "reflect", "wrap"))),
+        variants={"direct": Variant(_pad_compute)},
+    )
+)  # fmt: skip
+
+
+# --- expand, tile, trilu ----------------------------------------------------------------------
+def _expand_rule(call: OpCall) -> tuple[TensorType, ...]:
+    x, shape = call.type(0), tuple(call.attrs["shape"])
+    if infer.broadcast(call, x.shape, shape) != shape:
+        raise call.fail(f"{x} does not broadcast to [{', '.join(map(str, shape))}]")
+    return (TensorType(shape, x.dtype),)
+
+
+def _expand_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
+    x, (out,) = only(ins), outs
+
+    def value(*i: Var) -> Expr:
+        tail = i[len(i) - x.rank :]
+        at = (e.ZERO if d == 1 else v for d, v in zip(x.shape, tail, strict=True))
+        return Load(x, tuple(at))
+
+    cb.map(out, value, "expand")
+
+
+register(
+    OpDef(
+        "expand", "x broadcast to `shape`, as numpy.broadcast_to.",
+        X, _expand_rule,
+        lambda call, xs: [np.broadcast_to(present(xs)[0], sizes(call.attrs["shape"]))],
+        "movement", (Attr("shape", "dims"),), variants={"direct": Variant(_expand_compute)},
+    )
+)  # fmt: skip
+
+
+def _tile_rule(call: OpCall) -> tuple[TensorType, ...]:
+    x, repeats = call.type(0), tuple(call.attrs["repeats"])
+    if len(repeats) != x.rank:
+        raise call.fail(f"{len(repeats)} repeats for {x}", code="E203")
+    return (TensorType(tuple(d * r for d, r in zip(x.shape, repeats, strict=True)), x.dtype),)
+
+
+def _tile_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
+    x, repeats = only(ins), call.attrs["repeats"]
+
+    def value(*i: Var) -> Expr:
+        at = (
+            v if r == 1 else v % e.of_dim(d)
+            for v, r, d in zip(i, repeats, x.shape, strict=True)
+        )  # fmt: skip
+        return Load(x, tuple(at))
+
+    cb.map(outs[0], value, "tile")
+
+
+register(
+    OpDef(
+        "tile", "x repeated `repeats` times along each axis.",
+        X, _tile_rule, lambda call, xs: [np.tile(present(xs)[0], sizes(call.attrs["repeats"]))],
+        "movement", (Attr("repeats", "dims"),), variants={"direct": Variant(_tile_compute)},
+    )
+)  # fmt: skip
+
+
+def _trilu_rule(call: OpCall) -> tuple[TensorType, ...]:
+    infer.check_rank(call, 0, 2)
+    return (call.type(0),)
+
+
+def _trilu_reference(call: OpCall, xs: Arrays) -> list[Array]:
+    (x,) = present(xs)
+    k = max(-(1 << 31), min(1 << 31, call.attrs["k"]))
+    return [np.triu(x, k) if call.attrs["upper"] else np.tril(x, k)]
+
+
+def _trilu_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
+    x, test = only(ins), "ge" if call.attrs["upper"] else "le"
+
+    def value(*i: Var) -> Expr:
+        kept = e.binary(test, i[-1], i[-2] + call.attrs["k"])
+        return e.select(kept, Load(x, i), e.const(0, x.dtype))
+
+    cb.map(outs[0], value, "trilu")
+
+
+register(
+    OpDef(
+        "trilu", "The upper or lower triangle of each matrix, from diagonal `k` on; 0 elsewhere.",
+        X, _trilu_rule, _trilu_reference, "movement",
+        (Attr("k", "int", 0), Attr("upper", "bool", True)),
+        variants={"direct": Variant(_trilu_compute)},
+    )
+)  # fmt: skip

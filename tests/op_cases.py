@@ -1,0 +1,192 @@
+"""One or more small calls of every operator: operands and attributes, by operator name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import ml_dtypes
+import numpy as np
+
+from aisc.ir import dtypes
+from aisc.ir.graph import opdef
+
+SPECIAL = np.array(
+    [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.5, np.nan, np.inf, -np.inf, 1e-30, -88.0, 20]
+)
+rng = np.random.default_rng(7)
+
+
+@dataclass(frozen=True)
+class Case:
+    op: str
+    inputs: tuple[np.ndarray | None, ...]
+    attrs: dict[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        shapes = ",".join("-" if x is None else f"{x.dtype}{list(x.shape)}" for x in self.inputs)
+        return f"{self.op}({shapes}) {self.attrs}"
+
+
+def f32(*shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def i32(*shape: int) -> np.ndarray:
+    return rng.integers(-9, 9, shape).astype(np.int32)
+
+
+def _maps() -> list[Case]:
+    cases: list[Case] = []
+    ints = np.array([0, 1, -1, 7, -7, 2**31 - 1, -(2**31)], np.int32)
+    for op in opdef.all_ops():
+        if op.kind != "map" or op.scalar is None or op.name in ("where", "cast"):
+            continue
+        for x in (SPECIAL.astype(np.float32), f32(2, 3), f32(0, 3), ints, ints > 0,
+                  f32(5).astype(np.float16), f32(5).astype(ml_dtypes.bfloat16)):  # fmt: skip
+            if len(op.inputs) == 1:
+                cases.append(Case(op.name, (x,)))
+                continue
+            other = np.roll(x, 1, axis=-1) if x.dtype.kind != "i" else np.full_like(x, 3)
+            cases.append(Case(op.name, (x, other)))
+            if x.ndim == 2 and x.size:
+                cases.append(Case(op.name, (x, f32(4, 1, 3))))
+    return [c for c in cases if _accepted(c)]
+
+
+def _accepted(case: Case) -> bool:
+    from aisc.ir.diagnostics import CompileError
+
+    try:
+        result_types(case)
+    except CompileError:
+        return False
+    return True
+
+
+def result_types(case: Case) -> tuple[opdef.OpCall, tuple[object, ...]]:
+    from aisc.ir.location import UNKNOWN
+    from aisc.ir.types import TensorType
+
+    op = opdef.get(case.op)
+    types = tuple(
+        None if x is None else TensorType(x.shape, dtypes.from_numpy(x.dtype)) for x in case.inputs
+    )
+    attrs = opdef.complete_attrs(op, case.attrs, UNKNOWN)  # type: ignore[arg-type]
+    call = opdef.OpCall(op, types, attrs, (None,) * len(types))
+    return call, op.infer(call)
+
+
+def _windows() -> list[Case]:
+    x, last = f32(2, 4, 7, 5), f32(2, 7, 5, 4)
+    nhwc = {"data_layout": "NHWC"}
+    cases = []
+    for group, w in ((1, f32(6, 4, 3, 2)), (4, f32(4, 1, 3, 2)), (2, f32(6, 2, 3, 2))):
+        for geometry in (
+            {}, {"strides": (2, 1), "pads": (1, 0, 2, 1)}, {"dilations": (2, 2), "pads": (1,) * 4},
+        ):  # fmt: skip
+            attrs = {"group": group, **geometry}
+            hwio = np.ascontiguousarray(w.transpose(2, 3, 1, 0))
+            cases.append(Case("conv", (x, w, f32(w.shape[0])), attrs))
+            cases.append(Case("conv", (last, hwio), {**attrs, **nhwc}))
+            cases.append(Case("conv", (last, hwio, f32(w.shape[0])), {**attrs, **nhwc}))
+    cases.append(Case("conv", (f32(1, 2, 9), f32(3, 2, 4)), {"strides": (2,)}))
+    cases.append(Case("conv", (f32(1, 2, 4, 3, 4), f32(3, 2, 2, 2, 2)), {"pads": (1,) * 6}))
+    half = (x.astype(np.float16), f32(6, 4, 3, 2).astype(np.float16))
+    cases.append(Case("conv", half, {}))
+    for op in ("max_pool", "avg_pool", "lp_pool"):
+        for geometry in (
+            {}, {"strides": (2, 2), "pads": (1, 0, 1, 1)},
+            {"strides": (2, 3), "ceil_mode": True, "pads": (0, 1, 1, 0)},
+            {"dilations": (2, 1), "pads": (1, 1, 1, 0)},
+        ):  # fmt: skip
+            for inp, layout in ((x, {}), (last, nhwc)):
+                attrs = {"kernel_shape": (3, 2), **geometry, **layout}
+                cases.append(Case(op, (inp,), attrs))
+                if op == "avg_pool":
+                    cases.append(Case(op, (inp,), {**attrs, "count_include_pad": True}))
+    cases.append(Case("lrn", (x,), {"size": 3, "alpha": 0.1}))
+    cases.append(Case("lrn", (last,), {"size": 4, "alpha": 0.1, "axis": 3}))
+    return cases
+
+
+def _reductions() -> list[Case]:
+    cases = []
+    for op in opdef.all_ops():
+        if op.name.startswith("reduce_"):
+            for axes, keep in (((1,), True), ((0, 2), False), ((), True), ((-1,), False)):
+                positive = np.abs(f32(2, 3, 4)) + np.float32(0.1)
+                cases.append(Case(op.name, (positive,), {"axes": axes, "keepdims": keep}))
+            cases.append(Case(op.name, (f32(2, 0, 3),), {"axes": (0,)}))
+    for op_name in ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod"):
+        cases.append(Case(op_name, (i32(2, 5),), {"axes": (1,)}))
+        cases.append(Case(op_name, (f32(0, 3),), {"axes": (0,)}))
+    cases.append(Case("reduce_sum", (f32(3, 40).astype(np.float16),), {"axes": (1,)}))
+    ties = np.array([[1, 3, 3, 2], [5, 5, 5, 5], [np.nan, 1, np.nan, 9]], np.float32)
+    for op_name in ("argmax", "argmin"):
+        for last in (False, True):
+            for axis in (0, 1):
+                attrs = {"axis": axis, "select_last": last, "keepdims": last}
+                cases.append(Case(op_name, (ties,), attrs))
+    for exclusive in (False, True):
+        for reverse in (False, True):
+            attrs = {"axis": 1, "exclusive": exclusive, "reverse": reverse}
+            cases.append(Case("cumsum", (f32(2, 5, 2),), attrs))
+    for op_name in ("softmax", "log_softmax"):
+        for axis in (0, 1, -1):
+            cases.append(Case(op_name, (f32(2, 3, 4) * 30,), {"axis": axis}))
+        cases.append(Case(op_name, (f32(2, 3).astype(np.float16),), {"axis": 1}))
+    cases.append(Case("layer_norm", (f32(2, 3, 4), f32(4), f32(4)), {}))
+    cases.append(Case("layer_norm", (f32(2, 3, 4), f32(3, 4), f32(3, 1)), {"axis": 1}))
+    cases.append(Case("layer_norm", (f32(2, 3, 4),), {"axis": 1}))
+    cases.append(Case("rms_norm", (f32(2, 3, 4), f32(4)), {}))
+    positive = np.abs(f32(3)) + np.float32(0.5)
+    cases.append(Case("batch_norm", (f32(2, 3, 4), f32(3), f32(3), f32(3), positive), {}))
+    cases.append(Case("group_norm", (f32(2, 6, 4, 3), f32(6), f32(6)), {"groups": 3}))
+    return cases
+
+
+def _movements() -> list[Case]:
+    x = f32(2, 3, 4)
+    index = np.array([[0, -1], [1, 2]], np.int64)
+    cases = [
+        Case("reshape", (x,), {"shape": (4, 6)}), Case("reshape", (x,), {"shape": (2, 12)}),
+        Case("reshape", (x,), {"shape": (6, 1, 4)}), Case("reshape", (x,), {"shape": (1, 24, 1)}),
+        Case("reshape", (f32(1, 1),), {"shape": ()}),
+        Case("reshape", (f32(0, 3),), {"shape": (3, 0)}),
+        Case("transpose", (x,), {"perm": (2, 0, 1)}), Case("transpose", (f32(),), {"perm": ()}),
+        Case("concat", (x, f32(2, 1, 4), f32(2, 0, 4)), {"axis": 1}),
+        Case("concat", (x,), {"axis": -1}),
+        Case("slice", (x,), {"starts": (0, 2, 3), "ends": (2, -1, 0), "steps": (1, -1, -2)}),
+        Case("slice", (x,), {"starts": (0, 1, 1), "ends": (2, 1, 4), "steps": (1, 1, 2)}),
+        Case("expand", (f32(3, 1),), {"shape": (2, 3, 4)}),
+        Case("tile", (x,), {"repeats": (2, 1, 3)}),
+        Case("trilu", (f32(2, 3, 4),), {"k": 1}), Case("trilu", (i32(4, 3),), {"upper": False}),
+        Case("gather", (x, index), {"axis": 1}), Case("gather", (x, np.array(1)), {"axis": 0}),
+        Case("gather_elements", (x, np.array([[[1, -1, 0]]])), {"axis": 1}),
+        Case("gather_nd", (x, index), {}), Case("gather_nd", (x, index[:, :1]), {"batch_dims": 1}),
+        Case("scatter_elements", (x, np.array([[[1, -1, 0]]]), f32(1, 1, 3)), {"axis": 1}),
+        Case("scatter_nd", (x, np.array([[1], [-2]]), f32(2, 3, 4)), {"reduction": "add"}),
+        Case("top_k", (x,), {"k": 2}), Case("top_k", (x,), {"k": 3, "axis": 1, "largest": False}),
+        Case("one_hot", (np.array([[0, -1, 7]]),), {"depth": (4,), "axis": 1}),
+        Case("iota", (), {"shape": (5,)}), Case("sizes", (), {"values": (3, 0, 5)}),
+        Case("sizes", (), {"values": ()}),
+        Case("matmul", (f32(3, 4), f32(4, 5))), Case("matmul", (f32(4), f32(4))),
+        Case("matmul", (f32(2, 1, 3, 4), f32(5, 4, 2))), Case("matmul", (f32(4), f32(2, 4, 3))),
+        Case("matmul", (f32(2, 3, 4), f32(4))), Case("matmul", (i32(3, 0), i32(0, 2))),
+        Case("matmul", (f32(3, 4).astype(np.float16), f32(4, 5).astype(np.float16))),
+        Case("where", (np.array([[True], [False]]), f32(2, 3), f32(3))),
+        Case("clip", (f32(9),), {"min": -0.5, "max": 0.25}), Case("clip", (i32(9),), {"max": 3.0}),
+        Case("isinf", (SPECIAL,), {"negative": False}),
+        Case("gelu", (f32(5),), {"approximate": "tanh"}),
+    ]  # fmt: skip
+    for mode in ("constant", "edge", "reflect", "wrap"):
+        cases.append(Case("pad", (x,), {"pads": (0, 2, 1, 0, 1, 5), "mode": mode}))
+        cases.append(Case("pad", (x,), {"pads": (0, -1, 1, 0, 1, -2), "mode": mode}))
+    cases.append(Case("pad", (x, np.float32(7)), {"pads": (1, 0, 0, 0, 0, 0)}))
+    for to in (dtypes.i32, dtypes.f16, dtypes.boolean, dtypes.f64):
+        cases.append(Case("cast", (f32(3, 3) * 100,), {"to": to}))
+    cases.append(Case("cast", (i32(5),), {"to": dtypes.u8}))
+    return cases
+
+
+CASES: tuple[Case, ...] = (*_maps(), *_windows(), *_reductions(), *_movements())

@@ -1,0 +1,110 @@
+"""Operators against themselves: reference, type rule, compute definition, decomposition."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from op_cases import CASES, Case, result_types
+
+from aisc.ir.graph import opdef
+from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.graph.interpret import interpret
+from aisc.ir.graph.verify import verify
+from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.expr import ZERO, Load
+from aisc.ir.tensor.func import Func, buffer
+
+
+def graph_of(case: Case, decompose: bool = False):  # type: ignore[no-untyped-def]
+    gb = GraphBuilder()
+    call, _ = result_types(case)
+    values = [None if t is None else gb.input(f"x{i}", t) for i, t in enumerate(call.types)]
+    if decompose:
+        assert call.op.decompose is not None
+        results = tuple(call.op.decompose(gb, call, values))
+    else:
+        results = gb.add_multi(case.op, values, case.attrs)  # type: ignore[arg-type]
+    return gb.finish(results)
+
+
+def run(case: Case, decompose: bool = False) -> list[np.ndarray]:
+    graph = graph_of(case, decompose)
+    verify(graph)
+    return interpret(graph, [x for x in case.inputs if x is not None])
+
+
+def close(a: np.ndarray, b: np.ndarray) -> None:
+    assert a.shape == b.shape
+    assert a.dtype == b.dtype
+    if a.dtype.kind in "iub":
+        np.testing.assert_array_equal(a, b)
+        return
+    eps = {2: 2e-2 if a.dtype.kind == "V" else 2e-3, 4: 2e-5, 8: 1e-12}[a.dtype.itemsize]
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    np.testing.assert_allclose(x, y, rtol=eps, atol=eps)
+
+
+def lowered(case: Case) -> Func:
+    """The compute definition as a function of its operands and results."""
+    call, results = result_types(case)
+    op, cb = call.op, ComputeBuilder()
+    ins = [
+        None if t is None else buffer(f"in{i}", t.dtype, t.shape, "input")
+        for i, t in enumerate(call.types)
+    ]
+    outs = [buffer(f"out{i}", t.dtype, t.shape, "output") for i, t in enumerate(results)]
+    if op.scalar is not None:
+        scalar = op.scalar
+
+        def element(*i):  # type: ignore[no-untyped-def]
+            loads = []
+            for b in ins:
+                pairs = zip(b.shape, i[len(i) - b.rank :], strict=True)
+                loads.append(Load(b, tuple(ZERO if d == 1 else v for d, v in pairs)))
+            return scalar(call, loads)
+
+        cb.map(outs[0], element)
+    else:
+        op.variants["direct"].compute(cb, call, ins, outs)
+    return cb.func("f", [*(b for b in ins if b is not None), *outs])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_reference_fits_the_type_rule(case: Case) -> None:
+    _, results = result_types(case)
+    for array, t in zip(run(case), results, strict=True):
+        assert array.shape == t.shape
+        assert array.dtype == t.dtype.numpy
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if opdef.get(c.op).decompose], ids=str)
+def test_decomposition(case: Case) -> None:
+    for a, b in zip(run(case), run(case, decompose=True), strict=True):
+        close(a, b)
+
+
+COMPUTED = [c for c in CASES if opdef.get(c.op).scalar or opdef.get(c.op).variants]
+
+
+@pytest.mark.parametrize("case", COMPUTED, ids=str)
+def test_compute_definition(case: Case) -> None:
+    interpreter = pytest.importorskip("aisc.ir.tensor.interpret")
+    func = lowered(case)
+    expected = run(case)
+    outs = [np.zeros_like(x) for x in expected]
+    args = [np.array(x) for x in case.inputs if x is not None]
+    with np.errstate(all="ignore"):
+        interpreter.run_func(func, [*args, *outs])
+    for a, b in zip(outs, expected, strict=True):
+        close(a, b)
+
+
+def test_every_operator_has_a_case() -> None:
+    tried = {c.op for c in CASES}
+    missing = [op.name for op in opdef.all_ops() if op.name not in tried]
+    assert missing == ["constant"]
