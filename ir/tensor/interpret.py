@@ -9,12 +9,14 @@ not fit, E502 for what goes wrong while running.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from aisc.ir.arith.poly import Dim, Poly, SymDim, evaluate, symbols
+from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import GraphNode, Value
@@ -94,7 +96,8 @@ def run_program(
     kernels = {k.name: k for k in program.kernels}
     host = partial(_host, values)
     machine = Machine(kernels, intrinsics, functions or {}, nthreads, host)
-    segments = Segments(values, program.weights, state or {})
+    weights = prepared_weights(program, intrinsics, functions)
+    segments = Segments(values, weights, state or {})
     _reserve(entry, segments)
     feeds = {b.name: np.asarray(a) for b, a in zip(given, inputs, strict=True)}
     storages = [_parameter(b, segments, feeds) for b in entry.params]
@@ -109,6 +112,21 @@ def run_program(
         for b, data in zip(entry.params, storages, strict=True)
         if b.role == "output"
     ]
+
+
+def prepared_weights(
+    program: Program,
+    intrinsics: Mapping[str, Func] = _NO_FUNCS,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> dict[str, Blob]:
+    """Contents of all weights: the program's own and those that its `prepare` computes."""
+    weights = dict(program.weights)
+    if program.prepare is not None:
+        source = replace(program, entry=program.prepare, prepare=None)
+        names = [b.name for b in program.prepare.params if b.role == "output"]
+        found = run_program(source, [], 1, intrinsics, functions)
+        weights.update(zip(names, map(Blob, found), strict=True))
+    return weights
 
 
 def _reserve(entry: Func, segments: Segments) -> None:

@@ -43,7 +43,7 @@ def _node(node: GraphNode, names: dict[Value, str], indent: str) -> Iterator[str
     )
     line = f"{results} = " if results else ""
     op = lexical.word(node.op)
-    if op == "return":  # a node without results begins like the last line
+    if not results and op in ("return", "regions"):  # words that may follow the line before
         op = lexical.quote(op)
     line += f"{op}({operands})"
     if node.attrs:

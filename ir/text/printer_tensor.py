@@ -307,13 +307,15 @@ def print_func(f: Func) -> str:
 
 
 def print_program(p: Program) -> str:
-    """The program as text: weights by name, kernels in order, then the entry."""
+    """The program as text: weights by name, kernels in order, what prepares weights, the entry."""
     lines = [f"program @{lexical.word(p.name)} {{"]
     for key in sorted(p.weights):
         lines.append(f"  weight {lexical.word(key)} = @blob<{p.weights[key].digest}>")
-    for kernel in p.kernels:
-        lines.extend("  " + x for x in func_lines(kernel))
-    lines.extend("  " + x for x in func_lines(p.entry, prefix="entry "))
+    funcs = [("", kernel) for kernel in p.kernels]
+    if p.prepare is not None:
+        funcs.append(("prepare ", p.prepare))
+    for prefix, func in (*funcs, ("entry ", p.entry)):
+        lines.extend("  " + x for x in func_lines(func, prefix=prefix))
     return "\n".join([*lines, "}"]) + "\n"
 
 
