@@ -40,11 +40,13 @@ from aisc.ir.tensor.stmt import (
     For,
     If,
     Invoke,
+    Let,
     Region,
     Seq,
     Store,
     While,
 )
+from aisc.ir.tensor.verify_program import verify_program
 
 f32 = dtypes.f32
 ROW, COL = Var("i"), Var("j")
@@ -299,6 +301,39 @@ def test_program_and_arena() -> None:
     with pytest.raises(ExecutionError) as e:
         run_program(program(16), [x[:3]])
     assert e.value.codes == ("E501",)
+
+
+def test_prepared_weights() -> None:
+    """`prepare` doubles the weight once; the entry sees the result."""
+    p = program(16)
+    w, packed = buffer("w", f32, (4,), "weight"), buffer("packed", f32, (4,), "output")
+    pack = Func("pack", (w, packed), (), CallKernel("mul", (w, w, packed), (Const(4),)))
+    x, y = buffer("x", f32, (4,), "input"), buffer("y", f32, (4,), "output")
+    seen = packed.with_(role="weight")
+    entry = Func("entry", (x, y, seen), (), CallKernel("mul", (x, seen, y), (Const(4),)))
+    full = Program("p", p.kernels, entry, p.weights, pack)
+    verify_program(full)
+    assert run_program(full, [np.ones(4, np.float32)])[0].tolist() == [4] * 4
+
+
+def test_state_is_kept() -> None:
+    x, s = buffer("x", f32, (2,), "input"), buffer("s", f32, (2,), "state").with_(base="state")
+    p = Program("p", (), Func("entry", (x,), (), Seq((Alloc(s), Copy(x, s)))))
+    kept = {"s": np.zeros(2, np.float32)}
+    assert run_program(p, [np.ones(2, np.float32)], state=kept) == []
+    assert kept["s"].tolist() == [1, 1]
+
+
+def test_data_dependent_size() -> None:
+    k = symbol("k", 0, 4, "data")
+    x, y = buffer("x", f32, (4,), "input"), buffer("y", f32, (k,), "output")
+    a, o = buffer("a", f32, (4,), "input"), buffer("o", f32, (symbol("k"),), "output")
+    body = For(ROW, ZERO, Var("k"), "serial", Store(o, (ROW,), Load(a, (ROW,))))
+    kernel = Func("head", (a, o), (Var("k"),), body)
+    count = cast(Load(x, (ZERO,)), dtypes.i64)
+    entry = Func("entry", (x, y), (), Let(Var("k"), count, CallKernel("head", (x, y), (Var("k"),))))
+    p = Program("p", (kernel,), entry)
+    assert run_program(p, [np.array([3, 1, 2, 9], np.float32)])[0].tolist() == [3, 1, 2]
 
 
 def test_math_calls_and_predicates() -> None:

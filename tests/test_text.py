@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -208,11 +209,31 @@ def program() -> Program:
     )
 
 
+def test_words_need_no_quotes() -> None:
+    x = Value("x", TensorType((2,), f32))
+    for word in sorted(lexical.KEYWORDS):
+        y = Value(word, TensorType((2,), f32))
+        attrs: tuple[tuple[str, AttrValue], ...] = ((word, word), ("b", 1))
+        node, alone = GraphNode(word, (x,), (y,), attrs), GraphNode(word, (), ())
+        g = Graph(word, (x,), (node, alone), (y,))
+        text = print_graph(g)
+        assert same(parse_graph(text), g), text
+        assert f" = {word}(" in text
+        part = Iter(Var(word), ONE, "spatial")
+        b = buffer(word, f32, (symbol(word),), space=word).with_(base=word)
+        region = Region(b, (Var(word),), (ONE,))
+        inner = Seq((Alloc(b), Store(b, (Var(word),), Var(word, f32)), Invoke(word, (region,))))
+        stmt = Block(word, (part,), (Var(word),), (), (), None, inner, word)
+        check_func(Func(word, (), (Var(word),), stmt, ((word, word),), word))
+
+
 def test_program() -> None:
     p = program()
     text = print_program(p)
     assert parse_program(text, blobs_of(p)) == p
     assert parse(text, blobs_of(p)) == p
+    packing = replace(p, prepare=replace(p.entry, name="pack"))
+    assert parse(print_program(packing), blobs_of(packing)) == packing
     with pytest.raises(CompileError, match="blob") as e:
         parse_program(text)
     assert e.value.codes == ("E107",)

@@ -119,9 +119,9 @@ class Func:
 class Program:
     """Kernels, the entry, the contents of the weight buffers, and what prepares them.
 
-    `weights` maps names of weight buffers to their contents. `prepare` is an entry that is run once,
-    before the first call of `entry`: it computes packed weights (its parameters of role *output*)
-    from others; `entry` takes them as weights by name.
+    `weights` maps names of weight buffers to their contents. `prepare` is an entry that is run
+    once, before the first call of `entry`: it computes packed weights (its parameters of role
+    *output*) from others; `entry` takes them as weights by name.
     """
 
     name: str
@@ -129,6 +129,11 @@ class Program:
     entry: Func
     weights: Mapping[str, Blob] = field(default_factory=dict)
     prepare: Func | None = None
+
+    @property
+    def functions(self) -> tuple[Func, ...]:
+        """Kernels, what prepares weights, and the entry."""
+        return (*self.kernels, *((self.prepare,) if self.prepare else ()), self.entry)
 
     def kernel(self, name: str) -> Func:
         """The kernel called `name`; ``KeyError`` when there is none."""

@@ -9,11 +9,14 @@ not fit, E502 for what goes wrong while running.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from aisc.ir.arith.poly import Dim, Poly, SymDim, evaluate
+from aisc.ir.arith.poly import Dim, Poly, SymDim, evaluate, symbols
+from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import GraphNode, Value
@@ -23,6 +26,7 @@ from aisc.ir.tensor.interpret_stmt import Compiled, Machine, buffers_of
 from aisc.ir.tensor.stmt import HostCall
 from aisc.ir.tensor.storage import (
     Array,
+    Layout,
     Segments,
     Storage,
     allocate,
@@ -90,46 +94,67 @@ def run_program(
         raise execution_error("E501", f"{len(given)} inputs are needed, got {len(inputs)}")
     values = _solve_dims(entry, zip(given, inputs, strict=True), dims or {})
     kernels = {k.name: k for k in program.kernels}
-    machine = Machine(kernels, intrinsics, functions or {}, nthreads, _host)
-    segments = Segments(values, program.weights)
+    host = partial(_host, values)
+    machine = Machine(kernels, intrinsics, functions or {}, nthreads, host)
+    weights = prepared_weights(program, intrinsics, functions)
+    segments = Segments(values, weights, state or {})
     _reserve(entry, segments)
     feeds = {b.name: np.asarray(a) for b, a in zip(given, inputs, strict=True)}
-    storages = [_parameter(b, segments, feeds, state or {}) for b in entry.params]
+    storages = [_parameter(b, segments, feeds) for b in entry.params]
     compiled = Compiled(entry, values, {}, machine, segments)
-    compiled.call(storages, [values[v.name] for v in entry.dims])
-    results = []
-    for b, data in zip(entry.params, storages, strict=True):
-        view = as_array(data, b.dtype, layout_of(b, values))
-        if b.role == "output":
-            results.append(np.ascontiguousarray(view).reshape(view.shape).copy())
-        elif b.role == "state" and state and b.name in state:
-            state[b.name][...] = view
-    return results
+    frame = compiled.call(storages, [values[v.name] for v in entry.dims])
+    for name, view in segments.states.items():
+        if state and name in state:
+            state[name][...] = view
+    found = {**values, **compiled.scalars(frame)}  # data-dependent dimensions are known now
+    return [
+        as_array(data, b.dtype, layout_of(b, found)).copy()
+        for b, data in zip(entry.params, storages, strict=True)
+        if b.role == "output"
+    ]
+
+
+def prepared_weights(
+    program: Program,
+    intrinsics: Mapping[str, Func] = _NO_FUNCS,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> dict[str, Blob]:
+    """Contents of all weights: the program's own and those that its `prepare` computes."""
+    weights = dict(program.weights)
+    if program.prepare is not None:
+        source = replace(program, entry=program.prepare, prepare=None)
+        names = [b.name for b in program.prepare.params if b.role == "output"]
+        found = run_program(source, [], 1, intrinsics, functions)
+        weights.update(zip(names, map(Blob, found), strict=True))
+    return weights
 
 
 def _reserve(entry: Func, segments: Segments) -> None:
     for b in buffers_of(entry).values():
         if b.base:
-            try:
-                segments.reserve(b, layout_of(b, segments.dims))
-            except KeyError as missing:
-                text = f"the place of {b.name} in '{b.base}' is not known: {missing.args[0]}"
-                raise execution_error("E502", text) from None
+            segments.reserve(b, _capacity(b, segments.dims))
 
 
-def _parameter(
-    b: Buffer, segments: Segments, feeds: Mapping[str, Array], state: Mapping[str, Array]
-) -> Storage:
+def _capacity(b: Buffer, dims: Mapping[str, int]) -> Layout:
+    """The greatest layout of a buffer: data-dependent dimensions at their upper bounds."""
+    full = dict(dims)
+    for d in (*b.shape, *b.strides, b.offset):
+        for s in sorted(symbols(d), key=str):
+            if s.name not in dims and s.upper is not None:
+                full[s.name] = s.upper
+    try:
+        return layout_of(b, full)
+    except KeyError as missing:
+        text = f"the size of {b.name} is not bounded: {missing.args[0]}"
+        raise execution_error("E502", text) from None
+
+
+def _parameter(b: Buffer, segments: Segments, feeds: Mapping[str, Array]) -> Storage:
     """Storage of an entry parameter with its contents."""
-    layout = layout_of(b, segments.dims)
+    layout = _capacity(b, segments.dims)
     data = segments.place(b, layout)
-    if b.role in ("input", "state"):
-        default = np.zeros(layout[0], b.dtype.numpy)
-        source = feeds.get(b.name) if b.role == "input" else state.get(b.name, default)
-        assert source is not None, f"no contents for {b.name}"
-        copy_into(as_array(data, b.dtype, layout), source, b.name)
-    elif b.role == "weight" and b.name not in segments.weights:
-        raise execution_error("E502", f"the program holds no contents of weight {b.name}")
+    if b.role == "input":
+        copy_into(as_array(data, b.dtype, layout), feeds[b.name], b.name)
     return data
 
 
@@ -174,7 +199,7 @@ def _mismatch(param: Buffer, array: Array) -> ExecutionError:
     )
 
 
-def _host(call: HostCall, inputs: list[Any], outputs: list[Any]) -> None:
+def _host(dims: Mapping[str, int], call: HostCall, inputs: list[Any], outputs: list[Any]) -> None:
     """Run a graph operator's reference and store its results."""
     operands = tuple(
         None if b is None else Value(b.name, TensorType(tuple(a.shape), b.dtype))
@@ -184,6 +209,15 @@ def _host(call: HostCall, inputs: list[Any], outputs: list[Any]) -> None:
         Value(b.name, TensorType(tuple(a.shape), b.dtype))
         for b, a in zip(call.outputs, outputs, strict=True)
     )
-    node = GraphNode(call.op, operands, results, call.attrs)
-    for view, value in zip(outputs, opdef.run_reference(node, inputs), strict=True):
-        copy_into(view, value, results[0].name)
+    attrs = tuple((k, _static(v, dims)) for k, v in call.attrs)
+    node = GraphNode(call.op, operands, results, attrs)
+    found = opdef.run_reference(node, inputs)
+    for view, array, b in zip(outputs, found, call.outputs, strict=True):
+        copy_into(view, array, b.name)
+
+
+def _static(value: Any, dims: Mapping[str, int]) -> Any:
+    """An attribute with its symbolic dimensions replaced by their values."""
+    if isinstance(value, Poly):
+        return evaluate(value, dims)
+    return tuple(_static(v, dims) for v in value) if isinstance(value, tuple) else value

@@ -1,22 +1,21 @@
-"""Tensor statements compiled to Python closures; threads of a block run in lockstep.
+"""Tensor statements compiled to Python closures.
 
 Parallel loops run all their iterations, so a barrier between them does nothing. With
 ``nthreads > 1`` the iterations of the threads' chunks are interleaved: one of the orders that
-SPMD execution may take, which shows dependences that a parallel loop must not have.
-
-Statements that hold a ``Barrier("block")`` inside a thread loop become generators, which yield
-at each barrier: a thread loop advances all its threads to their next barrier in turn.
+SPMD execution may take, which shows dependences that a parallel loop must not have. Threads of a
+hardware block are in :mod:`aisc.ir.tensor.interpret_threads`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import execution_error
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Const, Expr
+from aisc.ir.tensor.expr import Const, Expr, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.interpret_expr import (
     Eval,
@@ -25,8 +24,10 @@ from aisc.ir.tensor.interpret_expr import (
     Scope,
     compile_access,
     compile_expr,
+    layout_of,
     out_of_bounds,
 )
+from aisc.ir.tensor.interpret_threads import Lockstep, holds_barrier, is_thread_loop
 from aisc.ir.tensor.stmt import (
     Alloc,
     Barrier,
@@ -44,10 +45,9 @@ from aisc.ir.tensor.stmt import (
     Store,
     While,
 )
-from aisc.ir.tensor.storage import Segments, Storage, allocate, copy_into, extent_of
+from aisc.ir.tensor.storage import Segments, Storage, allocate, as_array, copy_into, extent_of
 
 Run = Callable[[Frame], None]
-Threads = Callable[[Frame], Iterator[Stmt]]
 HostFn = Callable[[HostCall, list[Any], list[Any]], None]
 
 
@@ -75,6 +75,7 @@ class Machine:
         known = {k: v for k, v in dims.items() if k in names}
         key = (id(func), tuple(sorted(known.items())), tuple(sorted(layouts.items())))
         if key not in self.compiled:
+            _check_operands(func, known, layouts)
             self.compiled[key] = Compiled(func, known, layouts, self)
         return self.compiled[key]
 
@@ -90,8 +91,6 @@ def buffers_of(func: Func) -> dict[str, Buffer]:
 
 def shape_symbols(func: Func) -> frozenset[str]:
     """Names of the symbolic dimensions in shapes and strides of the function's buffers."""
-    from aisc.ir.arith.poly import symbols
-
     return frozenset(
         s.name
         for b in buffers_of(func).values()
@@ -128,17 +127,14 @@ class Compiled:
         self.run(frame)
         return frame
 
+    def scalars(self, frame: Frame) -> dict[str, int]:
+        """Integer variables as they were left in a frame."""
+        slots = self.scope.slots.items()
+        return {name: frame[i] for name, i in slots if isinstance(frame[i], int)}
+
 
 def _nothing(f: Frame) -> None:
     return None
-
-
-def _is_thread_loop(s: Stmt) -> bool:
-    return isinstance(s, For) and s.kind.startswith("thread.")
-
-
-def _holds_barrier(s: Stmt) -> bool:
-    return any(isinstance(n, Barrier) and n.scope == "block" for n in walk(s))
 
 
 class StmtCompiler:
@@ -180,9 +176,9 @@ class StmtCompiler:
 
     def loop(self, s: For) -> Run:
         """A loop of any kind, in order (a parallel one in the order of its threads)."""
-        if _is_thread_loop(s) and _holds_barrier(s):
-            return self._lockstep(s)
-        slot, turns, body = self.scope.slot(s.var.name), self._turns(s), self.stmt(s.body)
+        if is_thread_loop(s) and holds_barrier(s):
+            return Lockstep(self).run(s)
+        slot, turns, body = self.scope.slot(s.var.name), self.turns(s), self.stmt(s.body)
 
         def run(f: Frame) -> None:
             for i in turns(f):
@@ -191,7 +187,8 @@ class StmtCompiler:
 
         return run
 
-    def _turns(self, s: For) -> Callable[[Frame], Any]:
+    def turns(self, s: For) -> Callable[[Frame], Any]:
+        """The values of a loop's variable, in the order of execution."""
         if isinstance(s.low, Const) and isinstance(s.extent, Const):
             whole = range(int(s.low.value), int(s.low.value + s.extent.value))
             turns = interleave(whole, self.machine.nthreads) if s.kind == "parallel" else whole
@@ -281,7 +278,7 @@ class StmtCompiler:
         """Fresh, poisoned storage; in entries, a part of a segment or a weight's contents."""
         b, data = s.buffer, self.scope.buffer_slot(s.buffer)
         layout, segments = self.scope.layout(b), self.segments
-        if segments is not None and (b.base or b.name in segments.weights):
+        if segments is not None:
             found = self._layout(b)
 
             def place(f: Frame) -> None:
@@ -307,8 +304,6 @@ class StmtCompiler:
         static = self.scope.layout(b)
         if static is not None:
             return lambda f: static
-        from aisc.ir.tensor.expr import of_dim
-
         slot = self.scope.layout_slot(b)
         shape = [self.expr(of_dim(d)) for d in b.shape]
         strides = [self.expr(of_dim(d)) for d in b.strides]
@@ -391,8 +386,6 @@ class StmtCompiler:
         return run
 
     def _array(self, b: Buffer) -> Callable[[Frame], Any]:
-        from aisc.ir.tensor.storage import as_array
-
         data, layout = self.scope.buffer_slot(b), self._layout(b)
         return lambda f: as_array(f[data], b.dtype, layout(f))
 
@@ -404,97 +397,6 @@ class StmtCompiler:
     def barrier(self, s: Barrier) -> Run:
         """Nothing: what comes before has been completed."""
         return _nothing
-
-    def _lockstep(self, s: For) -> Run:
-        threads = self._threads_of_loop(s)
-
-        def run(f: Frame) -> None:
-            for _ in threads(f):
-                pass
-
-        return run
-
-    def _threads(self, s: Stmt) -> Threads:
-        """`s` as a generator that yields at each block barrier."""
-        if isinstance(s, Barrier) and s.scope == "block":
-            return lambda f: iter((s,))
-        if not _holds_barrier(s):
-            plain = self.stmt(s)
-
-            def once(f: Frame) -> Iterator[Stmt]:
-                plain(f)
-                return iter(())
-
-            return once
-        if isinstance(s, Seq):
-            items = [self._threads(x) for x in s.stmts]
-
-            def in_order(f: Frame) -> Iterator[Stmt]:
-                for item in items:
-                    yield from item(f)
-
-            return in_order
-        if isinstance(s, For):
-            return self._threads_of_loop(s) if _is_thread_loop(s) else self._serial_threads(s)
-        return self._threads_of_control(s)
-
-    def _threads_of_control(self, s: Stmt) -> Threads:
-        if isinstance(s, If):
-            cond, then = self.expr(s.cond), self._threads(s.then)
-            other = self._threads(s.other or Seq(()))
-            return lambda f: then(f) if cond(f) else other(f)
-        if isinstance(s, Let):
-            slot, value, body = self.scope.slot(s.var.name), self.expr(s.value), s.body
-            inside = self._threads(body)
-
-            def bind(f: Frame) -> Iterator[Stmt]:
-                f[slot] = value(f)
-                yield from inside(f)
-
-            return bind
-        if isinstance(s, While):
-            test, turn = self.expr(s.cond), self._threads(s.body)
-
-            def repeat(f: Frame) -> Iterator[Stmt]:
-                while test(f):
-                    yield from turn(f)
-
-            return repeat
-        raise execution_error("E502", f"a block barrier inside {type(s).__name__}")
-
-    def _serial_threads(self, s: For) -> Threads:
-        slot, turns, body = self.scope.slot(s.var.name), self._turns(s), self._threads(s.body)
-
-        def run(f: Frame) -> Iterator[Stmt]:
-            for i in turns(f):
-                f[slot] = i
-                yield from body(f)
-
-        return run
-
-    def _threads_of_loop(self, s: For) -> Threads:
-        slot, turns, body = self.scope.slot(s.var.name), self._turns(s), self._threads(s.body)
-
-        def run(f: Frame) -> Iterator[Stmt]:
-            threads = []
-            for i in turns(f):
-                own = list(f)
-                own[slot] = i
-                threads.append(body(own))
-            while threads:
-                stops = [next(t, None) for t in threads]
-                if all(x is None for x in stops):
-                    return
-                if any(x is not stops[0] for x in stops):
-                    late = next(n for n, x in enumerate(stops) if x is not stops[0])
-                    raise execution_error(
-                        "E502",
-                        "a block barrier is not reached by all threads",
-                        f"{s.var.name}=0 and {s.var.name}={late} wait at different places",
-                    )
-                yield stops[0]  # type: ignore[misc]
-
-        return run
 
 
 _MAKERS: dict[type, Callable[[StmtCompiler, Any], Run]] = {
@@ -535,6 +437,16 @@ def squeeze(sizes: tuple[int, ...], strides: tuple[int, ...], param: Buffer) -> 
         text = ", ".join(map(str, sizes))
         raise execution_error("E502", f"operand [{text}] does not fit {param.name}: {param.type}")
     return tuple(k[0] for k in kept), tuple(k[1] for k in kept)
+
+
+def _check_operands(func: Func, known: Mapping[str, int], layouts: Mapping[str, Layout]) -> None:
+    """Operands of an intrinsic have the shapes of its semantics' parameters."""
+    for param in func.params:
+        if param.name in layouts:
+            wanted, got = layout_of(param, known)[0], layouts[param.name][0]
+            if wanted != got:
+                text = f"operand {got} does not fit {param.name}: {param.type} of {func.name}"
+                raise execution_error("E502", text)
 
 
 def _check_argument(compiled: Compiled, param: Buffer, arg: Buffer, given: Layout) -> None:

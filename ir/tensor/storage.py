@@ -16,7 +16,7 @@ import numpy as np
 from aisc.ir.arith.poly import evaluate
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import execution_error
-from aisc.ir.dtypes import DType
+from aisc.ir.dtypes import DType, from_numpy
 from aisc.ir.tensor.func import Buffer
 
 Storage = Any  # memoryview or one-dimensional numpy array
@@ -72,8 +72,6 @@ def of_array(array: Array) -> Storage:
 
 
 def _dtype_of(array: Array) -> DType:
-    from aisc.ir.dtypes import from_numpy
-
     return from_numpy(array.dtype)
 
 
@@ -86,11 +84,16 @@ def copy_into(dst: Array, src: Array, name: str) -> None:
 
 @dataclass(slots=True)
 class Segments:
-    """Byte segments by base name, and the contents of weights by buffer name."""
+    """Byte segments by base name; contents of weights and of state by buffer name.
+
+    `states` collects the storage of state buffers, to be read back after the run.
+    """
 
     dims: Mapping[str, int]
     weights: Mapping[str, Blob]
+    state: Mapping[str, Array] = field(default_factory=dict)
     memory: dict[str, bytearray] = field(default_factory=dict)
+    states: dict[str, Array] = field(default_factory=dict)
 
     def reserve(self, b: Buffer, layout: Layout) -> None:
         """Make the segment of `b` large enough; call for every buffer before any runs."""
@@ -100,16 +103,24 @@ class Segments:
             memory.extend(b"\xff" * (end - len(memory)))
 
     def place(self, b: Buffer, layout: Layout) -> Storage:
-        """The storage of a buffer: its part of a segment, or memory of its own; a weight is
-        filled with its contents."""
+        """The storage of a buffer: its part of a segment, or memory of its own; weights and
+        state are filled with their contents."""
         count = extent_of(*layout)
         data = self._part(b, count) if b.base else allocate(b.dtype, count)
-        if b.name in self.weights:
-            contents = np.asarray(self.weights[b.name].array)
-            if contents.dtype != b.dtype.numpy:
-                raise execution_error("E502", f"weight {b.name} has dtype {contents.dtype}")
-            copy_into(as_array(data, b.dtype, layout), contents, b.name)
+        if b.role == "weight":
+            copy_into(as_array(data, b.dtype, layout), self._weight(b), b.name)
+        elif b.role == "state":
+            view = self.states[b.name] = as_array(data, b.dtype, layout)
+            copy_into(view, self.state.get(b.name, np.zeros(view.shape, view.dtype)), b.name)
         return data
+
+    def _weight(self, b: Buffer) -> Array:
+        if b.name not in self.weights:
+            raise execution_error("E502", f"the program holds no contents of weight {b.name}")
+        contents = np.asarray(self.weights[b.name].array)
+        if contents.dtype != b.dtype.numpy:
+            raise execution_error("E502", f"weight {b.name} has dtype {contents.dtype}")
+        return contents
 
     def _part(self, b: Buffer, count: int) -> Storage:
         start, memory = evaluate(b.offset, self.dims), self.memory.get(b.base, bytearray())

@@ -12,6 +12,7 @@ from aisc.ir.tensor.expr import Const, Expr, Var
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import Alloc, CallKernel, HostCall
 from aisc.ir.tensor.verify import ENTRY, KERNEL, LEVELS, FuncChecker, Level, LevelName, check_func
+from aisc.ir.types import TensorType
 
 
 def verify_program(
@@ -22,14 +23,29 @@ def verify_program(
     """Check kernels, entry and weights. `names` gives, by target, the intrinsics and functions
     that kernels may use (``None``: any). E301 on faults."""
     report, rules = Diagnostics(), LEVELS[level]
-    funcs = (*program.kernels, program.entry)
-    for name in sorted({f.name for f in funcs if sum(g.name == f.name for g in funcs) > 1}):
+    all_names = [f.name for f in program.functions]
+    for name in sorted({n for n in all_names if all_names.count(n) > 1}):
         report.add("E301", f"two functions of {program.name} are called {name}")
     for kernel in program.kernels:
         allowed = None if names is None else names.get(kernel.target, ())
         check_func(kernel, rules, KERNEL, allowed, report)
-    checker = check_func(program.entry, rules, ENTRY, None, report)
-    for node in walk(program.entry.body):
+    prepared: dict[str, TensorType] = {}
+    if program.prepare is not None:
+        _entry(program.prepare, program, rules, prepared, report)
+        prepared = {b.name: b.type for b in program.prepare.params if b.role == "output"}
+    _entry(program.entry, program, rules, prepared, report)
+    report.raise_if_errors()
+
+
+def _entry(
+    entry: Func,
+    program: Program,
+    level: Level,
+    prepared: Mapping[str, TensorType],
+    report: Diagnostics,
+) -> None:
+    checker = check_func(entry, level, ENTRY, None, report)
+    for node in walk(entry.body):
         if isinstance(node, CallKernel):
             checker.at = node
             _call(node, program, checker)
@@ -37,9 +53,14 @@ def verify_program(
             checker.at = node
             checker.need(opdef.exists(node.op), f"unknown operator '{node.op}'")
     checker.at = None
-    _weights(program, checker)
-    _places(program.entry, rules, checker)
-    report.raise_if_errors()
+    known = {**{k: b.type for k, b in program.weights.items()}, **prepared}
+    for b in entry_buffers(entry):
+        if b.role == "weight":
+            found = known.get(b.name)
+            checker.need(found is not None, f"weight {b.name} has no contents")
+            fits = found is None or found == b.type
+            checker.need(fits, f"weight {b.name}: {b.type} has contents {found}")
+    _places(entry, level, checker)
 
 
 def _call(call: CallKernel, program: Program, checker: FuncChecker) -> None:
@@ -90,16 +111,6 @@ def _equal(of_param: Dim, of_arg: Dim, env: Mapping[str, Dim]) -> bool:
         return True
     plain = {s.name: symbol(s.name) for s in symbols(of_arg)}
     return substitute(of_param, env) == substitute(of_arg, plain)
-
-
-def _weights(program: Program, checker: FuncChecker) -> None:
-    declared = {b.name: b for b in entry_buffers(program.entry) if b.role == "weight"}
-    for name in sorted(declared.keys() | program.weights.keys()):
-        b, blob = declared.get(name), program.weights.get(name)
-        if b is None or blob is None:
-            checker.fault(f"weight {name} has no {'buffer' if b is None else 'contents'}")
-        else:
-            checker.need(blob.type == b.type, f"weight {name}: {b.type} has contents {blob.type}")
 
 
 def entry_buffers(entry: Func) -> tuple[Buffer, ...]:

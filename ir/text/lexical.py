@@ -1,6 +1,7 @@
 """Words shared by the text forms: names, numbers, dimensions, attribute values, types.
 
-A name stands bare when it is an identifier and no keyword, else as a JSON string. Floats are
+A name stands bare when it is an identifier and, where one could stand, no keyword; else it is a
+JSON string. Floats are
 Python's shortest round-trip form, always with a point, an exponent or a name (``nan``, ``inf``).
 """
 
@@ -26,9 +27,9 @@ KEYWORDS = frozenset(
         "alias", "align", "alloc", "barrier", "base", "block", "body", "call", "combiner", "copy",
         "data", "derived", "dims", "else", "entry", "extent", "false", "from", "func", "graph",
         "host", "if", "in", "inf", "init", "invoke", "let", "nan", "none", "offset", "ordered",
-        "parallel", "program", "reads", "reduce", "regions", "return", "select", "seq", "serial",
-        "space", "spatial", "strides", "target", "threads", "true", "unroll", "vectorize", "while",
-        "with", "writes", "_",
+        "parallel", "prepare", "program", "reads", "reduce", "regions", "return", "select", "seq",
+        "serial", "space", "spatial", "strides", "target", "threads", "true", "unroll", "vectorize",
+        "while", "with", "writes", "_",
         *ROLES, *FUNCTION_BINARY, *DIM_CALLS, *MATH_CALLS, *UNARY_OPS,
         *(t.name for t in dtypes.ALL),
         *FOR_KINDS,
@@ -46,8 +47,14 @@ def quote(text: str) -> str:
 
 
 def name(text: str) -> str:
-    """A name of a function, buffer, variable, dimension, operator or attribute."""
+    """A name of a buffer, variable or dimension: these may stand where keywords do."""
     return text if _BARE.fullmatch(text) and text not in KEYWORDS else quote(text)
+
+
+def word(text: str) -> str:
+    """A name of a function, block, operator, attribute and the like, which stands where the
+    grammars expect nothing but a name."""
+    return text if _BARE.fullmatch(text) else quote(text)
 
 
 def value_name(text: str) -> str:
@@ -122,7 +129,7 @@ def attribute(value: object) -> str:
 
 def attributes(items: Iterable[tuple[str, object]]) -> str:
     """Attributes between braces."""
-    return "{" + ", ".join(f"{name(k)} = {attribute(v)}" for k, v in items) + "}"
+    return "{" + ", ".join(f"{word(k)} = {attribute(v)}" for k, v in items) + "}"
 
 
 def attribute_symbols(value: object) -> Iterable[SymDim]:

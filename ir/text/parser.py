@@ -57,7 +57,7 @@ def _blobs(x: Graph | Func | Program) -> Iterator[Blob]:
         return
     if isinstance(x, Program):
         yield from x.weights.values()
-    for func in (*x.kernels, x.entry) if isinstance(x, Program) else (x,):
+    for func in x.functions if isinstance(x, Program) else (x,):
         for stmt in walk(func.body):
             if isinstance(stmt, HostCall):
                 for _, value in stmt.attrs:

@@ -118,6 +118,7 @@ class _TensorFolder(ExprFolder):
     combiner = _part("combiner")
     init = _part("init")
     else_ = _part("else")
+    prepare = _part("prepare")
 
     def func_head(self, c: list[Any]) -> Token:
         """A function begins: its buffers and symbols are its own."""
@@ -302,6 +303,7 @@ class _TensorFolder(ExprFolder):
 
     def program(self, c: list[Any]) -> Program:
         """A program."""
-        weights: dict[str, Blob] = dict(x for x in c if isinstance(x, tuple))
-        funcs = [x for x in c if isinstance(x, Func)]
-        return Program(str(c[0]), tuple(funcs[:-1]), funcs[-1], weights)
+        plain, parts = _parts(c)
+        weights: dict[str, Blob] = dict(x for x in plain if isinstance(x, tuple))
+        *kernels, entry = (x for x in plain if isinstance(x, Func))
+        return Program(str(plain[0]), tuple(kernels), entry, weights, parts.get("prepare"))

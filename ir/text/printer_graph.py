@@ -28,7 +28,7 @@ def _graph(g: Graph, indent: str) -> Iterator[str]:
     if g.output_names or renamed:
         results = f" -> ({', '.join(map(lexical.quote, g.result_names))})"
     clause = lexical.symbols_clause(_symbols(g))
-    yield f"{indent}graph @{lexical.name(g.name)}{clause}({inputs}){results} {{"
+    yield f"{indent}graph @{lexical.word(g.name)}{clause}({inputs}){results} {{"
     for node in g.nodes:
         yield from _node(node, names, indent + "  ")
     values = ", ".join(names.get(v, lexical.value_name(v.name)) for v in g.outputs)
@@ -42,7 +42,10 @@ def _node(node: GraphNode, names: dict[Value, str], indent: str) -> Iterator[str
         "_" if v is None else names.get(v, lexical.value_name(v.name)) for v in node.inputs
     )
     line = f"{results} = " if results else ""
-    line += f"{lexical.name(node.op)}({operands})"
+    op = lexical.word(node.op)
+    if not results and op in ("return", "regions"):  # words that may follow the line before
+        op = lexical.quote(op)
+    line += f"{op}({operands})"
     if node.attrs:
         line += f" {lexical.attributes(node.attrs)}"
     if not node.regions:

@@ -90,7 +90,7 @@ def expr_text(e: Expr, level: int = 0) -> str:
     if isinstance(e, Call):
         if e.name in MATH_CALLS and e.args and e.dtype is _usual_dtype(e):
             return f"{e.name}({_list(e.args)})"
-        return f"@{lexical.name(e.name)}({_list(e.args)}):{e.dtype.name}"
+        return f"@{lexical.word(e.name)}({_list(e.args)}):{e.dtype.name}"
     raise InternalError(f"expression {type(e).__name__} has no text form")
 
 
@@ -119,9 +119,9 @@ def buffer_text(b: Buffer) -> str:
     if b.role != "scratch":
         out += f" {b.role}"
     if b.space != "global":
-        out += f" space {lexical.name(b.space)}"
+        out += f" space {lexical.word(b.space)}"
     if b.base:
-        out += f" base {lexical.name(b.base)}"
+        out += f" base {lexical.word(b.base)}"
     if b.offset != 0:
         out += f" offset {lexical.dim(b.offset)}"
     if b.alignment != 64:
@@ -201,13 +201,13 @@ class Lines:
     def block(self, s: Block, depth: int) -> None:
         """A block with everything that it declares."""
         pairs = zip_longest(s.iters, s.bindings)
-        head = f"block {lexical.name(s.name)}({', '.join(_iter(i, e) for i, e in pairs)})"
+        head = f"block {lexical.word(s.name)}({', '.join(_iter(i, e) for i, e in pairs)})"
         if s.reads:
             head += f" reads({', '.join(map(region_text, s.reads))})"
         if s.writes:
             head += f" writes({', '.join(map(region_text, s.writes))})"
         if s.combiner:
-            head += f" combiner {lexical.name(s.combiner)}"
+            head += f" combiner {lexical.word(s.combiner)}"
         if s.init is not None:
             self.add(depth, head + " init {")
             self.body(s.init, depth + 1)
@@ -249,17 +249,17 @@ def _simple(s: Stmt) -> str:
     if isinstance(s, Barrier):
         return f"barrier {s.scope}"
     if isinstance(s, Invoke):
-        return f"invoke {lexical.name(s.intrinsic)}({_call(map(region_text, s.operands), s.args)})"
+        return f"invoke {lexical.word(s.intrinsic)}({_call(map(region_text, s.operands), s.args)})"
     if isinstance(s, CallKernel):
         names = (lexical.name(b.name) for b in s.args)
-        return f"call {lexical.name(s.kernel)}({_call(names, s.dims)})"
+        return f"call {lexical.word(s.kernel)}({_call(names, s.dims)})"
     if isinstance(s, Copy):
         return f"copy {lexical.name(s.src.name)} -> {lexical.name(s.dst.name)}"
     if isinstance(s, HostCall):
         inputs = ", ".join("_" if b is None else lexical.name(b.name) for b in s.inputs)
         outputs = ", ".join(lexical.name(b.name) for b in s.outputs)
         extra = f" {lexical.attributes(s.attrs)}" if s.attrs else ""
-        return f"host {lexical.name(s.op)}({inputs}) -> ({outputs}){extra}"
+        return f"host {lexical.word(s.op)}({inputs}) -> ({outputs}){extra}"
     raise InternalError(f"statement {type(s).__name__} has no text form")
 
 
@@ -279,8 +279,8 @@ def func_lines(f: Func, on_stmt: OnStmt | None = None, prefix: str = "") -> list
     lines = Lines(on_stmt)
     params = ", ".join(map(buffer_text, f.params))
     dims = f"; {', '.join(expr_text(v) for v in f.dims)}" if f.dims else ""
-    head = f"{prefix}func @{lexical.name(f.name)}{lexical.symbols_clause(_symbols(f))}"
-    head += f"({params}{dims}) target {lexical.name(f.target)}"
+    head = f"{prefix}func @{lexical.word(f.name)}{lexical.symbols_clause(_symbols(f))}"
+    head += f"({params}{dims}) target {lexical.word(f.target)}"
     if f.attrs:
         head += f" with {lexical.attributes(f.attrs)}"
     lines.nest(head, f.body, 0)
@@ -307,13 +307,15 @@ def print_func(f: Func) -> str:
 
 
 def print_program(p: Program) -> str:
-    """The program as text: weights by name, kernels in order, then the entry."""
-    lines = [f"program @{lexical.name(p.name)} {{"]
+    """The program as text: weights by name, kernels in order, what prepares weights, the entry."""
+    lines = [f"program @{lexical.word(p.name)} {{"]
     for key in sorted(p.weights):
-        lines.append(f"  weight {lexical.name(key)} = @blob<{p.weights[key].digest}>")
-    for kernel in p.kernels:
-        lines.extend("  " + x for x in func_lines(kernel))
-    lines.extend("  " + x for x in func_lines(p.entry, prefix="entry "))
+        lines.append(f"  weight {lexical.word(key)} = @blob<{p.weights[key].digest}>")
+    funcs = [("", kernel) for kernel in p.kernels]
+    if p.prepare is not None:
+        funcs.append(("prepare ", p.prepare))
+    for prefix, func in (*funcs, ("entry ", p.entry)):
+        lines.extend("  " + x for x in func_lines(func, prefix=prefix))
     return "\n".join([*lines, "}"]) + "\n"
 
 
