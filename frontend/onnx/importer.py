@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Node, find_handler
@@ -17,6 +20,7 @@ from aisc.frontend.onnx.reader import Source, read
 from aisc.frontend.onnx.report import Report
 from aisc.frontend.onnx.tensors import MAX_RANK, element_type, to_blob
 from aisc.ir.arith.poly import Dim, Poly, symbol
+from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, GraphNode, Value
@@ -32,23 +36,28 @@ MAX_DIM = 1 << 31
 
 
 def import_model(
-    source: str | os.PathLike[str] | bytes | ModelProto, shapes: Mapping[str, int] | None = None
+    source: str | os.PathLike[str] | bytes | ModelProto,
+    shapes: Mapping[str, int] | None = None,
+    constants: Mapping[str, NDArray[Any]] | None = None,
 ) -> Graph:
     """The verified graph of an ONNX model given as a path, bytes or ModelProto.
 
-    `shapes` fixes symbolic dimensions by name. Raises ``CompileError``: E101 unreadable, E102
+    `shapes` fixes symbolic dimensions by name; `constants` fixes whole inputs (such as a target
+    shape that the model takes at run time), which the graph then no longer takes. Raises ``CompileError``: E101 unreadable, E102
     unsupported, E103 inconsistent, E104 external data, E105 too large, E106 wrong `shapes`, and
     E2xx where operand types do not fit.
     """
     opened = read(source)
-    graph = _Importer(opened, dict(shapes or {})).run()
+    graph = _Importer(opened, dict(shapes or {}), dict(constants or {})).run()
     verify(graph)
     return graph
 
 
 class _Importer:
-    def __init__(self, source: Source, shapes: dict[str, int]) -> None:
-        self.source, self.shapes = source, shapes
+    def __init__(
+        self, source: Source, shapes: dict[str, int], constants: dict[str, NDArray[Any]]
+    ) -> None:
+        self.source, self.shapes, self.constants = source, shapes, constants
         self.model, self.proto = source.model, source.model.graph
         self.report = Report()
         self.scope: dict[str, Value] = {}
@@ -109,7 +118,21 @@ class _Importer:
                 self.report.add(fault)
                 self.report.lose((info.name,))
                 continue
-            self._define(info.name, self.emitter.builder.input(info.name, type_))
+            self._define(info.name, self._input(info.name, type_, loc))
+
+    def _input(self, name: str, type_: TensorType, loc: Loc) -> Value:
+        """An input of the graph, or the constant it is fixed to."""
+        given = self.constants.get(name)
+        if given is None:
+            return self.emitter.builder.input(name, type_)
+        blob = Blob(np.asarray(given))
+        fits = len(blob.type.shape) == type_.rank and blob.array.dtype == type_.dtype.numpy
+        for d, size in zip(type_.shape, blob.type.shape, strict=False):
+            fits = fits and (not isinstance(d, int) or d == size)
+        if not fits:
+            notes = (f"expected {type_}", f"got {blob.array.dtype}{list(blob.array.shape)}")
+            self.report.add(error("E106", f"bad constant for input '{name}'", *notes, loc=loc))
+        return self.emitter.builder.constant(blob, name, loc)
 
     def _input_type(self, info: ValueInfoProto, loc: Loc) -> TensorType:
         kind = info.type.WhichOneof("value")
