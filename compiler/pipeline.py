@@ -15,7 +15,7 @@ from aisc.cache import Cache, default_folder
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.executable import Executable
 from aisc.codegen.llvm import engine
-from aisc.frontend.registry import import_model
+from aisc.frontend.registry import importer_for
 from aisc.instruments import Instruments, Product
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
@@ -86,9 +86,20 @@ def import_step(model: Any, ctx: Context) -> Graph:
     if isinstance(model, Graph):
         return model
     with ctx.instruments.step("import") as done:
-        graph = import_model(model, dict(ctx.options.shapes))
+        graph = _import(model, ctx.options)
         done(graph)
     return graph
+
+
+def _import(model: Any, options: Options) -> Graph:
+    """A path goes to the importer of its suffix; bytes and ModelProto are ONNX."""
+    shapes = dict(options.shapes)
+    if isinstance(model, str | Path):
+        path = Path(model)
+        return importer_for(path)(path, shapes)
+    from aisc.frontend.onnx.importer import import_model
+
+    return import_model(model, shapes)
 
 
 def specialize_step(graph: Graph, ctx: Context) -> Graph:

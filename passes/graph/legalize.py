@@ -1,6 +1,7 @@
 """Step 4: core operators only, channels last.
 
-:class:`Decompose` replaces operators until only core ones, with a compute definition of their own, are left.
+:class:`Decompose` replaces operators until only core ones are left, which have a compute
+definition of their own.
 
 before: ``%y = batch_norm(%x, …)``   after: ``%t = mul(%x, …); %y = add(%t, …)``
 Postcondition: no node has an operator with a ``decompose`` rule.
