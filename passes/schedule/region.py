@@ -71,7 +71,7 @@ def _hull(parts: list[tuple[Linear, float]], buffer: Buffer, d: int) -> tuple[Ex
     low = min(p[0].const for p in parts)
     high = max(p[0].const + int(p[1]) for p in parts)
     size = buffer.shape[d]
-    if isinstance(size, int) and high - low >= size:
+    if isinstance(size, int) and high - low > size:
         return whole
     return Indexer().build(replace(base, const=low)), Const(high - low)
 
