@@ -53,8 +53,8 @@ class Target:
     vector_registers: int = 16
     cores: int = 1
     memories: tuple[Memory, ...] = ()
-    limits: Mapping[str, int] = field(default_factory=dict)
-    rates: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict, hash=False)
+    rates: Mapping[str, float] = field(default_factory=dict, hash=False)
     intrinsics: tuple[str, ...] = ()
     source: str = ""
 

@@ -40,7 +40,7 @@ class Parts:
     terms: tuple[tuple[int, str, int], ...]
 
 
-class NotLinearInLane(Exception):  # noqa: N818
+class NotLinearInLane(Exception):
     """The expression is no affine function of the lane number."""
 
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aisc.frontend.onnx.emitter import Emitter
-from aisc.frontend.onnx.node import Node, find_handler
+from aisc.frontend.onnx.functions import Frame, local_functions, opset_table
 from aisc.frontend.onnx.reader import Source, read
 from aisc.frontend.onnx.report import Report
 from aisc.frontend.onnx.tensors import MAX_RANK, element_type, to_blob
+from aisc.frontend.onnx.translate import Translator
 from aisc.ir.arith.poly import Dim, Poly, symbol
+from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, GraphNode, Value
@@ -25,39 +30,49 @@ from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, ValueInfoProto
+    from onnx import ModelProto, ValueInfoProto
     from onnx.onnx_ml_pb2 import TensorShapeProto
 
 MAX_DIM = 1 << 31
 
 
 def import_model(
-    source: str | os.PathLike[str] | bytes | ModelProto, shapes: Mapping[str, int] | None = None
+    source: str | os.PathLike[str] | bytes | ModelProto,
+    shapes: Mapping[str, int] | None = None,
+    constants: Mapping[str, NDArray[Any]] | None = None,
 ) -> Graph:
     """The verified graph of an ONNX model given as a path, bytes or ModelProto.
 
-    `shapes` fixes symbolic dimensions by name. Raises ``CompileError``: E101 unreadable, E102
-    unsupported, E103 inconsistent, E104 external data, E105 too large, E106 wrong `shapes`, and
-    E2xx where operand types do not fit.
+    `shapes` fixes symbolic dimensions by name; `constants` fixes whole inputs (such as a target
+    shape that the model takes at run time), which the graph then no longer takes. Raises
+    ``CompileError``: E101 unreadable, E102 unsupported, E103 inconsistent, E104 external data,
+    E105 too large, E106 wrong `shapes`, and E2xx where operand types do not fit.
     """
     opened = read(source)
-    graph = _Importer(opened, dict(shapes or {})).run()
+    graph = _Importer(opened, dict(shapes or {}), dict(constants or {})).run()
     verify(graph)
     return graph
 
 
 class _Importer:
-    def __init__(self, source: Source, shapes: dict[str, int]) -> None:
-        self.source, self.shapes = source, shapes
+    def __init__(
+        self, source: Source, shapes: dict[str, int], constants: dict[str, NDArray[Any]]
+    ) -> None:
+        self.source, self.shapes, self.constants = source, shapes, constants
         self.model, self.proto = source.model, source.model.graph
         self.report = Report()
-        self.scope: dict[str, Value] = {}
-        self.names: dict[Value, str] = {}
         self.symbols: dict[str, Poly] = {}
         self.used_shapes: set[str] = set()
         self.loc = Loc(source.file)
-        self.opsets = self._opsets()
+        self.opsets = opset_table(self.model.opset_import)
+        if not self.opsets and self.model.ir_version < 3:
+            self.opsets = {"": 1}
+        self.frame = Frame(self.proto.node, self.opsets)
+        self.scope = self.frame.scope
         self.emitter = Emitter(GraphBuilder(_identifier(self.proto.name) or "main"))
+        functions = local_functions(self.model)
+        self.translator = Translator(self.emitter, self.report, functions, source.file)
+        self.names = self.translator.names
 
     def run(self) -> Graph:
         """Translate the model."""
@@ -65,22 +80,12 @@ class _Importer:
         self._inputs()
         self._check_shapes()
         self._initializers()
-        for index, node in enumerate(self.proto.node):
-            self._node(node, index)
+        self.translator.run(self.frame)
         outputs = self._outputs()
         self.report.finish()
         return self._finish(outputs)
 
     # --- the model as a whole -----------------------------------------------------------------
-    def _opsets(self) -> dict[str, int]:
-        versions: dict[str, int] = {}
-        for entry in self.model.opset_import:
-            domain = "" if entry.domain == "ai.onnx" else entry.domain
-            versions[domain] = max(entry.version, versions.get(domain, 0))
-        if not versions and self.model.ir_version < 3:
-            versions[""] = 1
-        return versions
-
     def _check_kind(self) -> None:
         from onnx.defs import onnx_opset_version
 
@@ -107,9 +112,23 @@ class _Importer:
                 type_ = self._input_type(info, loc)
             except CompileError as fault:
                 self.report.add(fault)
-                self.report.lose((info.name,))
+                self.frame.lose((info.name,))
                 continue
-            self._define(info.name, self.emitter.builder.input(info.name, type_))
+            self._define(info.name, self._input(info.name, type_, loc))
+
+    def _input(self, name: str, type_: TensorType, loc: Loc) -> Value:
+        """An input of the graph, or the constant it is fixed to."""
+        given = self.constants.get(name)
+        if given is None:
+            return self.emitter.builder.input(name, type_)
+        blob = Blob(np.asarray(given))
+        fits = len(blob.type.shape) == type_.rank and blob.array.dtype == type_.dtype.numpy
+        for d, size in zip(type_.shape, blob.type.shape, strict=False):
+            fits = fits and (not isinstance(d, int) or d == size)
+        if not fits:
+            notes = (f"expected {type_}", f"got {blob.array.dtype}{list(blob.array.shape)}")
+            self.report.add(error("E106", f"bad constant for input '{name}'", *notes, loc=loc))
+        return self.emitter.builder.constant(blob, name, loc)
 
     def _input_type(self, info: ValueInfoProto, loc: Loc) -> TensorType:
         kind = info.type.WhichOneof("value")
@@ -161,71 +180,13 @@ class _Importer:
                 blob = to_blob(tensor, self.source.folder, loc)
             except CompileError as fault:
                 self.report.add(fault)
-                self.report.lose((tensor.name,))
+                self.frame.lose((tensor.name,))
                 continue
             self._define(tensor.name, self.emitter.builder.constant(blob, tensor.name, loc))
 
     def _define(self, name: str, value: Value) -> None:
         self.scope[name] = value
         self.names.setdefault(value, name)
-
-    # --- nodes --------------------------------------------------------------------------------
-    def _node(self, proto: NodeProto, index: int) -> None:
-        outputs = tuple(proto.output)
-        label = proto.name or next(filter(None, outputs), f"#{index}")
-        loc = Loc(self.source.file, node=label)
-        try:
-            node = self._view(proto, loc)
-            if node is None:
-                self.report.lose(outputs)
-                return
-            self.emitter.loc = loc
-            results = self._translate(node)
-        except CompileError as fault:
-            self.report.add(fault)
-            self.report.lose(outputs)
-            return
-        for name, value in zip(outputs, results, strict=False):
-            if not name:
-                continue
-            if name in self.scope:
-                self.report.malformed(f"'{name}' is defined twice", loc=loc)
-            self._define(name, value)
-
-    def _view(self, proto: NodeProto, loc: Loc) -> Node | None:
-        """The node with its operands; ``None`` when one is missing for a reason already known."""
-        inputs: list[Value | None] = []
-        lost = False
-        for name in proto.input:
-            if name and name not in self.scope:
-                lost = True
-                if name not in self.report.lost:
-                    note = "the nodes are out of order or cyclic, or the name is wrong"
-                    message = f"{proto.op_type} reads '{name}', which is not defined before it"
-                    raise error("E103", message, note, loc=loc)
-            inputs.append(self.scope.get(name) if name else None)
-        domain = "" if proto.domain == "ai.onnx" else proto.domain
-        op = f"{domain}::{proto.op_type}" if domain else proto.op_type
-        version = self.opsets.get(domain)
-        if version is None:
-            raise error("E103", f"{op}: the model does not import domain '{domain}'", loc=loc)
-        attributes = {a.name: a for a in proto.attribute}
-        if len(attributes) != len(proto.attribute):
-            raise error("E103", f"{op}: an attribute is given twice", loc=loc)
-        node = Node(op, tuple(inputs), tuple(proto.output), attributes, version, loc)
-        if find_handler(op, version) is None:
-            raise node.unsupported(_why_unsupported(proto))
-        return None if lost else node
-
-    def _translate(self, node: Node) -> Sequence[Value]:
-        handler = find_handler(node.op, node.version)
-        assert handler is not None, "checked when the node was viewed"
-        made = handler(self.emitter, node)
-        node.check_all_read()
-        results = (made,) if isinstance(made, Value) else tuple(made)
-        if any(node.outputs[len(results) :]):
-            raise node.unsupported(f"result {len(results)} is not supported")
-        return results
 
     # --- results ------------------------------------------------------------------------------
     def _outputs(self) -> list[tuple[str, Value]]:
@@ -234,9 +195,9 @@ class _Importer:
             loc = Loc(self.source.file, node=info.name)
             if info.name in found:
                 self.report.malformed(f"output '{info.name}' is listed twice", loc=loc)
-            elif info.name in self.scope:
-                found[info.name] = self.scope[info.name]
-            elif info.name not in self.report.lost:
+            elif (value := self.scope.get(info.name)) is not None:
+                found[info.name] = value
+            elif info.name not in self.frame.lost:
                 self.report.malformed(f"nothing computes the output '{info.name}'", loc=loc)
         if not self.proto.output:
             self.report.malformed("the model has no outputs", loc=self.loc)
@@ -272,9 +233,3 @@ class _Importer:
 def _identifier(name: str) -> str:
     """A name made of letters, digits and underscores."""
     return re.sub(r"\W", "_", name)
-
-
-def _why_unsupported(proto: NodeProto) -> str:
-    if any(a.HasField("g") or a.graphs for a in proto.attribute):
-        return "control flow with subgraphs is not supported"
-    return "the operator is not supported"

@@ -9,11 +9,10 @@ MAX_PROBLEMS = 100
 
 
 class Report:
-    """Problems so far, and the values that could not be computed because of them."""
+    """Problems so far."""
 
     def __init__(self) -> None:
         self.found = Diagnostics()
-        self.lost: set[str] = set()
 
     def add(self, fault: CompileError) -> None:
         """Record the problems of one node."""
@@ -24,10 +23,6 @@ class Report:
     def malformed(self, message: str, *notes: str, loc: Loc) -> None:
         """Record an inconsistency of the model (E103)."""
         self.found.add("E103", message, *notes, loc=loc)
-
-    def lose(self, names: tuple[str, ...]) -> None:
-        """Note results that will be missing, so that their users are not reported too."""
-        self.lost.update(n for n in names if n)
 
     def finish(self) -> None:
         """Raise if anything was recorded."""

@@ -57,6 +57,11 @@ def element_type(code: int, loc: Loc) -> DType:
     return _TYPES[code][0]
 
 
+def onnx_type(t: DType) -> int:
+    """The ONNX data type code of a dtype."""
+    return next(code for code, entry in _TYPES.items() if entry[0] is t)
+
+
 def to_blob(tensor: TensorProto, folder: Path | None, loc: Loc) -> Blob:
     """The contents of a tensor; `folder` is where external data may lie."""
     t = element_type(tensor.data_type, loc)

@@ -35,9 +35,10 @@ def is_view(node: GraphNode) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Fuse:
-    """The pass; see the module's docstring."""
+    """The pass; without `join` every operator is a group of its own."""
 
     name: str = "fuse"
+    join: bool = True
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph."""
@@ -60,7 +61,8 @@ class Fuse:
         for node in graph.nodes:
             if node.op == "constant" or is_view(node):
                 continue
-            group = self._join(node, groups, made, used) or _Group()
+            joined = self._join(node, groups, made, used) if self.join else None
+            group = joined or _Group()
             group.nodes.append(node)
             group.anchored |= opdef.get(node.op).kind not in ("map", "movement")
             groups[node] = group

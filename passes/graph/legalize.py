@@ -1,4 +1,7 @@
-"""Decompose operators until only core ones, with a compute definition of their own, are left.
+"""Step 4: core operators only, channels last.
+
+:class:`Decompose` replaces operators until only core ones are left, which have a compute
+definition of their own.
 
 before: ``%y = batch_norm(%x, …)``   after: ``%t = mul(%x, …); %y = add(%t, …)``
 Postcondition: no node has an operator with a ``decompose`` rule.
@@ -11,8 +14,23 @@ from dataclasses import dataclass, replace
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.rewrite.rules import RewriteGraph
+from aisc.passes.graph import affine, identities, layout
+from aisc.passes.graph.canonicalize import Canonicalize
 
 MAX_DEPTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Legalize:
+    """The step: decompose, move to channels-last, canonicalize what that exposes."""
+
+    name: str = "legalize"
+
+    def run(self, graph: Graph) -> Graph:
+        """Apply to one graph."""
+        graph = Canonicalize().run(Decompose().run(graph))
+        table = identities.RULES + affine.RULES + layout.rules()
+        return Canonicalize(rules=table).run(graph)
 
 
 @dataclass(frozen=True, slots=True)

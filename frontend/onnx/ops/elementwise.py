@@ -119,7 +119,12 @@ def _mod(em: Emitter, node: Node) -> Value:
     a, b = node.input(0), node.input(1)
     fmod = node.flag("fmod")
     if a.type.dtype.is_float and not fmod:
-        raise node.malformed("floats need fmod=1")
+        if node.version < 28:
+            raise node.malformed("floats need fmod=1")
+        rest, zero = em.op("fmod", a, b), em.like(0, a)
+        signs = em.op("xor", em.op("less", rest, zero), em.op("less", b, zero))
+        wrong = em.op("and", signs, em.op("not", em.op("equal", rest, zero)))
+        return em.op("where", wrong, em.op("add", rest, b), rest)
     return em.op("fmod" if fmod else "mod", a, b)
 
 

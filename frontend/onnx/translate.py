@@ -1,0 +1,163 @@
+"""Translation of a list of nodes, with calls of functions inlined, into the emitter's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.onnx.functions import (
+    MAX_DEPTH,
+    MAX_NODES,
+    Frame,
+    call_frame,
+    domain_of,
+    resolve_attributes,
+    schema_function,
+)
+from aisc.frontend.onnx.node import Node, find_handler
+from aisc.frontend.onnx.report import Report
+from aisc.ir.diagnostics import CompileError, error
+from aisc.ir.graph.core import Value
+from aisc.ir.location import Loc
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto, NodeProto
+
+Functions = Mapping[tuple[str, str, str], "FunctionProto"]
+
+
+class Translator:
+    """Runs frames to their end; problems go to the report, values into the frames' scopes."""
+
+    def __init__(self, emitter: Emitter, report: Report, functions: Functions, file: str) -> None:
+        self.emitter, self.report, self.functions, self.file = emitter, report, functions, file
+        self.names: dict[Value, str] = {}
+        self._done = 0
+
+    def run(self, bottom: Frame) -> None:
+        """Translate the nodes of `bottom`, which then holds every value by name."""
+        stack = [bottom]
+        while stack:
+            frame = stack[-1]
+            if frame.position == len(frame.nodes):
+                stack.pop()
+                if stack:
+                    self._return(frame, stack[-1])
+                continue
+            proto = frame.nodes[frame.position]
+            frame.position += 1
+            self._done += 1
+            if self._done > MAX_NODES:
+                raise error("E105", f"more than {MAX_NODES} nodes", loc=self._loc(proto, frame))
+            called = self._step(proto, frame, len(stack))
+            if called is not None:
+                stack.append(called)
+
+    def _loc(self, proto: NodeProto, frame: Frame) -> Loc:
+        label = proto.name or next(filter(None, proto.output), f"#{frame.position - 1}")
+        return Loc(self.file, node=label, parent=frame.parent)
+
+    def _step(self, proto: NodeProto, frame: Frame, depth: int) -> Frame | None:
+        """Translate one node, or return the frame of the function that it calls."""
+        loc = self._loc(proto, frame)
+        try:
+            node = self._view(proto, frame, loc)
+            if node is None:
+                frame.lose(proto.output)
+                return None
+            function = self._function(proto, node)
+            if function is not None:
+                if depth >= MAX_DEPTH:
+                    raise error("E105", f"functions are nested deeper than {MAX_DEPTH}", loc=loc)
+                return call_frame(function, node, frame.opsets)
+            self.emitter.loc = loc
+            self._bind(node.outputs, self._translate(node), frame, loc)
+        except CompileError as fault:
+            self.report.add(fault)
+            frame.lose(proto.output)
+        return None
+
+    def _return(self, inner: Frame, outer: Frame) -> None:
+        loc = inner.parent or Loc(self.file)
+        for result, target in zip(inner.results, inner.targets, strict=False):
+            value = inner.scope.get(result)
+            if value is None:
+                if target and result not in inner.lost:
+                    self.report.malformed(f"a function does not compute '{result}'", loc=loc)
+                outer.lose((target,))
+            else:
+                self._bind((target,), (value,), outer, loc)
+        if any(inner.targets[len(inner.results) :]):
+            self.report.malformed("a function has too few results", loc=loc)
+
+    def _bind(self, names: Sequence[str], values: Sequence[Value], frame: Frame, loc: Loc) -> None:
+        for name, value in zip(names, values, strict=False):
+            if not name:
+                continue
+            if name in frame.scope:
+                self.report.malformed(f"'{name}' is defined twice", loc=loc)
+            frame.scope[name] = value
+            if frame.parent is None:
+                self.names.setdefault(value, name)
+
+    def _view(self, proto: NodeProto, frame: Frame, loc: Loc) -> Node | None:
+        """The node with its operands; ``None`` when one is missing for a reason already known."""
+        lost = False
+        for name in proto.input:
+            if name and name not in frame.scope:
+                lost = True
+                if name not in frame.lost:
+                    note = "the nodes are out of order or cyclic, or the name is wrong"
+                    message = f"{proto.op_type} reads '{name}', which is not defined before it"
+                    raise error("E103", message, note, loc=loc)
+        inputs = tuple(frame.scope.get(name) if name else None for name in proto.input)
+        domain = domain_of(proto.domain)
+        op = f"{domain}::{proto.op_type}" if domain else proto.op_type
+        version = frame.opsets.get(domain)
+        if version is None:
+            raise error("E103", f"{op}: the model does not import domain '{domain}'", loc=loc)
+        attributes, unique = resolve_attributes(proto.attribute, frame)
+        if not unique:
+            raise error("E103", f"{op}: an attribute is given twice", loc=loc)
+        node = Node(op, inputs, tuple(proto.output), attributes, version, loc)
+        if lost and self._is_supported(proto, node):
+            return None
+        return node
+
+    def _is_supported(self, proto: NodeProto, node: Node) -> bool:
+        """Whether a node is worth silence when its operands are missing."""
+        key = (domain_of(proto.domain), proto.op_type, proto.overload)
+        known = key in self.functions or find_handler(node.op, node.version) is not None
+        if not known:
+            raise node.unsupported(_why_unsupported(proto))
+        return known
+
+    def _function(self, proto: NodeProto, node: Node) -> FunctionProto | None:
+        """The function a node calls; ``None`` for operators with a handler; else E102."""
+        domain = domain_of(proto.domain)
+        local = self.functions.get((domain, proto.op_type, proto.overload))
+        if local is not None:
+            return local
+        if find_handler(node.op, node.version) is not None:
+            return None
+        standard = schema_function(node, domain, proto)
+        if standard is None:
+            raise node.unsupported(_why_unsupported(proto))
+        return standard
+
+    def _translate(self, node: Node) -> Sequence[Value]:
+        handler = find_handler(node.op, node.version)
+        assert handler is not None, "checked before"
+        made = handler(self.emitter, node)
+        node.check_all_read()
+        results = (made,) if isinstance(made, Value) else tuple(made)
+        if any(node.outputs[len(results) :]):
+            raise node.unsupported(f"result {len(results)} is not supported")
+        return results
+
+
+def _why_unsupported(proto: NodeProto) -> str:
+    if any(a.HasField("g") or a.graphs for a in proto.attribute):
+        return "control flow with subgraphs is not supported"
+    return "the operator is not supported"
