@@ -46,7 +46,7 @@ from aisc.ir.tensor.stmt import (
     Store,
     While,
 )
-from aisc.ir.tensor.verify_program import verify_program
+from aisc.ir.tensor.verify import verify_program
 
 f32 = dtypes.f32
 ROW, COL = Var("i"), Var("j")

@@ -11,7 +11,16 @@ from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Expr, Var
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import Alloc, CallKernel, HostCall
-from aisc.ir.tensor.verify import ENTRY, KERNEL, LEVELS, FuncChecker, Level, LevelName, check_func
+from aisc.ir.tensor.verify_func import (
+    ENTRY,
+    KERNEL,
+    LEVELS,
+    FuncChecker,
+    Level,
+    LevelName,
+    check_func,
+    verify_func,
+)
 from aisc.ir.types import TensorType
 
 
@@ -55,7 +64,7 @@ def _entry(
     checker.at = None
     known = {**{k: b.type for k, b in program.weights.items()}, **prepared}
     for b in entry_buffers(entry):
-        if b.role == "weight":
+        if b.role == "weight" and not is_view(b, entry):
             found = known.get(b.name)
             checker.need(found is not None, f"weight {b.name} has no contents")
             fits = found is None or found == b.type
@@ -113,6 +122,11 @@ def _equal(of_param: Dim, of_arg: Dim, env: Mapping[str, Dim]) -> bool:
     return substitute(of_param, env) == substitute(of_arg, plain)
 
 
+def is_view(b: Buffer, entry: Func) -> bool:
+    """Whether an entry's buffer is another shape over the storage of a parameter."""
+    return any(b.base and p.base == b.base and p.name != b.name for p in entry.params)
+
+
 def entry_buffers(entry: Func) -> tuple[Buffer, ...]:
     """Parameters and allocated buffers."""
     inside = tuple(n.buffer for n in walk(entry.body) if isinstance(n, Alloc))
@@ -130,3 +144,6 @@ def _places(entry: Func, level: Level, checker: FuncChecker) -> None:
                 aligned = b.offset % b.alignment == 0
                 checker.need(aligned, f"{b.name} at byte {b.offset} is not aligned as it says")
     checker.at = None
+
+
+__all__ = ["entry_buffers", "verify_func", "verify_program"]
