@@ -76,13 +76,13 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> tuple[Schedu
     """Tile one reduction; returns the schedule and the name of its outermost loop."""
     block = reduction.block.name
     s = _pack_weights(s, reduction, tile)
+    s, consumer = _consumer(s, block)
     loops = _loops_by_iter(s, block)
     lane, row = loops[reduction.lane.var.name], None
     s = s.clamp_tail(block, lane, tile.width, zero=True)
     if reduction.row is not None and tile.rows > 1:
         row = loops[reduction.row.var.name]
         s = s.clamp_tail(block, row, tile.rows)
-    s, consumer = _consumer(s, block)
     names = (f"{lane}_t", f"{lane}_v", f"{lane}_l")
     s = s.split(lane, tile.width, names=(names[0], f"{lane}_in"))
     s = s.split(f"{lane}_in", tile.lanes, names=(names[1], names[2]))
