@@ -12,8 +12,7 @@ from aisc.ir.diagnostics import CompileError
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import ZERO, Load, Var
 from aisc.ir.tensor.func import Func, Program, buffer
-from aisc.ir.tensor.verify import verify_func
-from aisc.ir.tensor.verify_program import verify_program
+from aisc.ir.tensor.verify import verify_func, verify_program
 from aisc.ir.text.parser import parse_func
 
 f32 = dtypes.f32

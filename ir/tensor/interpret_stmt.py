@@ -57,7 +57,7 @@ class Machine:
 
     kernels, intrinsics: by name; the semantics of an intrinsic is a ``Func``.
     functions: scalar functions beyond ``MATH_CALLS``, by name.
-    segments: memory shared by buffers with a base; ``None`` inside kernels.
+    host: runs a graph operator on arrays, in entries.
     """
 
     kernels: Mapping[str, Func] = field(default_factory=dict)
@@ -66,12 +66,15 @@ class Machine:
     nthreads: int = 1
     host: HostFn | None = None
     compiled: dict[object, Compiled] = field(default_factory=dict)
+    symbols: dict[int, tuple[Func, frozenset[str]]] = field(default_factory=dict)
 
     def function(
         self, func: Func, dims: Mapping[str, Any], layouts: Mapping[str, Layout]
     ) -> Compiled:
         """`func` compiled for the dimensions its buffers depend on."""
-        names = shape_symbols(func)
+        if id(func) not in self.symbols:  # the function is kept, and with it its id
+            self.symbols[id(func)] = (func, shape_symbols(func))
+        names = self.symbols[id(func)][1]
         known = {k: v for k, v in dims.items() if k in names}
         key = (id(func), tuple(sorted(known.items())), tuple(sorted(layouts.items())))
         if key not in self.compiled:

@@ -101,17 +101,23 @@ class Segments:
         memory = self.memory.setdefault(b.base, bytearray())
         if len(memory) < end:
             memory.extend(b"\xff" * (end - len(memory)))
+        if b.role == "state":  # starts at zero unless the caller keeps it
+            start = evaluate(b.offset, self.dims)
+            memory[start:end] = bytes(end - start)
 
     def place(self, b: Buffer, layout: Layout) -> Storage:
         """The storage of a buffer: its part of a segment, or memory of its own; weights and
         state are filled with their contents."""
         count = extent_of(*layout)
         data = self._part(b, count) if b.base else allocate(b.dtype, count)
-        if b.role == "weight":
+        if b.role == "weight" and (b.name in self.weights or not b.base):  # else a view of one
             copy_into(as_array(data, b.dtype, layout), self._weight(b), b.name)
         elif b.role == "state":
             view = self.states[b.name] = as_array(data, b.dtype, layout)
-            copy_into(view, self.state.get(b.name, np.zeros(view.shape, view.dtype)), b.name)
+            if b.name in self.state:
+                copy_into(view, self.state[b.name], b.name)
+            elif not b.base:
+                view[...] = 0
         return data
 
     def _weight(self, b: Buffer) -> Array:

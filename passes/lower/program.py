@@ -114,7 +114,9 @@ def _view(st: _State, node: GraphNode) -> None:
     out = node.output
     name = st.fresh(out.name)
     shaped = buffer(name, out.type.dtype, out.type.shape, role=source.role)
-    st.buffers[out] = replace(shaped, base=source.base or source.name, alias_set=source.alias_set)
+    view = replace(shaped, base=source.base or source.name, alias_set=source.alias_set)
+    st.buffers[out] = view
+    st.body.append(Alloc(view))
 
 
 def _call(st: _State, node: GraphNode, target: str) -> None:
