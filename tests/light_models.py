@@ -66,7 +66,11 @@ def _weight(role: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.n
     if role == "weight":
         fan_in = int(np.prod(shape[1:])) or 1
         spread = np.sqrt(2.0 / fan_in)
+        if shape[0] == 1000:  # the classifier: keep softmax from saturating
+            spread *= 0.05
         return (rng.standard_normal(shape, np.float32) * np.float32(spread)).astype(np.float32)
-    if role in ("scale", "variance"):
-        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if role == "scale":  # below 1, so that sums of residual branches do not grow without bound
+        return rng.uniform(0.5, 0.9, shape).astype(np.float32)
+    if role == "variance":
+        return rng.uniform(0.8, 1.5, shape).astype(np.float32)
     return rng.uniform(-0.1, 0.1, shape).astype(np.float32)

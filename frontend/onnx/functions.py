@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
 
 MAX_DEPTH = 64
-MAX_NODES = 1 << 20
+MAX_NODES = 1 << 17  # of all functions inlined together
 
 
 @dataclass(slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from aisc.ir.diagnostics import error
 from aisc.ir.location import Loc
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, TensorProto
 
 MAX_FILE_BYTES = (1 << 31) - 1  # what protocol buffers can hold
 
@@ -30,6 +32,7 @@ def read(source: str | os.PathLike[str] | bytes | ModelProto) -> Source:
     from onnx import ModelProto
 
     if isinstance(source, ModelProto):
+        _check_text(source, "<model>")
         return Source(source, "<model>", None)
     if isinstance(source, bytes):
         return Source(_parse(source, "<bytes>"), "<bytes>", None)
@@ -62,4 +65,43 @@ def _parse(data: bytes, file: str) -> ModelProto:
         raise error("E101", "not an ONNX model", str(fault), loc=Loc(file)) from None
     if not model.HasField("graph"):
         raise error("E101", "not an ONNX model: it has no graph", loc=Loc(file))
+    _check_text(model, file)
     return model
+
+
+def _check_text(model: ModelProto, file: str) -> None:
+    """E101 unless every name is UTF-8: protobuf hands out others as bytes."""
+    if not all(isinstance(text, str) for text in _texts(model)):
+        raise error("E101", "not an ONNX model: a name is not UTF-8", loc=Loc(file))
+
+
+def _texts(model: ModelProto) -> Iterator[object]:
+    graph = model.graph
+    yield graph.name
+    for opset in model.opset_import:
+        yield opset.domain
+    for info in (*graph.input, *graph.output):
+        yield info.name
+        for dim in info.type.tensor_type.shape.dim:
+            yield dim.dim_param
+    for tensor in graph.initializer:
+        yield from _tensor_texts(tensor)
+    nodes = chain(graph.node, *(f.node for f in model.functions))
+    for node in nodes:
+        yield from (node.name, node.op_type, node.domain, node.overload)
+        yield from node.input
+        yield from node.output
+        for a in node.attribute:
+            yield from (a.name, a.ref_attr_name)
+            if a.HasField("t"):
+                yield from _tensor_texts(a.t)
+    for f in model.functions:
+        yield from (f.name, f.domain, f.overload, *f.input, *f.output, *f.attribute)
+        yield from (o.domain for o in f.opset_import)
+        yield from (a.name for a in f.attribute_proto)
+
+
+def _tensor_texts(tensor: TensorProto) -> Iterator[object]:
+    yield tensor.name
+    for entry in tensor.external_data:
+        yield from (entry.key, entry.value)

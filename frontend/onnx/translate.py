@@ -47,9 +47,10 @@ class Translator:
                 continue
             proto = frame.nodes[frame.position]
             frame.position += 1
-            self._done += 1
+            self._done += len(stack) > 1
             if self._done > MAX_NODES:
-                raise error("E105", f"more than {MAX_NODES} nodes", loc=self._loc(proto, frame))
+                message = f"functions inline to more than {MAX_NODES} nodes"
+                raise error("E105", message, loc=self._loc(proto, frame))
             called = self._step(proto, frame, len(stack))
             if called is not None:
                 stack.append(called)

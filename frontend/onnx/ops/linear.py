@@ -102,7 +102,8 @@ def kernel_of(node: Node, w: Value) -> tuple[int, ...]:
     return kernel
 
 
-def _convolve(em: Emitter, node: Node, x: Value, w: Value, bias: Value | None) -> Value:
+def convolve(em: Emitter, node: Node, x: Value, w: Value, bias: Value | None) -> Value:
+    """A convolution with the attributes of `node`."""
     kernel = kernel_of(node, w)
     if x.type.rank != w.type.rank:
         raise node.malformed(f"input {x.type} and weight {w.type} differ in rank")
@@ -115,11 +116,11 @@ def _convolve(em: Emitter, node: Node, x: Value, w: Value, bias: Value | None) -
 
 @onnx_op("Conv")
 def _conv(em: Emitter, node: Node) -> Value:
-    return _convolve(em, node, node.input(0), node.input(1), node.optional(2))
+    return convolve(em, node, node.input(0), node.input(1), node.optional(2))
 
 
 @onnx_op("ConvInteger")
 def _conv_integer(em: Emitter, node: Node) -> Value:
     x = _less_zero_point(em, node.input(0), node.optional(2), 1)
     w = _less_zero_point(em, node.input(1), node.optional(3), 0)
-    return _convolve(em, node, x, w, None)
+    return convolve(em, node, x, w, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value
+
+MAX_FLOAT_RANGE = 1 << 24  # elements; they are computed at import
 
 
 # --- constants --------------------------------------------------------------------------------
@@ -78,7 +81,13 @@ def _range(em: Emitter, node: Node) -> Value:
     t = start.type.dtype
     if t.is_float:
         a, b, step = (em.scalar(v, "a bound of a range of floats") for v in (start, limit, delta))
-        return em.constant(np.arange(a, b, step), t)
+        count = (b - a) / step if step else math.nan
+        if not math.isfinite(count):
+            raise node.malformed(f"no range from {a} to {b} by {step}")
+        _bounded(node, (max(math.ceil(count), 0),), t)
+        if count > MAX_FLOAT_RANGE:
+            raise error("E105", f"Range: {count:.0f} floats are too many", loc=node.loc)
+        return em.constant(np.arange(max(math.ceil(count), 0)) * step + a, t)
     first, last = (em.dims(v, "a bound of a range")[0] for v in (start, limit))
     (by,) = em.ints(delta, "the step of a range")
     if by == 0:

@@ -1,0 +1,121 @@
+"""ONNX quantization: integers with explicit scales, rewritten to plain arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.onnx.node import Node, onnx_op
+from aisc.frontend.onnx.ops.linear import convolve
+from aisc.frontend.onnx.tensors import element_type
+from aisc.ir import dtypes
+from aisc.ir.dtypes import DType
+from aisc.ir.graph.core import Value
+
+
+def _along(em: Emitter, node: Node, x: Value, parameter: Value, axis: int, block: int) -> Value:
+    """A scale or zero point shaped to broadcast to `x`: per tensor, along `axis`, or blocked."""
+    shape, rank = parameter.type.shape, x.type.rank
+    if parameter.type.rank == 0 or (shape == (1,) and rank == 0):
+        return em.reshape(parameter, ())
+    if not -rank <= axis < rank:
+        raise node.malformed(f"axis {axis} does not fit {x.type}")
+    axis = axis % rank
+    if block:
+        return _blocked(em, node, x, parameter, axis, block)
+    if parameter.type.rank != 1:
+        raise node.malformed(f"a scale or zero point {parameter.type}")
+    return parameter if shape == (1,) else em.reshape(parameter, (*shape, *[1] * (rank - 1 - axis)))
+
+
+def _blocked(em: Emitter, node: Node, x: Value, parameter: Value, axis: int, block: int) -> Value:
+    """Each element of `parameter` repeated `block` times along `axis`, cut to `x`'s size."""
+    shape = parameter.type.shape
+    if parameter.type.rank != x.type.rank:
+        raise node.malformed(f"blocked parameter {parameter.type} for {x.type}")
+    split = em.reshape(parameter, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+    wide = em.op("expand", split, shape=(*shape[: axis + 1], block, *shape[axis + 1 :]))
+    flat = em.reshape(wide, (*shape[:axis], shape[axis] * block, *shape[axis + 1 :]))
+    return em.slice_axis(flat, axis, 0, x.type.shape[axis])
+
+
+def dequantize(
+    em: Emitter, node: Node, x: Value, scale: Value, zero: Value | None, axis: int, block: int = 0
+) -> Value:
+    """``(x - zero) * scale`` in the scale's dtype; the difference is exact in i32."""
+    wide = em.cast(x, dtypes.i32)
+    if zero is not None:
+        wide = em.op("sub", wide, _along(em, node, x, em.cast(zero, dtypes.i32), axis, block))
+    factor = _along(em, node, x, scale, axis, block)
+    return em.op("mul", em.cast(wide, scale.type.dtype), factor)
+
+
+def quantize(
+    em: Emitter, node: Node, x: Value, scale: Value, zero: Value | None, t: DType, axis: int,
+    block: int = 0,
+) -> Value:  # fmt: skip
+    """``saturate(round(x / scale) + zero)``, halves to even."""
+    factor = _along(em, node, x, em.cast(scale, x.type.dtype), axis, block)
+    wide = dtypes.f64 if t.bits >= 32 else dtypes.f32
+    y = em.cast(em.op("round", em.op("div", x, factor)), wide)
+    if zero is not None:
+        y = em.op("add", y, _along(em, node, x, em.cast(zero, wide), axis, block))
+    clipped = em.op("clip", y, min=float(t.min_value), max=float(t.max_value))
+    return em.cast(clipped, t)
+
+
+@onnx_op("DequantizeLinear")
+def _dequantize(em: Emitter, node: Node) -> Value:
+    axis, block = node.integer("axis", 1), node.integer("block_size")
+    code = node.integer("output_dtype")
+    x, scale, zero = node.input(0), node.input(1), node.optional(2)
+    y = dequantize(em, node, x, scale, zero, axis, block)
+    return em.cast(y, element_type(code, node.loc)) if code else y
+
+
+@onnx_op("QuantizeLinear")
+def _quantize(em: Emitter, node: Node) -> Value:
+    axis, block, code = node.integer("axis", 1), node.integer("block_size"), 2
+    code = node.integer("output_dtype") or code
+    node.integer("saturate", 1)
+    if node.integer("precision") not in (0, 1):
+        raise node.unsupported("a precision other than float32")
+    x, scale, zero = node.input(0), node.input(1), node.optional(2)
+    t = element_type(code, node.loc) if zero is None else zero.type.dtype
+    x = em.cast(x, dtypes.f32) if x.type.dtype.is_integer else x
+    return quantize(em, node, x, scale, zero, t, axis, block)
+
+
+@onnx_op("DynamicQuantizeLinear")
+def _dynamic(em: Emitter, node: Node) -> Sequence[Value]:
+    """u8 with the range of x stretched to hold 0."""
+    x = node.input(0)
+    axes, zero = tuple(range(x.type.rank)), em.like(0, x)
+    high = em.op("max", em.op("reduce_max", x, axes=axes, keepdims=False), zero)
+    low = em.op("min", em.op("reduce_min", x, axes=axes, keepdims=False), zero)
+    scale = em.op("div", em.op("sub", high, low), em.like(255, x))
+    start = em.op("round", em.op("neg", em.op("div", low, scale)))
+    point = em.cast(em.op("clip", start, min=0.0, max=255.0), dtypes.u8)
+    return quantize(em, node, x, scale, point, dtypes.u8, 0), scale, point
+
+
+@onnx_op("QLinearMatMul")
+def _qlinear_matmul(em: Emitter, node: Node) -> Value:
+    a, a_scale, a_zero, b, b_scale, b_zero, scale, zero = (node.input(i) for i in range(8))
+    rows = dequantize(em, node, a, a_scale, a_zero, -2)
+    columns = dequantize(em, node, b, b_scale, b_zero, -1)
+    y = em.op("matmul", rows, em.cast(columns, rows.type.dtype))
+    return quantize(em, node, y, scale, zero, zero.type.dtype, -2)
+
+
+@onnx_op("QLinearConv")
+def _qlinear_conv(em: Emitter, node: Node) -> Value:
+    """An exact i32 convolution, scaled per output channel, and quantized again."""
+    x, x_scale, x_zero, w, w_scale, w_zero, scale, zero = (node.input(i) for i in range(8))
+    i32 = dtypes.i32
+    wide_x = em.op("sub", em.cast(x, i32), em.reshape(em.cast(x_zero, i32), ()))
+    wide_w = em.op("sub", em.cast(w, i32), _along(em, node, w, em.cast(w_zero, i32), 0, 0))
+    y = em.cast(convolve(em, node, wide_x, wide_w, node.optional(8)), dtypes.f32)
+    both = em.op("mul", em.reshape(x_scale, ()), w_scale)
+    y = em.op("mul", y, _along(em, node, y, both, 1, 0))
+    return quantize(em, node, y, scale, zero, zero.type.dtype, 1)
