@@ -7,7 +7,6 @@ versions; its record holds the object and, as IR text, the signature that the pl
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from aisc import __version__

@@ -109,9 +109,7 @@ def specialize_step(graph: Graph, ctx: Context) -> Graph:
     return graph
 
 
-def graph_step(
-    graph: Graph, name: str, action: Callable[[Graph], Graph], ctx: Context
-) -> Graph:
+def graph_step(graph: Graph, name: str, action: Callable[[Graph], Graph], ctx: Context) -> Graph:
     """One of steps 3 to 5."""
     with ctx.instruments.step(name) as done:
         graph = action(graph)
