@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+MAX_DEPTH = 200  # deepest tree that texts and verified IR may have
+
 N = TypeVar("N", bound="Node")
 
 
@@ -67,3 +69,14 @@ def walk(node: Node) -> Iterator[Node]:
         top = stack.pop()
         yield top
         stack.extend(reversed(tuple(children(top))))
+
+
+def deeper_than(root: Node, limit: int = MAX_DEPTH) -> bool:
+    """Whether some path from `root` down has more than `limit` nodes; without recursion."""
+    stack = [(root, 1)]
+    while stack:
+        node, depth = stack.pop()
+        if depth > limit:
+            return True
+        stack.extend((child, depth + 1) for child in children(node))
+    return False

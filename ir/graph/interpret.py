@@ -110,7 +110,7 @@ def concrete(call: OpCall, dims: Mapping[str, int]) -> OpCall:
         for t in call.types
     )
     attrs = {k: _concrete_attr(v, dims) for k, v in call.attrs.items()}
-    return OpCall(call.op, types, attrs, call.constants, call.loc)
+    return OpCall(call.op, types, attrs, call.constants, call.loc, call.regions)
 
 
 def _concrete_attr(value: object, dims: Mapping[str, int]) -> object:

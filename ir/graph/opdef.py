@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
-from aisc.ir.graph.core import AttrValue, GraphNode, Value
+from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value
 from aisc.ir.location import UNKNOWN, Loc
 from aisc.ir.types import TensorType
 
@@ -66,6 +66,7 @@ class OpCall:
     attrs: Mapping[str, Any]
     constants: tuple[Blob | None, ...] = ()
     loc: Loc = UNKNOWN
+    regions: tuple[Graph, ...] = ()
 
     def type(self, index: int) -> TensorType:
         """Type of a present input."""
@@ -197,7 +198,8 @@ def call_of(node: GraphNode, constants: Mapping[Value, Blob] | None = None) -> O
     op = get(node.op)
     types = tuple(None if v is None else v.type for v in node.inputs)
     known = tuple(None if v is None or not constants else constants.get(v) for v in node.inputs)
-    return OpCall(op, types, complete_attrs(op, node.attr_map, node.loc), known, node.loc)
+    attrs = complete_attrs(op, node.attr_map, node.loc)
+    return OpCall(op, types, attrs, known, node.loc, node.regions)
 
 
 def run_reference(node: GraphNode, inputs: Sequence[Array | None]) -> tuple[Array, ...]:

@@ -117,17 +117,23 @@ class Func:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Kernels, the entry, the contents of the weight buffers, and the packers.
+    """Kernels, the entry, the contents of the weight buffers, and what prepares them.
 
-    `weights` maps names of entry buffers of role *weight* to their contents. A packer is a kernel
-    that fills a weight buffer from others at compile time: ``(kernel, source weight)`` by the name
-    of the packed buffer; once it has run, its result stands in `weights`.
+    `weights` maps names of weight buffers to their contents. `prepare` is an entry that is run
+    once, before the first call of `entry`: it computes packed weights (its parameters of role
+    *output*) from others; `entry` takes them as weights by name.
     """
 
     name: str
     kernels: tuple[Func, ...]
     entry: Func
     weights: Mapping[str, Blob] = field(default_factory=dict)
+    prepare: Func | None = None
+
+    @property
+    def functions(self) -> tuple[Func, ...]:
+        """Kernels, what prepares weights, and the entry."""
+        return (*self.kernels, *((self.prepare,) if self.prepare else ()), self.entry)
 
     def kernel(self, name: str) -> Func:
         """The kernel called `name`; ``KeyError`` when there is none."""

@@ -1,0 +1,52 @@
+"""The CPU back end: kernels and entries to objects, objects to an executable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from aisc.codegen.cpu.entry import entry_text
+from aisc.codegen.cpu.runtime import runtime_text
+from aisc.codegen.llvm import engine
+from aisc.codegen.llvm.function import FunctionEmitter, zeros_global
+from aisc.ir.target import Target
+from aisc.ir.tensor.func import Func, Program
+
+
+@dataclass(frozen=True, slots=True)
+class CpuBackend:
+    """Emits and assembles for one completed CPU target."""
+
+    target: Target
+
+    @property
+    def version(self) -> str:
+        """What of the tools affects the code."""
+        return engine.version()
+
+    def emit(self, funcs: Sequence[Func]) -> str:
+        """LLVM IR of kernels, as one module."""
+        texts: list[str] = []
+        declarations: dict[str, None] = {}
+        for func in funcs:
+            emitter = FunctionEmitter(func)
+            texts.append(emitter.emit())
+            declarations.update(emitter.w.declarations)
+        return engine.module_text(self.target, texts, list(declarations), [zeros_global()])
+
+    def emit_entry(self, program: Program) -> str:
+        """LLVM IR of a Program's entry."""
+        text, declarations = entry_text(program)
+        return engine.module_text(self.target, [text], list(declarations), [])
+
+    def assemble(self, text: str, want_assembly: bool = False) -> engine.Assembled:
+        """Machine code of a module."""
+        return engine.assemble(text, self.target, want_assembly)
+
+
+@cache
+def runtime_object(target: Target) -> bytes:
+    """The run time's object, made once per process."""
+    text = runtime_text(engine.machine_name())
+    return engine.assemble(f'target triple = "{target.triple}"\n{text}', target).object

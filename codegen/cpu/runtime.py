@@ -1,0 +1,216 @@
+"""The run time of CPU programs, as LLVM IR text: barrier, thread pool, waiting.
+
+Waiting spins first and then sleeps on a futex. Inside an inference the barrier and the join spin
+for about 50 microseconds; between inferences workers spin for a moment only, since endless spinning
+costs whole scheduler slices on a busy machine. A waiter announces itself in a counter before it
+sleeps, so that nobody pays for a system call to wake sleepers that do not exist.
+
+Layout of the pool in bytes (64 apart, so that no two words share a cache line): 0 generation,
+64 pending, 128 function, 136 argument, 144 threads of the job, 192 barrier count,
+256 barrier generation, 320 sleepers, 384 stop; then 16 bytes (pool, tid) per worker from 448.
+"""
+
+from __future__ import annotations
+
+GENERATION, PENDING, FUNCTION, ARGUMENT, THREADS = 0, 64, 128, 136, 144
+COUNT, PHASE, SLEEPERS, STOP, WORKERS = 192, 256, 320, 384, 448
+SPIN_INSIDE, SPIN_BETWEEN = 1500, 60
+SYS_FUTEX = {"x86_64": 202, "aarch64": 98}
+WAIT, WAKE = 128, 129  # private futexes
+
+
+def pool_bytes(threads: int) -> int:
+    """Size of a pool's memory."""
+    return WORKERS + 16 * threads
+
+
+def runtime_text(machine: str) -> str:
+    """LLVM IR of the run time for ``x86_64`` or ``aarch64``."""
+    pause = "pause" if machine == "x86_64" else "yield"
+    values = {
+        "futex": SYS_FUTEX[machine], "pause": pause, "generation": GENERATION,
+        "pending": PENDING, "function": FUNCTION, "argument": ARGUMENT, "threads": THREADS,
+        "count": COUNT, "phase": PHASE, "sleepers": SLEEPERS, "stop": STOP, "workers": WORKERS,
+        "inside": SPIN_INSIDE, "between": SPIN_BETWEEN, "wait": WAIT, "wake": WAKE,
+    }  # fmt: skip
+    text = _TEXT
+    for key, value in values.items():
+        text = text.replace(f"${key}$", str(value))
+    return text
+
+
+_TEXT = """
+declare i64 @syscall(i64, ...)
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_detach(i64)
+
+; Wait until the i32 at %word differs from %old: spin, then sleep.
+define internal void @aisc_wait(ptr %pool, ptr %word, i32 %old, i64 %spins) {
+entry:
+  br label %spin
+spin:
+  %k = phi i64 [0, %entry], [%k1, %again]
+  %now = load atomic i32, ptr %word acquire, align 4
+  %moved = icmp ne i32 %now, %old
+  br i1 %moved, label %done, label %again
+again:
+  call void asm sideeffect "$pause$", ""()
+  %k1 = add i64 %k, 1
+  %more = icmp ult i64 %k1, %spins
+  br i1 %more, label %spin, label %sleep
+sleep:
+  %sleepers = getelementptr i8, ptr %pool, i64 $sleepers$
+  %s = atomicrmw add ptr %sleepers, i32 1 seq_cst
+  br label %check
+check:
+  %still = load atomic i32, ptr %word seq_cst, align 4
+  %same = icmp eq i32 %still, %old
+  br i1 %same, label %futex, label %awake
+futex:
+  %r = call i64 (i64, ...) @syscall(i64 $futex$, ptr %word, i64 $wait$, i32 %old, ptr null, ptr null, i64 0)
+  br label %check
+awake:
+  %t = atomicrmw sub ptr %sleepers, i32 1 seq_cst
+  br label %done
+done:
+  ret void
+}
+
+; Wake whoever sleeps on %word, if anybody sleeps at all.
+define internal void @aisc_wake(ptr %pool, ptr %word) {
+  %sleepers = getelementptr i8, ptr %pool, i64 $sleepers$
+  %s = load atomic i32, ptr %sleepers seq_cst, align 4
+  %any = icmp ne i32 %s, 0
+  br i1 %any, label %wake, label %done
+wake:
+  %r = call i64 (i64, ...) @syscall(i64 $futex$, ptr %word, i64 $wake$, i32 2147483647, ptr null, ptr null, i64 0)
+  br label %done
+done:
+  ret void
+}
+
+; All %n threads of the job arrive before any leaves.
+define void @aisc_barrier(ptr %pool, i64 %n) {
+  %alone = icmp sle i64 %n, 1
+  br i1 %alone, label %done, label %arrive
+arrive:
+  %count = getelementptr i8, ptr %pool, i64 $count$
+  %phase = getelementptr i8, ptr %pool, i64 $phase$
+  %before = load atomic i32, ptr %phase acquire, align 4
+  %old = atomicrmw add ptr %count, i32 1 acq_rel
+  %mine = add i32 %old, 1
+  %all = trunc i64 %n to i32
+  %last = icmp eq i32 %mine, %all
+  br i1 %last, label %open, label %wait
+open:
+  store atomic i32 0, ptr %count release, align 4
+  %p = atomicrmw add ptr %phase, i32 1 seq_cst
+  call void @aisc_wake(ptr %pool, ptr %phase)
+  br label %done
+wait:
+  call void @aisc_wait(ptr %pool, ptr %phase, i32 %before, i64 $inside$)
+  br label %done
+done:
+  ret void
+}
+
+; A worker: run every job whose number of threads exceeds its own number.
+define internal ptr @aisc_worker(ptr %self) {
+entry:
+  %pool = load ptr, ptr %self
+  %tidp = getelementptr i8, ptr %self, i64 8
+  %tid = load i64, ptr %tidp
+  %generation = getelementptr i8, ptr %pool, i64 $generation$
+  %stopp = getelementptr i8, ptr %pool, i64 $stop$
+  br label %idle
+idle:
+  %seen = phi i32 [0, %entry], [%now, %back]
+  call void @aisc_wait(ptr %pool, ptr %generation, i32 %seen, i64 $between$)
+  %now = load atomic i32, ptr %generation acquire, align 4
+  %stop = load atomic i32, ptr %stopp acquire, align 4
+  %halt = icmp ne i32 %stop, 0
+  br i1 %halt, label %leave, label %look
+look:
+  %np = getelementptr i8, ptr %pool, i64 $threads$
+  %n = load i64, ptr %np
+  %mine = icmp ult i64 %tid, %n
+  br i1 %mine, label %work, label %next
+work:
+  %fp = getelementptr i8, ptr %pool, i64 $function$
+  %f = load ptr, ptr %fp
+  %ap = getelementptr i8, ptr %pool, i64 $argument$
+  %a = load ptr, ptr %ap
+  call void %f(ptr %a, i64 %tid, i64 %n, ptr %pool)
+  br label %next
+next:
+  %pending = getelementptr i8, ptr %pool, i64 $pending$
+  %left = atomicrmw sub ptr %pending, i32 1 acq_rel
+  %final = icmp eq i32 %left, 1
+  br i1 %final, label %tell, label %back
+tell:
+  call void @aisc_wake(ptr %pool, ptr %pending)
+  br label %back
+back:
+  br label %idle
+leave:
+  ret ptr null
+}
+
+; Start workers 1 .. %n - 1; the pool's memory is zero before.
+define i32 @aisc_pool_start(ptr %pool, i64 %n) {
+entry:
+  %id = alloca i64
+  br label %loop
+loop:
+  %k = phi i64 [1, %entry], [%k1, %made]
+  %go = icmp ult i64 %k, %n
+  br i1 %go, label %make, label %done
+make:
+  %at = mul i64 %k, 16
+  %place = add i64 %at, $workers$
+  %self = getelementptr i8, ptr %pool, i64 %place
+  store ptr %pool, ptr %self
+  %tidp = getelementptr i8, ptr %self, i64 8
+  store i64 %k, ptr %tidp
+  %r = call i32 @pthread_create(ptr %id, ptr null, ptr @aisc_worker, ptr %self)
+  %bad = icmp ne i32 %r, 0
+  br i1 %bad, label %fail, label %made
+made:
+  %handle = load i64, ptr %id
+  %d = call i32 @pthread_detach(i64 %handle)
+  %k1 = add i64 %k, 1
+  br label %loop
+fail:
+  ret i32 %r
+done:
+  ret i32 0
+}
+
+; Run %f(%arg, tid, n, pool) on n of the pool's %size threads, this one being thread 0.
+define void @aisc_pool_run(ptr %pool, i64 %size, ptr %f, ptr %arg, i64 %n) {
+  %fp = getelementptr i8, ptr %pool, i64 $function$
+  store ptr %f, ptr %fp
+  %ap = getelementptr i8, ptr %pool, i64 $argument$
+  store ptr %arg, ptr %ap
+  %np = getelementptr i8, ptr %pool, i64 $threads$
+  store i64 %n, ptr %np
+  %pending = getelementptr i8, ptr %pool, i64 $pending$
+  %others = sub i64 %size, 1
+  %others32 = trunc i64 %others to i32
+  store atomic i32 %others32, ptr %pending release, align 4
+  %generation = getelementptr i8, ptr %pool, i64 $generation$
+  %g = atomicrmw add ptr %generation, i32 1 seq_cst
+  call void @aisc_wake(ptr %pool, ptr %generation)
+  call void %f(ptr %arg, i64 0, i64 %n, ptr %pool)
+  br label %join
+join:
+  %left = load atomic i32, ptr %pending acquire, align 4
+  %finished = icmp eq i32 %left, 0
+  br i1 %finished, label %done, label %wait
+wait:
+  call void @aisc_wait(ptr %pool, ptr %pending, i32 %left, i64 $inside$)
+  br label %join
+done:
+  ret void
+}
+"""

@@ -1,0 +1,246 @@
+"""Executables: compiled programs that are called with arrays.
+
+Inputs are taken without a copy when they are C-contiguous and of the right type: numpy arrays,
+anything with ``__array_interface__`` or the buffer protocol, DLPack tensors. Outputs are new numpy
+arrays (which are DLPack producers), or the caller's own through ``out=``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aisc.codegen.abi import ERRORS, CallFrame
+from aisc.codegen.cpu.backend import runtime_object
+from aisc.codegen.cpu.pool import borrowed
+from aisc.codegen.llvm.engine import Linked
+from aisc.ir.arith.poly import Dim, Poly, SymDim, bounds, evaluate
+from aisc.ir.diagnostics import ExecutionError, execution_error
+from aisc.ir.target import Target
+from aisc.ir.tensor.func import Buffer, Program
+
+Array = NDArray[Any]
+MAX_ARENA = 1 << 40
+
+
+class Executable:
+    """A compiled model: ``exe(*arrays)``, ``exe.run(None, {name: array})``.
+
+    Calls from several threads at once are safe: each has a frame and an arena of its own.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        arena: Dim,
+        objects: Sequence[bytes],
+        target: Target,
+        threads: int = 1,
+        names: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    ) -> None:
+        self.program = program
+        self.threads = threads
+        self.target = target
+        self._arena_size = arena
+        entry = program.entry
+        self._inputs = [b for b in entry.params if b.role == "input"]
+        self._outputs = [b for b in entry.params if b.role == "output"]
+        self.input_names = list(names[0]) or [b.name for b in self._inputs]
+        self.output_names = list(names[1]) or [b.name for b in self._outputs]
+        symbols = ["aisc_entry"] + (["aisc_prepare"] if program.prepare is not None else [])
+        self._linked = Linked(target, [runtime_object(target), *objects], symbols)
+        self._call = _function(self._linked.addresses["aisc_entry"])
+        self._weights = self._prepare(program)
+        pointers = [self._weights[b.name] for b in entry.params if b.role == "weight"]
+        self._weight_table = _pointers(pointers)
+        self._arenas: list[Array] = []
+        self._lock = threading.Lock()
+
+    def _prepare(self, program: Program) -> dict[str, Array]:
+        """Weights by name, the packed ones computed now."""
+        weights: dict[str, Array] = {
+            name: np.ascontiguousarray(blob.array) for name, blob in program.weights.items()
+        }
+        prepare = program.prepare
+        if prepare is None:
+            return weights
+        sources = [weights[b.name] for b in prepare.params if b.role == "weight"]
+        results = [
+            aligned(b.type.static_shape, b.dtype.numpy)
+            for b in prepare.params
+            if b.role == "output"
+        ]
+        frame = CallFrame()
+        tables = _pointers(sources), _pointers(results)
+        frame.weights, frame.outputs = map(ctypes.addressof, tables)
+        frame.threads = 1
+        _function(self._linked.addresses["aisc_prepare"])(ctypes.byref(frame))
+        names = (b.name for b in prepare.params if b.role == "output")
+        used = {b.name for b in program.entry.params if b.role == "weight"}
+        weights.update(zip(names, results, strict=True))
+        return {n: w for n, w in weights.items() if n in used}
+
+    # -- calling -----------------------------------------------------------------------------
+
+    def __call__(self, *arrays: Any, out: Sequence[Array] | None = None) -> Any:
+        """Run on positional inputs; one result alone, several as a tuple."""
+        results = self._run(list(arrays), out)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
+        """Run on named inputs (onnxruntime's call); ``None`` asks for every output."""
+        missing = [n for n in self.input_names if n not in feeds]
+        unknown = [n for n in feeds if n not in self.input_names]
+        if missing or unknown:
+            notes = (f"expected {', '.join(self.input_names)}", f"got {', '.join(feeds)}")
+            raise execution_error("E501", "the named inputs do not fit", *notes)
+        results = self._run([feeds[n] for n in self.input_names], None)
+        if output_names is None:
+            return results
+        table = dict(zip(self.output_names, results, strict=True))
+        unknown = [n for n in output_names if n not in table]
+        if unknown:
+            raise execution_error("E501", f"there is no output {', '.join(unknown)}")
+        return [table[n] for n in output_names]
+
+    def _run(self, arrays: list[Any], out: Sequence[Array] | None) -> list[Array]:
+        if len(arrays) != len(self._inputs):
+            raise execution_error(
+                "E501", f"{len(self._inputs)} inputs are needed", f"got {len(arrays)}"
+            )
+        inputs = [
+            as_input(a, b, n)
+            for a, b, n in zip(arrays, self._inputs, self.input_names, strict=True)
+        ]
+        dims = self._bind_dims(inputs)
+        outputs = self._allocate(dims, out, inputs)
+        arena = self._borrow_arena(evaluate(self._arena_size, dims))
+        try:
+            self._invoke(inputs, outputs, dims, arena)
+        finally:
+            with self._lock:
+                self._arenas.append(arena)
+        return outputs
+
+    def _invoke(
+        self, inputs: list[Array], outputs: list[Array], dims: Mapping[str, int], arena: Array
+    ) -> None:
+        frame = CallFrame()
+        tables = _pointers(inputs), _pointers(outputs)
+        frame.inputs, frame.outputs = map(ctypes.addressof, tables)
+        frame.weights = ctypes.addressof(self._weight_table)
+        names = [v.name for v in self.program.entry.dims]
+        values = (ctypes.c_int64 * max(1, len(names)))(*(dims[n] for n in names))
+        frame.dims = ctypes.addressof(values)
+        frame.arena, frame.arena_size = arena.ctypes.data, arena.size
+        with borrowed(self.target, self.threads) as pool:
+            frame.pool, frame.threads = pool, self.threads if pool else 1
+            status = self._call(ctypes.byref(frame))
+        if status:
+            raise execution_error("E502", ERRORS.get(status, f"status {status}"))
+
+    def _bind_dims(self, inputs: list[Array]) -> dict[str, int]:
+        """Values of symbolic dimensions from the shapes, which must be consistent."""
+        values: dict[str, int] = {}
+        for array, b in zip(inputs, self._inputs, strict=True):
+            for size, d in zip(array.shape, b.shape, strict=True):
+                name = _symbol(d)
+                if name is not None:
+                    values.setdefault(name, size)
+        for array, b, name in zip(inputs, self._inputs, self.input_names, strict=True):
+            expected = tuple(evaluate(d, values) for d in b.shape)
+            if array.shape != expected:
+                raise _shape_error(name, b, array)
+            for size, d in zip(array.shape, b.shape, strict=True):
+                low, high = bounds(d)
+                if not low <= size <= high:
+                    raise _shape_error(name, b, array)
+        return values
+
+    def _allocate(
+        self, dims: Mapping[str, int], out: Sequence[Array] | None, inputs: list[Array]
+    ) -> list[Array]:
+        shapes = [tuple(evaluate(d, dims) for d in b.shape) for b in self._outputs]
+        if out is None:
+            return [aligned(s, b.dtype.numpy) for s, b in zip(shapes, self._outputs, strict=True)]
+        if len(out) != len(shapes):
+            raise execution_error("E501", f"{len(shapes)} outputs are needed, got {len(out)}")
+        for array, s, b in zip(out, shapes, self._outputs, strict=True):
+            fits = array.shape == s and array.dtype == b.dtype.numpy and array.flags.c_contiguous
+            if not (fits and array.flags.writeable):
+                raise execution_error(
+                    "E501",
+                    f"out= for '{b.name}' does not fit",
+                    f"expected a writable C-contiguous {b.dtype}{list(s)}",
+                    f"got {array.dtype}{list(array.shape)}",
+                )
+            if any(np.shares_memory(array, i, max_work=1) for i in inputs if i.size):
+                raise execution_error("E501", f"out= for '{b.name}' overlaps an input")
+        return list(out)
+
+    def _borrow_arena(self, size: int) -> Array:
+        if size > MAX_ARENA:
+            raise execution_error("E502", f"{size} bytes of scratch memory would be needed")
+        with self._lock:
+            for k, arena in enumerate(self._arenas):
+                if arena.size >= size:
+                    return self._arenas.pop(k)
+        return aligned((max(size, 1),), np.dtype(np.uint8))
+
+
+def _function(address: int) -> Any:
+    return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(address)
+
+
+def _pointers(arrays: Sequence[Array]) -> Any:
+    values = [a.ctypes.data for a in arrays]
+    return (ctypes.c_int64 * max(1, len(values)))(*values)
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An uninitialised C-contiguous array that starts on a 64-byte boundary."""
+    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    try:
+        raw = np.empty(count + 64, np.uint8)
+    except (MemoryError, ValueError):
+        raise execution_error("E502", f"{count} bytes cannot be allocated") from None
+    start = -raw.ctypes.data % 64
+    return raw[start : start + count].view(dtype).reshape(shape)
+
+
+def as_input(value: Any, b: Buffer, name: str) -> Array:
+    """`value` as a C-contiguous array of the buffer's dtype and rank; E501 when it does not fit.
+
+    Copied only when it is not contiguous or not aligned to its elements.
+    """
+    if not isinstance(value, np.ndarray):
+        value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+    if value.dtype != b.dtype.numpy or value.ndim != b.rank:
+        raise _shape_error(name, b, value)
+    contiguous: Array = np.ascontiguousarray(value).reshape(value.shape)
+    if contiguous.ctypes.data % b.dtype.bytes:
+        contiguous = contiguous.copy()
+    return contiguous
+
+
+def _shape_error(name: str, b: Buffer, got: Array) -> ExecutionError:
+    return execution_error(
+        "E501",
+        f"input '{name}' does not fit",
+        f"expected {b.type}",
+        f"got {got.dtype}[{', '.join(map(str, got.shape))}]",
+    )
+
+
+def _symbol(d: Dim) -> str | None:
+    """The name of a dimension that is a plain symbol."""
+    if isinstance(d, Poly) and len(d.terms) == 1:
+        mono, c = d.terms[0]
+        if c == 1 and len(mono) == 1 and mono[0][1] == 1 and isinstance(mono[0][0], SymDim):
+            return mono[0][0].name
+    return None

@@ -1,0 +1,303 @@
+"""Statements of one kernel as LLVM IR text.
+
+A kernel is ``void name(ptr buffers…, i64 dims…, i64 tid, i64 nthreads, ptr sync)``. Loops of kind
+*parallel* run the thread's share of iterations; what stands outside of them is run by thread 0.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from aisc.codegen.llvm.index import Lane, NotLinearInLane, Scalar
+from aisc.codegen.llvm.types import Val, memory_type, vector_type
+from aisc.codegen.llvm.values import ZERO_BLOCK, ZERO_BYTES, ExprEmitter, memory_suffix
+from aisc.codegen.llvm.writer import Writer
+from aisc.ir.diagnostics import InternalError
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import Const
+from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.stmt import (
+    Alloc,
+    Barrier,
+    For,
+    If,
+    Invoke,
+    Let,
+    Seq,
+    Stmt,
+    Store,
+    While,
+)
+
+PRIVATE_SPACES = ("register", "stack")
+
+
+class FunctionEmitter(ExprEmitter):
+    """Emits one function whose blocks have been lowered."""
+
+    def __init__(self, func: Func) -> None:
+        super().__init__(Writer())
+        self.func = func
+        self.bases: dict[str, str] = {}
+        self.in_parallel = False
+
+    # -- the function ------------------------------------------------------------------------
+
+    def emit(self) -> str:
+        """Text of the whole function definition."""
+        params = self.signature()
+        for dim in self.func.dims:
+            self.bind(dim, Scalar(f"%{_clean(dim.name)}", 0), 0, inf)
+        self.top(self.func.body)
+        lines = self.w.finish()
+        head = (
+            f"define {self.linkage()}void @{self.func.name}({', '.join(params)}) {self.attrs()} {{"
+        )
+        return "\n".join([head, *lines, "}"])
+
+    def linkage(self) -> str:
+        """Linkage and calling convention, with a trailing space."""
+        return ""
+
+    def attrs(self) -> str:
+        """Attribute group of the function."""
+        return "#0"
+
+    def signature(self) -> list[str]:
+        """Parameters; ``noalias`` where a buffer is the only one of its alias set."""
+        sets = [b.alias_set for b in self.func.params]
+        params = []
+        for k, b in enumerate(self.func.params):
+            self.bases[b.name] = f"%b{k}"
+            alone = "noalias " if b.alias_set and sets.count(b.alias_set) == 1 else ""
+            params.append(f"ptr {alone}align {b.alignment} %b{k}")
+        params += [f"i64 %{_clean(d.name)}" for d in self.func.dims]
+        return [*params, "i64 %tid", "i64 %nthreads", "ptr %sync"]
+
+    def base(self, buffer: Buffer) -> str:
+        """Name of the pointer to a buffer's first element."""
+        if buffer.name not in self.bases:
+            raise InternalError(f"{self.func.name}: buffer {buffer.name} has no storage")
+        return self.bases[buffer.name]
+
+    def top(self, body: Stmt) -> None:
+        """The outermost statements."""
+        for stmt in body.stmts if isinstance(body, Seq) else (body,):
+            divided = any(
+                isinstance(n, Barrier) or (isinstance(n, For) and n.kind == "parallel")
+                for n in walk(stmt)
+            )
+            if divided or isinstance(stmt, Alloc):
+                self.stmt(stmt)
+            else:
+                first = self.w.shared("icmp eq i64 %tid, 0", "first", 0)
+                end = self.w.open_if(first)
+                self.stmt(stmt)
+                self.w.close_if(end)
+
+    # -- statements --------------------------------------------------------------------------
+
+    def stmt(self, s: Stmt) -> None:
+        """Emit one statement."""
+        if isinstance(s, Seq):
+            for child in s.stmts:
+                self.stmt(child)
+        elif isinstance(s, For):
+            self.loop(s)
+        elif isinstance(s, Store):
+            self.store(s)
+        elif isinstance(s, If):
+            self.branch(s)
+        elif isinstance(s, Let):
+            self.values[s.var] = self.value(s.value)
+            self.stmt(s.body)
+        elif isinstance(s, Alloc):
+            self.alloc(s.buffer)
+        elif isinstance(s, Barrier):
+            self.barrier(s)
+        elif isinstance(s, Invoke):
+            self.invoke(s)
+        elif isinstance(s, While):
+            raise InternalError(f"{self.func.name}: no code for a While loop in a kernel")
+        else:
+            raise InternalError(f"{self.func.name}: no code for {type(s).__name__}")
+
+    def alloc(self, buffer: Buffer) -> None:
+        """Private storage: a stack slot, which SROA turns into registers where it can."""
+        if buffer.space not in PRIVATE_SPACES:
+            raise InternalError(f"{self.func.name}: {buffer.name} is declared in {buffer.space}")
+        count = _static(buffer)
+        name = f"%{_clean(buffer.name)}.slot"
+        if buffer.name not in self.bases:
+            text = f"{name} = alloca [{count} x {memory_type(buffer.dtype)}], align 64"
+            self.w.allocas.append(text)
+        self.bases[buffer.name] = name
+
+    def barrier(self, s: Barrier) -> None:
+        """All threads of the inference wait for each other."""
+        self.w.declare("declare void @aisc_barrier(ptr, i64)")
+        self.w.line("call void @aisc_barrier(ptr %sync, i64 %nthreads)")
+
+    def invoke(self, s: Invoke) -> None:
+        """An instruction of the target."""
+        raise InternalError(f"{self.func.name}: no code for the intrinsic {s.intrinsic}")
+
+    def loop(self, s: For) -> None:
+        """Emit a loop by its kind."""
+        if s.kind == "unroll":
+            self.unrolled(s)
+        elif s.kind == "vectorize":
+            self.vectorized(s)
+        elif s.kind == "parallel":
+            self.divided(s)
+        elif s.kind == "serial":
+            self.counted(s, self.scalar(s.low), self.scalar(s.low + s.extent))
+        else:
+            raise InternalError(f"{self.func.name}: no code for a loop over {s.kind}")
+
+    def _span(self, s: For) -> tuple[float, float]:
+        low, high = self.index.bounds(s.low)[0], self.index.bounds(s.low + s.extent)[1]
+        return low, high - 1
+
+    def unrolled(self, s: For) -> None:
+        """Emit the body once per iteration."""
+        low, n = self.linear(s.low), self.linear(s.extent)
+        if not (low.is_const and n.is_const):
+            raise InternalError(f"{self.func.name}: unrolled loop {s.var.name} is not constant")
+        for k in range(low.const, low.const + n.const):
+            self.bind(s.var, k, *self._span(s))
+            self.stmt(s.body)
+        self.unbind(s.var)
+
+    def vectorized(self, s: For) -> None:
+        """Emit the body once, all iterations as lanes."""
+        if not isinstance(s.extent, Const) or self.lane_var is not None:
+            raise InternalError(f"{self.func.name}: loop {s.var.name} cannot be lanes")
+        self.lanes, self.lane_var = int(s.extent.value), s.var
+        self.bind(s.var, Lane(self.lanes), 0, self.lanes - 1)
+        self.stmt(s.body)
+        self.unbind(s.var)
+        self.lanes, self.lane_var = 1, None
+
+    def divided(self, s: For) -> None:
+        """Emit this thread's contiguous share of the iterations."""
+        if self.in_parallel:
+            raise InternalError(f"{self.func.name}: nested parallel loops")
+        n, low = self.scalar(s.extent), self.scalar(s.low)
+        w = self.w
+        start = w.let(f"udiv i64 {w.let(f'mul i64 {n}, %tid')}, %nthreads")
+        after = w.shared("add i64 %tid, 1", level=0)
+        stop = w.let(f"udiv i64 {w.let(f'mul i64 {n}, {after}')}, %nthreads")
+        if low != "0":
+            start, stop = w.let(f"add i64 {start}, {low}"), w.let(f"add i64 {stop}, {low}")
+        self.in_parallel = True
+        self.counted(s, start, stop)
+        self.in_parallel = False
+
+    def counted(self, s: For, low: str, high: str) -> None:
+        """A loop at run time."""
+        may_be_empty = s.kind == "parallel" or self.index.bounds(s.extent)[0] < 1
+        var, end = self.w.open_loop(low, high, may_be_empty)
+        self.bind(s.var, Scalar(var, self.w.scope.level), *self._span(s))
+        self.stmt(s.body)
+        self.unbind(s.var)
+        self.w.close_loop(end)
+
+    def branch(self, s: If) -> None:
+        """A branch, or a mask where the condition varies over lanes."""
+        cond = self.value(s.cond)
+        if cond.lanes > 1:
+            self._masked(cond, s.then)
+            if s.other is not None:
+                self._masked(self.math.negate(cond), s.other)
+            return
+        end = self.w.open_if(cond.ref)
+        self.stmt(s.then)
+        self.w.close_if(end)
+        if s.other is not None:
+            end = self.w.open_if(self.math.negate(cond).ref)
+            self.stmt(s.other)
+            self.w.close_if(end)
+
+    def _masked(self, cond: Val, body: Stmt) -> None:
+        saved = self.mask
+        self.mask = cond if saved is None else self._and(saved, cond)
+        self.stmt(body)
+        self.mask = saved
+
+    # -- stores ------------------------------------------------------------------------------
+
+    def store(self, s: Store) -> None:
+        """Store the value for all lanes in force."""
+        value = self.value(s.value)
+        try:
+            pointer, stride = self.address(s.buffer, s.indices)
+        except NotLinearInLane:
+            pointer, stride = "", None
+        mem, space = memory_type(s.buffer.dtype), self.pointer_type(s.buffer)
+        if self.lanes == 1 or (stride == 0 and self.mask is None):
+            if value.lanes != 1:
+                raise InternalError(f"{self.func.name}: lanes race on {s.buffer.name}")
+            self.w.line(
+                f"store {mem} {self._to_memory(value)}, {space} {pointer}, "
+                f"align {s.buffer.dtype.bytes}"
+            )
+            return
+        value = self.broadcast(value, self.lanes)
+        if stride == 1:
+            self._store_vector(s, value, pointer)
+        else:
+            self._scatter(s, value)
+
+    def _to_memory(self, v: Val) -> str:
+        if v.dtype.kind != "bool":
+            return v.ref
+        kind = vector_type("i8", v.lanes)
+        return self.w.let(f"zext {v.text} to {kind}")
+
+    def _store_vector(self, s: Store, value: Val, pointer: str) -> None:
+        mem, space = memory_type(s.buffer.dtype), self.pointer_type(s.buffer)
+        kind, size = vector_type(mem, self.lanes), s.buffer.dtype.bytes
+        text = self._to_memory(value)
+        if self.mask is None or self._is_private(s.buffer):
+            self.w.line(f"store {kind} {text}, {space} {pointer}, align {size}")
+            return
+        name = f"llvm.masked.store.v{self.lanes}{memory_suffix(s.buffer.dtype)}.p0"
+        mask = f"<{self.lanes} x i1>"
+        self.w.declare(f"declare void @{name}({kind}, ptr, {mask})")
+        self.w.line(
+            f"call void @{name}({kind} {text}, ptr align {size} {pointer}, {mask} {self.mask.ref})"
+        )
+
+    def _scatter(self, s: Store, value: Val) -> None:
+        offsets = self._lane_offsets(s.buffer, s.indices)
+        mem, n = memory_type(s.buffer.dtype), self.lanes
+        base = self.base(s.buffer)
+        pointers = self.w.let(f"getelementptr {mem}, ptr {base}, <{n} x i64> {offsets.ref}", "p")
+        name = f"llvm.masked.scatter.v{n}{memory_suffix(s.buffer.dtype)}.v{n}p0"
+        kind = vector_type(mem, n)
+        self.w.declare(f"declare void @{name}({kind}, <{n} x ptr>, <{n} x i1>)")
+        mask = "splat (i1 true)" if self.mask is None else self.mask.ref
+        self.w.line(
+            f"call void @{name}({kind} {self._to_memory(value)}, "
+            f"<{n} x ptr> align {s.buffer.dtype.bytes} {pointers}, <{n} x i1> {mask})"
+        )
+
+
+def _static(buffer: Buffer) -> int:
+    total = 1
+    for d in buffer.shape:
+        if not isinstance(d, int):
+            raise InternalError(f"private buffer {buffer.name} has the extent {d}")
+        total *= d
+    return max(total, 1)
+
+
+def _clean(name: str) -> str:
+    """A name as an LLVM identifier."""
+    return "".join(c if c.isalnum() or c in "._" else "_" for c in name)
+
+
+def zeros_global() -> str:
+    """The block of zeros that suppressed loads read."""
+    return f"{ZERO_BLOCK} = private constant [{ZERO_BYTES} x i8] zeroinitializer, align 64"

@@ -1,0 +1,173 @@
+"""Index arithmetic: linear forms over bound variables, hoisted to the loop where they are known.
+
+Each index expression becomes ``constant + lane part + dynamic terms``; dynamic terms are grouped by
+the loop level at which they are known and computed there once (loop-invariant code motion and
+common sub-expressions by construction, since LLVM runs no such pass on our code).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aisc.codegen.llvm.writer import Writer
+from aisc.ir.arith.linear import Indexer, Linear, mentions
+from aisc.ir.diagnostics import InternalError
+from aisc.ir.tensor.expr import Binary, Const, Expr, Var
+from aisc.ir.tensor.visitor import substitute
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A variable held in an SSA name that is known from `level` on."""
+
+    ref: str
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A variable that takes ``base + 0 … base + lanes - 1`` over the lanes of a vector."""
+
+    lanes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A linear form split for addressing: `terms` are (level, SSA name, coefficient)."""
+
+    const: int
+    lane: int
+    terms: tuple[tuple[int, str, int], ...]
+
+
+class NotLinearInLane(Exception):
+    """The expression is no affine function of the lane number."""
+
+
+class IndexEmitter:
+    """Evaluates index expressions of one function."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.w = writer
+        self.index = Indexer()
+        self.bound: dict[Var, Scalar | Lane | int] = {}
+        self.lane_var: Var | None = None
+
+    def bind(self, var: Var, value: Scalar | Lane | int, low: float, high: float) -> None:
+        """Give a variable its value and range until :meth:`unbind`."""
+        self.bound[var] = value
+        if isinstance(value, int):
+            low = high = value
+        if self.index.ranges.get(var.name) != (low, high):
+            self.index = self.index.bind(var, low, high)
+
+    def unbind(self, var: Var) -> None:
+        """Forget a variable; its range is kept, as names are unique."""
+        self.bound.pop(var, None)
+
+    def linear(self, expr: Expr) -> Linear:
+        """Linear form with unrolled variables replaced by their numbers."""
+        form = self.index.linear(expr)
+        fixed: dict[Var, Expr] = {}
+        for mono, _ in form.terms:
+            for atom in mono:
+                for v, value in self.bound.items():
+                    if isinstance(value, int) and mentions(atom, v):
+                        fixed[v] = Const(value)
+        if not fixed:
+            return form
+        return self.index.linear(substitute(self.index.build(form), fixed))
+
+    def parts(self, expr: Expr) -> Parts:
+        """Split an index for addressing; :class:`NotLinearInLane` where that is impossible."""
+        form = self.linear(expr)
+        lane, terms = 0, []
+        for mono, c in form.terms:
+            if self.lane_var is not None and any(mentions(a, self.lane_var) for a in mono):
+                if mono != (self.lane_var,):
+                    raise NotLinearInLane
+                lane += c
+            else:
+                ref, level = self._monomial(mono)
+                terms.append((level, ref, c))
+        return Parts(form.const, lane, tuple(terms))
+
+    def scalar(self, expr: Expr) -> str:
+        """SSA name or literal of a lane-invariant index."""
+        return self.leveled(expr)[0]
+
+    def leveled(self, expr: Expr) -> tuple[str, int]:
+        """Like :meth:`scalar`, with the level at which the value is known."""
+        parts = self.parts(expr)
+        if parts.lane:
+            raise NotLinearInLane
+        return self.sum(parts.terms, parts.const)
+
+    def sum(self, terms: tuple[tuple[int, str, int], ...], const: int) -> tuple[str, int]:
+        """``const + sum(coeff * ref)``, each partial sum at the outermost possible level."""
+        total, level = "", 0
+        for at, ref, c in sorted(terms, key=lambda t: t[0]):
+            level = max(level, at)
+            value = ref if abs(c) == 1 else self.w.shared(f"mul i64 {ref}, {abs(c)}", "t", at)
+            if not total:
+                total = value if c > 0 else self.w.shared(f"sub i64 0, {value}", "t", at)
+            else:
+                op = "add" if c > 0 else "sub"
+                total = self.w.shared(f"{op} i64 {total}, {value}", "t", level)
+        if not total:
+            return str(const), 0
+        if const:
+            total = self.w.shared(f"add i64 {total}, {const}", "t", level)
+        return total, level
+
+    def _monomial(self, mono: tuple[Expr, ...]) -> tuple[str, int]:
+        ref, level = self._atom(mono[0])
+        for atom in mono[1:]:
+            other, at = self._atom(atom)
+            level = max(level, at)
+            ref = self.w.shared(f"mul i64 {ref}, {other}", "t", level)
+        return ref, level
+
+    def _atom(self, atom: Expr) -> tuple[str, int]:
+        if isinstance(atom, Var):
+            value = self.bound.get(atom)
+            if isinstance(value, Scalar):
+                return value.ref, value.level
+            if isinstance(value, int):
+                return str(value), 0
+            raise InternalError(f"variable {atom.name} is not bound to a scalar")
+        if isinstance(atom, Binary):
+            return self._binary(atom)
+        return self.data_dependent(atom)
+
+    def data_dependent(self, atom: Expr) -> tuple[str, int]:
+        """An index computed from data (a load, cast or select): overridden by the emitter."""
+        raise InternalError(f"index of unexpected form: {type(atom).__name__}")
+
+    def _binary(self, e: Binary) -> tuple[str, int]:
+        if e.op not in ("floordiv", "mod", "min", "max"):
+            return self.data_dependent(e)
+        (a, la), (b, lb) = self.leveled(e.a), self.leveled(e.b)
+        level = max(la, lb)
+        if e.op in ("min", "max"):
+            name = f"llvm.s{e.op}.i64"
+            self.w.declare(f"declare i64 @{name}(i64, i64)")
+            return self.w.shared(f"call i64 @{name}(i64 {a}, i64 {b})", "t", level), level
+        low = self.index.bounds(e.a)[0]
+        b_low = self.index.bounds(e.b)[0]
+        if low >= 0 and b_low > 0:
+            op = "udiv" if e.op == "floordiv" else "urem"
+            return self.w.shared(f"{op} i64 {a}, {b}", "t", level), level
+        return self._floor(e.op, a, b, level), level
+
+    def _floor(self, op: str, a: str, b: str, level: int) -> str:
+        """Floor division or remainder from LLVM's truncating ones; the divisor is positive."""
+        w = self.w
+        rem = w.shared(f"srem i64 {a}, {b}", "t", level)
+        negative = w.shared(f"icmp slt i64 {rem}, 0", "t", level)
+        if op == "mod":
+            lifted = w.shared(f"add i64 {rem}, {b}", "t", level)
+            return w.shared(f"select i1 {negative}, i64 {lifted}, i64 {rem}", "t", level)
+        quotient = w.shared(f"sdiv i64 {a}, {b}", "t", level)
+        lower = w.shared(f"sub i64 {quotient}, 1", "t", level)
+        return w.shared(f"select i1 {negative}, i64 {lower}, i64 {quotient}", "t", level)

@@ -1,0 +1,63 @@
+"""Names of LLVM types and literals for aisc's element types."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from aisc.ir.dtypes import DType
+
+_SCALAR = {"f16": "half", "bf16": "bfloat", "f32": "float", "f64": "double", "bool": "i1"}
+
+
+def scalar_type(dtype: DType) -> str:
+    """Register type of one element; bool is ``i1``."""
+    return _SCALAR.get(dtype.name) or f"i{dtype.bits}"
+
+
+def memory_type(dtype: DType) -> str:
+    """Type of an element in memory; bool is one byte."""
+    return "i8" if dtype.kind == "bool" else scalar_type(dtype)
+
+
+def vector_type(scalar: str, lanes: int) -> str:
+    """``<lanes x scalar>``, or the scalar itself for one lane."""
+    return scalar if lanes == 1 else f"<{lanes} x {scalar}>"
+
+
+def literal(value: float | int | bool, dtype: DType) -> str:
+    """A constant of a scalar type, exact to the bit."""
+    if dtype.kind == "bool":
+        return "true" if value else "false"
+    if not dtype.is_float:
+        number = int(value)
+        if dtype.kind == "uint" and number >> (dtype.bits - 1):
+            number -= 1 << dtype.bits
+        return str(number)
+    if dtype.name == "f16":
+        return f"0xH{np.array(value, np.float16).view(np.uint16).item():04X}"
+    if dtype.name == "bf16":
+        return f"0xR{np.array(value, dtype.numpy).view(np.uint16).item():04X}"
+    rounded = float(np.float32(value)) if dtype.name == "f32" else float(value)
+    return f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}"
+
+
+@dataclass(frozen=True, slots=True)
+class Val:
+    """An SSA name or literal, its element type and number of lanes (1: scalar)."""
+
+    ref: str
+    dtype: DType
+    lanes: int = 1
+
+    @property
+    def type(self) -> str:
+        """LLVM type of the value."""
+        return vector_type(scalar_type(self.dtype), self.lanes)
+
+    @property
+    def text(self) -> str:
+        """Type and name, as operands are written."""
+        return f"{self.type} {self.ref}"

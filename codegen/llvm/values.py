@@ -1,0 +1,310 @@
+"""Scalar and vector values: expressions of the tensor IR as LLVM instructions.
+
+Inside a vectorized loop every value is either lane-invariant (one scalar) or a vector; scalars are
+broadcast when they meet vectors. A load under a ``Select`` or a mask is never executed where its
+condition does not hold: conditions that vary over lanes become masks of masked loads, others
+redirect the address to a block of zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aisc.codegen.llvm.index import IndexEmitter, NotLinearInLane
+from aisc.codegen.llvm.types import Val, literal, memory_type, scalar_type, vector_type
+from aisc.codegen.llvm.vector_math import MathEmitter
+from aisc.codegen.llvm.writer import Writer
+from aisc.ir import dtypes
+from aisc.ir.diagnostics import InternalError
+from aisc.ir.dtypes import DType
+from aisc.ir.tensor.expr import (
+    COMPARISONS,
+    Binary,
+    Call,
+    Cast,
+    Const,
+    Expr,
+    Load,
+    Select,
+    Unary,
+    Var,
+    of_dim,
+)
+from aisc.ir.tensor.func import Buffer
+
+ZERO_BLOCK = "@aisc.zeros"
+ZERO_BYTES = 1024
+
+
+class ExprEmitter(IndexEmitter):
+    """Evaluates expressions; subclasses say where buffers live."""
+
+    def __init__(self, writer: Writer) -> None:
+        super().__init__(writer)
+        self.math = MathEmitter(writer)
+        self.values: dict[Var, Val] = {}
+        self.lanes = 1
+        self.mask: Val | None = None  # i1 vector: lanes that are executed
+        self.guard: str | None = None  # scalar i1: loads are executed only where it holds
+        self.needs_zeros = False
+
+    # -- buffers -----------------------------------------------------------------------------
+
+    def base(self, buffer: Buffer) -> str:
+        """Name of the pointer to the first element."""
+        raise NotImplementedError
+
+    def pointer_type(self, buffer: Buffer) -> str:
+        """``ptr``, with the address space of the buffer's memory."""
+        return "ptr"
+
+    def address(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[str, int]:
+        """Pointer to an element (of lane 0) and the lane stride in elements."""
+        flat: Expr = Const(0)
+        for i, stride in zip(indices, buffer.strides, strict=True):
+            flat = flat + i * of_dim(stride)
+        parts = self.parts(flat)
+        mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
+        pointer = self.base(buffer)
+        by_level: dict[int, list[tuple[int, str, int]]] = {}
+        for term in parts.terms:
+            by_level.setdefault(term[0], []).append(term)
+        for level in sorted(by_level):
+            offset, at = self.sum(tuple(by_level[level]), 0)
+            text = f"getelementptr {mem}, {space} {pointer}, i64 {offset}"
+            pointer = self.w.shared(text, "p", max(at, level))
+        if parts.const:
+            text = f"getelementptr {mem}, {space} {pointer}, i64 {parts.const}"
+            pointer = self.w.shared(text, "p")
+        return pointer, parts.lane
+
+    # -- loads -------------------------------------------------------------------------------
+
+    def load(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
+        """The element(s) at `indices` for the lanes in force."""
+        try:
+            pointer, stride = self.address(buffer, indices)
+        except NotLinearInLane:
+            return self._gather(buffer, indices)
+        if stride == 0 and (self.mask is None or self._is_private(buffer)):
+            return self._scalar_load(buffer, pointer)
+        if stride == 1:
+            return self._vector_load(buffer, pointer)
+        return self._gather(buffer, indices)
+
+    def _is_private(self, buffer: Buffer) -> bool:
+        return buffer.space in ("register", "stack")
+
+    def _scalar_load(self, buffer: Buffer, pointer: str) -> Val:
+        mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
+        pointer = self._guarded(pointer, space)
+        ref = self.w.let(f"load {mem}, {space} {pointer}, align {buffer.dtype.bytes}")
+        return self._from_memory(ref, buffer.dtype, 1)
+
+    def _guarded(self, pointer: str, space: str) -> str:
+        if self.guard is None or space != "ptr":
+            return pointer
+        self.needs_zeros = True
+        return self.w.let(f"select i1 {self.guard}, ptr {pointer}, ptr {ZERO_BLOCK}", "p")
+
+    def _vector_load(self, buffer: Buffer, pointer: str) -> Val:
+        mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
+        kind = vector_type(mem, self.lanes)
+        size = buffer.dtype.bytes
+        if self.mask is not None and not self._is_private(buffer):
+            pointer = self._guarded(pointer, space)
+            suffix = f"v{self.lanes}{memory_suffix(buffer.dtype)}.p0"
+            name = f"llvm.masked.load.{suffix}"
+            mask = f"<{self.lanes} x i1>"
+            self.w.declare(f"declare {kind} @{name}(ptr, {mask}, {kind})")
+            ref = self.w.let(
+                f"call {kind} @{name}(ptr align {size} {pointer}, {mask} {self.mask.ref}, "
+                f"{kind} zeroinitializer)"
+            )
+        else:
+            pointer = self._guarded(pointer, space)
+            ref = self.w.let(f"load {kind}, {space} {pointer}, align {size}")
+        return self._from_memory(ref, buffer.dtype, self.lanes)
+
+    def _gather(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
+        """Load each lane from its own address."""
+        offsets = self._lane_offsets(buffer, indices)
+        mem, space, n = memory_type(buffer.dtype), self.pointer_type(buffer), self.lanes
+        pointers = self.w.let(
+            f"getelementptr {mem}, {space} {self.base(buffer)}, <{n} x i64> {offsets.ref}", "p"
+        )
+        mask = self._lane_mask()
+        kind = vector_type(mem, n)
+        name = f"llvm.masked.gather.v{n}{memory_suffix(buffer.dtype)}.v{n}p0"
+        self.w.declare(f"declare {kind} @{name}(<{n} x ptr>, <{n} x i1>, {kind})")
+        ref = self.w.let(
+            f"call {kind} @{name}(<{n} x ptr> align {buffer.dtype.bytes} {pointers}, "
+            f"<{n} x i1> {mask}, {kind} zeroinitializer)"
+        )
+        return self._from_memory(ref, buffer.dtype, n)
+
+    def _lane_offsets(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
+        flat: Expr = Const(0)
+        for i, stride in zip(indices, buffer.strides, strict=True):
+            flat = flat + i * of_dim(stride)
+        return self.broadcast(self.value(self.index.simplify(flat)), self.lanes)
+
+    def _lane_mask(self) -> str:
+        """The mask in force, with the scalar guard folded in, as an i1 vector."""
+        if self.mask is None and self.guard is None:
+            return "splat (i1 true)"
+        if self.guard is None:
+            assert self.mask is not None, "one of mask and guard is set"
+            return self.mask.ref
+        spread = self.broadcast(Val(self.guard, dtypes.boolean), self.lanes)
+        if self.mask is None:
+            return spread.ref
+        return self.w.let(f"and {self.mask.text}, {spread.ref}")
+
+    def _from_memory(self, ref: str, dtype: DType, lanes: int) -> Val:
+        if dtype.kind == "bool":
+            ref = self.w.let(
+                f"trunc {vector_type('i8', lanes)} {ref} to {vector_type('i1', lanes)}"
+            )
+        return Val(ref, dtype, lanes)
+
+    # -- expressions -------------------------------------------------------------------------
+
+    def value(self, e: Expr) -> Val:
+        """Evaluate an expression."""
+        if isinstance(e, Const):
+            return Val(literal(e.value, e.dtype), e.dtype)
+        if isinstance(e, Var):
+            return self._variable(e)
+        if isinstance(e, Load):
+            return self.load(e.buffer, e.indices)
+        if isinstance(e, Select):
+            return self._select(e)
+        if isinstance(e, Cast):
+            return self.convert(self.value(e.a), e.dtype)
+        if isinstance(e, Unary):
+            return self.math.unary(e.op, self.value(e.a))
+        if isinstance(e, Call):
+            return self._call(e)
+        assert isinstance(e, Binary), f"unknown expression {type(e).__name__}"
+        return self._binary_value(e)
+
+    def _variable(self, v: Var) -> Val:
+        if v in self.values:
+            return self.values[v]
+        if v == self.lane_var:
+            items = ", ".join(f"i64 {k}" for k in range(self.lanes))
+            return Val(f"<{items}>", dtypes.i64, self.lanes)
+        return Val(self.scalar(v), dtypes.i64)
+
+    def _binary_value(self, e: Binary) -> Val:
+        if e.dtype is dtypes.i64 and self._is_index(e):
+            try:
+                return Val(self.scalar(e), dtypes.i64)
+            except NotLinearInLane:
+                pass
+        if e.op == "add" and e.dtype.is_float:
+            fused = self._fused(e)
+            if fused is not None:
+                return fused
+        a, b = self.unify(self.value(e.a), self.value(e.b))
+        if e.op in COMPARISONS:
+            return self.math.compare(e.op, a, b)
+        return self.math.binary(e.op, a, b, self._signs(e))
+
+    def _signs(self, e: Binary) -> bool:
+        """Whether both operands of an integer division are known to be non-negative."""
+        if e.op not in ("floordiv", "mod", "truncdiv", "truncmod") or e.dtype is not dtypes.i64:
+            return False
+        return self.index.bounds(e.a)[0] >= 0 and self.index.bounds(e.b)[0] > 0
+
+    def _is_index(self, e: Expr) -> bool:
+        """Whether an i64 expression uses only loop variables and dimensions."""
+        if isinstance(e, Var):
+            return e in self.bound
+        if isinstance(e, Binary):
+            plain = e.op in ("add", "sub", "mul", "floordiv", "mod", "min", "max")
+            return plain and self._is_index(e.a) and self._is_index(e.b)
+        return isinstance(e, Const)
+
+    def _fused(self, e: Binary) -> Val | None:
+        """``c + a*b`` as one fused multiply-add: the only contraction, always done, so that
+        results do not depend on the schedule."""
+        for product, addend in ((e.b, e.a), (e.a, e.b)):
+            if isinstance(product, Binary) and product.op == "mul":
+                values = [self.value(x) for x in (product.a, product.b, addend)]
+                lanes = max(v.lanes for v in values)
+                return self.math.fma(*(self.broadcast(v, lanes) for v in values))
+        return None
+
+    def _call(self, e: Call) -> Val:
+        args = [self.value(a) for a in e.args]
+        lanes = max((a.lanes for a in args), default=1)
+        return self.math.call(e.name, [self.broadcast(a, lanes) for a in args], e.dtype)
+
+    def _select(self, e: Select) -> Val:
+        cond = self.value(e.cond)
+        then = self.under(cond, lambda: self.value(e.then))
+        other = self.under(self.math.negate(cond), lambda: self.value(e.other))
+        lanes = max(cond.lanes, then.lanes, other.lanes)
+        then, other = self.broadcast(then, lanes), self.broadcast(other, lanes)
+        if cond.lanes > 1:
+            cond = self.broadcast(cond, lanes)
+        return Val(self.w.let(f"select {cond.text}, {then.text}, {other.text}"), e.dtype, lanes)
+
+    def under(self, cond: Val, action: Callable[[], Val]) -> Val:
+        """Evaluate `action` with loads restricted to where `cond` holds."""
+        saved = self.mask, self.guard
+        if cond.lanes > 1:
+            self.mask = cond if self.mask is None else self._and(self.mask, cond)
+        else:
+            both = cond.ref
+            if self.guard is not None:
+                both = self.w.shared(f"and i1 {self.guard}, {cond.ref}")
+            self.guard = both
+        result = action()
+        self.mask, self.guard = saved
+        return result
+
+    def _and(self, a: Val, b: Val) -> Val:
+        return Val(self.w.let(f"and {a.text}, {b.ref}"), dtypes.boolean, a.lanes)
+
+    def data_dependent(self, atom: Expr) -> tuple[str, int]:
+        """An index that comes from data: evaluated here, valid in the innermost scope."""
+        value = self.value(atom)
+        if value.lanes > 1:
+            raise NotLinearInLane
+        return value.ref, len(self.w.scopes) - 1
+
+    # -- shapes and types --------------------------------------------------------------------
+
+    def unify(self, a: Val, b: Val) -> tuple[Val, Val]:
+        """Both operands with the same number of lanes."""
+        lanes = max(a.lanes, b.lanes)
+        return self.broadcast(a, lanes), self.broadcast(b, lanes)
+
+    def broadcast(self, v: Val, lanes: int) -> Val:
+        """A scalar repeated over all lanes; vectors pass."""
+        if v.lanes == lanes:
+            return v
+        if v.lanes != 1:
+            raise InternalError(f"{v.lanes} lanes where {lanes} are needed")
+        kind = vector_type(scalar_type(v.dtype), lanes)
+        if not v.ref.startswith("%"):
+            return Val(f"splat ({scalar_type(v.dtype)} {v.ref})", v.dtype, lanes)
+        first = self.w.let(f"insertelement {kind} poison, {v.text}, i64 0")
+        spread = self.w.let(
+            f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer"
+        )
+        return Val(spread, v.dtype, lanes)
+
+    def convert(self, v: Val, to: DType) -> Val:
+        """Conversion with the semantics of ``Cast``."""
+        return self.math.convert(v, to)
+
+
+def memory_suffix(dtype: DType) -> str:
+    """The element part of an overloaded intrinsic's name, for memory types."""
+    if dtype.kind == "bool":
+        return "i8"
+    return dtype.name if dtype.is_float else f"i{dtype.bits}"

@@ -1,0 +1,264 @@
+"""Arithmetic on scalars and vectors as LLVM instructions.
+
+No fast-math flags anywhere: NaN propagates through min and max, denormals are kept, integers wrap,
+division by zero and INT_MIN / -1 are guarded (LLVM leaves them undefined). The elementary
+functions are in :mod:`aisc.codegen.llvm.elementary`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aisc.codegen.llvm.elementary import Elementary
+from aisc.codegen.llvm.types import Val, literal, scalar_type, vector_type
+from aisc.codegen.llvm.writer import Writer
+from aisc.ir import dtypes
+from aisc.ir.dtypes import DType
+
+_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_INT = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
+_ORDER = {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "eq": "eq", "ne": "ne"}
+
+
+class MathEmitter:
+    """Emits arithmetic; operands of binary operations already have the same number of lanes."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.w = writer
+        self.elementary = Elementary(self)
+
+    # -- building blocks used by the elementary functions too ------------------------------------
+
+    def let(self, text: str, dtype: DType, lanes: int) -> Val:
+        """An instruction's result as a value."""
+        return Val(self.w.let(text), dtype, lanes)
+
+    def const(self, value: float | int | bool, like: Val, dtype: DType | None = None) -> Val:
+        """A literal with as many lanes as `like`."""
+        t = dtype or like.dtype
+        text = literal(value, t)
+        if like.lanes > 1:
+            text = f"splat ({scalar_type(t)} {text})"
+        return Val(text, t, like.lanes)
+
+    def intrinsic(self, name: str, args: Sequence[Val], result: DType | None = None) -> Val:
+        """Call an overloaded intrinsic ``llvm.<name>.<type>`` of the first operand's type."""
+        first = args[0]
+        kind = vector_type(scalar_type(result or first.dtype), first.lanes)
+        full = f"llvm.{name}.{_mangled(first)}"
+        self.w.declare(f"declare {kind} @{full}({', '.join(a.type for a in args)})")
+        return self.let(
+            f"call {kind} @{full}({', '.join(a.text for a in args)})",
+            result or first.dtype,
+            first.lanes,
+        )
+
+    def select(self, cond: Val, a: Val, b: Val) -> Val:
+        """Lane-wise choice."""
+        return self.let(f"select {cond.text}, {a.text}, {b.text}", a.dtype, a.lanes)
+
+    def bitcast(self, v: Val, to: DType) -> Val:
+        """The same bits as another type of the same width."""
+        kind = vector_type(scalar_type(to), v.lanes)
+        return self.let(f"bitcast {v.text} to {kind}", to, v.lanes)
+
+    def negate(self, cond: Val) -> Val:
+        """Logical not."""
+        if cond.ref in ("true", "false"):
+            return Val("false" if cond.ref == "true" else "true", cond.dtype, 1)
+        one = self.const(True, cond)
+        return self.let(f"xor {cond.text}, {one.ref}", dtypes.boolean, cond.lanes)
+
+    def fma(self, a: Val, b: Val, c: Val) -> Val:
+        """``a*b + c`` rounded once."""
+        if a.dtype.bits < 32:
+            wide = [self.convert(x, dtypes.f32) for x in (a, b, c)]
+            return self.convert(self.intrinsic("fma", wide), a.dtype)
+        return self.intrinsic("fma", (a, b, c))
+
+    # -- operators ---------------------------------------------------------------------------
+
+    def unary(self, op: str, a: Val) -> Val:
+        """One of ``UNARY_OPS``."""
+        if op == "not":
+            return self.negate(a) if a.dtype.kind == "bool" else self._bit_not(a)
+        if a.dtype.is_float:
+            if op == "neg":
+                return self.let(f"fneg {a.text}", a.dtype, a.lanes)
+            name = {"abs": "fabs", "round": "roundeven"}.get(op, op)
+            return self.intrinsic(name, (a,))
+        if op == "neg":
+            return self.let(f"sub {self.const(0, a).text}, {a.ref}", a.dtype, a.lanes)
+        if op == "abs" and a.dtype.kind == "int":
+            negative = self.compare("lt", a, self.const(0, a))
+            return self.select(negative, self.unary("neg", a), a)
+        return a  # abs of unsigned; floor, ceil, trunc, round of integers
+
+    def _bit_not(self, a: Val) -> Val:
+        ones = self.const(-1, a)
+        return self.let(f"xor {a.text}, {ones.ref}", a.dtype, a.lanes)
+
+    def binary(self, op: str, a: Val, b: Val, non_negative: bool = False) -> Val:
+        """One of ``BINARY_OPS`` other than comparisons."""
+        if op in ("min", "max"):
+            return self._extreme(op, a, b)
+        if op == "pow":
+            return self.elementary.power(a, b)
+        if a.dtype.is_float:
+            return self._float(op, a, b)
+        if op in _INT:
+            return self.let(f"{_INT[op]} {a.text}, {b.ref}", a.dtype, a.lanes)
+        if op in ("shl", "shr"):
+            return self._shift(op, a, b)
+        assert op in ("floordiv", "mod", "truncdiv", "truncmod", "div"), f"unknown operator {op}"
+        if non_negative:
+            name = "udiv" if "div" in op else "urem"
+            return self.let(f"{name} {a.text}, {b.ref}", a.dtype, a.lanes)
+        return self._divide(op, a, b)
+
+    def _float(self, op: str, a: Val, b: Val) -> Val:
+        if op in _FLOAT:
+            return self.let(f"{_FLOAT[op]} {a.text}, {b.ref}", a.dtype, a.lanes)
+        if op in ("truncmod", "mod"):
+            return self._float_remainder(op, a, b)
+        quotient = self.let(f"fdiv {a.text}, {b.ref}", a.dtype, a.lanes)
+        return self.intrinsic("trunc" if op == "truncdiv" else "floor", (quotient,))
+
+    def _float_remainder(self, op: str, a: Val, b: Val) -> Val:
+        """C's fmod, or Python's modulo with the divisor's sign."""
+        rem = self.let(f"frem {a.text}, {b.ref}", a.dtype, a.lanes)
+        if op == "truncmod":
+            return rem
+        zero = self.const(0.0, a)
+        nonzero = self.compare("ne", rem, zero)
+        differs = self.let(
+            f"xor {self.compare('lt', rem, zero).text}, {self.compare('lt', b, zero).ref}",
+            dtypes.boolean,
+            a.lanes,
+        )
+        lift = self.let(f"and {nonzero.text}, {differs.ref}", dtypes.boolean, a.lanes)
+        return self.select(lift, self._float("add", rem, b), rem)
+
+    def _extreme(self, op: str, a: Val, b: Val) -> Val:
+        if a.dtype.is_float:
+            # llvm.minimum and llvm.maximum propagate NaN and order -0 before +0; x86 has no
+            # such instruction, so two selects are emitted: equal operands give the first.
+            return self._float_extreme(op, a, b)
+        if a.dtype.kind == "bool":
+            name = "and" if op == "min" else "or"
+            return self.let(f"{name} {a.text}, {b.ref}", a.dtype, a.lanes)
+        sign = "s" if a.dtype.kind == "int" else "u"
+        return self.intrinsic(f"{sign}{op}", (a, b))
+
+    def _float_extreme(self, op: str, a: Val, b: Val) -> Val:
+        """``a op b ? a : b``, which gives `b` when either is NaN, then `a` where `a` is NaN."""
+        compare = "olt" if op == "min" else "ogt"
+        cond = self.let(f"fcmp {compare} {a.text}, {b.ref}", dtypes.boolean, a.lanes)
+        chosen = self.select(cond, a, b)
+        if not a.ref.startswith("%"):
+            return chosen  # a literal is not NaN
+        nan = self.let(f"fcmp uno {a.text}, {a.ref}", dtypes.boolean, a.lanes)
+        return self.select(nan, a, chosen)
+
+    def _shift(self, op: str, a: Val, b: Val) -> Val:
+        """Shifts by the width or more give zero (or the sign)."""
+        top = self.const(a.dtype.bits - 1, a)
+        over = self.let(f"icmp ugt {b.text}, {top.ref}", dtypes.boolean, a.lanes)
+        by = self.select(over, top, b)
+        if op == "shr" and a.dtype.kind == "int":
+            return self.let(f"ashr {a.text}, {by.ref}", a.dtype, a.lanes)
+        name = "shl" if op == "shl" else "lshr"
+        shifted = self.let(f"{name} {a.text}, {by.ref}", a.dtype, a.lanes)
+        return self.select(over, self.const(0, a), shifted)
+
+    def _divide(self, op: str, a: Val, b: Val) -> Val:
+        """Integer division; by zero gives 0, INT_MIN / -1 wraps."""
+        zero, one = self.const(0, a), self.const(1, a)
+        by_zero = self.compare("eq", b, zero)
+        divisor = self.select(by_zero, one, b)
+        if a.dtype.kind == "uint":
+            name = "udiv" if "div" in op else "urem"
+            result = self.let(f"{name} {a.text}, {divisor.ref}", a.dtype, a.lanes)
+            return self.select(by_zero, zero, result)
+        minus = self.compare("eq", b, self.const(-1, a))
+        divisor = self.select(minus, one, divisor)
+        quotient = self.let(f"sdiv {a.text}, {divisor.ref}", a.dtype, a.lanes)
+        quotient = self.select(minus, self.unary("neg", a), quotient)
+        product = self.binary("mul", quotient, b)
+        rem = self.binary("sub", a, product)
+        if op in ("floordiv", "mod"):
+            signs = self.binary("xor", rem, b)
+            negative = self.compare("lt", signs, zero)
+            adjust = self.let(
+                f"and {negative.text}, {self.compare('ne', rem, zero).ref}",
+                dtypes.boolean,
+                a.lanes,
+            )
+            quotient = self.select(adjust, self.binary("sub", quotient, one), quotient)
+            rem = self.select(adjust, self.binary("add", rem, b), rem)
+        result = quotient if "div" in op else rem
+        return self.select(by_zero, zero, result)
+
+    def compare(self, op: str, a: Val, b: Val) -> Val:
+        """A comparison; with NaN all but ``ne`` are false."""
+        if a.dtype.is_float:
+            prefix = "une" if op == "ne" else f"o{_ORDER[op]}"
+            return self.let(f"fcmp {prefix} {a.text}, {b.ref}", dtypes.boolean, a.lanes)
+        if op in ("eq", "ne"):
+            pred = op
+        else:
+            pred = ("s" if a.dtype.kind == "int" else "u") + op
+        return self.let(f"icmp {pred} {a.text}, {b.ref}", dtypes.boolean, a.lanes)
+
+    def call(self, name: str, args: Sequence[Val], dtype: DType) -> Val:
+        """One of ``MATH_CALLS``."""
+        a = args[0]
+        if name == "fma":
+            return self.fma(*args)
+        if name == "isnan":
+            return self.let(f"fcmp uno {a.text}, {a.ref}", dtypes.boolean, a.lanes)
+        if name == "isinf":
+            return self.compare("eq", self.unary("abs", a), self.const(float("inf"), a))
+        return self.elementary.call(name, a)
+
+    # -- conversions -------------------------------------------------------------------------
+
+    def convert(self, v: Val, to: DType) -> Val:
+        """``Cast``: floats to integers truncate (saturating, NaN to 0), integers wrap."""
+        if v.dtype is to:
+            return v
+        kind = vector_type(scalar_type(to), v.lanes)
+        if to.kind == "bool":
+            return self.compare("ne", v, self.const(0, v))
+        if v.dtype.is_float and to.is_float:
+            if v.dtype.bits == to.bits:  # f16 <-> bf16
+                return self.convert(self.convert(v, dtypes.f32), to)
+            name = "fpext" if to.bits > v.dtype.bits else "fptrunc"
+            return self.let(f"{name} {v.text} to {kind}", to, v.lanes)
+        if v.dtype.is_float:
+            return self._float_to_int(v, to)
+        if to.is_float:
+            name = "sitofp" if v.dtype.kind == "int" else "uitofp"
+            return self.let(f"{name} {v.text} to {kind}", to, v.lanes)
+        width = 1 if v.dtype.kind == "bool" else v.dtype.bits
+        if width == to.bits:
+            return Val(v.ref, to, v.lanes)
+        name = "trunc" if width > to.bits else "sext" if v.dtype.kind == "int" else "zext"
+        return self.let(f"{name} {v.text} to {kind}", to, v.lanes)
+
+    def _float_to_int(self, v: Val, to: DType) -> Val:
+        kind = vector_type(scalar_type(to), v.lanes)
+        sign = "s" if to.kind == "int" else "u"
+        source = _mangled(v)
+        target = f"v{v.lanes}i{to.bits}" if v.lanes > 1 else f"i{to.bits}"
+        name = f"llvm.fpto{sign}i.sat.{target}.{source}"
+        self.w.declare(f"declare {kind} @{name}({v.type})")
+        return self.let(f"call {kind} @{name}({v.text})", to, v.lanes)
+
+
+def _mangled(v: Val) -> str:
+    """The type suffix of an overloaded intrinsic."""
+    name = v.dtype.name if v.dtype.is_float else f"i{v.dtype.bits}"
+    if v.dtype.kind == "bool":
+        name = "i1"
+    return f"v{v.lanes}{name}" if v.lanes > 1 else name

@@ -1,0 +1,94 @@
+"""Kernels through steps 7, 8, 10 and 11, with the cache in between.
+
+The key of a kernel is its printed canonical Func, the code-affecting options, the target and the
+versions; its record holds the object and, as IR text, the signature that the plan needs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from aisc import __version__
+from aisc.cache import Cache, key_of
+from aisc.codegen.cpu.backend import CpuBackend
+from aisc.ir.diagnostics import CompileError
+from aisc.ir.target import Target
+from aisc.ir.tensor.func import Func, empty_body
+from aisc.ir.text.parser import parse_func
+from aisc.ir.text.printer import print_ir
+from aisc.options import Options
+from aisc.passes.lower.canonical import canonical
+from aisc.passes.plan.bind import ScheduledKernel
+from aisc.passes.schedule.rules.default import default_schedule
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.tensor.optimize import optimize_schedule
+
+
+def schedule_kernel(lowered: Func, target: Target, options: Options) -> ScheduledKernel:
+    """Steps 7 and 8 for one kernel and its packers."""
+    schedule = Schedule.of(lowered) if options.level < 2 else default_schedule(lowered, target)
+    packers = tuple(
+        replace(default_schedule(p, target).func, name=f"{lowered.name}_pack{k}")
+        for k, p in enumerate(schedule.packers)
+    )
+    return optimize_schedule(lowered, schedule, packers)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltKernel:
+    """A kernel ready to be linked. Its Funcs are signatures only when it came from the cache."""
+
+    scheduled: ScheduledKernel
+    object: bytes
+    cached: bool
+
+
+def kernel_key(lowered: Func, options: Options, backend: CpuBackend) -> str:
+    """Everything that affects the code of a kernel, hashed."""
+    text = print_ir(canonical(lowered))
+    return key_of(lowered.name, text, options.key, backend.target.key, backend.version, __version__)
+
+
+def build_kernel(
+    lowered: Func, options: Options, backend: CpuBackend, cache: Cache | None
+) -> BuiltKernel:
+    """A kernel from the cache, or made now and stored."""
+    key = kernel_key(lowered, options, backend)
+    record = cache.get(key) if cache is not None else None
+    if record is not None:
+        found = _from_record(record)
+        if found is not None:
+            return found
+    scheduled = schedule_kernel(lowered, backend.target, options)
+    text = backend.emit([scheduled.func, *scheduled.packers])
+    built = BuiltKernel(scheduled, backend.assemble(text).object, False)
+    if cache is not None:
+        cache.put(key, _to_record(built))
+    return built
+
+
+def _to_record(built: BuiltKernel) -> dict[str, bytes]:
+    s = built.scheduled
+    head = {
+        "func": print_ir(_signature(s.func)),
+        "packers": [print_ir(_signature(p)) for p in s.packers],
+        "packed": [list(p) for p in s.packed],
+    }
+    return {"head": json.dumps(head).encode(), "object": built.object}
+
+
+def _signature(func: Func) -> Func:
+    return replace(func, body=empty_body())
+
+
+def _from_record(record: dict[str, bytes]) -> BuiltKernel | None:
+    try:
+        head = json.loads(record["head"])
+        func = parse_func(head["func"])
+        packers = tuple(parse_func(p) for p in head["packers"])
+        packed = tuple((int(k), str(n)) for k, n in head["packed"])
+        return BuiltKernel(ScheduledKernel(func, packers, packed), record["object"], True)
+    except (KeyError, ValueError, TypeError, CompileError):
+        return None

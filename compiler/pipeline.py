@@ -1,0 +1,189 @@
+"""The compiler as one straight line of twelve named steps.
+
+Everything that watches the steps (timing, dumps, verification) is an instrument; see
+:mod:`aisc.instruments`. The products of steps 1-9 are IR that prints, parses back and runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aisc.cache import Cache, default_folder
+from aisc.codegen.cpu.backend import CpuBackend
+from aisc.codegen.executable import Executable
+from aisc.codegen.llvm import engine
+from aisc.frontend.registry import importer_for
+from aisc.instruments import Instruments, Product
+from aisc.ir.diagnostics import error
+from aisc.ir.graph.core import Graph
+from aisc.ir.target import Target
+from aisc.ir.tensor.func import Program
+from aisc.kernels import BuiltKernel, build_kernel, schedule_kernel
+from aisc.options import STEPS, Options
+from aisc.passes.graph.canonicalize import Canonicalize
+from aisc.passes.graph.fuse import Fuse
+from aisc.passes.graph.legalize import Legalize
+from aisc.passes.lower.program import lower_graph
+from aisc.passes.plan.arena import Plan, plan_memory
+from aisc.passes.plan.bind import bind_kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What steps may depend on; passed, never ambient."""
+
+    target: Target
+    options: Options
+    instruments: Instruments
+    on_kernel: Callable[[int, int], None] = lambda done, total: None
+
+    def continues(self, step: str) -> bool:
+        """Whether the user wants steps after `step`."""
+        stop = self.options.stop_after
+        return not stop or STEPS.index(step) < STEPS.index(stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a compilation gives: an executable, unless it was stopped before."""
+
+    executable: Executable | None
+    product: Product | None
+    plan: Plan | None = None
+    kernels: int = 0
+    from_cache: int = 0
+
+
+def run_pipeline(model: Any, ctx: Context) -> Compiled:
+    """Steps 1 to 12."""
+    graph = import_step(model, ctx)
+    graph = specialize_step(graph, ctx)
+    if not ctx.continues("specialize"):
+        return Compiled(None, graph)
+    for name, action in (
+        ("canonicalize", Canonicalize().run),
+        ("legalize", Legalize().run),
+        ("fuse", Fuse(join=ctx.options.level > 0).run),
+    ):
+        graph = graph_step(graph, name, action, ctx)
+        if not ctx.continues(name):
+            return Compiled(None, graph)
+    with ctx.instruments.step("lower") as done:
+        program = lower_graph(graph, ctx.target.kind)
+        done(program)
+    if not ctx.continues("lower"):
+        return Compiled(None, program)
+    if ctx.target.kind != "cpu":
+        raise error("E402", f"whole models cannot be compiled for kind '{ctx.target.kind}' yet")
+    return _finish(graph, program, ctx)
+
+
+def import_step(model: Any, ctx: Context) -> Graph:
+    """Step 1: foreign model to graph."""
+    if isinstance(model, Graph):
+        return model
+    with ctx.instruments.step("import") as done:
+        graph = _import(model, ctx.options)
+        done(graph)
+    return graph
+
+
+def _import(model: Any, options: Options) -> Graph:
+    """A path goes to the importer of its suffix; bytes and ModelProto are ONNX."""
+    shapes = dict(options.shapes)
+    if isinstance(model, str | Path):
+        path = Path(model)
+        return importer_for(path)(path, shapes)
+    from aisc.frontend.onnx.importer import import_model
+
+    return import_model(model, shapes)
+
+
+def specialize_step(graph: Graph, ctx: Context) -> Graph:
+    """Step 2: the importer has bound the dimensions that the user fixed; types are complete."""
+    with ctx.instruments.step("specialize") as done:
+        done(graph)
+    return graph
+
+
+def graph_step(
+    graph: Graph, name: str, action: Callable[[Graph], Graph], ctx: Context
+) -> Graph:
+    """One of steps 3 to 5."""
+    with ctx.instruments.step(name) as done:
+        graph = action(graph)
+        done(graph)
+    return graph
+
+
+def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
+    """Steps 7 to 12. Whoever looks at products of steps 7-9 gets them in full; otherwise kernels
+    come from the cache as signatures and objects."""
+    watched = bool(ctx.options.stop_after or ctx.options.dump_dir or ctx.options.verify)
+    watched = watched or any(type(i).__name__ == "Collector" for i in ctx.instruments.items)
+    backend = CpuBackend(ctx.target)
+    cache = _cache(ctx.options) if ctx.options.use_cache and not watched else None
+    if watched:
+        with ctx.instruments.step("schedule") as done:
+            scheduled = {
+                k.name: schedule_kernel(k, ctx.target, ctx.options) for k in program.kernels
+            }
+        with ctx.instruments.step("optimize") as done:
+            bound = bind_kernels(program, scheduled)
+            done(bound)
+        if not ctx.continues("optimize"):
+            return Compiled(None, bound)
+        built: dict[str, BuiltKernel] = {}
+    else:
+        with ctx.instruments.step("kernels") as done:
+            built = _build(program, backend, cache, ctx)
+        bound = bind_kernels(program, {n: b.scheduled for n, b in built.items()})
+    with ctx.instruments.step("plan") as done:
+        plan = plan_memory(bound)
+        done(plan.program)
+    if not ctx.continues("plan"):
+        return Compiled(None, plan.program, plan)
+    with ctx.instruments.step("emit") as done:
+        texts = [backend.emit_entry(plan.program)]
+        if watched:
+            texts.append(backend.emit(plan.program.kernels))
+        done("\n\n".join(texts))
+    if not ctx.continues("emit"):
+        return Compiled(None, "\n\n".join(texts), plan)
+    with ctx.instruments.step("assemble") as done:
+        objects = [b.object for b in built.values()]
+        results = [backend.assemble(t, want_assembly=watched) for t in texts]
+        objects += [r.object for r in results]
+        done("\n".join(r.assembly for r in results) if watched else None)
+    if not ctx.continues("assemble"):
+        return Compiled(None, "\n".join(r.assembly for r in results), plan)
+    with ctx.instruments.step("load"):
+        names = ([v.name for v in graph.inputs], list(graph.result_names))
+        threads = ctx.options.threads
+        executable = Executable(plan.program, plan.arena, objects, ctx.target, threads, names)
+    hits = sum(b.cached for b in built.values())
+    return Compiled(executable, plan.program, plan, len(program.kernels), hits)
+
+
+def _build(
+    program: Program, backend: CpuBackend, cache: Cache | None, ctx: Context
+) -> dict[str, BuiltKernel]:
+    built: dict[str, BuiltKernel] = {}
+    for k, kernel in enumerate(program.kernels):
+        ctx.on_kernel(k, len(program.kernels))
+        built[kernel.name] = build_kernel(kernel, ctx.options, backend, cache)
+    if cache is not None:
+        cache.prune()
+    return built
+
+
+def _cache(options: Options) -> Cache:
+    return Cache(Path(options.cache_dir) if options.cache_dir else default_folder())
+
+
+def complete_target(target: Target) -> Target:
+    """`target` with the host's names filled in, for CPUs."""
+    return engine.complete(target) if target.kind == "cpu" else target

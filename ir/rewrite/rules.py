@@ -1,0 +1,101 @@
+"""Rules over graph nodes: named, indexed by root operator, located where they are written.
+
+A rule is a function from a :class:`Match` to replacement values (one per result of the root), or
+``None`` when it does not apply. Its docstring is its equation. Discipline: the right side is never
+worse than the left, constants are pushed to the right once, no blanket commutativity.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aisc.ir.blob import Blob
+from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.graph.core import AttrValue, GraphNode, Value
+from aisc.ir.location import Loc, fuse
+
+
+class Match:
+    """What a rule sees: the root node (its inputs already rewritten) and the graph so far."""
+
+    __slots__ = ("_graph", "_used", "node")
+
+    def __init__(self, graph: RewriteGraph, node: GraphNode, used: dict[Value, int]) -> None:
+        self._graph = graph
+        self._used = used
+        self.node = node
+
+    def input(self, k: int) -> Value | None:
+        """The root's k-th input."""
+        return self.node.inputs[k] if k < len(self.node.inputs) else None
+
+    def producer(self, value: Value | None, op: str = "") -> GraphNode | None:
+        """The node that computes `value`, if there is one (and it is an `op`)."""
+        node = None if value is None else self._graph.producers.get(value)
+        return node if node is not None and (not op or node.op == op) else None
+
+    def constant(self, value: Value | None) -> Blob | None:
+        """The contents of `value` if it is a constant."""
+        return None if value is None else self._graph.constants.get(value)
+
+    def single_use(self, node: GraphNode) -> bool:
+        """Whether the only result of `node` is read once (graph outputs count)."""
+        return self._used.get(node.output, 0) <= 1
+
+    def add(
+        self,
+        op: str,
+        inputs: Sequence[Value | None],
+        attrs: dict[str, AttrValue] | None = None,
+        also: Sequence[GraphNode] = (),
+    ) -> Value:
+        """Append a node located at the root and at the nodes in `also`."""
+        loc = fuse([self.node.loc, *(n.loc for n in also)])
+        name = self.node.outputs[0].name
+        return self._graph.add(op, inputs, attrs, (name,), loc)
+
+    def make_constant(self, array: np.ndarray, name: str = "c") -> Value:
+        """Append a constant."""
+        return self._graph.constant(np.ascontiguousarray(array), name, self.node.loc)
+
+
+Apply = Callable[[Match], "Sequence[Value] | None"]
+
+
+class RewriteGraph(GraphBuilder):
+    """A builder that also knows the producer of each value, and reuses equal nodes if asked."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.producers: dict[Value, GraphNode] = {}
+
+    def append(self, node: GraphNode) -> None:
+        """Append a finished node."""
+        super().append(node)
+        for v in node.outputs:
+            self.producers[v] = node
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A named rule on nodes of the operators `ops`."""
+
+    name: str
+    ops: tuple[str, ...]
+    apply: Apply
+    where: Loc
+
+
+def rule(*ops: str) -> Callable[[Apply], Rule]:
+    """Make the decorated function a :class:`Rule` on nodes of `ops`, named after it."""
+
+    def make(fn: Apply) -> Rule:
+        lines = inspect.getsourcelines(fn)[1]
+        file = inspect.getsourcefile(fn) or ""
+        return Rule(fn.__name__, ops, fn, Loc(file.rsplit("/", 1)[-1], lines))
+
+    return make

@@ -1,0 +1,83 @@
+"""Rewriting of tensor-IR trees: substitution of variables and buffers, bottom-up maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar, cast
+
+from aisc.ir.node import Node, map_children, walk
+from aisc.ir.tensor.expr import Expr, Load, Var
+from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.stmt import Alloc, CallKernel, Copy, HostCall, Invoke, Region, Store
+
+N = TypeVar("N", bound=Node)
+
+
+def transform(node: N, fn: Callable[[Node], Node]) -> N:
+    """`fn` applied to every node, children first; unchanged parts are shared."""
+    memo: dict[int, Node] = {}
+
+    def go(n: Node) -> Node:
+        known = memo.get(id(n))
+        if known is None:
+            known = memo[id(n)] = fn(map_children(n, go))
+        return known
+
+    return cast(N, go(node))
+
+
+def substitute(node: N, values: Mapping[Var, Expr]) -> N:
+    """`node` with variables replaced; names are unique in a Func, so nothing is captured."""
+    if not values:
+        return node
+    return transform(node, lambda n: values.get(n, n) if isinstance(n, Var) else n)
+
+
+def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
+    """`node` with buffers exchanged wherever they are accessed, declared or passed."""
+
+    def swap(n: Node) -> Node:
+        if isinstance(n, Load) and n.buffer in table:
+            return Load(table[n.buffer], n.indices)
+        if isinstance(n, Store) and n.buffer in table:
+            return Store(table[n.buffer], n.indices, n.value)
+        if isinstance(n, Alloc) and n.buffer in table:
+            return Alloc(table[n.buffer])
+        if isinstance(n, Region) and n.buffer in table:
+            return Region(table[n.buffer], n.low, n.extent)
+        if isinstance(n, CallKernel):
+            return CallKernel(n.kernel, tuple(table.get(b, b) for b in n.args), n.dims)
+        if isinstance(n, Copy):
+            return Copy(table.get(n.src, n.src), table.get(n.dst, n.dst))
+        if isinstance(n, HostCall):
+            ins = tuple(None if b is None else table.get(b, b) for b in n.inputs)
+            return HostCall(n.op, ins, tuple(table.get(b, b) for b in n.outputs), n.attrs)
+        return n
+
+    return transform(node, swap)
+
+
+def buffers_of(node: Node) -> dict[Buffer, None]:
+    """Every buffer accessed in `node`, in order of first use."""
+    found: dict[Buffer, None] = {}
+    for n in walk(node):
+        if isinstance(n, Load | Store | Region):
+            found[n.buffer] = None
+        elif isinstance(n, CallKernel):
+            found.update(dict.fromkeys(n.args))
+        elif isinstance(n, Copy):
+            found.update({n.src: None, n.dst: None})
+        elif isinstance(n, HostCall):
+            found.update({b: None for b in (*n.inputs, *n.outputs) if b is not None})
+    return found
+
+
+def written_buffers(node: Node) -> dict[Buffer, None]:
+    """Buffers that `node` stores to (an ``Invoke`` counts for all its operands)."""
+    found: dict[Buffer, None] = {}
+    for n in walk(node):
+        if isinstance(n, Store):
+            found[n.buffer] = None
+        elif isinstance(n, Invoke):
+            found.update({r.buffer: None for r in n.operands})
+    return found

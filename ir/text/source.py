@@ -1,0 +1,32 @@
+"""A text being parsed: places, and errors that show the line with a caret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aisc.ir.diagnostics import CompileError, error
+from aisc.ir.location import Loc
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The text and the file it came from."""
+
+    text: str
+    file: str = ""
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Line and column, from 1, of a character."""
+        before = self.text[:offset]
+        return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
+
+    def error(self, line: int, column: int, message: str, *notes: str) -> CompileError:
+        """E107 at a place; the first note shows the line, cut around the place, and a caret."""
+        lines = self.text.split("\n")
+        text = lines[line - 1] if 0 < line <= len(lines) else ""
+        start = max(0, column - 1 - _WIDTH // 2)
+        shown = text[start : start + _WIDTH].replace("\t", " ")
+        caret = f"{shown}\n        {' ' * (column - 1 - start)}^"
+        return error("E107", message, caret, *notes, loc=Loc(self.file or "<text>", line, column))

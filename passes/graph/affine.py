@@ -1,0 +1,88 @@
+"""Rules that fold per-channel multiplications and additions by constants into contractions.
+
+This is how batch normalization disappears: it decomposes into ``x * scale + shift`` with constant
+per-channel operands, and those move into the weights and bias of the convolution before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from aisc.ir.graph.core import GraphNode, Value
+from aisc.ir.rewrite.rules import Match, Rule, rule
+
+
+def _conv_and_constant(m: Match) -> tuple[GraphNode, np.ndarray] | None:
+    """``op(conv(x, w, b?), c)`` with constant w, b and a per-channel constant c of any side."""
+    for left, right in ((0, 1), (1, 0)):
+        conv, blob = m.producer(m.input(left), "conv"), m.constant(m.input(right))
+        if conv is None or blob is None or not m.single_use(conv):
+            continue
+        if conv.output.type != m.node.output.type:
+            continue
+        constants = [m.constant(v) for v in conv.inputs[1:] if v is not None]
+        channel = _per_channel(blob.array, conv)
+        if channel is not None and all(c is not None for c in constants):
+            return conv, channel
+    return None
+
+
+def channel_axis(conv: GraphNode) -> int:
+    """Axis of the channels in a convolution's result."""
+    return conv.output.type.rank - 1 if conv.attr("data_layout") == "NHWC" else 1
+
+
+def _per_channel(c: np.ndarray, conv: GraphNode) -> np.ndarray | None:
+    """`c` as one number per output channel, if it varies over channels only."""
+    rank, axis = conv.output.type.rank, channel_axis(conv)
+    count = conv.output.type.shape[axis]
+    shape = (1,) * (rank - c.ndim) + c.shape
+    if len(shape) != rank or any(s != 1 for k, s in enumerate(shape) if k != axis):
+        return None
+    return np.broadcast_to(c.reshape(-1), (count,)) if isinstance(count, int) else None
+
+
+def _again(m: Match, conv: GraphNode, w: np.ndarray, b: np.ndarray) -> Sequence[Value]:
+    dtype = conv.output.type.dtype.numpy
+    weight = m.make_constant(w.astype(dtype), "w")
+    bias = m.make_constant(b.astype(dtype), "b")
+    return (m.add("conv", (conv.inputs[0], weight, bias), conv.attr_map, (conv,)),)
+
+
+def _weights(m: Match, conv: GraphNode) -> tuple[np.ndarray, np.ndarray]:
+    w = m.constant(conv.inputs[1])
+    assert w is not None, "checked to be constant"
+    bias = m.constant(conv.inputs[2]) if len(conv.inputs) > 2 else None
+    count = conv.output.type.shape[channel_axis(conv)]
+    assert isinstance(count, int), "static number of channels"
+    b = np.zeros(count, np.float64) if bias is None else bias.array.astype(np.float64)
+    return w.array.astype(np.float64), b
+
+
+@rule("mul")
+def scale_into_conv(m: Match) -> Sequence[Value] | None:
+    """``conv(x, w, b) * c -> conv(x, w * c, b * c)``; computed in float64, rounded once."""
+    found = _conv_and_constant(m)
+    if found is None:
+        return None
+    conv, c = found
+    w, b = _weights(m, conv)
+    outer = conv.attr("data_layout") != "NHWC"
+    spread = c.reshape(-1, *([1] * (w.ndim - 1))) if outer else c
+    return _again(m, conv, w * spread, b * c)
+
+
+@rule("add")
+def shift_into_conv(m: Match) -> Sequence[Value] | None:
+    """``conv(x, w, b) + c -> conv(x, w, b + c)``."""
+    found = _conv_and_constant(m)
+    if found is None:
+        return None
+    conv, c = found
+    w, b = _weights(m, conv)
+    return _again(m, conv, w, b + c)
+
+
+RULES: tuple[Rule, ...] = (scale_into_conv, shift_into_conv)

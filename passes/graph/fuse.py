@@ -1,0 +1,132 @@
+"""Partition a graph into groups, each of which becomes one kernel.
+
+before: ``%a = conv(%x, %w, %b); %y = relu(%a)``
+after:  ``%y = fused(%x, %w, %b) { %a = conv(…); return relu(%a) }``
+
+A group is an anchor (contraction, window, reduction, movement or map) and the elementwise operators
+that follow it one after another; an intermediate value has no reader outside of its group.
+Constants with one element move into the groups that read them; other constants and views stay
+outside. Postcondition: every node is a ``fused`` one, a ``constant`` or a view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from aisc.ir.graph import opdef
+from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.location import fuse
+from aisc.ir.rewrite.driver import use_counts
+
+# A group stops growing here: generated code and compile time grow with it.
+MAX_GROUP = 24
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    nodes: list[GraphNode] = field(default_factory=list)
+    anchored: bool = False  # holds a reduction of some kind
+
+
+def is_view(node: GraphNode) -> bool:
+    """Whether a node only gives another shape to the same elements in the same order."""
+    return "view" in opdef.get(node.op).traits
+
+
+@dataclass(frozen=True, slots=True)
+class Fuse:
+    """The pass; without `join` every operator is a group of its own."""
+
+    name: str = "fuse"
+    join: bool = True
+
+    def run(self, graph: Graph) -> Graph:
+        """Apply to one graph."""
+        groups = self._partition(graph)
+        last = {g.nodes[-1]: g for g in groups.values()}
+        scalars = {
+            n.output: n for n in graph.nodes if n.op == "constant" and n.output.type.size == 1
+        }
+        nodes: list[GraphNode] = []
+        for node in graph.nodes:
+            if node in last:
+                nodes.append(_fused(last[node], scalars))
+            elif node not in groups:
+                nodes.append(node)
+        return replace(graph, nodes=tuple(nodes))
+
+    def _partition(self, graph: Graph) -> dict[GraphNode, _Group]:
+        used, made = use_counts(graph), graph.producers()
+        groups: dict[GraphNode, _Group] = {}
+        for node in graph.nodes:
+            if node.op == "constant" or is_view(node):
+                continue
+            joined = self._join(node, groups, made, used) if self.join else None
+            group = joined or _Group()
+            group.nodes.append(node)
+            group.anchored |= opdef.get(node.op).kind not in ("map", "movement")
+            groups[node] = group
+        return groups
+
+    def _join(
+        self,
+        node: GraphNode,
+        groups: dict[GraphNode, _Group],
+        made: dict[Value, GraphNode],
+        used: dict[Value, int],
+    ) -> _Group | None:
+        """The group that an elementwise node continues; map groups that feed it are merged in."""
+        if opdef.get(node.op).kind != "map" or len(node.outputs) != 1:
+            return None
+        found: list[_Group] = []
+        for v in node.input_values:
+            producer = made.get(v)
+            if producer is None or producer not in groups or used[v] != 1:
+                continue
+            group = groups[producer]
+            same_shape = v.type.shape == node.output.type.shape
+            if same_shape and group.nodes[-1] is producer and len(group.nodes) < MAX_GROUP:
+                found.append(group)
+        if not found:
+            return None
+        order = {id(g): k for k, g in enumerate(found)}
+        home = max(found, key=lambda g: (g.anchored, order[id(g)]))
+        for other in found:
+            if other is not home and not other.anchored:
+                self._merge(home, other, groups)
+        return home
+
+    @staticmethod
+    def _merge(home: _Group, other: _Group, groups: dict[GraphNode, _Group]) -> None:
+        if len(home.nodes) + len(other.nodes) > MAX_GROUP:
+            return
+        for node in other.nodes:
+            groups[node] = home
+        home.nodes[:0] = other.nodes
+
+
+def _fused(group: _Group, scalars: dict[Value, GraphNode]) -> GraphNode:
+    """The node of a group: its region takes what the group reads from outside."""
+    inside = {v for n in group.nodes for v in n.outputs}
+    inputs: dict[Value, Value] = {}
+    body: dict[GraphNode, None] = {}
+    for node in group.nodes:
+        for v in node.input_values:
+            if v in scalars:
+                body[scalars[v]] = None
+            elif v not in inside and v not in inputs:
+                inputs[v] = Value(v.name, v.type)
+    inner: dict[Value, Value] = dict(inputs)
+    nodes = [*body, *(_inside(n, inner) for n in group.nodes)]
+    results = group.nodes[-1].outputs
+    region = Graph("group", tuple(inputs.values()), tuple(nodes), tuple(inner[v] for v in results))
+    loc = fuse(n.loc for n in group.nodes)
+    return GraphNode("fused", tuple(inputs), results, (), (region,), loc)
+
+
+def _inside(node: GraphNode, inner: dict[Value, Value]) -> GraphNode:
+    """A copy of a node over the region's own values."""
+    inputs = tuple(None if v is None else inner.get(v, v) for v in node.inputs)
+    outputs = tuple(Value(v.name, v.type) for v in node.outputs)
+    inner.update(zip(node.outputs, outputs, strict=True))
+    return replace(node, inputs=inputs, outputs=outputs)

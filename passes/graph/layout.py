@@ -1,0 +1,148 @@
+"""Rules that move image operators to channels-last, and transposes out of the way.
+
+Convolutions and pools become NHWC between transposes; transposes then sink through elementwise
+operators, concatenations and reductions until they meet their inverse or the graph's edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from aisc.ir.graph import opdef
+from aisc.ir.graph.core import AttrValue, GraphNode, Value
+from aisc.ir.rewrite.rules import Match, Rule, rule
+
+WINDOWED = ("conv", "max_pool", "avg_pool", "lp_pool")
+
+
+def to_last(rank: int) -> tuple[int, ...]:
+    """N C spatial… -> N spatial… C."""
+    return (0, *range(2, rank), 1)
+
+
+def to_first(rank: int) -> tuple[int, ...]:
+    """N spatial… C -> N C spatial…."""
+    return (0, rank - 1, *range(1, rank - 1))
+
+
+@rule(*WINDOWED)
+def channels_last(m: Match) -> Sequence[Value] | None:
+    """``conv(x, w) -> T(conv_nhwc(T'(x), w as HWIO))``; pools likewise."""
+    node = m.node
+    if node.attr_map.get("data_layout") != "NCHW" or len(node.outputs) != 1:
+        return None
+    x = node.inputs[0]
+    assert x is not None, "an image operator has an image"
+    rank = x.type.rank
+    inputs: list[Value | None] = [m.add("transpose", (x,), {"perm": to_last(rank)})]
+    if node.op == "conv":
+        oihw_to_hwio = (*range(2, rank), 1, 0)
+        inputs.append(m.add("transpose", (node.inputs[1],), {"perm": oihw_to_hwio}))
+        inputs.extend(node.inputs[2:])
+    attrs: dict[str, AttrValue] = {**node.attr_map, "data_layout": "NHWC"}
+    return (m.add("transpose", (m.add(node.op, inputs, attrs),), {"perm": to_first(rank)}),)
+
+
+def _perm(node: GraphNode) -> tuple[int, ...]:
+    perm = node.attr("perm")
+    assert isinstance(perm, tuple), "perm is a tuple"
+    return tuple(k for k in perm if isinstance(k, int))
+
+
+def _inverse(perm: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(k) for k in np.argsort(perm))
+
+
+def _sink_map(m: Match) -> Sequence[Value] | None:
+    """``f(T(x), T(y), c) -> T(f(x, y, T'(c)))`` for elementwise f over one permutation."""
+    node = m.node
+    rank = node.output.type.rank
+    found = [m.producer(v, "transpose") for v in node.inputs]
+    movers = [t for t in found if t is not None and len(_perm(t)) == rank]
+    if not movers or len({_perm(t) for t in movers}) != 1:
+        return None
+    perm = _perm(movers[0])
+    inputs: list[Value | None] = []
+    plan: list[tuple[Value, str]] = []
+    for v, t in zip(node.inputs, found, strict=True):
+        if v is None:
+            return None
+        if t is not None and t in movers:
+            inner = t.inputs[0]
+            assert inner is not None, "a transpose has an input"
+            plan.append((inner, "plain"))
+        elif v.type.size == 1:
+            plan.append((v, "flat"))
+        elif m.constant(v) is not None and v.type.rank <= rank:
+            plan.append((v, "permute"))
+        else:
+            return None
+    for v, how in plan:
+        inputs.append(_prepared(m, v, how, perm, rank))
+    return (m.add("transpose", (m.add(node.op, inputs, node.attr_map),), {"perm": perm}),)
+
+
+def _prepared(m: Match, v: Value, how: str, perm: tuple[int, ...], rank: int) -> Value:
+    """An operand as it stands before the transpose `perm`."""
+    if how == "plain":
+        return v
+    if how == "flat":
+        return v if v.type.rank <= 1 else m.add("reshape", (v,), {"shape": (1,)})
+    shape = (1,) * (rank - v.type.rank) + v.type.shape
+    if v.type.rank < rank:
+        v = m.add("reshape", (v,), {"shape": shape})
+    return m.add("transpose", (v,), {"perm": _inverse(perm)})
+
+
+@rule("concat")
+def sink_concat(m: Match) -> Sequence[Value] | None:
+    """``concat(T(x), T(y), axis) -> T(concat(x, y, T^-1(axis)))``."""
+    found = [m.producer(v, "transpose") for v in m.node.inputs]
+    if any(t is None for t in found):
+        return None
+    movers = [t for t in found if t is not None]
+    if len({_perm(t) for t in movers}) != 1:
+        return None
+    perm, axis = _perm(movers[0]), m.node.attr("axis")
+    assert isinstance(axis, int), "axis is an int"
+    inputs = [t.inputs[0] for t in movers]
+    new = m.add("concat", inputs, {"axis": perm[axis % len(perm)]}, movers)
+    return (m.add("transpose", (new,), {"perm": perm}),)
+
+
+@rule("lrn", "softmax", "log_softmax")
+def sink_axis(m: Match) -> Sequence[Value] | None:
+    """``f(T(x), axis) -> T(f(x, T^-1(axis)))`` for operators along one axis."""
+    mover = m.producer(m.input(0), "transpose")
+    axis = m.node.attr_map.get("axis")
+    if mover is None or not isinstance(axis, int):
+        return None
+    perm = _perm(mover)
+    attrs: dict[str, AttrValue] = {**m.node.attr_map, "axis": perm[axis % len(perm)]}
+    new = m.add(m.node.op, (mover.inputs[0],), attrs, (mover,))
+    return (m.add("transpose", (new,), {"perm": perm}),)
+
+
+REDUCTIONS = ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod")
+
+
+@rule(*REDUCTIONS)
+def sink_reduction(m: Match) -> Sequence[Value] | None:
+    """``reduce(T(x), axes, keepdims) -> T(reduce(x, T^-1(axes), keepdims))``."""
+    mover, axes = m.producer(m.input(0), "transpose"), m.node.attr("axes")
+    if mover is None or not isinstance(axes, tuple) or not m.node.attr("keepdims"):
+        return None
+    perm = _perm(mover)
+    inner = tuple(sorted(perm[a % len(perm)] for a in axes if isinstance(a, int)))
+    attrs: dict[str, AttrValue] = {**m.node.attr_map, "axes": inner}
+    new = m.add(m.node.op, (mover.inputs[0],), attrs, (mover,))
+    return (m.add("transpose", (new,), {"perm": perm}),)
+
+
+def rules() -> tuple[Rule, ...]:
+    """The table; the map rule is indexed by every elementwise operator of the registry."""
+    maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
+    sink = rule(*maps)(_sink_map)
+    return (channels_last, sink, sink_concat, sink_axis, sink_reduction)

@@ -1,0 +1,117 @@
+"""One fused group becomes one Func: a naive loop nest per operator.
+
+before: ``fused(%x, %w) { %a = matmul(%x, %w); return relu(%a) }``
+after:  ``func k(x, w, y) { alloc a; for …: block matmul {…}  for …: block relu {…} }``
+"""
+
+from __future__ import annotations
+
+from aisc.ir.arith.poly import SymDim, symbols
+from aisc.ir.blob import Blob
+from aisc.ir.diagnostics import InternalError
+from aisc.ir.graph import opdef
+from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.location import Loc
+from aisc.ir.node import Node, walk
+from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.expr import ZERO, Expr, Load, Var, const
+from aisc.ir.tensor.func import Buffer, Func, buffer
+from aisc.ir.tensor.stmt import Stmt
+from aisc.ir.tensor.visitor import transform
+from aisc.passes.schedule.tree import map_blocks, with_regions
+
+
+def lower_group(
+    name: str, region: Graph, weights: frozenset[int], loc: Loc, target: str = "cpu"
+) -> Func:
+    """The Func of a region. `weights` are the positions of inputs that are constants."""
+    cb = ComputeBuilder()
+    table: dict[Value, Buffer] = {}
+    params: list[Buffer] = []
+    for k, v in enumerate(region.inputs):
+        role = "weight" if k in weights else "input"
+        table[v] = buffer(cb.fresh(_clean(v.name)), v.type.dtype, v.type.shape, role=role)
+        params.append(table[v])
+    for v in region.outputs:
+        table[v] = buffer(cb.fresh(_clean(v.name)), v.type.dtype, v.type.shape, role="output")
+        params.append(table[v])
+    scalars: dict[Buffer, Expr] = {}
+    for node in region.nodes:
+        _lower_node(cb, node, table, scalars)
+    if scalars:
+        cb.stmts = [_inline_scalars(s, scalars) for s in cb.stmts]
+    dims = sorted({s for b in params for d in b.shape for s in symbols(d)}, key=_dim_name)
+    cb.loc = loc
+    return cb.func(name, params, tuple(Var(d.name) for d in dims), target=target)
+
+
+def _dim_name(d: SymDim) -> str:
+    return d.name
+
+
+def _clean(name: str) -> str:
+    text = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+    return text if text and not text[0].isdigit() else f"v{text}"
+
+
+def _lower_node(
+    cb: ComputeBuilder,
+    node: GraphNode,
+    table: dict[Value, Buffer],
+    scalars: dict[Buffer, Expr],
+) -> None:
+    if node.op == "constant":
+        blob = node.attr("value")
+        assert isinstance(blob, Blob), "constant without a blob"
+        stand_in = buffer(cb.fresh(_clean(node.output.name)), blob.dtype, blob.type.shape)
+        table[node.output] = stand_in
+        scalars[stand_in] = const(blob.array.reshape(-1)[0].item(), blob.dtype)
+        return
+    definition, call = opdef.get(node.op), opdef.call_of(node)
+    ins = [None if v is None else table[v] for v in node.inputs]
+    outs = []
+    for v in node.outputs:
+        if v not in table:
+            table[v] = cb.alloc(_clean(v.name), v.type.dtype, v.type.shape)
+        outs.append(table[v])
+    cb.loc = node.loc
+    if definition.scalar is not None:
+        _lower_map(cb, definition, call, ins, outs[0])
+    elif definition.variants:
+        next(iter(definition.variants.values())).compute(cb, call, ins, outs)
+    else:
+        raise InternalError(f"{node.op} has no compute definition")
+
+
+def _lower_map(
+    cb: ComputeBuilder,
+    definition: opdef.OpDef,
+    call: opdef.OpCall,
+    ins: list[Buffer | None],
+    out: Buffer,
+) -> None:
+    """An elementwise operator: operands are read at the broadcast place."""
+    scalar = definition.scalar
+    assert scalar is not None, "an elementwise operator"
+    operands = [b for b in ins if b is not None]
+
+    def value(*at: Expr) -> Expr:
+        return scalar(call, [_broadcast(b, at) for b in operands])
+
+    cb.map(out, value, definition.name)
+
+
+def _broadcast(b: Buffer, at: tuple[Expr, ...]) -> Load:
+    tail = at[len(at) - b.rank :]
+    return Load(b, tuple(ZERO if d == 1 else i for d, i in zip(b.shape, tail, strict=True)))
+
+
+def _inline_scalars(stmt: Stmt, scalars: dict[Buffer, Expr]) -> Stmt:
+    """Replace loads from one-element constants by their values, and derive regions again."""
+
+    def swap(n: Node) -> Node:
+        return scalars[n.buffer] if isinstance(n, Load) and n.buffer in scalars else n
+
+    if not any(isinstance(n, Load) and n.buffer in scalars for n in walk(stmt)):
+        return stmt
+    return map_blocks(transform(stmt, swap), with_regions)

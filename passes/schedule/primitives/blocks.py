@@ -1,0 +1,351 @@
+"""Primitives on blocks: inline, compute_at, reverse_compute_at, decompose_reduction, clamp_tail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aisc.ir.arith.linear import Indexer, mentions
+from aisc.ir.diagnostics import error
+from aisc.ir.node import Node, walk
+from aisc.ir.tensor.expr import (
+    TRUE,
+    ZERO,
+    Binary,
+    Const,
+    Expr,
+    Load,
+    Var,
+    binary,
+    logical_and,
+    of_dim,
+    select,
+)
+from aisc.ir.tensor.func import Buffer, Func, row_major
+from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Seq, Stmt, Store, seq
+from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
+from aisc.passes.schedule.region import dim_of, region_under
+from aisc.passes.schedule.schedule import primitive
+from aisc.passes.schedule.tree import (
+    Place,
+    find_loop,
+    find_place,
+    fresh,
+    guarded,
+    indexer,
+    map_blocks,
+    places,
+    replace_stmt,
+    with_regions,
+)
+
+
+def nest_of(func: Func, place: Place) -> Stmt:
+    """The outermost statement that contains only this block: its whole loop nest."""
+    node: Stmt = place.loops[0] if place.loops else place.block
+    for loop in (*place.loops, place.block):
+        inside = [p for p in places(loop)]
+        if len(inside) == 1:
+            return loop
+    return node
+
+
+def _is_scratch(buffer: Buffer) -> bool:
+    return buffer.role == "scratch"
+
+
+@primitive()
+def inline(func: Func, block: str) -> Func:
+    """Put the expression of a map block into its readers and drop the block.
+
+    before: ``t[i] = f(i); y[j] = g(t[j])``   after: ``y[j] = g(f(j))``.
+    Legal for a block with spatial iterators only that writes one scratch buffer at its iterators.
+    """
+    place = find_place(func, block)
+    b, store = place.block, place.block.body
+    if b.init is not None or not isinstance(store, Store) or place.predicate != TRUE:
+        raise error("E302", f"inline({block}): only unconditional map blocks can be inlined")
+    if not _is_scratch(store.buffer):
+        raise error("E302", f"inline({block}): {store.buffer.name} is not a scratch buffer")
+    if store.indices != tuple(it.var for it in b.iters):
+        raise error("E302", f"inline({block}): the store is not indexed by the iterators")
+    target = store.buffer
+
+    def expand(n: Node) -> Node:
+        if isinstance(n, Load) and n.buffer == target:
+            return substitute(store.value, dict(zip(store.indices, n.indices, strict=True)))  # type: ignore[arg-type]
+        return n
+
+    def rewrite(other: Block) -> Stmt:
+        if target not in {r.buffer for r in other.reads}:
+            return other
+        return with_regions(replace(other, body=transform(other.body, expand)))
+
+    without = replace_stmt(func, nest_of(func, place), None)
+    body = map_blocks(without.body, rewrite)
+    return replace(func, body=_drop_alloc(body, target))
+
+
+def _drop_alloc(stmt: Stmt, buffer: Buffer) -> Stmt:
+    def drop(n: Node) -> Node:
+        if isinstance(n, Seq):
+            return seq(*(s for s in n.stmts if not (isinstance(s, Alloc) and s.buffer == buffer)))
+        return n
+
+    return transform(stmt, drop)
+
+
+@primitive()
+def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
+    """Move a consumer into a loop of its producer, at the end of that loop's body.
+
+    before: ``for i: for j: t[i,j] = …;  for a: for b: y[a,b] = g(t[a,b])``
+    after:  ``for i: { for j: t[i,j] = …; for j: y[i,j] = g(t[i,j]) }``
+    Legal when the block is a map, reads what the loop produces at its own iterators, and the
+    part that one iteration produces is complete by its end.
+    """
+    place, target = find_place(func, block), find_loop(func, loop)
+    produced = {w.buffer for p in places(target) for w in p.block.writes}
+    reads = [r for r in place.block.reads if r.buffer in produced]
+    if not reads or any(it.kind != "spatial" for it in place.block.iters):
+        raise error("E302", f"reverse_compute_at({block}): it is no map over results of {loop}")
+    outer = _loops_to(func, target)
+    window: dict[Var, tuple[Expr, Expr]] = {}
+    for read in reads:
+        region = region_under(func, target, read.buffer, write=True)
+        for at, low, extent in zip(read.low, region.low, region.extent, strict=True):
+            if isinstance(at, Var):
+                window.setdefault(at, (low, extent))
+    _require_complete(func, place, target, [r.buffer for r in reads])
+    moved = _new_nest(func, place, window, outer)
+    cut = replace_stmt(func, nest_of(func, place), None)
+    again = find_loop(cut, loop)
+    return replace_stmt(cut, again, replace(again, body=seq(again.body, moved)))
+
+
+def _loops_to(func: Func, loop: For) -> tuple[For, ...]:
+    """The loops around and including `loop`."""
+    for place in places(func.body):
+        for k, f in enumerate(place.loops):
+            if f is loop:
+                return place.loops[: k + 1]
+    return ()
+
+
+def _require_complete(func: Func, consumer: Place, target: For, read: list[Buffer]) -> None:
+    """No reduction into the buffers read may still be open at the end of an iteration."""
+    outer = {f.var for f in _loops_to(func, target)}
+    for p in places(target):
+        if not any(w.buffer in read for w in p.block.writes):
+            continue
+        for it, value in zip(p.block.iters, p.block.bindings, strict=True):
+            if it.kind != "spatial" and any(mentions(value, v) for v in outer):
+                name = consumer.block.name
+                raise error(
+                    "E303",
+                    f"reverse_compute_at({name}, {target.var.name}): block {p.block.name} has "
+                    "not finished its reduction there",
+                    f"reduce iterator {it.var.name} is bound to an outer loop",
+                )
+
+
+def _new_nest(
+    func: Func, place: Place, window: dict[Var, tuple[Expr, Expr]], outer: tuple[For, ...]
+) -> Stmt:
+    """Loops over the window of each iterator around a copy of the block."""
+    index = indexer(outer, func.dims)
+    bindings: list[Expr] = []
+    conds: list[Expr] = []
+    loops: list[For] = []
+    for it in place.block.iters:
+        low, extent = window.get(it.var, (ZERO, it.extent))
+        value = low
+        if extent != Const(1):
+            var = Var(fresh(func, f"{place.block.name}_{it.var.name.rsplit('_', 1)[-1]}"))
+            loops.append(For(var, ZERO, extent, "serial", Seq(())))
+            value = low + var
+            high = index.bounds(extent)[1]
+            index = index.bind(var, 0, high - 1)
+        bindings.append(value)
+        inside = index.simplify(binary("lt", value, it.extent))
+        if inside != TRUE:
+            conds.append(inside)
+    body: Stmt = guarded(
+        replace(place.block, bindings=tuple(bindings)), logical_and(*conds, place.predicate)
+    )
+    for f in reversed(loops):
+        body = replace(f, body=body)
+    return body
+
+
+@primitive()
+def compute_at(func: Func, block: str, loop: str) -> Func:
+    """Move a producer into a loop of its consumers, at the start of that loop's body, where it
+    computes only what one iteration reads.
+
+    before: ``for a: t[a] = …;  for i: for j: y[i] += t[i+j]``
+    after:  ``for i: { for a in window(i): t[a] = …; for j: y[i] += t[i+j] }``
+    Legal for a map block whose scratch result is read below `loop` only.
+    """
+    place, target = find_place(func, block), find_loop(func, loop)
+    if any(it.kind != "spatial" for it in place.block.iters) or len(place.block.writes) != 1:
+        raise error("E302", f"compute_at({block}): it is not a map block")
+    buffer = place.block.writes[0].buffer
+    store = place.block.body
+    if not isinstance(store, Store) or store.indices != tuple(i.var for i in place.block.iters):
+        raise error("E302", f"compute_at({block}): the store is not indexed by the iterators")
+    below = {id(p.block) for p in places(target)}
+    for p in places(func.body):
+        if id(p.block) not in below and buffer in {r.buffer for r in p.block.reads}:
+            raise error("E303", f"compute_at({block}): {p.block.name} reads it outside of {loop}")
+    if not _is_scratch(buffer):
+        raise error("E302", f"compute_at({block}): {buffer.name} is not a scratch buffer")
+    region = region_under(func, target, buffer, write=False)
+    window = {
+        it.var: (low, extent)
+        for it, low, extent in zip(place.block.iters, region.low, region.extent, strict=True)
+    }
+    moved = _new_nest(func, place, window, _loops_to(func, target))
+    cut = replace_stmt(func, nest_of(func, place), None)
+    again = find_loop(cut, loop)
+    return replace_stmt(cut, again, replace(again, body=seq(moved, again.body)))
+
+
+@primitive()
+def decompose_reduction(func: Func, block: str, loop: str) -> Func:
+    """Give the initialisation of a reduction a nest of its own, just before `loop`.
+
+    before: ``for k: for j: { if k == 0: c[j] = 0;  c[j] += … }``
+    after:  ``for j: c[j] = 0;  for k: for j: c[j] += …``
+    Legal when every loop that the reduce iterators use is `loop` or inside it.
+    """
+    place, at = find_place(func, block), find_loop(func, loop)
+    b = place.block
+    if b.init is None:
+        raise error("E302", f"decompose_reduction({block}): it has no initialisation")
+    if at not in place.loops:
+        raise error("E302", f"decompose_reduction({block}): loop {loop} is not around it")
+    depth = [f is at for f in place.loops].index(True)
+    outside = {f.var for f in place.loops[:depth]}
+    spatial = [(it, v) for it, v in zip(b.iters, b.bindings, strict=True) if it.kind == "spatial"]
+    for it, value in zip(b.iters, b.bindings, strict=True):
+        if it.kind != "spatial" and any(mentions(value, v) for v in outside):
+            raise error(
+                "E303",
+                f"decompose_reduction({block}, {loop}) would reset a partial result",
+                f"reduce iterator {it.var.name} also depends on a loop outside of {loop}",
+            )
+    needed = [f for f in place.loops[depth:] if any(mentions(value, f.var) for _, value in spatial)]
+    names = {f.var: Var(fresh(func, f"{f.var.name}_init")) for f in needed}
+    iters = tuple(replace(it, var=Var(f"{it.var.name}_init")) for it, _ in spatial)
+    rename: dict[Var, Expr] = {it.var: n.var for (it, _), n in zip(spatial, iters, strict=True)}
+    loops_rename: dict[Var, Expr] = dict(names)
+    start = Block(
+        fresh(func, f"{block}_init"),
+        iters,
+        tuple(substitute(v, loops_rename) for _, v in spatial),
+        (),
+        (),
+        None,
+        substitute(b.init, rename),
+        "",
+        b.loc,
+    )
+    conds = [c for c in _conjuncts(place.predicate) if not _uses_reduce(c, needed, place, depth)]
+    body: Stmt = guarded(with_regions(start), substitute(logical_and(*conds), loops_rename))
+    for f in reversed(needed):
+        body = replace(f, var=names[f.var], body=body)
+    func = replace_stmt(func, b, replace(b, init=None))
+    old = find_loop(func, loop)
+    return replace_stmt(func, old, seq(body, old))
+
+
+def _conjuncts(cond: Expr) -> list[Expr]:
+    if isinstance(cond, Binary) and cond.op == "and":
+        return _conjuncts(cond.a) + _conjuncts(cond.b)
+    return [] if cond == TRUE else [cond]
+
+
+def _uses_reduce(cond: Expr, kept: list[For], place: Place, depth: int) -> bool:
+    """Whether a condition speaks of loops that the initialisation does not have."""
+    dropped = [f.var for f in place.loops[depth:] if f not in kept]
+    return any(mentions(cond, v) for v in dropped)
+
+
+@primitive()
+def clamp_tail(func: Func, block: str, loop: str, multiple: int, zero: bool = False) -> Func:
+    """Round a loop up to a multiple so that full tiles always run; excess iterations are harmless.
+
+    before: ``for i in 0..N: t[i] = f(x[i])``
+    after:  ``for i in 0..ceil(N/m)*m: t[i] = f(x[min(i, N-1)])`` with `t` enlarged.
+    With `zero`, a read that could leave its buffer gives 0 instead (for loops that become lanes).
+    Legal when the loop carries a spatial iterator of this block alone and the block writes scratch
+    buffers only: whoever reads them reads the first N elements.
+    """
+    place, target = find_place(func, block), find_loop(func, loop)
+    n = target.extent
+    count = (
+        Const(-(-int(n.value) // multiple) * multiple)
+        if isinstance(n, Const)
+        else (binary("floordiv", n + (multiple - 1), Const(multiple)) * multiple)
+    )
+    if count == n:
+        return func
+    inside = list(places(target))
+    if len(inside) != 1 or inside[0].block is not place.block or target.low != ZERO:
+        raise error("E302", f"clamp_tail({block}, {loop}): the loop must hold this block alone")
+    found = [k for k, v in enumerate(place.block.bindings) if v == target.var]
+    if len(found) != 1 or place.block.iters[found[0]].kind != "spatial":
+        raise error("E302", f"clamp_tail({block}, {loop}): the loop is not a spatial iterator")
+    it = place.block.iters[found[0]]
+    index = _iter_ranges(func, place, it.var, count)
+    body = _clamped(place.block.body, it, index, zero)
+    iters = tuple(replace(i, extent=count) if i is it else i for i in place.block.iters)
+    new = with_regions(replace(place.block, iters=iters, body=body))
+    func = replace_stmt(func, place.block, new)
+    old = find_loop(func, loop)
+    func = replace_stmt(func, old, replace(old, extent=count))
+    return _enlarge(func, find_place(func, block).block, it.var, count)
+
+
+def _iter_ranges(func: Func, place: Place, var: Var, count: Expr) -> Indexer:
+    index = Indexer({d.name: (0, float("inf")) for d in func.dims})
+    for it in place.block.iters:
+        high = index.bounds(count if it.var == var else it.extent)[1]
+        index = index.bind(it.var, 0, high - 1)
+    return index
+
+
+def _clamped(body: Stmt, it: Iter, index: Indexer, zero: bool) -> Stmt:
+    written = {n.buffer for n in walk(body) if isinstance(n, Store)}
+    last = binary("min", it.var, it.extent - 1)
+
+    def guard(n: Node) -> Node:
+        if not isinstance(n, Load) or n.buffer in written:
+            return n
+        if not any(mentions(i, it.var) for i in n.indices):
+            return n
+        inside = [
+            index.proves(binary("lt", i, of_dim(d)))
+            for i, d in zip(n.indices, n.buffer.shape, strict=True)
+        ]
+        if all(inside):
+            return n
+        if zero:
+            return select(binary("lt", it.var, it.extent), n, Const(0.0, n.dtype))
+        return Load(n.buffer, tuple(substitute(i, {it.var: last}) for i in n.indices))
+
+    return transform(body, guard)
+
+
+def _enlarge(func: Func, block: Block, var: Var, count: Expr) -> Func:
+    """Grow the dimensions of scratch results that are indexed by `var`."""
+    for region in block.writes:
+        if not _is_scratch(region.buffer):
+            raise error("E303", f"clamp_tail: {region.buffer.name} is visible outside")
+        shape = tuple(
+            dim_of(count, func) if i == var else d
+            for i, d in zip(region.low, region.buffer.shape, strict=True)
+        )
+        new = replace(region.buffer, shape=shape, strides=row_major(shape))
+        func = replace(func, body=replace_buffers(func.body, {region.buffer: new}))
+    return func

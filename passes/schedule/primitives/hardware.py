@@ -1,0 +1,1 @@
+"""Primitives that name hardware: bind and tensorize."""

@@ -1,0 +1,172 @@
+"""Primitives on storage: set_scope, cache_read, cache_write, pack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aisc.ir.arith.poly import ceildiv
+from aisc.ir.diagnostics import error
+from aisc.ir.node import Node
+from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.expr import Const, Expr, Load, binary, of_dim, select
+from aisc.ir.tensor.func import Buffer, Func, buffer, row_major
+from aisc.ir.tensor.stmt import Alloc, Block, Seq, Stmt, seq
+from aisc.ir.tensor.visitor import buffers_of, replace_buffers, transform
+from aisc.passes.schedule.primitives.blocks import nest_of
+from aisc.passes.schedule.region import innermost_common_loop
+from aisc.passes.schedule.schedule import primitive
+from aisc.passes.schedule.tree import (
+    find_place,
+    fresh,
+    map_blocks,
+    replace_stmt,
+    with_regions,
+)
+
+
+def find_buffer(func: Func, name: str) -> Buffer:
+    """The buffer called `name`; E302 when the function has none."""
+    known = {b.name: b for b in (*func.params, *buffers_of(func.body))}
+    if name not in known:
+        raise error("E302", f"{func.name} has no buffer '{name}'", f"it has {', '.join(known)}")
+    return known[name]
+
+
+@primitive()
+def set_scope(func: Func, name: str, space: str) -> Func:
+    """Place a scratch buffer in another memory space, declared in the innermost loop around all
+    its uses, so that each iteration has its own. Storage is compacted later.
+
+    Legal when no iteration of that loop reads what another one wrote (a block writes each
+    element before it is read: map or initialised reduction).
+    """
+    old = find_buffer(func, name)
+    if old.role != "scratch":
+        raise error("E302", f"set_scope({name}): only scratch buffers can be moved")
+    new = replace(old, space=space)
+    cut = _without_alloc(func, old)
+    cut = replace(cut, body=replace_buffers(cut.body, {old: new}))
+    at = innermost_common_loop(cut, new)
+    if at is None:
+        return replace(cut, body=seq(Alloc(new), cut.body))
+    return replace_stmt(cut, at, replace(at, body=seq(Alloc(new), at.body)))
+
+
+def _without_alloc(func: Func, old: Buffer) -> Func:
+    def drop(n: Node) -> Node:
+        if isinstance(n, Seq):
+            return seq(*(s for s in n.stmts if not (isinstance(s, Alloc) and s.buffer == old)))
+        return n
+
+    return replace(func, body=transform(func.body, drop))
+
+
+def _copy_nest(func: Func, name: str, src: Buffer, dst: Buffer) -> tuple[Stmt, ...]:
+    builder = ComputeBuilder()
+    builder.map(dst, lambda *i: Load(src, i), name)
+    return tuple(builder.stmts)
+
+
+@primitive()
+def cache_write(func: Func, block: str, space: str, name: str = "") -> Func:
+    """Let a block write a scratch buffer, and copy that to its result afterwards.
+
+    before: ``for i: c[i] = …``   after: ``for i: c_local[i] = …;  for i: c[i] = c_local[i]``.
+    The copy is a map block called ``<block>_copy``. Always legal.
+    """
+    place = find_place(func, block)
+    if len(place.block.writes) != 1:
+        raise error("E302", f"cache_write({block}): the block must have one result")
+    out = place.block.writes[0].buffer
+    local = buffer(name or fresh(func, f"{out.name}_local"), out.dtype, out.shape)
+    local = replace(local, space=space)
+    nest = nest_of(func, place)
+    copy = _copy_nest(func, fresh(func, f"{block}_copy"), local, out)
+    return replace_stmt(func, nest, seq(Alloc(local), replace_buffers(nest, {out: local}), *copy))
+
+
+@primitive()
+def cache_read(func: Func, block: str, name: str, space: str, as_name: str = "") -> Func:
+    """Let a block read a copy of one of its inputs, filled before the block's nest.
+
+    before: ``for i: y[i] = f(x[i])``   after: ``x_c = x;  for i: y[i] = f(x_c[i])``.
+    The copy is a map block called ``<copy's name>_fill``. Legal when the block does not write
+    the buffer itself.
+    """
+    place, src = find_place(func, block), find_buffer(func, name)
+    if src in {w.buffer for w in place.block.writes}:
+        raise error("E303", f"cache_read({block}): it writes {name}")
+    local = buffer(as_name or fresh(func, f"{name}_{space}"), src.dtype, src.shape)
+    local = replace(local, space=space)
+    nest = nest_of(func, place)
+    fill = _copy_nest(func, fresh(func, f"{local.name}_fill"), src, local)
+    return replace_stmt(func, nest, seq(Alloc(local), *fill, replace_buffers(nest, {src: local})))
+
+
+@primitive()
+def pack(
+    func: Func, name: str, axis: int, factor: int, order: Sequence[int]
+) -> Func | tuple[Func, Func]:
+    """Store a parameter in another layout: `axis` split by `factor`, axes permuted by `order`.
+
+    With axes numbered after the split, ``b[K, N]``, axis 1, factor 32, order (1, 0, 2) becomes
+    ``b_packed[ceil(N/32), K, 32]``, zero where the split exceeds N. For a weight the result is
+    (new function, packer); the plan runs the packer at compile time. Any other buffer is packed
+    by a block ``<name>_pack`` at the start of the function. Always legal for what is only read.
+    """
+    src = find_buffer(func, name)
+    split = (*src.shape[:axis], ceildiv(src.shape[axis], factor), factor, *src.shape[axis + 1 :])
+    if sorted(order) != list(range(len(split))):
+        raise error("E302", f"pack({name}): order must permute {len(split)} axes")
+    shape = tuple(split[k] for k in order)
+    packed_name = fresh(func, f"{name}_packed")
+    is_weight = src.role == "weight"
+    dst = Buffer(
+        packed_name, src.dtype, shape, row_major(shape),
+        alias_set=packed_name, role="weight" if is_weight else "scratch",
+    )  # fmt: skip
+    body = map_blocks(func.body, lambda b: _read_packed(b, src, dst, axis, factor, order))
+    builder = ComputeBuilder()
+    builder.map(dst, lambda *i: _unpacked(src, i, axis, factor, order), fresh(func, f"{name}_pack"))
+    if not is_weight:
+        return replace(func, body=seq(Alloc(dst), *builder.stmts, body))
+    params = tuple(dst if p == src else p for p in func.params)
+    out = replace(dst, role="output")
+    packer = ComputeBuilder()
+    packer.map(out, lambda *i: _unpacked(src, i, axis, factor, order), "pack")
+    packing = packer.func(f"{func.name}_{packed_name}", (src, out), func.dims)
+    return replace(func, params=params, body=body), packing
+
+
+def _read_packed(
+    block: Block, src: Buffer, dst: Buffer, axis: int, factor: int, order: Sequence[int]
+) -> Stmt:
+    def swap(n: Node) -> Node:
+        if isinstance(n, Load) and n.buffer == src:
+            at = n.indices
+            parts = (
+                *at[:axis],
+                binary("floordiv", at[axis], Const(factor)),
+                binary("mod", at[axis], Const(factor)),
+                *at[axis + 1 :],
+            )
+            return Load(dst, tuple(parts[k] for k in order))
+        return n
+
+    if src not in {r.buffer for r in block.reads}:
+        return block
+    return with_regions(replace(block, body=transform(block.body, swap)))
+
+
+def _unpacked(
+    src: Buffer, at: Sequence[Expr], axis: int, factor: int, order: Sequence[int]
+) -> Expr:
+    parts = [at[list(order).index(k)] for k in range(len(order))]
+    position = parts[axis] * factor + parts[axis + 1]
+    value = Load(src, (*parts[:axis], position, *parts[axis + 2 :]))
+    size = src.shape[axis]
+    if isinstance(size, int) and size % factor == 0:
+        return value
+    zero = Const(0.0 if src.dtype.is_float else 0, src.dtype)
+    return select(binary("lt", position, of_dim(size)), value, zero)

@@ -1,0 +1,178 @@
+"""The default schedule of a function: one decision after another, primitives only.
+
+1. maps are inlined into the maps that read them; 2. reductions get register tiles, with the maps
+that follow them as epilogues; 3. what is left is vectorized along its last axis; 4. the outermost
+loops of costly nests are divided among threads.
+"""
+
+from __future__ import annotations
+
+from aisc.ir.arith.linear import mentions
+from aisc.ir.node import walk
+from aisc.ir.target import Target
+from aisc.ir.tensor.expr import Const, Load, Select
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import Alloc, Block, For, Seq, Stmt, Store
+from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls
+from aisc.passes.schedule.rules.tile import Tile, candidate_tiles, schedule_tile
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.tree import Place, find_loop, find_place, places
+
+# A nest below this many scalar operations runs on one thread: waking another costs more.
+PARALLEL_OPERATIONS = 1 << 17
+UNKNOWN_EXTENT = 64
+
+
+def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Schedule:
+    """Schedule `func`; `tile` overrides the choice for its contraction (the tuner's decision)."""
+    s = inline_maps(Schedule.of(func))
+    for name in [p.block.name for p in places(s.func.body)]:
+        reduction = analyse(find_place(s.func, name).block)
+        if reduction is not None and _worth_tiling(reduction, target):
+            chosen = tile if tile is not None and reduction.contraction else None
+            s, _ = schedule_tile(s, reduction, chosen or candidate_tiles(reduction, target)[0])
+    for name in [p.block.name for p in places(s.func.body)]:
+        place = find_place(s.func, name)
+        if all(f.kind == "serial" for f in place.loops):
+            s = _vectorize(s, place, target)
+    for nest in _top_nests(s.func.body):
+        s = _parallel(s, nest)
+    return s
+
+
+def inline_maps(s: Schedule) -> Schedule:
+    """Inline every map whose readers are all maps, unless it would repeat costly work."""
+    while True:
+        for place in places(s.func.body):
+            if _inlinable(s.func, place):
+                s = s.inline(place.block.name)
+                break
+        else:
+            return s
+
+
+def _inlinable(func: Func, place: Place) -> bool:
+    block, store = place.block, place.block.body
+    if block.init is not None or block.combiner or not isinstance(store, Store):
+        return False
+    if store.buffer.role != "scratch" or store.indices != tuple(it.var for it in block.iters):
+        return False
+    readers = [
+        p.block for p in places(func.body) if store.buffer in {r.buffer for r in p.block.reads}
+    ]
+    if not readers or any(r.combiner for r in readers):
+        return False
+    return not has_calls(block) or (len(readers) == 1 and _same_size(block, readers[0]))
+
+
+def _same_size(a: Block, b: Block) -> bool:
+    return [it.extent for it in a.iters] == [it.extent for it in b.iters]
+
+
+def _worth_tiling(reduction: Reduction, target: Target) -> bool:
+    """Tiles need lanes at unit stride in every operand that they index."""
+    lane = reduction.lane.var
+    if isinstance(reduction.lane.extent, Const) and int(reduction.lane.extent.value) < 4:
+        return False
+    for n in walk(reduction.block.body):
+        if isinstance(n, Load):
+            uses = [k for k, i in enumerate(n.indices) if mentions(i, lane)]
+            inner_only = uses == [] or uses == [n.buffer.rank - 1]
+            if not inner_only and n is not reduction.weights:
+                return False
+    return target.vector_bits >= 128
+
+
+def _vectorize(s: Schedule, place: Place, target: Target) -> Schedule:
+    """Vectorize the last spatial loop of a nest; a contiguous map is first fused into one loop."""
+    block = place.block
+    spatial = [
+        value.name
+        for it, value in zip(block.iters, block.bindings, strict=True)
+        if it.kind == "spatial" and isinstance(value, type(it.var))
+    ]
+    if not spatial or len(spatial) != sum(it.kind == "spatial" for it in block.iters):
+        return s
+    if block.combiner or not isinstance(block.body, Store):
+        return s
+    if _contiguous(block) and len(spatial) > 1:
+        flat = spatial[0]
+        for k, name in enumerate(spatial[1:]):
+            s = s.fuse(flat, name, name=f"{spatial[0]}_f{k}")
+            flat = f"{spatial[0]}_f{k}"
+        spatial = [flat]
+    last = spatial[-1]
+    loop = next(f for f in find_place(s.func, block.name).loops if f.var.name == last)
+    lanes = target.vector_bits // 8 // block.body.buffer.dtype.bytes
+    lanes = min(lanes, 16)
+    if isinstance(loop.extent, Const) and int(loop.extent.value) < lanes // 2:
+        return s
+    s = s.split(last, lanes, names=(f"{last}_o", f"{last}_l"))
+    return s.vectorize(f"{last}_l")
+
+
+def _contiguous(block: Block) -> bool:
+    """Every access of a map is at its own iterators: one flat loop over all elements."""
+    iters = tuple(it.var for it in block.iters)
+    for n in walk(block.body):
+        if isinstance(n, Load | Store) and n.indices != iters:
+            return False
+        if isinstance(n, Select) and any(mentions(n.cond, v) for v in iters):
+            return False
+    return True
+
+
+def _top_nests(body: Stmt) -> list[str]:
+    """Names of the outermost loops."""
+    stmts = body.stmts if isinstance(body, Seq) else (body,)
+    return [x.var.name for x in stmts if isinstance(x, For)]
+
+
+def _parallel(s: Schedule, name: str) -> Schedule:
+    """Fuse the leading spatial loops of a costly nest and divide them among threads."""
+    top = find_loop(s.func, name)
+    if _operations(top) < PARALLEL_OPERATIONS or top.kind != "serial":
+        return s
+    spatial = _spatial_chain(top)
+    if not spatial:
+        return s
+    fused = spatial[0].var.name
+    for k, loop in enumerate(spatial[1:]):
+        new = f"{name}_p{k}"
+        s = s.fuse(fused, loop.var.name, name=new)
+        fused = new
+    return s.parallel(fused)
+
+
+def _spatial_chain(top: For) -> list[For]:
+    """The leading perfectly nested loops that only spatial iterators of every block use."""
+    found: list[For] = []
+    node: Stmt = top
+    while isinstance(node, For) and node.kind == "serial" and len(found) < 4:
+        if not all(_spatial_in(p.block, node) for p in places(node)):
+            break
+        found.append(node)
+        node = node.body
+    if found and any(isinstance(n, Alloc) for n in walk(found[-1].body)):
+        return found
+    return found[:-1] if len(found) > 1 and not isinstance(found[-1].body, For) else found
+
+
+def _spatial_in(block: Block, loop: For) -> bool:
+    kinds = {
+        it.kind
+        for it, value in zip(block.iters, block.bindings, strict=True)
+        if mentions(value, loop.var)
+    }
+    return kinds == {"spatial"}
+
+
+def _operations(stmt: Stmt) -> int:
+    """Scalar operations of a nest, unknown extents counted as :data:`UNKNOWN_EXTENT`."""
+    total = 0
+    for place in places(stmt):
+        work = sum(1 for _ in walk(place.block.body)) // 4 + 1
+        for f in place.loops:
+            work *= int(f.extent.value) if isinstance(f.extent, Const) else UNKNOWN_EXTENT
+        total += work
+    return total

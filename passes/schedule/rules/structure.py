@@ -1,0 +1,100 @@
+"""What kind of computation a block is, read from its access maps and never from names.
+
+A block that accumulates products is a *contraction* when some spatial iterator, the **lane**, has
+unit stride in the result and occurs in one factor only (the weights), and another, the **row**,
+occurs in the other factor only. Blocks that reduce without such a pair are *window* reductions;
+blocks without reduce iterators are *maps*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aisc.ir.arith.linear import mentions
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import Binary, Call, Cast, Expr, Load, Var
+from aisc.ir.tensor.stmt import Block, Iter, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """A reduction whose result is indexed by its own spatial iterators.
+
+    lane: the last spatial iterator; row: the iterator whose values share the weights (``None`` if
+    there is none); weights: the factor that does not depend on `row` (``None`` for one factor);
+    contraction: the lane occurs in the weights only.
+    """
+
+    block: Block
+    lane: Iter
+    row: Iter | None
+    weights: Load | None
+    contraction: bool
+
+
+def analyse(block: Block) -> Reduction | None:
+    """The structure of a reduce block; ``None`` when it is no simple reduction."""
+    store = block.body
+    spatial = [it for it in block.iters if it.kind == "spatial"]
+    if not isinstance(store, Store) or block.init is None or not spatial:
+        return None
+    if store.indices != tuple(it.var for it in spatial):
+        return None
+    lane = spatial[-1]
+    factors = _factors(store.value)
+    if len(factors) == 2:
+        found = _contraction(spatial, lane, factors)
+        if found is not None:
+            weights, row = found
+            data = next(f for f in factors if f is not weights)
+            pure = not _uses(data, lane.var)
+            return Reduction(block, lane, row, weights, pure)
+    row = spatial[-2] if len(spatial) > 1 else None
+    return Reduction(block, lane, row, None, False)
+
+
+def _factors(value: Expr) -> list[Load]:
+    """The two loads of ``acc + a*b`` (through casts), or nothing."""
+    if not (isinstance(value, Binary) and value.op == "add"):
+        return []
+    product = value.b if isinstance(value.b, Binary) and value.b.op == "mul" else value.a
+    if not (isinstance(product, Binary) and product.op == "mul"):
+        return []
+    sides = [_uncast(product.a), _uncast(product.b)]
+    return [s for s in sides if isinstance(s, Load)]
+
+
+def _uncast(e: Expr) -> Expr:
+    return e.a if isinstance(e, Cast) else e
+
+
+def _contraction(
+    spatial: list[Iter], lane: Iter, factors: list[Load]
+) -> tuple[Load, Iter | None] | None:
+    """(weights, row): the factor that holds the lane at unit stride, the last iterator it lacks."""
+    for weights in (factors[1], factors[0]):
+        if not _uses(weights, lane.var):
+            continue
+        data = factors[0] if weights is factors[1] else factors[1]
+        rows = [it for it in spatial[:-1] if not _uses(weights, it.var) and _uses(data, it.var)]
+        return weights, rows[-1] if rows else None
+    return None
+
+
+def _uses(load: Load, var: Var) -> bool:
+    return any(mentions(i, var) for i in load.indices)
+
+
+def plain_axis(load: Load, var: Var) -> int | None:
+    """The axis of `load` that is indexed by exactly `var`, if no other axis uses it."""
+    found = [k for k, i in enumerate(load.indices) if mentions(i, var)]
+    return found[0] if len(found) == 1 and load.indices[found[0]] == var else None
+
+
+def has_calls(block: Block) -> bool:
+    """Whether a block calls elementary functions, which make it costly to compute twice."""
+    return any(
+        (isinstance(n, Call) and n.name not in ("isnan", "isinf", "fma"))
+        or (isinstance(n, Binary) and n.op == "pow")
+        for n in walk(block.body)
+    )

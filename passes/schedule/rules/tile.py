@@ -1,0 +1,187 @@
+"""Register tiles for reductions: rows × vectors of accumulators around the reduce loops.
+
+The tile is MR rows by NV vectors; its accumulators live in registers over all reduce loops, the
+operators that follow run on it before it is stored. Weights that are constant are packed at
+compile time so that each reduce step reads NV consecutive vectors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aisc.ir.node import walk
+from aisc.ir.target import Target
+from aisc.ir.tensor.expr import Const, Load
+from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.stmt import Block, For, Iter, Store
+from aisc.passes.schedule.rules.structure import Reduction, plain_axis
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.tree import find_place, places
+
+RUNTIME_PACK_ROWS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """`rows` × `vectors` accumulators of `lanes` elements."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def width(self) -> int:
+        """Elements per row."""
+        return self.vectors * self.lanes
+
+
+def candidate_tiles(reduction: Reduction, target: Target) -> list[Tile]:
+    """Tiles that fit the register file, best first by the analytical rule.
+
+    Wasted work (elements computed beyond the extents) decides first, then the number of
+    accumulators, which hides the latency of the multiply-add.
+    """
+    lanes = max(1, target.vector_bits // 32)
+    budget = target.vector_registers - 4
+    width, height = _extent(reduction.lane), _extent(reduction.row)
+    heights = range(1, min(14, height) + 1)
+    limit = 8 if height < 4 else 4 if reduction.contraction else 2
+    found = [
+        Tile(r, v, lanes)
+        for v in range(1, limit + 1)
+        for r in heights
+        if r * v + v + 1 <= budget + 3 and r * v <= budget
+    ]
+    return sorted(found, key=lambda t: _cost(t, width, height, reduction.contraction))
+
+
+def _extent(it: Iter | None) -> int:
+    if it is None:
+        return 1
+    return int(it.extent.value) if isinstance(it.extent, Const) else 1 << 20
+
+
+def _cost(t: Tile, width: int, height: int, contraction: bool) -> tuple[float, int, int]:
+    """Estimated cycles per useful element: one multiply-add or load per cycle and vector."""
+    padded = -(-width // t.width) * t.width * (-(-height // t.rows) * t.rows)
+    waste = padded / (width * height)
+    loads = t.vectors + t.rows if contraction else t.vectors * t.rows
+    latency = 8
+    step = max(t.rows * t.vectors, loads * 0.75, latency)
+    cycles = waste * step / (t.rows * t.vectors)
+    return round(cycles, 3), -(t.rows * t.vectors), t.vectors
+
+
+def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> tuple[Schedule, str]:
+    """Tile one reduction; returns the schedule and the name of its outermost loop."""
+    block = reduction.block.name
+    s = _pack_weights(s, reduction, tile)
+    s, consumer = _consumer(s, block)
+    loops = _loops_by_iter(s, block)
+    lane, row = loops[reduction.lane.var.name], None
+    s = s.clamp_tail(block, lane, tile.width, zero=True)
+    if reduction.row is not None and tile.rows > 1:
+        row = loops[reduction.row.var.name]
+        s = s.clamp_tail(block, row, tile.rows)
+    names = (f"{lane}_t", f"{lane}_v", f"{lane}_l")
+    s = s.split(lane, tile.width, names=(names[0], f"{lane}_in"))
+    s = s.split(f"{lane}_in", tile.lanes, names=(names[1], names[2]))
+    inner = [names[1], names[2]]
+    outer = [f.var.name for f in find_place(s.func, block).loops]
+    if row is not None:
+        s = s.split(row, tile.rows, names=(f"{row}_t", f"{row}_r"))
+        inner.insert(0, f"{row}_r")
+        outer[outer.index(row)] = f"{row}_t"
+    reduce_loops = _reduce_loops(s, block)
+    outer = [n for n in outer if n not in (*inner, *reduce_loops)]
+    if reduction.contraction:  # the panel of weights stays in cache over all rows
+        outer.remove(names[0])
+        outer.insert(0, names[0])
+    s = s.reorder(*outer, *reduce_loops, *inner)
+    s = s.reverse_compute_at(consumer, outer[-1])
+    s = s.set_scope(_result(s, block), "register")
+    if row is not None:
+        s = s.unroll(f"{row}_r")
+    s = s.unroll(names[1]).vectorize(names[2])
+    s = s.decompose_reduction(block, reduce_loops[0] if reduce_loops else inner[0])
+    return _schedule_consumer(s, consumer, outer, tile), outer[0]
+
+
+def _loops_by_iter(s: Schedule, block: str) -> dict[str, str]:
+    """Loop names of a freshly lowered block, by its iterators."""
+    place = find_place(s.func, block)
+    return {
+        it.var.name: value.name
+        for it, value in zip(place.block.iters, place.block.bindings, strict=True)
+        if isinstance(value, type(it.var))
+    }
+
+
+def _reduce_loops(s: Schedule, block: str) -> list[str]:
+    loops = _loops_by_iter(s, block)
+    return [
+        loops[it.var.name]
+        for it in find_place(s.func, block).block.iters
+        if it.kind != "spatial" and it.var.name in loops
+    ]
+
+
+def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
+    """Pack the weights into panels of the tile's width, where each is read by many rows."""
+    load = reduction.weights
+    if load is None or not reduction.contraction:
+        return s
+    axis = plain_axis(load, reduction.lane.var)
+    if axis is None:
+        return s
+    constant = load.buffer.role == "weight"
+    if not constant and _extent(reduction.row) < RUNTIME_PACK_ROWS:
+        return s
+    rank = load.buffer.rank
+    rest = [k for k in range(rank + 1) if k not in (axis, axis + 1)]
+    return s.pack(load.buffer.name, axis, tile.width, (axis, *rest, axis + 1))
+
+
+def _result(s: Schedule, block: str) -> str:
+    return find_place(s.func, block).block.writes[0].buffer.name
+
+
+def _consumer(s: Schedule, block: str) -> tuple[Schedule, str]:
+    """The map that reads the result at its own iterators; a copy is made when there is none."""
+    place = find_place(s.func, block)
+    out = place.block.writes[0].buffer
+    readers = [p for p in places(s.func.body) if out in {r.buffer for r in p.block.reads}]
+    if out.role == "scratch" and len(readers) == 1 and _reads_in_place(readers[0].block, out):
+        return s, readers[0].block.name
+    before = {p.block.name for p in places(s.func.body)}
+    s = s.cache_write(block, "global")
+    (copy,) = (p.block.name for p in places(s.func.body) if p.block.name not in before)
+    return s, copy
+
+
+def _reads_in_place(block: Block, out: Buffer) -> bool:
+    if any(it.kind != "spatial" for it in block.iters) or not isinstance(block.body, Store):
+        return False
+    iters = tuple(it.var for it in block.iters)
+    loads = [n for n in walk(block.body) if isinstance(n, Load) and n.buffer == out]
+    return block.body.indices == iters and all(n.indices == iters for n in loads)
+
+
+def _schedule_consumer(s: Schedule, block: str, outer: list[str], tile: Tile) -> Schedule:
+    """Unroll the rows of the epilogue, vectorize its lanes."""
+    loops = [f for f in find_place(s.func, block).loops if f.var.name not in outer]
+    for k, loop in enumerate(loops):
+        if k == len(loops) - 1 and _count(loop) > 1:
+            last = loop.var.name
+            if _count(loop) > tile.lanes:
+                s = s.split(last, tile.lanes, names=(f"{last}_v", f"{last}_l"))
+                s = s.unroll(f"{last}_v")
+                last = f"{last}_l"
+            s = s.vectorize(last)
+        else:
+            s = s.unroll(loop.var.name)
+    return s
+
+
+def _count(loop: For) -> int:
+    return int(loop.extent.value) if isinstance(loop.extent, Const) else 0

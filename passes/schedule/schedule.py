@@ -1,0 +1,129 @@
+"""Schedules: a function under rewriting and the trace of the steps that led there.
+
+A :class:`Schedule` is immutable; each primitive returns a new one with a longer trace::
+
+    s = Schedule.of(func)
+    s = s.split("j", 16, names=("jo", "ji")).vectorize("ji")
+
+Primitives are registered by name (:data:`PRIMITIVES`); the trace, its Python and JSON forms and its
+replay derive from the registration.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from aisc.ir.diagnostics import error
+from aisc.ir.tensor.func import Func
+
+# A step's argument: names, numbers, or tuples of them.
+Argument = Any
+Rewrite = Callable[..., "Func | tuple[Func, Func]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Primitive:
+    """A registered rewrite. `reassociating` ones may change the rounding of float results."""
+
+    name: str
+    rewrite: Rewrite
+    reassociating: bool
+
+
+PRIMITIVES: dict[str, Primitive] = {}
+_MODULES = ("loops", "blocks", "storage", "hardware")
+
+
+def primitive(reassociating: bool = False) -> Callable[[Rewrite], Rewrite]:
+    """Register a function ``(func, *args) -> Func`` as a schedule primitive under its name."""
+
+    def add(fn: Rewrite) -> Rewrite:
+        assert fn.__name__ not in PRIMITIVES, f"primitive {fn.__name__} is defined twice"
+        PRIMITIVES[fn.__name__] = Primitive(fn.__name__, fn, reassociating)
+        return fn
+
+    return add
+
+
+@cache
+def _load() -> None:
+    for module in _MODULES:
+        importlib.import_module(f"aisc.passes.schedule.primitives.{module}")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One applied primitive."""
+
+    primitive: str
+    args: tuple[Argument, ...]
+    kwargs: tuple[tuple[str, Argument], ...] = ()
+
+    def __str__(self) -> str:
+        parts = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs]
+        return f"{self.primitive}({', '.join(parts)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`func` after `trace`; `packers` fill packed parameters at compile time, in order."""
+
+    func: Func
+    trace: tuple[Step, ...] = ()
+    packers: tuple[Func, ...] = ()
+
+    @staticmethod
+    def of(func: Func) -> Schedule:
+        """The schedule of an unscheduled function."""
+        return Schedule(func)
+
+    def apply(self, name: str, /, *args: Argument, **kwargs: Argument) -> Schedule:
+        """Apply the primitive called `name`; E302-E304 when it is refused."""
+        _load()
+        if name not in PRIMITIVES:
+            raise error("E302", f"there is no schedule primitive '{name}'")
+        result = PRIMITIVES[name].rewrite(self.func, *args, **kwargs)
+        step = Step(name, args, tuple(kwargs.items()))
+        if isinstance(result, tuple):
+            func, packer = result
+            return Schedule(func, (*self.trace, step), (*self.packers, packer))
+        return Schedule(result, (*self.trace, step), self.packers)
+
+    def __getattr__(self, name: str) -> Callable[..., Schedule]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: self.apply(name, *args, **kwargs)
+
+    def replay(self, trace: tuple[Step, ...]) -> Schedule:
+        """Apply the steps of a recorded trace; refused like any step when one does not fit."""
+        schedule = self
+        for step in trace:
+            schedule = schedule.apply(step.primitive, *step.args, **dict(step.kwargs))
+        return schedule
+
+    def to_python(self) -> str:
+        """The trace as Python text that rebuilds this schedule."""
+        return "\n".join(["s = Schedule.of(func)", *(f"s = s.{step}" for step in self.trace)])
+
+
+def trace_to_json(trace: tuple[Step, ...]) -> str:
+    """A trace as JSON; :func:`trace_from_json` restores it exactly."""
+    return json.dumps([[s.primitive, list(s.args), dict(s.kwargs)] for s in trace])
+
+
+def trace_from_json(text: str) -> tuple[Step, ...]:
+    """Read :func:`trace_to_json`; lists become tuples."""
+    steps = json.loads(text)
+    return tuple(
+        Step(name, _tuples(args), tuple((k, _tuples(v)) for k, v in kwargs.items()))
+        for name, args, kwargs in steps
+    )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

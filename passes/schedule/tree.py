@@ -1,0 +1,173 @@
+"""Finding and replacing parts of a scheduled loop tree.
+
+A scheduled body is made of loops, sequences, allocations, and blocks as leaves; the predicate of a
+block, if any, is an ``If`` directly around it. Loops and blocks are named; names are unique.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from aisc.ir.arith.linear import Indexer
+from aisc.ir.diagnostics import error
+from aisc.ir.node import Node, map_children, walk
+from aisc.ir.tensor.builder import accesses
+from aisc.ir.tensor.expr import TRUE, Const, Expr, Var, logical_and
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import Block, For, If, Seq, Stmt, seq
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A block with the loops around it, outermost first, and its predicate."""
+
+    block: Block
+    loops: tuple[For, ...]
+    predicate: Expr
+
+
+def places(node: Stmt) -> Iterator[Place]:
+    """Every block below `node`, in program order."""
+    stack: list[tuple[Node, tuple[For, ...], Expr]] = [(node, (), TRUE)]
+    while stack:
+        top, loops, cond = stack.pop()
+        if isinstance(top, Block):
+            yield Place(top, loops, cond)
+        elif isinstance(top, For):
+            stack.append((top.body, (*loops, top), cond))
+        elif isinstance(top, If):
+            if top.other is not None:
+                stack.append((top.other, loops, cond))
+            stack.append((top.then, loops, logical_and(cond, top.cond)))
+        elif isinstance(top, Seq):
+            stack.extend((s, loops, cond) for s in reversed(top.stmts))
+
+
+def loops_of(node: Stmt) -> Iterator[For]:
+    """Every loop below `node`, outer ones first."""
+    return (n for n in walk(node) if isinstance(n, For))
+
+
+def find_loop(func: Func, name: str) -> For:
+    """The loop whose variable is called `name`; E302 when there is none."""
+    for loop in loops_of(func.body):
+        if loop.var.name == name:
+            return loop
+    have = ", ".join(f.var.name for f in loops_of(func.body))
+    raise error("E302", f"{func.name} has no loop '{name}'", f"its loops are: {have}")
+
+
+def find_place(func: Func, name: str) -> Place:
+    """The block called `name` with its loops; E302 when there is none."""
+    for place in places(func.body):
+        if place.block.name == name:
+            return place
+    have = ", ".join(p.block.name for p in places(func.body))
+    raise error("E302", f"{func.name} has no block '{name}'", f"its blocks are: {have}")
+
+
+def replace_stmt(func: Func, old: Stmt, new: Stmt | None) -> Func:
+    """`func` with one statement (found by identity) replaced, or removed with ``None``."""
+
+    def go(n: Node) -> Node:
+        if n is old:
+            return new if new is not None else Seq(())
+        if isinstance(n, Seq):
+            return seq(*(s for s in (go(x) for x in n.stmts) if isinstance(s, Stmt)))
+        if isinstance(n, For | If):
+            return map_children(n, lambda c: go(c) if isinstance(c, Stmt) else c)
+        return n
+
+    body = go(func.body)
+    assert isinstance(body, Stmt), "a statement was replaced by something else"
+    return replace(func, body=prune(body))
+
+
+def prune(stmt: Stmt) -> Stmt:
+    """Drop loops and conditions whose body became empty."""
+    if isinstance(stmt, Seq):
+        kept = [s for s in map(prune, stmt.stmts) if s != Seq(())]
+        return seq(*kept)
+    if isinstance(stmt, For):
+        body = prune(stmt.body)
+        return Seq(()) if body == Seq(()) else stmt if body is stmt.body else _with(stmt, body)
+    if isinstance(stmt, If) and stmt.other is None:
+        then = prune(stmt.then)
+        if then == Seq(()):
+            return then
+        return stmt if then is stmt.then else replace(stmt, then=then)
+    return stmt
+
+
+def _with(loop: For, body: Stmt) -> For:
+    return replace(loop, body=body)
+
+
+def map_blocks(stmt: Stmt, fn: Callable[[Block], Stmt]) -> Stmt:
+    """`stmt` with every block replaced by ``fn(block)``."""
+
+    def go(n: Node) -> Node:
+        if isinstance(n, Block):
+            return fn(n)
+        if isinstance(n, For | If | Seq):
+            return map_children(n, lambda c: go(c) if isinstance(c, Stmt) else c)
+        return n
+
+    result = go(stmt)
+    assert isinstance(result, Stmt), "a block was replaced by something else"
+    return result
+
+
+def guarded(block: Block, cond: Expr) -> Stmt:
+    """`block` under a predicate; no ``If`` when it is trivially true."""
+    return block if cond == TRUE else If(cond, block)
+
+
+def with_regions(block: Block) -> Block:
+    """`block` with its declared regions derived again from its body."""
+    reads, writes = accesses(block.body)
+    return replace(block, reads=tuple(r for r in reads if r not in writes), writes=writes)
+
+
+def nest(loops: tuple[For, ...], body: Stmt) -> Stmt:
+    """`loops` around `body`, the first outermost; their own bodies are dropped."""
+    for loop in reversed(loops):
+        body = replace(loop, body=body)
+    return body
+
+
+def extent_of(loop: For) -> int | None:
+    """Constant extent of a loop, if it has one."""
+    return int(loop.extent.value) if isinstance(loop.extent, Const) else None
+
+
+def indexer(loops: tuple[For, ...], dims: tuple[Var, ...] = ()) -> Indexer:
+    """Ranges of loop variables (symbolic extents are bounded below only)."""
+    index = Indexer({d.name: (0, float("inf")) for d in dims})
+    for loop in loops:
+        low, high = index.bounds(loop.low), index.bounds(loop.low + loop.extent)
+        index = index.bind(loop.var, low[0], high[1] - 1)
+    return index
+
+
+def all_names(func: Func) -> set[str]:
+    """Names of all loops, blocks and variables, to make fresh ones."""
+    names = {b.name for b in func.params} | {v.name for v in func.dims}
+    for n in walk(func.body):
+        if isinstance(n, Block) or isinstance(n, Var):
+            names.add(n.name)
+        elif hasattr(n, "buffer"):
+            names.add(n.buffer.name)
+    return names
+
+
+def fresh(func: Func, hint: str) -> str:
+    """`hint`, or `hint` with the first free number."""
+    names = all_names(func)
+    if hint not in names:
+        return hint
+    count = 1
+    while f"{hint}_{count}" in names:
+        count += 1
+    return f"{hint}_{count}"

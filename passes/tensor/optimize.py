@@ -1,0 +1,37 @@
+"""Step 8 for one kernel: from a scheduled Func to what a back end prints."""
+
+from __future__ import annotations
+
+from aisc.ir.tensor.func import Func
+from aisc.passes.base import FuncPass
+from aisc.passes.plan.bind import ScheduledKernel
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.tensor.barriers import InsertBarriers, is_parallel
+from aisc.passes.tensor.compact import Compact
+from aisc.passes.tensor.hoist_scratch import HoistScratch
+from aisc.passes.tensor.lower_blocks import LowerBlocks
+
+PASSES: tuple[FuncPass, ...] = (LowerBlocks(), Compact(), HoistScratch(), InsertBarriers())
+
+
+def optimize(func: Func) -> Func:
+    """Lower blocks, compact private storage, hoist scratch, insert barriers."""
+    for step in PASSES:
+        func = step.run(func)
+    return func.with_attrs(parallel=True) if is_parallel(func.body) else func
+
+
+def optimize_schedule(
+    lowered: Func, schedule: Schedule, packers: tuple[Func, ...]
+) -> ScheduledKernel:
+    """The scheduled kernel with its (already scheduled) packers."""
+    func = optimize(schedule.func)
+    before = {b.name: k for k, b in enumerate(lowered.params)}
+    packed = []
+    for packer in packers:
+        source, result = packer.params[0], packer.params[1]
+        position = before.get(source.name)
+        if position is None:  # packed twice: found by the name of the first result
+            position = next(k for k, b in enumerate(func.params) if b.name == result.name)
+        packed.append((position, packer.name))
+    return ScheduledKernel(func, tuple(map(optimize, packers)), tuple(packed))
