@@ -177,6 +177,11 @@ CASES: list[tuple[str, int, list[object], dict[str, object], int]] = [
      [np.uint8(100)], [rng.integers(-128, 127, (3, 2, 3, 3)).astype(np.int8)],
      [np.float32([0.02, 0.01, 0.03])], [np.int8([0, 0, 0])], [np.float32(0.05)], [np.uint8(128)],
      [np.int32([1, -2, 3])]], {}, 1),
+    ("Einsum", 12, [f32(2, 3, 4), f32(2, 4, 5)], {"equation": "bij,bjk->bik"}, 1),
+    ("Einsum", 12, [f32(2, 3, 4, 5), f32(2, 6, 4, 5)], {"equation": "bqhd,bkhd->bhqk"}, 1),
+    ("Einsum", 12, [f32(2, 3, 4), f32(4, 5), f32(3)], {"equation": "...ij,jk,i->...k"}, 1),
+    ("Einsum", 12, [f32(3, 4)], {"equation": "ij->ji"}, 1),
+    ("Einsum", 12, [f32(3, 4), f32(3, 4)], {"equation": "ij,ij"}, 1),
     ("MaxPool", 8, [IMAGE], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 1]}, 1),
     ("MaxPool", 12, [IMAGE], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}, 1),
     ("MaxPool", 12, [IMAGE], {"kernel_shape": [2, 2], "dilations": [2, 3]}, 1),
@@ -303,6 +308,17 @@ def test_dynamic_shapes_flow_through_shape_arithmetic() -> None:
     assert str(fixed.outputs[0].type) == "f32[2, 12*s]"
     with pytest.raises(ExecutionError):
         interpret(fixed, [f32(3, 5, 12)])
+
+
+@pytest.mark.parametrize("which", [True, False])
+def test_if_with_a_known_condition(which: bool) -> None:
+    out = helper.make_tensor_value_info("r", 1, [2, 3, 4, 5])
+    branches = {
+        "then_branch": helper.make_graph([helper.make_node("Neg", ["x"], ["r"])], "a", [], [out]),
+        "else_branch": helper.make_graph([helper.make_node("Abs", ["x"], ["r"])], "b", [], [out]),
+    }
+    node = helper.make_node("If", ["c"], ["y"], **branches)
+    compare(make([node], {"x": X}, ["y"], {"c": np.array(which)}, 13), {"x": X})
 
 
 def test_inputs_fixed_to_constants() -> None:
