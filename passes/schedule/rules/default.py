@@ -8,6 +8,7 @@ loops of costly nests are divided among threads.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from aisc.ir.arith.linear import mentions
 from aisc.ir.diagnostics import CompileError
@@ -37,9 +38,9 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
     for name in [p.block.name for p in places(s.func.body)]:
         place = find_place(s.func, name)
         if all(f.kind == "serial" for f in place.loops):
-            s = _unless_refused(s, lambda s, p=place: _vectorize(s, p, target))
+            s = _unless_refused(s, partial(_vectorize, place=place, target=target))
     for nest in _top_nests(s.func.body):
-        s = _unless_refused(s, lambda s, n=nest: _parallel(s, n))
+        s = _unless_refused(s, partial(_parallel, name=nest))
     return s
 
 
