@@ -179,7 +179,7 @@ class Executable:
                     f"expected a writable C-contiguous {b.dtype}{list(s)}",
                     f"got {array.dtype}{list(array.shape)}",
                 )
-            if any(np.shares_memory(array, i, max_work=1) for i in inputs if i.size):
+            if any(np.may_share_memory(array, i) for i in inputs if i.size):
                 raise execution_error("E501", f"out= for '{b.name}' overlaps an input")
         return list(out)
 

@@ -36,9 +36,7 @@ def resolve_target(target: str | Target) -> Target:
     return complete_target(targets.resolve(target) if isinstance(target, str) else target)
 
 
-def build(
-    model: Any, target: str | Target, options: Options, *instruments: Instrument
-) -> Compiled:
+def build(model: Any, target: str | Target, options: Options, *instruments: Instrument) -> Compiled:
     """Run the pipeline."""
     ctx = Context(resolve_target(target), options, instruments_for(options, *instruments))
     return run_pipeline(model, ctx)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from aisc.ir.arith.linear import Indexer, Linear, mentions
+from aisc.ir.arith.linear import Indexer, Linear, Monomial, mentions
 from aisc.ir.arith.poly import Dim, symbol
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Var, of_dim
@@ -49,7 +49,8 @@ def _box(func: Func, loop: For, access: Access) -> list[tuple[Linear, float]]:
 
 
 def _interval(index: Indexer, form: Linear, inner: set[Var], size: float) -> tuple[Linear, float]:
-    fixed, moving = [], []
+    fixed: list[tuple[Monomial, int]] = []
+    moving: list[tuple[Monomial, int]] = []
     for mono, c in form.terms:
         (moving if _uses(mono, inner) else fixed).append((mono, c))
     low, high = index.interval(Linear(tuple(moving), 0))

@@ -43,7 +43,7 @@ def nest_of(func: Func, place: Place) -> Stmt:
     """The outermost statement that contains only this block: its whole loop nest."""
     node: Stmt = place.loops[0] if place.loops else place.block
     for loop in (*place.loops, place.block):
-        inside = [p for p in places(loop)]
+        inside = list(places(loop))
         if len(inside) == 1:
             return loop
     return node

@@ -135,7 +135,7 @@ def pack(
     out = replace(dst, role="output")
     packer = ComputeBuilder()
     packer.map(out, lambda *i: _unpacked(src, i, axis, factor, order), "pack")
-    packing = packer.func(f"{func.name}_{packed_name}", (src, out), func.dims)
+    packing = packer.func(f"{func.name}_{packed_name}", (src, out))
     return replace(func, params=params, body=body), packing
 
 

@@ -7,7 +7,10 @@ loops of costly nests are divided among threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aisc.ir.arith.linear import mentions
+from aisc.ir.diagnostics import CompileError
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Load, Select
@@ -34,10 +37,20 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
     for name in [p.block.name for p in places(s.func.body)]:
         place = find_place(s.func, name)
         if all(f.kind == "serial" for f in place.loops):
-            s = _vectorize(s, place, target)
+            s = _unless_refused(s, lambda s, p=place: _vectorize(s, p, target))
     for nest in _top_nests(s.func.body):
-        s = _parallel(s, nest)
+        s = _unless_refused(s, lambda s, n=nest: _parallel(s, n))
     return s
+
+
+def _unless_refused(s: Schedule, step: Callable[[Schedule], Schedule]) -> Schedule:
+    """Take a step that only speed depends on, or leave it out where it is not provably legal."""
+    try:
+        return step(s)
+    except CompileError as refusal:
+        if not set(refusal.codes) <= {"E302", "E303", "E304"}:
+            raise
+        return s
 
 
 def inline_maps(s: Schedule) -> Schedule:
