@@ -182,6 +182,11 @@ CASES: list[tuple[str, int, list[object], dict[str, object], int]] = [
     ("Einsum", 12, [f32(2, 3, 4), f32(4, 5), f32(3)], {"equation": "...ij,jk,i->...k"}, 1),
     ("Einsum", 12, [f32(3, 4)], {"equation": "ij->ji"}, 1),
     ("Einsum", 12, [f32(3, 4), f32(3, 4)], {"equation": "ij,ij"}, 1),
+    *[(op, 14, [f32(4, 2, 3), f32(d, g * 5, 3), f32(d, g * 5, 5), f32(d, 2 * g * 5), [],
+       f32(d, 2, 5)], {"hidden_size": 5, "direction": way, **more}, 2)
+      for op, g, more in (("LSTM", 4, {}), ("GRU", 3, {}), ("GRU", 3, {"linear_before_reset": 1}),
+                          ("RNN", 1, {"clip": 0.5}))
+      for d, way in ((1, "forward"), (1, "reverse"), (2, "bidirectional"))],
     ("MaxPool", 8, [IMAGE], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 1]}, 1),
     ("MaxPool", 12, [IMAGE], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}, 1),
     ("MaxPool", 12, [IMAGE], {"kernel_shape": [2, 2], "dilations": [2, 3]}, 1),
