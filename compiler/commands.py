@@ -41,7 +41,11 @@ _out = Console()
 def progress(title: str) -> Iterator[StepProgress]:
     """An instrument that shows the running step on a terminal's standard error."""
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), console=_err, transient=True
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        console=_err,
+        transient=True,
+        disable=not _err.is_terminal,
     ) as bar:
         task = bar.add_task(title)
         yield StepProgress(lambda step: bar.update(task, description=f"{title}: {step}"))
