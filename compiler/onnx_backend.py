@@ -32,7 +32,7 @@ Array = NDArray[Any]
 _OPTIONS = ("threads", "level", "cache", "shapes")
 
 
-class Rep(BackendRep):  # type: ignore[misc]
+class Rep(BackendRep):
     """A prepared model; :meth:`run` may be called any number of times."""
 
     def __init__(self, model: ModelProto, options: Mapping[str, Any]) -> None:
@@ -114,7 +114,7 @@ def _array(x: Any) -> Array:
     return numpy_helper.to_array(x) if isinstance(x, TensorProto) else np.asarray(x)
 
 
-class AiscBackend(Backend):  # type: ignore[misc]
+class AiscBackend(Backend):
     """Compiles onnx models and runs them; devices: ``CPU``."""
 
     @classmethod

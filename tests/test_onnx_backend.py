@@ -108,12 +108,12 @@ test_div_uint8 test_einsum_batch_matmul test_expand_dim_changed test_flatten_axi
 test_gather_negative_indices test_gemm_all_attributes test_globalaveragepool test_greater_bcast
 test_hardswish test_identity test_leakyrelu_default test_matmul_4d test_max_example
 test_maxpool_2d_ceil test_maxpool_2d_dilations test_mod_mixed_sign_int64 test_not_3d
-test_onehot_with_axis test_pad_constant_axes_negative test_prelu_broadcast test_quantizelinear_axis
+test_onehot_with_axis test_constant_pad_axes test_prelu_broadcast test_quantizelinear_axis
 test_reduce_mean_keepdims_random test_reflect_pad test_relu test_reshape_reordered_all_dims
-test_resize_upsample_scales_nearest test_shape_start_1 test_slice_neg_steps test_split_equal_parts_2d
+test_resize_upsample_scales_nearest test_shape_start_1 test_slice_neg_steps
 test_sqrt test_squeeze_negative_axes test_sub_bcast test_sum_example test_tile
 test_transpose_all_permutations_3 test_tril_pos test_where_example test_xor_bcast3v2d
-""".split()  # fmt: skip
+"""
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def cases() -> dict[str, object]:
     return {c.name: c for c in conformance().all_cases()}
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", QUICK.split())
 def test_node_case(name: str, cases: dict[str, object]) -> None:
     assert conformance().outcome(cases[name]) == "pass"
 
