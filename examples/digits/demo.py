@@ -98,8 +98,8 @@ def main() -> None:
     exe = aisc.compile(MODEL)
     elapsed = time.perf_counter() - start
     console.print(f"compiled {MODEL.name} for {exe.target.arch} in {elapsed:.2f} s")
-    scores = exe(images)
-    guesses = scores.argmax(axis=1)
+    probabilities = exe(images)
+    guesses = probabilities.argmax(axis=1)
     correct = int((guesses == labels).sum())
     console.print(gallery(images, labels, guesses))
     console.print(
@@ -110,7 +110,7 @@ def main() -> None:
     peer = onnxruntime_runner(exe.threads)
     if peer is not None:
         runners["onnxruntime"] = peer
-        difference = float(np.abs(scores - peer(images)).max())
+        difference = float(np.abs(probabilities - peer(images)).max())
         console.print(f"largest difference from onnxruntime: {difference:.1e}")
     console.print(latency_table(runners, images, exe.threads))
 
