@@ -120,6 +120,7 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
     place, target = find_place(func, block), find_loop(func, loop)
     produced = {w.buffer for p in places(target) for w in p.block.writes}
     reads = [r for r in place.block.reads if r.buffer in produced]
+    _require_unguarded("reverse_compute_at", place)
     if not reads or any(it.kind != "spatial" for it in place.block.iters):
         raise error("E302", f"reverse_compute_at({block}): it is no map over results of {loop}")
     outer = _loops_to(func, target)
@@ -153,6 +154,13 @@ def _loops_to(func: Func, loop: For) -> tuple[For, ...]:
             if f is loop:
                 return place.loops[: k + 1]
     return ()
+
+
+def _require_unguarded(step: str, place: Place) -> None:
+    """A guard speaks of the loops that the block leaves behind."""
+    if place.predicate != TRUE:
+        name = place.block.name
+        raise error("E302", f"{step}({name}): its loops have guarded tails", "move it, then split")
 
 
 def _require_final(step: str, func: Func, consumer: Place, target: For, read: set[Buffer]) -> None:
@@ -220,6 +228,7 @@ def compute_at(func: Func, block: str, loop: str) -> Func:
     Legal for a map block whose scratch result is read below `loop` only.
     """
     place, target = find_place(func, block), find_loop(func, loop)
+    _require_unguarded("compute_at", place)
     if any(it.kind != "spatial" for it in place.block.iters) or len(place.block.writes) != 1:
         raise error("E302", f"compute_at({block}): it is not a map block")
     buffer = place.block.writes[0].buffer
