@@ -16,6 +16,7 @@ from aisc.ir.tensor.expr import (
     Load,
     Var,
     binary,
+    const,
     logical_and,
     of_dim,
     select,
@@ -331,7 +332,7 @@ def _clamped(body: Stmt, it: Iter, index: Indexer, zero: bool) -> Stmt:
         if all(inside):
             return n
         if zero:
-            return select(binary("lt", it.var, it.extent), n, Const(0.0, n.dtype))
+            return select(binary("lt", it.var, it.extent), n, const(0, n.dtype))
         return Load(n.buffer, tuple(substitute(i, {it.var: last}) for i in n.indices))
 
     return transform(body, guard)
