@@ -47,7 +47,7 @@ class FunctionEmitter(ExprEmitter):
         """Text of the whole function definition."""
         params = self.signature()
         for dim in self.func.dims:
-            self.bind(dim, Scalar(f"%{_clean(dim.name)}", 0), 0, inf)
+            self.bind(dim, Scalar(f"%{clean(dim.name)}", 0), 0, inf)
         self.top(self.func.body)
         lines = self.w.finish()
         head = (
@@ -71,7 +71,7 @@ class FunctionEmitter(ExprEmitter):
             self.bases[b.name] = f"%b{k}"
             alone = "noalias " if b.alias_set and sets.count(b.alias_set) == 1 else ""
             params.append(f"ptr {alone}align {b.alignment} %b{k}")
-        params += [f"i64 %{_clean(d.name)}" for d in self.func.dims]
+        params += [f"i64 %{clean(d.name)}" for d in self.func.dims]
         return [*params, "i64 %tid", "i64 %nthreads", "ptr %sync"]
 
     def base(self, buffer: Buffer) -> str:
@@ -126,8 +126,8 @@ class FunctionEmitter(ExprEmitter):
         """Private storage: a stack slot, which SROA turns into registers where it can."""
         if buffer.space not in PRIVATE_SPACES:
             raise InternalError(f"{self.func.name}: {buffer.name} is declared in {buffer.space}")
-        count = _static(buffer)
-        name = f"%{_clean(buffer.name)}.slot"
+        count = static_size(buffer)
+        name = f"%{clean(buffer.name)}.slot"
         if buffer.name not in self.bases:
             text = f"{name} = alloca [{count} x {memory_type(buffer.dtype)}], align 64"
             self.w.allocas.append(text)
@@ -155,7 +155,8 @@ class FunctionEmitter(ExprEmitter):
         else:
             raise InternalError(f"{self.func.name}: no code for a loop over {s.kind}")
 
-    def _span(self, s: For) -> tuple[float, float]:
+    def span(self, s: For) -> tuple[float, float]:
+        """Least and greatest value of a loop's variable."""
         low, high = self.index.bounds(s.low)[0], self.index.bounds(s.low + s.extent)[1]
         return low, high - 1
 
@@ -165,7 +166,7 @@ class FunctionEmitter(ExprEmitter):
         if not (low.is_const and n.is_const):
             raise InternalError(f"{self.func.name}: unrolled loop {s.var.name} is not constant")
         for k in range(low.const, low.const + n.const):
-            self.bind(s.var, k, *self._span(s))
+            self.bind(s.var, k, *self.span(s))
             self.stmt(s.body)
         self.unbind(s.var)
 
@@ -198,7 +199,7 @@ class FunctionEmitter(ExprEmitter):
         """A loop at run time."""
         may_be_empty = s.kind == "parallel" or self.index.bounds(s.extent)[0] < 1
         var, end = self.w.open_loop(low, high, may_be_empty)
-        self.bind(s.var, Scalar(var, self.w.scope.level), *self._span(s))
+        self.bind(s.var, Scalar(var, self.w.scope.level), *self.span(s))
         self.stmt(s.body)
         self.unbind(s.var)
         self.w.close_loop(end)
@@ -284,7 +285,8 @@ class FunctionEmitter(ExprEmitter):
         )
 
 
-def _static(buffer: Buffer) -> int:
+def static_size(buffer: Buffer) -> int:
+    """Elements of a buffer of constant shape, at least one."""
     total = 1
     for d in buffer.shape:
         if not isinstance(d, int):
@@ -293,7 +295,7 @@ def _static(buffer: Buffer) -> int:
     return max(total, 1)
 
 
-def _clean(name: str) -> str:
+def clean(name: str) -> str:
     """A name as an LLVM identifier."""
     return "".join(c if c.isalnum() or c in "._" else "_" for c in name)
 

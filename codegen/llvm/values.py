@@ -97,22 +97,27 @@ class ExprEmitter(IndexEmitter):
 
     def _scalar_load(self, buffer: Buffer, pointer: str) -> Val:
         mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
-        pointer = self._guarded(pointer, space)
+        pointer = self._guarded(pointer, buffer)
         ref = self.w.let(f"load {mem}, {space} {pointer}, align {buffer.dtype.bytes}")
         return self._from_memory(ref, buffer.dtype, 1)
 
-    def _guarded(self, pointer: str, space: str) -> str:
-        if self.guard is None or space != "ptr":
-            return pointer
+    def spare(self, buffer: Buffer) -> str:
+        """Pointer to memory, of the buffer's address space, that a suppressed load may read."""
         self.needs_zeros = True
-        return self.w.let(f"select i1 {self.guard}, ptr {pointer}, ptr {ZERO_BLOCK}", "p")
+        return ZERO_BLOCK
+
+    def _guarded(self, pointer: str, buffer: Buffer) -> str:
+        if self.guard is None:
+            return pointer
+        kind, spare = self.pointer_type(buffer), self.spare(buffer)
+        return self.w.let(f"select i1 {self.guard}, {kind} {pointer}, {kind} {spare}", "p")
 
     def _vector_load(self, buffer: Buffer, pointer: str) -> Val:
         mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
         kind = vector_type(mem, self.lanes)
         size = buffer.dtype.bytes
         if self.mask is not None and not self._is_private(buffer):
-            pointer = self._guarded(pointer, space)
+            pointer = self._guarded(pointer, buffer)
             suffix = f"v{self.lanes}{memory_suffix(buffer.dtype)}.p0"
             name = f"llvm.masked.load.{suffix}"
             mask = f"<{self.lanes} x i1>"
@@ -122,7 +127,7 @@ class ExprEmitter(IndexEmitter):
                 f"{kind} zeroinitializer)"
             )
         else:
-            pointer = self._guarded(pointer, space)
+            pointer = self._guarded(pointer, buffer)
             ref = self.w.let(f"load {kind}, {space} {pointer}, align {size}")
         return self._from_memory(ref, buffer.dtype, self.lanes)
 

@@ -11,7 +11,7 @@ from aisc.ir.diagnostics import error
 from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import For, Region
-from aisc.passes.schedule.legality import Access, accesses_under
+from aisc.passes.schedule.legality import Access, accesses_under, outer_loops
 from aisc.passes.schedule.tree import indexer, places
 
 
@@ -22,7 +22,9 @@ def region_under(func: Func, loop: For, buffer: Buffer, write: bool) -> Region:
     dimension the inner loops contribute an interval to an affine index; where that is not
     possible the whole dimension is taken.
     """
-    found = [a for a in accesses_under(loop) if a.buffer == buffer and a.write == write]
+    outer = outer_loops(func, loop)
+    accesses = accesses_under(loop, outer)
+    found = [a for a in accesses if a.buffer == buffer and a.write == write]
     if not found:
         raise error("E302", f"{buffer.name} is not {'written' if write else 'read'} there")
     boxes = [_box(func, loop, a) for a in found]

@@ -16,6 +16,7 @@ from aisc.ir.tensor.expr import (
     Load,
     Var,
     binary,
+    const,
     logical_and,
     of_dim,
     select,
@@ -23,6 +24,13 @@ from aisc.ir.tensor.expr import (
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Seq, Stmt, Store, seq
 from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
+from aisc.passes.schedule.motion import (
+    order_of,
+    require_unchanged,
+    require_visible,
+    with_allocs_first,
+    writes_of,
+)
 from aisc.passes.schedule.region import dim_of, region_under
 from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.tree import (
@@ -70,6 +78,12 @@ def inline(func: Func, block: str) -> Func:
         raise error("E302", f"inline({block}): the store is not indexed by the iterators")
     target = store.buffer
 
+    if any(target in writes_of(p.block) for p in places(func.body) if p.block is not b):
+        raise error("E302", f"inline({block}): another block writes {target.name} too")
+    for reader in (p.block for p in places(func.body)):
+        if target in {r.buffer for r in reader.reads}:
+            require_unchanged(f"inline({block})", func, b, b, reader, {target})
+
     def expand(n: Node) -> Node:
         if isinstance(n, Load) and n.buffer == target:
             return substitute(store.value, dict(zip(store.indices, n.indices, strict=True)))  # type: ignore[arg-type]
@@ -106,6 +120,7 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
     place, target = find_place(func, block), find_loop(func, loop)
     produced = {w.buffer for p in places(target) for w in p.block.writes}
     reads = [r for r in place.block.reads if r.buffer in produced]
+    _require_unguarded("reverse_compute_at", place)
     if not reads or any(it.kind != "spatial" for it in place.block.iters):
         raise error("E302", f"reverse_compute_at({block}): it is no map over results of {loop}")
     outer = _loops_to(func, target)
@@ -116,10 +131,20 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
             if isinstance(at, Var):
                 window.setdefault(at, (low, extent))
     _require_complete(func, place, target, [r.buffer for r in reads])
+    first = next(places(target)).block
+    if order_of(func, first) > order_of(func, place.block) or place.block in (
+        p.block for p in places(target)
+    ):
+        raise error("E302", f"reverse_compute_at({block}): it does not come after loop {loop}")
+    step = f"reverse_compute_at({block}, {loop})"
+    require_unchanged(step, func, place.block, first, place.block, {r.buffer for r in reads})
+    _require_final(step, func, place, target, {r.buffer for r in reads})
     moved = _new_nest(func, place, window, outer)
-    cut = replace_stmt(func, nest_of(func, place), None)
+    cut = with_allocs_first(replace_stmt(func, nest_of(func, place), None))
     again = find_loop(cut, loop)
-    return replace_stmt(cut, again, replace(again, body=seq(again.body, moved)))
+    result = replace_stmt(cut, again, replace(again, body=seq(again.body, moved)))
+    require_visible(step, result)
+    return result
 
 
 def _loops_to(func: Func, loop: For) -> tuple[For, ...]:
@@ -129,6 +154,22 @@ def _loops_to(func: Func, loop: For) -> tuple[For, ...]:
             if f is loop:
                 return place.loops[: k + 1]
     return ()
+
+
+def _require_unguarded(step: str, place: Place) -> None:
+    """A guard speaks of the loops that the block leaves behind."""
+    if place.predicate != TRUE:
+        name = place.block.name
+        raise error("E302", f"{step}({name}): its loops have guarded tails", "move it, then split")
+
+
+def _require_final(step: str, func: Func, consumer: Place, target: For, read: set[Buffer]) -> None:
+    """Nothing after `target` and before the consumer may write what the consumer reads."""
+    inside = [p.block for p in places(target)]
+    order, own = order_of(func, inside[-1]), order_of(func, consumer.block)
+    for k, p in enumerate(places(func.body)):
+        if order < k < own and writes_of(p.block) & read:
+            raise error("E303", f"{step}: block {p.block.name} still writes what it reads")
 
 
 def _require_complete(func: Func, consumer: Place, target: For, read: list[Buffer]) -> None:
@@ -187,6 +228,7 @@ def compute_at(func: Func, block: str, loop: str) -> Func:
     Legal for a map block whose scratch result is read below `loop` only.
     """
     place, target = find_place(func, block), find_loop(func, loop)
+    _require_unguarded("compute_at", place)
     if any(it.kind != "spatial" for it in place.block.iters) or len(place.block.writes) != 1:
         raise error("E302", f"compute_at({block}): it is not a map block")
     buffer = place.block.writes[0].buffer
@@ -199,15 +241,24 @@ def compute_at(func: Func, block: str, loop: str) -> Func:
             raise error("E303", f"compute_at({block}): {p.block.name} reads it outside of {loop}")
     if not _is_scratch(buffer):
         raise error("E302", f"compute_at({block}): {buffer.name} is not a scratch buffer")
+    step = f"compute_at({block}, {loop})"
+    users = [p.block for p in places(target)]
+    if place.block in users or order_of(func, users[0]) < order_of(func, place.block):
+        raise error("E302", f"{step}: the block does not come before the loop")
+    require_unchanged(step, func, place.block, place.block, users[-1], {buffer})
+    if any(buffer in writes_of(p.block) for p in places(func.body) if p.block is not place.block):
+        raise error("E303", f"{step}: another block writes {buffer.name} too")
     region = region_under(func, target, buffer, write=False)
     window = {
         it.var: (low, extent)
         for it, low, extent in zip(place.block.iters, region.low, region.extent, strict=True)
     }
     moved = _new_nest(func, place, window, _loops_to(func, target))
-    cut = replace_stmt(func, nest_of(func, place), None)
+    cut = with_allocs_first(replace_stmt(func, nest_of(func, place), None))
     again = find_loop(cut, loop)
-    return replace_stmt(cut, again, replace(again, body=seq(moved, again.body)))
+    result = replace_stmt(cut, again, replace(again, body=seq(moved, again.body)))
+    require_visible(step, result)
+    return result
 
 
 @primitive()
@@ -331,7 +382,7 @@ def _clamped(body: Stmt, it: Iter, index: Indexer, zero: bool) -> Stmt:
         if all(inside):
             return n
         if zero:
-            return select(binary("lt", it.var, it.extent), n, Const(0.0, n.dtype))
+            return select(binary("lt", it.var, it.extent), n, const(0, n.dtype))
         return Load(n.buffer, tuple(substitute(i, {it.var: last}) for i in n.indices))
 
     return transform(body, guard)

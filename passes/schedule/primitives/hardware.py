@@ -1,1 +1,68 @@
 """Primitives that name hardware: bind and tensorize."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aisc.ir.diagnostics import error
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import FOR_KINDS, For, ForKind
+from aisc.passes.schedule.legality import require_independent
+from aisc.passes.schedule.schedule import primitive
+from aisc.passes.schedule.tree import extent_of, find_loop, loops_of, places, replace_stmt
+
+AXES: tuple[ForKind, ...] = tuple(k for k in FOR_KINDS if "." in k)
+
+
+@primitive()
+def bind(func: Func, loop: str, axis: ForKind) -> Func:
+    """Let the iterations of a loop be the blocks or threads of a hardware axis.
+
+    before: ``for i in 0..N: S(i)``   after ``bind("i", "thread.x")``: ``thread.x i in 0..N: S(i)``
+    A thread axis may be bound by several loops, one after the other: a block runs them all with the
+    same threads, iteration `t` of each on thread `t`. So all loops of an axis have one constant
+    extent, and no loop of an axis stands inside another of the same axis. A tile that many threads
+    read is filled by a nest of its own (``cache_read``, ``compute_at``, ``fuse``, ``split``, bind),
+    which stands beside the nest that reads it; barriers between such nests are inserted and proved
+    by :mod:`aisc.passes.tensor.simt_barriers`. Block loops stand outside of thread loops.
+    Legal when the iterations of the loop are independent of each other.
+    """
+    old = find_loop(func, loop)
+    if axis not in AXES:
+        raise error("E302", f"bind({loop}): there is no axis '{axis}'", f"axes: {', '.join(AXES)}")
+    _require_place(func, old, axis)
+    if axis.startswith("thread."):
+        _require_extent(func, old, axis)
+    require_independent(func, old, "bind")
+    return replace_stmt(func, old, replace(old, kind=axis))
+
+
+def _require_place(func: Func, loop: For, axis: ForKind) -> None:
+    around: list[For] = []
+    for place in places(func.body):
+        chain = list(place.loops)
+        if loop in chain:
+            around = chain[: chain.index(loop)]
+            break
+    below = [f for f in loops_of(loop) if f is not loop]
+    if any(f.kind == axis for f in (*around, *below)):
+        raise error("E302", f"bind({loop.var.name}): a loop of {axis} inside another")
+    if axis.startswith("block.") and any(not f.kind.startswith("block.") for f in around):
+        raise error(
+            "E302", f"bind({loop.var.name}): loops of blocks are the outermost ones",
+            f"around it: {', '.join(f.var.name for f in around)}",
+        )  # fmt: skip
+
+
+def _require_extent(func: Func, loop: For, axis: ForKind) -> None:
+    extent = extent_of(loop)
+    if extent is None:
+        raise error("E302", f"bind({loop.var.name}): the extent of a thread axis is constant")
+    for f in loops_of(func.body):
+        if f.kind == axis and extent_of(f) != extent:
+            raise error(
+                "E302",
+                f"bind({loop.var.name}): {axis} has {extent_of(f)} threads",
+                f"expected the extent of loop {f.var.name}, got {extent}",
+                "split the loop by the number of threads",
+            )

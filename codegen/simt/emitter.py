@@ -1,0 +1,119 @@
+"""One SIMT kernel as LLVM IR for NVPTX.
+
+A kernel is ``ptx_kernel void name(ptr addrspace(1) buffers…, i64 dims…)``. Loops over blocks and
+threads become special registers, ``shared`` buffers module globals in address space 3, private
+buffers stack slots, which SROA turns into registers (LLVM's *User Guide for NVPTX Back-end*).
+"""
+
+from __future__ import annotations
+
+from aisc.codegen.llvm.function import PRIVATE_SPACES, FunctionEmitter, clean, static_size
+from aisc.codegen.llvm.index import Scalar
+from aisc.codegen.llvm.types import memory_type
+from aisc.codegen.llvm.values import ZERO_BYTES
+from aisc.ir.diagnostics import error
+from aisc.ir.target import Target
+from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.stmt import Barrier, For, Stmt
+from aisc.passes.tensor.simt_form import Kernel
+
+GLOBAL, SHARED = "ptr addrspace(1)", "ptr addrspace(3)"
+ZEROS = "@aisc.zeros.global"
+BARRIER = "llvm.nvvm.barrier.cta.sync.aligned.all"
+
+
+class SimtEmitter(FunctionEmitter):
+    """Emits one function in kernel form; `globals` are what the module declares for it."""
+
+    def __init__(self, func: Func, target: Target) -> None:
+        super().__init__(func)
+        self.target = target
+        self.kernel = Kernel.of(func)
+        self.globals: list[str] = []
+        self.shared_bytes = 0
+
+    def emit(self) -> str:
+        """Text of the function; E402 where the kernel exceeds the target's limits."""
+        self._require_limits()
+        return super().emit()
+
+    def _require_limits(self) -> None:
+        limits, size = self.target.limits, self.kernel.block_size
+        threads = size[0] * size[1] * size[2]
+        if threads > limits.get("threads_per_block", threads):
+            raise error("E402", f"{self.func.name}: {self.target.name} has no {threads} threads")
+        for count, axis in zip(size, "xyz", strict=True):
+            if count > limits.get(f"threads_{axis}", count):
+                raise error("E402", f"{self.func.name}: too many threads along {axis}: {count}")
+        shared = sum(static_size(s.buffer) * s.buffer.dtype.bytes for s in self.kernel.shared)
+        if shared > limits.get("shared_bytes", shared):
+            raise error("E402", f"{self.func.name} needs {shared} bytes of shared memory")
+        self.shared_bytes = shared
+
+    # -- hooks -------------------------------------------------------------------------------
+
+    def linkage(self) -> str:
+        """Kernels have a calling convention of their own."""
+        return "ptx_kernel "
+
+    def attrs(self) -> str:
+        """The block's size is fixed at compile time."""
+        size = ",".join(map(str, self.kernel.block_size))
+        return f'"nvvm.reqntid"="{size}" #0'
+
+    def signature(self) -> list[str]:
+        """Parameters in global memory, then dimensions."""
+        shared = super().signature()[: len(self.func.params) + len(self.func.dims)]
+        count = len(self.func.params)
+        return [p.replace("ptr ", f"{GLOBAL} ", 1) for p in shared[:count]] + shared[count:]
+
+    def pointer_type(self, buffer: Buffer) -> str:
+        """Address space by the buffer's memory."""
+        if buffer.space in PRIVATE_SPACES:
+            return "ptr"
+        return SHARED if buffer.space == "shared" else GLOBAL
+
+    def spare(self, buffer: Buffer) -> str:
+        """What a suppressed load reads: zeros in global memory, the first element elsewhere."""
+        return ZEROS if self.pointer_type(buffer) == GLOBAL else self.base(buffer)
+
+    def top(self, body: Stmt) -> None:
+        """All threads run the whole body."""
+        self.stmt(body)
+
+    def alloc(self, buffer: Buffer) -> None:
+        """Shared memory as a global of the module; private storage as a stack slot."""
+        if buffer.space != "shared":
+            super().alloc(buffer)
+            return
+        name = f"@{self.func.name}.{clean(buffer.name)}"
+        kind = f"[{static_size(buffer)} x {memory_type(buffer.dtype)}]"
+        self.globals.append(f"{name} = internal addrspace(3) global {kind} undef, align 16")
+        self.bases[buffer.name] = name
+
+    def barrier(self, s: Barrier) -> None:
+        """All threads of the block wait for each other."""
+        self.w.declare(f"declare void @{BARRIER}(i32) convergent nounwind")
+        self.w.line(f"call void @{BARRIER}(i32 0)")
+
+    def loop(self, s: For) -> None:
+        """Hardware axes are read from special registers."""
+        if "." not in s.kind:
+            super().loop(s)
+            return
+        unit, axis = s.kind.split(".")
+        name = f"llvm.nvvm.read.ptx.sreg.{'ctaid' if unit == 'block' else 'tid'}.{axis}"
+        self.w.declare(f"declare i32 @{name}()")
+        narrow = self.w.shared(f"call i32 @{name}()", "axis", 0)
+        value = self.w.shared(f"zext i32 {narrow} to i64", "axis", 0)
+        if self.scalar(s.low) != "0":
+            value = self.w.let(f"add i64 {value}, {self.scalar(s.low)}")
+        self.bind(s.var, Scalar(value, self.w.scope.level), *self.span(s))
+        self.stmt(s.body)
+        self.unbind(s.var)
+
+
+def zeros_global() -> str:
+    """The block of zeros that suppressed loads from global memory read."""
+    kind = f"[{ZERO_BYTES} x i8]"
+    return f"{ZEROS} = internal addrspace(1) constant {kind} zeroinitializer, align 64"

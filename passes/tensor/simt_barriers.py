@@ -1,0 +1,236 @@
+"""Barriers of a block: inserted where threads depend on each other, and proved sufficient.
+
+before: ``thread.x t { s[t] = x[t];  y[t] = s[15 - t] }``
+after:  ``thread.x t { s[t] = x[t];  barrier block;  y[t] = s[15 - t] }``
+Two accesses of different threads to one element, one of them writing, must be separated by a
+barrier, also around the back edge of a loop (the next fill overwrites what others still read).
+The test is exact: integer sets give a witness or prove that there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from aisc.ir.arith.linear import mentions
+from aisc.ir.diagnostics import CompileError, Diagnostic, error
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import Expr, Load, Var
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Invoke, Let, Stmt, While, seq
+from aisc.ir.tensor.thread_trace import index_value
+from aisc.ir.tensor.visitor import written_buffers
+from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
+from aisc.passes.schedule.tree import replace_stmt
+from aisc.passes.tensor.intervals import Pair, Touch, interval_pairs
+from aisc.passes.tensor.simt_form import Kernel
+
+Values = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One access of a race: block and thread numbers, loop values, and whether it writes."""
+
+    blocks: Values
+    threads: Values
+    loops: Values
+    write: bool
+
+    def __str__(self) -> str:
+        at = ", ".join(f"{k}={v}" for k, v in (*self.blocks, *self.threads, *self.loops))
+        return f"thread {at} {'writes' if self.write else 'reads'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Two accesses of different threads to one element that no barrier separates."""
+
+    buffer: str
+    index: tuple[int, ...]
+    first: Side
+    second: Side
+
+    def __str__(self) -> str:
+        element = f"{self.buffer}[{', '.join(map(str, self.index))}]"
+        return f"{self.first} {element}, {self.second} it"
+
+
+class RaceError(CompileError):
+    """A proved race; `race` is its witness."""
+
+    def __init__(self, diagnostic: Diagnostic, race: Race) -> None:
+        super().__init__(diagnostic)
+        self.race = race
+
+
+@dataclass(frozen=True, slots=True)
+class InsertBlockBarriers:
+    """The pass: one barrier after another until no race is left; see the module's docstring."""
+
+    name: str = "insert-block-barriers"
+
+    def run(self, func: Func) -> Func:
+        """Apply to a function in kernel form; E306 where no barrier can help."""
+        while True:
+            kernel = Kernel.of(func)
+            found = next((p for p, _ in _races(func, kernel)), None)
+            if found is None:
+                check_barriers(func)
+                return func
+            if found.place is None and found.step is None:
+                check_barriers(func)
+            func = _with_barrier(func, found)
+
+
+def _with_barrier(func: Func, pair: Pair) -> Func:
+    if pair.place is not None:
+        at, k = pair.place
+        new = seq(*at.stmts[:k], Barrier("block"), *at.stmts[k:])
+        return replace_stmt(func, at, new)
+    assert pair.step is not None, "a pair without a place is around a loop"
+    body = seq(pair.step.body, Barrier("block"))
+    return replace_stmt(func, pair.step, replace(pair.step, body=body))
+
+
+def check_barriers(func: Func) -> None:
+    """Prove that the barriers of a kernel suffice: E306 with a witness when they do not, E304
+    when an access cannot be decided."""
+    kernel = Kernel.of(func)
+    _require_uniform(func, kernel)
+    for _, race in _races(func, kernel):
+        raise RaceError(
+            Diagnostic(
+                "E306",
+                f"{func.name}: threads race on {race.buffer}",
+                func.loc,
+                (str(race), "a barrier is needed between the two accesses"),
+            ),
+            race,
+        )
+
+
+def check_private(func: Func) -> None:
+    """Prove that no thread touches what another wrote into a buffer that becomes private."""
+    kernel = Kernel.of(func)
+    own = frozenset(n.buffer.name for n in walk(kernel.body) if isinstance(n, Alloc))
+    for pair in interval_pairs(func, kernel.body, own):
+        race = _decide(func, kernel, pair)
+        if race is not None:
+            raise RaceError(
+                Diagnostic(
+                    "E303",
+                    f"{func.name}: {race.buffer} cannot be private to each thread",
+                    func.loc,
+                    (str(race), "place it in shared memory by set_scope"),
+                ),
+                race,
+            )
+
+
+def _races(func: Func, kernel: Kernel) -> Iterator[tuple[Pair, Race]]:
+    if any(isinstance(n, Invoke) for n in walk(kernel.body)):
+        raise error("E304", f"{func.name}: accesses of instructions cannot be checked for races")
+    own = {n.buffer.name for n in walk(kernel.body) if isinstance(n, Alloc)}
+    watched = frozenset(b.name for b in written_buffers(kernel.body)) - own
+    for pair in interval_pairs(func, kernel.body, watched):
+        race = _decide(func, kernel, pair)
+        if race is not None:
+            yield pair, race
+
+
+def _require_uniform(func: Func, kernel: Kernel) -> None:
+    """Barriers stand only where all threads of a block arrive."""
+    threads = tuple(f.var for f in kernel.threads)
+    for s in walk(kernel.body):
+        if not isinstance(s, For | If | While | Let) or not _holds_barrier(s):
+            continue
+        steering: tuple[Expr, ...] = ()
+        if isinstance(s, For):
+            steering = (s.low, s.extent)
+        elif isinstance(s, If | While):
+            steering = (s.cond,)
+        if any(_varies(e, threads) for e in steering):
+            raise error(
+                "E306",
+                f"{func.name}: a barrier is not reached by all threads",
+                "it stands under a loop or condition that differs between threads",
+            )
+
+
+def _holds_barrier(s: Stmt) -> bool:
+    return any(isinstance(n, Barrier) for n in walk(s))
+
+
+def _varies(e: Expr, threads: tuple[Var, ...]) -> bool:
+    return any(mentions(e, v) for v in threads) or any(isinstance(n, Load) for n in walk(e))
+
+
+def _decide(func: Func, kernel: Kernel, pair: Pair) -> Race | None:
+    try:
+        return race_of(func, kernel, pair)
+    except (NotAffine, Undecided) as why:
+        raise error(
+            "E304",
+            f"{func.name}: accesses of {pair.first.buffer.name} by threads cannot be decided",
+            str(why),
+        ) from why
+
+
+def race_of(func: Func, kernel: Kernel, pair: Pair) -> Race | None:
+    """Two threads of one block in which the accesses of a pair meet; ``None``: there are none."""
+    if not kernel.threads:
+        return None
+    common = {f.var: f"g{k}" for k, f in enumerate((*kernel.grid, *pair.same))}
+    constraints = [c for f in (*kernel.grid, *pair.same) for c in _range(f, common)]
+    names = list(common.values())
+    sides: list[dict[Var, str]] = []
+    for tag, touch in (("a", pair.first), ("b", pair.second)):
+        rename = dict(common)
+        own = [f for f in (*kernel.threads, *touch.loops) if f.var not in common]
+        rename.update({f.var: f"{tag}{k}" for k, f in enumerate(own)})
+        names.extend(rename[f.var] for f in own)
+        constraints.extend(c for f in own for c in _range(f, rename))
+        constraints.extend(condition(c, rename) for c in touch.conds)
+        sides.append(rename)
+    a, b = sides
+    differ = [f"{a[f.var]} != {b[f.var]}" for f in kernel.threads]
+    constraints.append(f"({' or '.join(differ)})")
+    if pair.step is not None:
+        first, second = a[pair.step.var], b[pair.step.var]
+        later = f"{second} = {first} + 1" if pair.adjacent else f"{second} > {first}"
+        constraints.append(later)
+    for i, j in zip(pair.first.index, pair.second.index, strict=True):
+        constraints.append(f"{affine(i, a)} = {affine(j, b)}")
+    params = tuple(affine(d, {}) for d in func.dims)
+    known = tuple(f"{p} >= 0" for p in params)
+    point = Problem(tuple(names), params, (*constraints, *known)).sample()
+    return None if point is None else _witness(func, kernel, pair, point, sides)
+
+
+def _range(loop: For, rename: dict[Var, str]) -> tuple[str, str]:
+    low, var = affine(loop.low, rename), rename[loop.var]
+    return f"{low} <= {var}", f"{var} < {low} + {affine(loop.extent, rename)}"
+
+
+def _witness(
+    func: Func, kernel: Kernel, pair: Pair, point: dict[str, int], sides: list[dict[Var, str]]
+) -> Race:
+    found: list[Side] = []
+    for touch, rename in zip((pair.first, pair.second), sides, strict=True):
+        blocks, threads, loops = (
+            tuple((f.var.name, point[rename[f.var]]) for f in loops)
+            for loops in (kernel.grid, kernel.threads, touch.loops)
+        )
+        found.append(Side(blocks, threads, loops, touch.write))
+    index = element(func, pair.first, point, sides[0])
+    return Race(pair.first.buffer.name, index, *found)
+
+
+def element(
+    func: Func, touch: Touch, point: dict[str, int], rename: dict[Var, str]
+) -> tuple[int, ...]:
+    """The element an access touches at a point of its loops and of the function's dimensions."""
+    values = {v.name: point[n] for v, n in rename.items()}
+    values.update({d.name: point[affine(d, {})] for d in func.dims})
+    return tuple(index_value(i, values) for i in touch.index)

@@ -1,0 +1,25 @@
+"""Step 8 for one SIMT kernel: from a scheduled Func to what the SIMT back end prints."""
+
+from __future__ import annotations
+
+from aisc.ir.tensor.func import Func
+from aisc.passes.base import FuncPass
+from aisc.passes.tensor.compact import Compact
+from aisc.passes.tensor.hoist_scratch import HoistScratch
+from aisc.passes.tensor.lower_blocks import LowerBlocks
+from aisc.passes.tensor.simt_barriers import InsertBlockBarriers, check_private
+from aisc.passes.tensor.simt_form import UnifyThreads
+
+# Shared panels shrink to one step of their loop before they are declared outside of it.
+BEFORE: tuple[FuncPass, ...] = (LowerBlocks(), HoistScratch(), Compact(), UnifyThreads())
+AFTER: tuple[FuncPass, ...] = (Compact(), InsertBlockBarriers())
+
+
+def simt_optimize(func: Func) -> Func:
+    """Kernel form, private registers, barriers; every step is proved or refused (E303-E306)."""
+    for step in BEFORE:
+        func = step.run(func)
+    check_private(func)
+    for step in AFTER:
+        func = step.run(func)
+    return func

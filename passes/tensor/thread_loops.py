@@ -1,0 +1,132 @@
+"""A SIMT kernel as an ordinary function for CPUs: threads become loops between barriers.
+
+before: ``block.x b { alloc s shared;  thread.x t { s[t] = …;  barrier block;  y[t] = s[t ^ 1] } }``
+after:  ``parallel b { alloc s stack;  for t { s[t] = … }  for u { y[u] = s[u ^ 1] } }``
+Statements between two barriers are executed thread by thread; loops around barriers are executed
+once for all threads. What a thread keeps in registers across a barrier gets thread dimensions.
+Precondition: kernel form with sufficient barriers (:mod:`aisc.passes.tensor.simt_barriers`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from aisc.ir.diagnostics import error
+from aisc.ir.node import Node, walk
+from aisc.ir.tensor.expr import Const, Expr, Load, Var
+from aisc.ir.tensor.func import Buffer, Func, row_major
+from aisc.ir.tensor.stmt import Alloc, Barrier, For, Region, Seq, Stmt, Store, seq
+from aisc.ir.tensor.visitor import buffers_of, replace_buffers, substitute, transform
+from aisc.passes.schedule.tree import all_names, nest
+from aisc.passes.tensor.simt_form import Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadLoops:
+    """The pass; see the module's docstring."""
+
+    name: str = "thread-loops"
+
+    def run(self, func: Func) -> Func:
+        """Apply to one kernel; the result is SPMD over its blocks."""
+        kernel = Kernel.of(func)
+        split = _Split(kernel.threads, all_names(func))
+        body = split.stmt(kernel.body)
+        shared = [Alloc(s.buffer.with_(space="stack")) for s in kernel.shared]
+        table = {s.buffer: n.buffer for s, n in zip(kernel.shared, shared, strict=True)}
+        body = replace_buffers(body, table)
+        block = seq(*shared, *split.kept, body)
+        kinds = ["parallel", *["serial"] * len(kernel.grid)]
+        grid = tuple(
+            replace(f, kind=kind)  # type: ignore[arg-type]
+            for f, kind in zip(kernel.grid, kinds, strict=False)
+        )
+        result = replace(func, body=nest(grid, block), target="cpu")
+        return result.with_attrs(parallel=True) if grid else result
+
+
+@dataclass(slots=True)
+class _Split:
+    """Splits a thread's body at barriers; `kept` declares registers that live across them."""
+
+    threads: tuple[For, ...]
+    names: set[str]
+    kept: list[Alloc] = field(default_factory=list)
+    wide: dict[Buffer, Buffer] = field(default_factory=dict)
+
+    def stmt(self, s: Stmt) -> Stmt:
+        """`s` for all threads."""
+        if not _waits(s):
+            return self.run([s])
+        if isinstance(s, For):
+            return replace(s, body=self.stmt(s.body))
+        if isinstance(s, Barrier):
+            return Seq(())
+        if not isinstance(s, Seq):
+            raise error("E302", f"thread-loops: a barrier inside {type(s).__name__}")
+        for child in s.stmts:
+            if isinstance(child, Alloc):
+                self.widen(child.buffer)
+        out: list[Stmt] = []
+        group: list[Stmt] = []
+        for child in s.stmts:
+            if isinstance(child, Alloc):
+                continue
+            if _waits(child):
+                out.extend([self.run(group), self.stmt(child)])
+                group = []
+            else:
+                group.append(child)
+        return seq(*out, self.run(group))
+
+    def widen(self, b: Buffer) -> None:
+        """Give a buffer one dimension per thread axis."""
+        sizes = tuple(int(f.extent.value) for f in self.threads if isinstance(f.extent, Const))
+        shape = (*sizes, *b.shape)
+        new = b.with_(shape=shape, strides=row_major(shape), space="stack")
+        self.wide[b] = new
+        self.kept.append(Alloc(new))
+
+    def run(self, group: list[Stmt]) -> Stmt:
+        """Loops over all threads around statements without barriers."""
+        if not group:
+            return Seq(())
+        loops = tuple(replace(f, var=self.fresh(f.var), kind="serial") for f in self.threads)
+        rename: dict[Var, Expr] = {
+            f.var: new.var for f, new in zip(self.threads, loops, strict=True)
+        }
+        body = substitute(seq(*group), rename)
+        at = tuple(f.var for f in loops)
+        used = [b for b in buffers_of(body) if b in self.wide]
+        body = _extend(body, {b: (self.wide[b], at) for b in used})
+        return nest(loops, body)
+
+    def fresh(self, var: Var) -> Var:
+        """A thread number's name for one more loop."""
+        count = 0
+        while f"{var.name}_{count}" in self.names:
+            count += 1
+        self.names.add(f"{var.name}_{count}")
+        return Var(f"{var.name}_{count}")
+
+
+def _waits(s: Stmt) -> bool:
+    return any(isinstance(n, Barrier) for n in walk(s))
+
+
+def _extend(body: Stmt, table: dict[Buffer, tuple[Buffer, tuple[Var, ...]]]) -> Stmt:
+    """Exchange buffers, with more indices in front."""
+
+    def swap(n: Node) -> Node:
+        if isinstance(n, Load) and n.buffer in table:
+            new, at = table[n.buffer]
+            return Load(new, (*at, *n.indices))
+        if isinstance(n, Store) and n.buffer in table:
+            new, at = table[n.buffer]
+            return Store(new, (*at, *n.indices), n.value)
+        if isinstance(n, Region) and n.buffer in table:
+            new, at = table[n.buffer]
+            return Region(new, (*at, *n.low), (*(Const(1) for _ in at), *n.extent))
+        return n
+
+    return transform(body, swap)
