@@ -257,6 +257,27 @@ def test_integer_powers() -> None:
             np.testing.assert_array_equal(got, expected)
 
 
+def test_f64_to_narrow_rounds_once() -> None:
+    rng = np.random.default_rng(4)
+    near = (1 + np.arange(20) / 1024) * (1 + 2.0**-11)  # beside ties between neighbours
+    x = np.concatenate([near, near * (1 + 2.0**-40), near * (1 - 2.0**-40), 1e6 * near,
+                        rng.normal(0, 1e-6, 43), [math.inf, -math.inf, math.nan, 0, -0.0]])  # fmt: skip
+    a, y = buffer("a", dtypes.f64, (len(x),)), buffer("y", dtypes.f16, (len(x),))
+    c = ComputeBuilder()
+    c.map(y, lambda i: e.cast(Load(a, (i,)), dtypes.f16))
+    host = engine.complete(target.host())
+    schedule = Schedule.of(c.func("narrow", (a, y))).split("map_i0", 4, names=("io", "ii"))
+    backend = CpuBackend(host)
+    made = backend.assemble(backend.emit([optimize(schedule.vectorize("ii").func)]))
+    linked = engine.Linked(host, [made.object], ["narrow"])
+    out = np.empty(len(x), np.float16)
+    kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_int64,
+                              ctypes.c_void_p)(linked.addresses["narrow"])  # fmt: skip
+    kernel(x.ctypes.data, out.ctypes.data, 0, 1, None)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(out, x.astype(np.float16))
+
+
 @pytest.mark.parametrize("dtype", [dtypes.f16, dtypes.bf16], ids=str)
 def test_narrow_floats(dtype: DType) -> None:
     x = np.random.default_rng(3).uniform(-4, 4, 64).astype(dtype.numpy)

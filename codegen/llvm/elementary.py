@@ -17,6 +17,7 @@ from aisc.codegen.llvm.lanes import Lanes
 from aisc.codegen.llvm.types import Val
 from aisc.ir import dtypes
 from aisc.ir.diagnostics import InternalError
+from aisc.ir.dtypes import DType
 
 if TYPE_CHECKING:
     from aisc.codegen.llvm.vector_math import MathEmitter
@@ -91,7 +92,11 @@ class Elementary:
             raise InternalError(f"no code for {name}")
         wide = dtypes.f32 if name in SINGLE and x.dtype.bits <= 32 else dtypes.f64
         result = FUNCTIONS[name](Lanes(self.m, self.m.convert(x, wide)))
-        return self.m.convert(result.v, x.dtype)
+        return self._narrowed(result.v, x.dtype)
+
+    def _narrowed(self, v: Val, to: DType) -> Val:
+        """Round to the type of the operands; to f16 and bf16 by way of f32."""
+        return self.m.convert(self.m.convert(v, dtypes.f32) if to.bits < 32 else v, to)
 
     def power(self, a: Val, b: Val) -> Val:
         """``a ** b``, see :mod:`aisc.codegen.llvm.power`."""
@@ -99,4 +104,4 @@ class Elementary:
             return power.power_int(Lanes(self.m, a), Lanes(self.m, b)).v
         formula = power.power_f64 if a.dtype is dtypes.f64 else power.power_f32
         wide = [Lanes(self.m, self.m.convert(x, dtypes.f64)) for x in (a, b)]
-        return self.m.convert(formula(*wide).v, a.dtype)
+        return self._narrowed(formula(*wide).v, a.dtype)
