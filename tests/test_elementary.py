@@ -206,7 +206,7 @@ def test_denormals() -> None:
 
 # -- special values ------------------------------------------------------------------------------
 
-SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 2.0, -2.0)
+SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 2.0, -2.0, 1e9, -1e9)
 NUMPY: dict[str, Any] = {
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "erf": np.vectorize(math.erf, otypes=[np.float64]),
