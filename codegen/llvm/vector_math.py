@@ -233,6 +233,8 @@ class MathEmitter:
         if v.dtype.is_float and to.is_float:
             if v.dtype.bits == to.bits:  # f16 <-> bf16
                 return self.convert(self.convert(v, dtypes.f32), to)
+            if v.dtype.bits == 64 and to.bits == 16:
+                return self.convert(self._to_odd(v), to)
             name = "fpext" if to.bits > v.dtype.bits else "fptrunc"
             return self.let(f"{name} {v.text} to {kind}", to, v.lanes)
         if v.dtype.is_float:
@@ -245,6 +247,18 @@ class MathEmitter:
             return Val(v.ref, to, v.lanes)
         name = "trunc" if width > to.bits else "sext" if v.dtype.kind == "int" else "zext"
         return self.let(f"{name} {v.text} to {kind}", to, v.lanes)
+
+    def _to_odd(self, v: Val) -> Val:
+        """f64 as f32 rounded to odd, so that rounding on to 16 bits is as if done once (Boldo &
+        Melquiond 2008); a direct conversion would call the compiler's run time."""
+        near = self.convert(v, dtypes.f32)
+        back = self.convert(near, dtypes.f64)
+        larger = self.compare("gt", self.unary("abs", back), self.unary("abs", v))
+        inexact = self.let(f"fcmp one {back.text}, {v.ref}", dtypes.boolean, v.lanes)
+        bits = self.bitcast(near, dtypes.i32)
+        bits = self.binary("sub", bits, self.convert(larger, dtypes.i32))
+        bits = self.binary("or", bits, self.convert(inexact, dtypes.i32))
+        return self.bitcast(bits, dtypes.f32)
 
     def _float_to_int(self, v: Val, to: DType) -> Val:
         kind = vector_type(scalar_type(to), v.lanes)
