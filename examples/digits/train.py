@@ -33,7 +33,10 @@ class Digits(nn.Module):
         self.classify = nn.Sequential(nn.Linear(128, 48), nn.ReLU(), nn.Linear(48, 10))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Scores ``[batch, 10]`` of images ``[batch, 1, 8, 8]`` with values 0 to 1."""
+        """Probabilities ``[batch, 10]`` of images ``[batch, 1, 8, 8]`` with values 0 to 1."""
+        return torch.softmax(self.scores(image), dim=-1)
+
+    def scores(self, image: Tensor) -> Tensor:
         return self.classify(torch.flatten(self.features(image), 1))
 
 
@@ -57,7 +60,7 @@ def train(images: Tensor, labels: Tensor) -> Digits:
         order = torch.randperm(len(images), generator=generator)
         for chosen in order.split(BATCH):
             batch = augmented(images[chosen], generator)
-            loss = nn.functional.cross_entropy(model(batch), labels[chosen])
+            loss = nn.functional.cross_entropy(model.scores(batch), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -71,7 +74,7 @@ def export(model: Digits, path: Path) -> None:
         model,
         (torch.zeros(2, 1, 8, 8),),
         input_names=["image"],
-        output_names=["scores"],
+        output_names=["probabilities"],
         dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
         dynamo=True,
         verbose=False,
