@@ -137,9 +137,7 @@ def _instructions(fields: Mapping[str, Any], table: Any) -> dict[str, Intrinsic]
     from aisc.ir.tensor.intrinsic import from_table
 
     spaces = frozenset(m.name for m in fields["memories"])
-    return {
-        name: from_table(name, table[name], fields["limits"], spaces) for name in sorted(table)
-    }
+    return {name: from_table(name, table[name], fields["limits"], spaces) for name in sorted(table)}
 
 
 def _memory(name: str, data: Mapping[str, Any]) -> Memory:

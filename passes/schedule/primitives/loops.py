@@ -165,7 +165,7 @@ def _set_kind(func: Func, old: For, kind: ForKind) -> Func:
     return replace_stmt(func, old, replace(old, kind=kind))
 
 
-@primitive()
+@primitive(with_instructions=True)
 def annotate(func: Func, loop: str, key: str, value: Attribute) -> Func:
     """Attach a hint to a loop; hints never change meaning."""
     old = find_loop(func, loop)
