@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aisc.codegen.dsa.assembler import assemble
+from aisc.codegen.dsa.assembler import Instruction, assemble
+from aisc.codegen.dsa.simulator import simulate
 from aisc.ir import dtypes
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.node import walk
@@ -124,6 +125,32 @@ def test_cycles_of_the_plain_weight_stationary_array(size: tuple[int, int, int])
     assert listing.overlapped <= listing.serial == sum(listing.cycles.values())
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_stream_computes_the_product(size: tuple[int, int, int], bias: bool) -> None:
+    func = dsa_optimize(dsa_matmul(product(*size, bias), SYSTOLIC).func)
+    listing = assemble(func, SYSTOLIC)
+    args, want = arguments(*size, bias)
+    scratch = [np.full(b.type.static_shape, 77, b.dtype.numpy) for b in func.params[len(args) :]]
+    simulate(listing, func, SYSTOLIC, [*args, *scratch])
+    np.testing.assert_array_equal(args[-1], want)
+
+
+def test_a_wrong_address_gives_a_wrong_result() -> None:
+    """The stream is what is run: moving one tile elsewhere is seen."""
+    func = dsa_optimize(dsa_matmul(product(8, 8, 8), SYSTOLIC).func)
+    listing = assemble(func, SYSTOLIC)
+    steps = list(listing.steps)
+    at = next(k for k, s in enumerate(steps) if isinstance(s, Instruction) and s.name == "compute")
+    step = steps[at]
+    assert isinstance(step, Instruction)
+    data = replace(step.operands[0], offset=step.operands[0].offset + 8)
+    steps[at] = replace(step, operands=(data, *step.operands[1:]))
+    args, want = arguments(8, 8, 8, False)
+    simulate(replace(listing, steps=tuple(steps)), func, SYSTOLIC, args)
+    assert (args[-1] != want).any()
+
+
 def test_listing() -> None:
     listing = assemble(dsa_optimize(dsa_matmul(product(8, 8, 8), SYSTOLIC).func), SYSTOLIC)
     assert listing.text == (
@@ -235,7 +262,7 @@ DIFFERENT: dict[str, Schedule] = {
     "in register": tile_of(space="register"),
     "x for operand src": tile_of(lambda x, i, j: Load(x, (j, i))),
     "2*": tile_of(lambda x, i, j: Load(x, (i, j * 2))),
-    "one loop": tile_of(lambda x, i, j: Load(x, (i + j, j))),
+    "1*vi + 1*vj": tile_of(lambda x, i, j: Load(x, (i + j, j))),
 }
 
 

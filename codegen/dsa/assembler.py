@@ -13,12 +13,52 @@ from dataclasses import dataclass, field
 from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
 from aisc.ir.target import Target
+from aisc.ir.tensor.expr import Const, Expr, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, For, If, Invoke, Region, Seq, Stmt
 from aisc.ir.tensor.thread_trace import index_value
-from aisc.ir.tensor.visitor import written_buffers
+from aisc.ir.tensor.visitor import substitute, written_buffers
 
 MAX_INSTRUCTIONS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """Where an operand lies: a memory of the target or a buffer in global memory, the byte offset
+    in it, and byte strides of the operand's dimensions."""
+
+    place: str
+    local: bool
+    offset: int
+    strides: tuple[int, ...]
+
+    def __str__(self) -> str:
+        rows = "/".join(map(str, self.strides[:-1]))
+        if self.local:
+            return f"{self.place}:{self.offset:#06x}/{rows}"
+        return f"{self.place}+{self.offset:#x}/{rows}"
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction of the stream."""
+
+    name: str
+    operands: tuple[Operand, ...]
+    args: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name} {', '.join([*map(str, self.operands), *(f'#{a}' for a in self.args)])}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostStep:
+    """A nest without instructions, which the host runs between instructions."""
+
+    work: Stmt
+
+    def __str__(self) -> str:
+        return f"host -> {', '.join(b.name for b in written_buffers(self.work))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +70,7 @@ class Listing:
     never wait for each other: the truth lies between.
     """
 
-    lines: tuple[str, ...]
+    steps: tuple[Instruction | HostStep, ...]
     counts: Mapping[str, int]
     cycles: Mapping[str, int]
     memory: Mapping[str, int]
@@ -50,7 +90,7 @@ class Listing:
         """The stream with a head that says what it needs and takes."""
         used = [f"; {space}: {size} bytes" for space, size in self.memory.items()]
         spent = [f"; {unit}: {count} cycles" for unit, count in self.cycles.items()]
-        return "\n".join([*used, *spent, *self.lines, ""])
+        return "\n".join([*used, *spent, *map(str, self.steps), ""])
 
 
 def assemble(func: Func, target: Target) -> Listing:
@@ -62,7 +102,7 @@ def assemble(func: Func, target: Target) -> Listing:
     walker = _Assembler(target, addresses)
     walker.stmt(func.body, {})
     counts = dict(sorted(walker.counts.items()))
-    return Listing(tuple(walker.lines), counts, dict(sorted(walker.cycles.items())), used)
+    return Listing(tuple(walker.steps), counts, dict(sorted(walker.cycles.items())), used)
 
 
 def _place(func: Func, target: Target) -> tuple[dict[str, int], dict[str, int]]:
@@ -93,7 +133,7 @@ def _place(func: Func, target: Target) -> tuple[dict[str, int], dict[str, int]]:
 class _Assembler:
     target: Target
     addresses: Mapping[str, int]
-    lines: list[str] = field(default_factory=list)
+    steps: list[Instruction | HostStep] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     cycles: dict[str, int] = field(default_factory=dict)
 
@@ -107,8 +147,8 @@ class _Assembler:
             for child in s.stmts:
                 self.stmt(child, env)
         elif not any(isinstance(n, Invoke) for n in walk(s)):
-            names = ", ".join(b.name for b in written_buffers(s))
-            self.lines.append(f"host -> {names}")
+            values: dict[Var, Expr] = {Var(name): Const(i) for name, i in env.items()}
+            self.steps.append(HostStep(substitute(s, values)))
         elif isinstance(s, For):
             for i in self.turns(s, env):
                 self.stmt(s.body, {**env, s.var.name: i})
@@ -127,29 +167,33 @@ class _Assembler:
     def instruction(self, s: Invoke, env: Mapping[str, int]) -> None:
         """Encode one instruction and count its cycles."""
         found = self.target.intrinsic(s.intrinsic)
-        args = [index_value(a, env) for a in s.args]
-        operands = [self.operand(r, env) for r in s.operands] + [f"#{a}" for a in args]
-        self.lines.append(f"{s.intrinsic} {', '.join(operands)}")
-        if len(self.lines) > MAX_INSTRUCTIONS:
+        args = tuple(index_value(a, env) for a in s.args)
+        operands = tuple(
+            self.operand(r, p, env) for r, p in zip(s.operands, found.semantics.params, strict=True)
+        )
+        self.steps.append(Instruction(s.intrinsic, operands, args))
+        if len(self.steps) > MAX_INSTRUCTIONS:
             raise error("E402", f"more than {MAX_INSTRUCTIONS} instructions")
         self.counts[s.intrinsic] = self.counts.get(s.intrinsic, 0) + 1
         self.cycles[found.unit] = self.cycles.get(found.unit, 0) + found.cycles(*args)
 
-    def operand(self, r: Region, env: Mapping[str, int]) -> str:
-        """Memory, byte address and row stride in bytes: ``scratchpad:0x0040/8``."""
-        offset, stride = self._offset(r, env)
-        at = self.addresses.get(r.buffer.name)
-        if at is None:
-            return f"{r.buffer.name}+{offset:#x}/{stride}"
-        return f"{r.buffer.space}:{at + offset:#06x}/{stride}"
-
-    def _offset(self, r: Region, env: Mapping[str, int]) -> tuple[int, int]:
-        size = r.buffer.dtype.bytes
-        strides = [_static(d, r.buffer) * size for d in r.buffer.strides]
-        lows = [index_value(e, env) for e in r.low]
-        moving = [s for s, e in zip(strides, r.extent, strict=True) if index_value(e, env) > 1]
-        offset = sum(i * s for i, s in zip(lows, strides, strict=True))
-        return offset, moving[0] if moving else size
+    def operand(self, r: Region, param: Buffer, env: Mapping[str, int]) -> Operand:
+        """The operand's place; dimensions of extent 1 that the instruction lacks are dropped."""
+        b = r.buffer
+        steps = [_static(d, b) * b.dtype.bytes for d in b.strides]
+        sizes = [index_value(e, env) for e in r.extent]
+        offset = sum(index_value(e, env) * n for e, n in zip(r.low, steps, strict=True))
+        excess = b.rank - param.rank
+        strides: list[int] = []
+        for size, step in zip(sizes, steps, strict=True):
+            if size == 1 and excess > 0:
+                excess -= 1
+            else:
+                strides.append(step)
+        start = self.addresses.get(b.name)
+        if start is None:
+            return Operand(b.name, False, offset, tuple(strides))
+        return Operand(b.space, True, start + offset, tuple(strides))
 
 
 def _static(d: object, b: Buffer) -> int:

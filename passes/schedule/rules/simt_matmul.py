@@ -15,10 +15,11 @@ from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Load, Var
-from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.stmt import Block
 from aisc.passes.schedule.rules.structure import Reduction, analyse
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import find_place, places
+from aisc.passes.schedule.tree import find_place, fresh, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,22 @@ def _consumer(s: Schedule, block: str) -> tuple[Schedule, str]:
     """The map that reads the product; a copy is made when there is none."""
     out = find_place(s.func, block).block.writes[0].buffer
     readers = [p for p in places(s.func.body) if out in {r.buffer for r in p.block.reads}]
-    if out.role == "scratch" and len(readers) == 1:
+    if out.role == "scratch" and len(readers) == 1 and _in_place(readers[0].block, out):
         return s, readers[0].block.name
-    s = s.cache_write(block, "register", f"{out.name}_tile")
-    return s, f"{block}_copy"
+    before = {p.block.name for p in places(s.func.body)}
+    s = s.cache_write(block, "register", fresh(s.func, f"{out.name}_tile"))
+    (copy,) = (p.block.name for p in places(s.func.body) if p.block.name not in before)
+    return s, copy
+
+
+def _in_place(block: Block, out: Buffer) -> bool:
+    """Whether a map reads `out` only at its own iterators."""
+    if any(it.kind != "spatial" for it in block.iters):
+        return False
+    own = tuple(it.var for it in block.iters)
+    return all(
+        n.indices == own for n in walk(block.body) if isinstance(n, Load) and n.buffer == out
+    )
 
 
 def operands_of(found: Reduction) -> tuple[Load, ...]:
