@@ -44,11 +44,12 @@ def simt_matmul(func: Func, target: Target, tile: SimtTile | None = None) -> Sch
     block = found[0].block.name
     i, j, k = (v.name for v in find_place(func, block).block.bindings)  # type: ignore[attr-defined]
     s, consumer = _consumer(s, block)
-    s = _shared_panels(s, found[0], tile)
+    panels = _panels(func, found[0])
+    s = _shared_panels(s, found[0], panels, tile)
     s = s.pad_reduction(block, k, tile.depth)
     s = s.clamp_tail(block, i, tile.rows).clamp_tail(block, j, tile.columns)
     s = _tile_loops(s, block, (i, j, k), tile)
-    for name in _panels(found[0]):
+    for name in panels:
         s = s.compute_at(f"{name}_fill", f"{k}_o").set_scope(name, "shared")
         s = _cooperative(s, f"{name}_fill", tile.threads)
     s = _epilogue(s, block, consumer, f"{j}_b", tile)
@@ -105,14 +106,17 @@ def operands_of(found: Reduction) -> tuple[Load, ...]:
     return tuple(loads)
 
 
-def _panels(found: Reduction) -> tuple[str, ...]:
-    return tuple(f"{load.buffer.name}_shared" for load in operands_of(found))
+def _panels(func: Func, found: Reduction) -> tuple[str, ...]:
+    """Names of the shared copies of the operands."""
+    return tuple(fresh(func, f"{load.buffer.name}_shared") for load in operands_of(found))
 
 
-def _shared_panels(s: Schedule, found: Reduction, tile: SimtTile) -> Schedule:
+def _shared_panels(
+    s: Schedule, found: Reduction, panels: tuple[str, ...], tile: SimtTile
+) -> Schedule:
     """Copies of both operands, padded to whole tiles: rows clamped, the reduce axis zero."""
     sizes = _multiples(found, tile)
-    for load, name in zip(operands_of(found), _panels(found), strict=True):
+    for load, name in zip(operands_of(found), panels, strict=True):
         s = s.cache_read(found.block.name, load.buffer.name, "shared", name)
         for axis, index in enumerate(load.indices):
             multiple, zero = sizes[index.name]  # type: ignore[attr-defined]
