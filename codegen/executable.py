@@ -48,10 +48,10 @@ class Executable:
         self.target = target
         self._arena_size = arena
         entry = program.entry
-        self._inputs = [b for b in entry.params if b.role == "input"]
-        self._outputs = [b for b in entry.params if b.role == "output"]
-        self.input_names = list(names[0]) or [b.name for b in self._inputs]
-        self.output_names = list(names[1]) or [b.name for b in self._outputs]
+        self.inputs = [b for b in entry.params if b.role == "input"]
+        self.outputs = [b for b in entry.params if b.role == "output"]
+        self.input_names = list(names[0]) or [b.name for b in self.inputs]
+        self.output_names = list(names[1]) or [b.name for b in self.outputs]
         symbols = ["aisc_entry"] + (["aisc_prepare"] if program.prepare is not None else [])
         self._linked = Linked(target, [runtime_object(target), *objects], symbols)
         self._call = _function(self._linked.addresses["aisc_entry"])
@@ -109,13 +109,12 @@ class Executable:
         return [table[n] for n in output_names]
 
     def _run(self, arrays: list[Any], out: Sequence[Array] | None) -> list[Array]:
-        if len(arrays) != len(self._inputs):
+        if len(arrays) != len(self.inputs):
             raise execution_error(
-                "E501", f"{len(self._inputs)} inputs are needed", f"got {len(arrays)}"
+                "E501", f"{len(self.inputs)} inputs are needed", f"got {len(arrays)}"
             )
         inputs = [
-            as_input(a, b, n)
-            for a, b, n in zip(arrays, self._inputs, self.input_names, strict=True)
+            as_input(a, b, n) for a, b, n in zip(arrays, self.inputs, self.input_names, strict=True)
         ]
         dims = self._bind_dims(inputs)
         outputs = self._allocate(dims, out, inputs)
@@ -147,12 +146,12 @@ class Executable:
     def _bind_dims(self, inputs: list[Array]) -> dict[str, int]:
         """Values of symbolic dimensions from the shapes, which must be consistent."""
         values: dict[str, int] = {}
-        for array, b in zip(inputs, self._inputs, strict=True):
+        for array, b in zip(inputs, self.inputs, strict=True):
             for size, d in zip(array.shape, b.shape, strict=True):
                 name = _symbol(d)
                 if name is not None:
                     values.setdefault(name, size)
-        for array, b, name in zip(inputs, self._inputs, self.input_names, strict=True):
+        for array, b, name in zip(inputs, self.inputs, self.input_names, strict=True):
             expected = tuple(evaluate(d, values) for d in b.shape)
             if array.shape != expected:
                 raise _shape_error(name, b, array)
@@ -165,12 +164,12 @@ class Executable:
     def _allocate(
         self, dims: Mapping[str, int], out: Sequence[Array] | None, inputs: list[Array]
     ) -> list[Array]:
-        shapes = [tuple(evaluate(d, dims) for d in b.shape) for b in self._outputs]
+        shapes = [tuple(evaluate(d, dims) for d in b.shape) for b in self.outputs]
         if out is None:
-            return [aligned(s, b.dtype.numpy) for s, b in zip(shapes, self._outputs, strict=True)]
+            return [aligned(s, b.dtype.numpy) for s, b in zip(shapes, self.outputs, strict=True)]
         if len(out) != len(shapes):
             raise execution_error("E501", f"{len(shapes)} outputs are needed, got {len(out)}")
-        for array, s, b in zip(out, shapes, self._outputs, strict=True):
+        for array, s, b in zip(out, shapes, self.outputs, strict=True):
             fits = array.shape == s and array.dtype == b.dtype.numpy and array.flags.c_contiguous
             if not (fits and array.flags.writeable):
                 raise execution_error(
@@ -179,7 +178,7 @@ class Executable:
                     f"expected a writable C-contiguous {b.dtype}{list(s)}",
                     f"got {array.dtype}{list(array.shape)}",
                 )
-            if any(np.shares_memory(array, i, max_work=1) for i in inputs if i.size):
+            if any(np.may_share_memory(array, i) for i in inputs if i.size):
                 raise execution_error("E501", f"out= for '{b.name}' overlaps an input")
         return list(out)
 

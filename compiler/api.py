@@ -12,6 +12,7 @@ from aisc.ir import target as targets
 from aisc.ir.graph.core import Graph
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Program
+from aisc.kernels import Lookup, untuned
 from aisc.options import Options, from_environment
 from aisc.pipeline import Compiled, Context, complete_target, run_pipeline
 
@@ -37,11 +38,15 @@ def resolve_target(target: str | Target) -> Target:
 
 
 def build(
-    model: Any, target: str | Target, options: Options, *instruments: Instrument
+    model: Any,
+    target: str | Target,
+    options: Options,
+    *instruments: Instrument,
+    lookup: Lookup = untuned,
 ) -> Compiled:
-    """Run the pipeline."""
-    ctx = Context(resolve_target(target), options, instruments_for(options, *instruments))
-    return run_pipeline(model, ctx)
+    """Run the pipeline; `lookup` gives tuned traces."""
+    watching = instruments_for(options, *instruments)
+    return run_pipeline(model, Context(resolve_target(target), options, watching, lookup=lookup))
 
 
 def compile(

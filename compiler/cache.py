@@ -90,7 +90,7 @@ class Cache:
     def prune(self) -> None:
         """Drop the least recently used records until the limit holds."""
         with contextlib.suppress(OSError):
-            stats = sorted(((p.stat().st_mtime, p.stat().st_size, p) for p in self.files()))
+            stats = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in self.files())
             total = sum(s for _, s, _ in stats)
             for _, size, path in stats:
                 if total <= self.limit:

@@ -7,7 +7,7 @@ versions; its record holds the object and, as IR text, the signature that the pl
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from aisc import __version__
@@ -22,13 +22,32 @@ from aisc.options import Options
 from aisc.passes.lower.canonical import canonical
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.rules.default import default_schedule
-from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.schedule import Schedule, Step, trace_to_json
 from aisc.passes.tensor.optimize import optimize_schedule
 
+# The tuned trace of a kernel, or nothing: how step 7 asks the tuning database.
+Lookup = Callable[[Func], "tuple[Step, ...] | None"]
 
-def schedule_kernel(lowered: Func, target: Target, options: Options) -> ScheduledKernel:
-    """Steps 7 and 8 for one kernel and its packers."""
-    schedule = Schedule.of(lowered) if options.level < 2 else default_schedule(lowered, target)
+
+def untuned(lowered: Func) -> tuple[Step, ...] | None:
+    """The lookup without a database."""
+    return None
+
+
+def schedule_kernel(
+    lowered: Func, target: Target, options: Options, lookup: Lookup = untuned
+) -> ScheduledKernel:
+    """Steps 7 and 8: the recorded trace if there is one, else the default rule."""
+    if options.level < 2:
+        return scheduled_by(lowered, Schedule.of(lowered), target)
+    trace = lookup(lowered)
+    if trace is None:
+        return scheduled_by(lowered, default_schedule(lowered, target), target)
+    return scheduled_by(lowered, Schedule.of(lowered).replay(trace), target)
+
+
+def scheduled_by(lowered: Func, schedule: Schedule, target: Target) -> ScheduledKernel:
+    """Step 8 for a kernel and its packers."""
     packers = tuple(
         replace(default_schedule(p, target).func, name=f"{lowered.name}_pack{k}")
         for k, p in enumerate(schedule.packers)
@@ -45,23 +64,32 @@ class BuiltKernel:
     cached: bool
 
 
-def kernel_key(lowered: Func, options: Options, backend: CpuBackend) -> str:
+def kernel_key(
+    lowered: Func, options: Options, backend: CpuBackend, lookup: Lookup = untuned
+) -> str:
     """Everything that affects the code of a kernel, hashed."""
     text = print_ir(canonical(lowered))
-    return key_of(lowered.name, text, options.key, backend.target.key, backend.version, __version__)
+    trace = trace_to_json(lookup(lowered) or ())
+    return key_of(
+        lowered.name, text, trace, options.key, backend.target.key, backend.version, __version__
+    )
 
 
 def build_kernel(
-    lowered: Func, options: Options, backend: CpuBackend, cache: Cache | None
+    lowered: Func,
+    options: Options,
+    backend: CpuBackend,
+    cache: Cache | None,
+    lookup: Lookup = untuned,
 ) -> BuiltKernel:
     """A kernel from the cache, or made now and stored."""
-    key = kernel_key(lowered, options, backend)
+    key = kernel_key(lowered, options, backend, lookup)
     record = cache.get(key) if cache is not None else None
     if record is not None:
         found = _from_record(record)
         if found is not None:
             return found
-    scheduled = schedule_kernel(lowered, backend.target, options)
+    scheduled = schedule_kernel(lowered, backend.target, options, lookup)
     text = backend.emit([scheduled.func, *scheduled.packers])
     built = BuiltKernel(scheduled, backend.assemble(text).object, False)
     if cache is not None:

@@ -21,7 +21,7 @@ from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Program
-from aisc.kernels import BuiltKernel, build_kernel, schedule_kernel
+from aisc.kernels import BuiltKernel, Lookup, build_kernel, schedule_kernel, untuned
 from aisc.options import STEPS, Options
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.fuse import Fuse
@@ -39,6 +39,7 @@ class Context:
     options: Options
     instruments: Instruments
     on_kernel: Callable[[int, int], None] = lambda done, total: None
+    lookup: Lookup = untuned
 
     def continues(self, step: str) -> bool:
         """Whether the user wants steps after `step`."""
@@ -109,9 +110,7 @@ def specialize_step(graph: Graph, ctx: Context) -> Graph:
     return graph
 
 
-def graph_step(
-    graph: Graph, name: str, action: Callable[[Graph], Graph], ctx: Context
-) -> Graph:
+def graph_step(graph: Graph, name: str, action: Callable[[Graph], Graph], ctx: Context) -> Graph:
     """One of steps 3 to 5."""
     with ctx.instruments.step(name) as done:
         graph = action(graph)
@@ -129,7 +128,8 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
     if watched:
         with ctx.instruments.step("schedule") as done:
             scheduled = {
-                k.name: schedule_kernel(k, ctx.target, ctx.options) for k in program.kernels
+                k.name: schedule_kernel(k, ctx.target, ctx.options, ctx.lookup)
+                for k in program.kernels
             }
         with ctx.instruments.step("optimize") as done:
             bound = bind_kernels(program, scheduled)
@@ -174,7 +174,7 @@ def _build(
     built: dict[str, BuiltKernel] = {}
     for k, kernel in enumerate(program.kernels):
         ctx.on_kernel(k, len(program.kernels))
-        built[kernel.name] = build_kernel(kernel, ctx.options, backend, cache)
+        built[kernel.name] = build_kernel(kernel, ctx.options, backend, cache, ctx.lookup)
     if cache is not None:
         cache.prune()
     return built

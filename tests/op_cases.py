@@ -91,6 +91,11 @@ def _windows() -> list[Case]:
             cases.append(Case("conv", (last, hwio, f32(w.shape[0])), {**attrs, **nhwc}))
     cases.append(Case("conv", (f32(1, 2, 9), f32(3, 2, 4)), {"strides": (2,)}))
     cases.append(Case("conv", (f32(1, 2, 4, 3, 4), f32(3, 2, 2, 2, 2)), {"pads": (1,) * 6}))
+    for group, wt in ((1, f32(4, 3, 3, 2)), (2, f32(4, 3, 2, 2))):
+        for geometry in ({}, {"strides": (2, 3), "pads": (1, 0, 1, 1), "output_padding": (1, 2)},
+                         {"dilations": (2, 1), "strides": (1, 2)}):  # fmt: skip
+            attrs = {"group": group, **geometry}
+            cases.append(Case("conv_transpose", (x, wt, f32(3 * group)), attrs))
     half = (x.astype(np.float16), f32(6, 4, 3, 2).astype(np.float16))
     cases.append(Case("conv", half, {}))
     for op in ("max_pool", "avg_pool", "lp_pool"):

@@ -153,6 +153,40 @@ CASES: list[tuple[str, int, list[object], dict[str, object], int]] = [
     ("Conv", 11, [IMAGE, f32(4, 4, 2, 2)], {"auto_pad": "SAME_LOWER"}, 1),
     ("Conv", 11, [f32(2, 3, 9), f32(4, 3, 3)], {"auto_pad": "VALID"}, 1),
     ("Conv", 11, [f32(1, 2, 5, 4, 6), f32(3, 2, 2, 2, 3)], {}, 1),
+    ("ConvTranspose", 11, [IMAGE, f32(4, 3, 3, 3), f32(3)], {"strides": [2, 2]}, 1),
+    ("ConvTranspose", 11, [IMAGE, f32(4, 2, 3, 3)], {"group": 2, "pads": [1, 1, 0, 1]}, 1),
+    ("ConvTranspose", 11, [IMAGE, f32(4, 2, 3, 3)], {"strides": [3, 2],
+                                                     "output_shape": [26, 16]}, 1),
+    *[("Resize", 13, [IMAGE, [np.float32([])], [np.float32([1, 1, *s])]],
+       {"mode": m, "coordinate_transformation_mode": c}, 1)
+      for s in ((2, 2), (0.6, 1.5)) for m in ("nearest", "linear", "cubic")
+      for c in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")],
+    ("Resize", 18, [IMAGE, [], [], [i64(5, 11)]],
+     {"mode": "linear", "antialias": 1, "axes": [2, 3]}, 1),
+    ("Resize", 10, [IMAGE, [np.float32([1, 1, 2, 3])]], {}, 1),
+    ("Upsample", 9, [IMAGE, [np.float32([1, 1, 2, 2])]], {"mode": "linear"}, 1),
+    ("QuantizeLinear", 13, [X, [np.float32(0.1)], [np.uint8(5)]], {}, 1),
+    ("QuantizeLinear", 13, [X, [np.float32([0.1, 0.2, 0.3])], [np.int8([0, 1, -4])]], {}, 1),
+    ("DequantizeLinear", 13, [np.arange(6, dtype=np.uint8).reshape(2, 3),
+     [np.float32([1, 2, 3])], [np.uint8([0, 1, 2])]], {"axis": 1}, 1),
+    ("DynamicQuantizeLinear", 11, [X], {}, 3),
+    ("QLinearMatMul", 10, [np.arange(12, dtype=np.uint8).reshape(3, 4), [np.float32(0.2)],
+     [np.uint8(3)], np.arange(8, dtype=np.uint8).reshape(4, 2), [np.float32(0.3)], [np.uint8(2)],
+     [np.float32(0.5)], [np.uint8(1)]], {}, 1),
+    ("QLinearConv", 10, [rng.integers(0, 255, (1, 2, 5, 5)).astype(np.uint8), [np.float32(0.02)],
+     [np.uint8(100)], [rng.integers(-128, 127, (3, 2, 3, 3)).astype(np.int8)],
+     [np.float32([0.02, 0.01, 0.03])], [np.int8([0, 0, 0])], [np.float32(0.05)], [np.uint8(128)],
+     [np.int32([1, -2, 3])]], {}, 1),
+    ("Einsum", 12, [f32(2, 3, 4), f32(2, 4, 5)], {"equation": "bij,bjk->bik"}, 1),
+    ("Einsum", 12, [f32(2, 3, 4, 5), f32(2, 6, 4, 5)], {"equation": "bqhd,bkhd->bhqk"}, 1),
+    ("Einsum", 12, [f32(2, 3, 4), f32(4, 5), f32(3)], {"equation": "...ij,jk,i->...k"}, 1),
+    ("Einsum", 12, [f32(3, 4)], {"equation": "ij->ji"}, 1),
+    ("Einsum", 12, [f32(3, 4), f32(3, 4)], {"equation": "ij,ij"}, 1),
+    *[(op, 14, [f32(4, 2, 3), f32(d, g * 5, 3), f32(d, g * 5, 5), f32(d, 2 * g * 5), [],
+       f32(d, 2, 5)], {"hidden_size": 5, "direction": way, **more}, 2)
+      for op, g, more in (("LSTM", 4, {}), ("GRU", 3, {}), ("GRU", 3, {"linear_before_reset": 1}),
+                          ("RNN", 1, {"clip": 0.5}))
+      for d, way in ((1, "forward"), (1, "reverse"), (2, "bidirectional"))],
     ("MaxPool", 8, [IMAGE], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 1]}, 1),
     ("MaxPool", 12, [IMAGE], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}, 1),
     ("MaxPool", 12, [IMAGE], {"kernel_shape": [2, 2], "dilations": [2, 3]}, 1),
@@ -188,11 +222,14 @@ def test_operator(case: tuple[str, int, list[object], dict[str, object], int]) -
     op, opset, operands, attrs, results = case
     inputs: dict[str, np.ndarray] = {}
     constants: dict[str, np.ndarray] = {}
+    names_in = [f"i{k}" if not isinstance(x, list) or x else "" for k, x in enumerate(operands)]
     for k, operand in enumerate(operands):
+        if not names_in[k]:
+            continue
         where, data = (constants, operand[0]) if isinstance(operand, list) else (inputs, operand)
         where[f"i{k}"] = np.asarray(data)
     names = [f"o{k}" for k in range(results)]
-    node = helper.make_node(op, [f"i{k}" for k in range(len(operands))], names, **attrs)
+    node = helper.make_node(op, names_in, names, **attrs)
     compare(make([node], inputs, names, constants, opset), inputs)
 
 
@@ -276,6 +313,17 @@ def test_dynamic_shapes_flow_through_shape_arithmetic() -> None:
     assert str(fixed.outputs[0].type) == "f32[2, 12*s]"
     with pytest.raises(ExecutionError):
         interpret(fixed, [f32(3, 5, 12)])
+
+
+@pytest.mark.parametrize("which", [True, False])
+def test_if_with_a_known_condition(which: bool) -> None:
+    out = helper.make_tensor_value_info("r", 1, [2, 3, 4, 5])
+    branches = {
+        "then_branch": helper.make_graph([helper.make_node("Neg", ["x"], ["r"])], "a", [], [out]),
+        "else_branch": helper.make_graph([helper.make_node("Abs", ["x"], ["r"])], "b", [], [out]),
+    }
+    node = helper.make_node("If", ["c"], ["y"], **branches)
+    compare(make([node], {"x": X}, ["y"], {"c": np.array(which)}, 13), {"x": X})
 
 
 def test_inputs_fixed_to_constants() -> None:

@@ -13,6 +13,8 @@ from aisc.codegen.llvm.function import FunctionEmitter, zeros_global
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
 
+_RUNTIME_SYMBOLS = ("@aisc_barrier(", "@aisc_pool_run(", "@aisc_pool_start(")
+
 
 @dataclass(frozen=True, slots=True)
 class CpuBackend:
@@ -39,6 +41,21 @@ class CpuBackend:
         """LLVM IR of a Program's entry."""
         text, declarations = entry_text(program)
         return engine.module_text(self.target, [text], list(declarations), [])
+
+    def emit_all(self, program: Program) -> str:
+        """LLVM IR of a whole planned Program as one module: kernels, entry and run time."""
+        texts: list[str] = []
+        declarations: dict[str, None] = {}
+        for func in program.kernels:
+            emitter = FunctionEmitter(func)
+            texts.append(emitter.emit())
+            declarations.update(emitter.w.declarations)
+        entry, more = entry_text(program)
+        declarations.update(more)
+        defined = [f"@{f.name}(" for f in program.kernels] + list(_RUNTIME_SYMBOLS)
+        kept = [d for d in declarations if not any(name in d for name in defined)]
+        runtime = runtime_text(engine.machine_name())
+        return engine.module_text(self.target, [*texts, entry, runtime], kept, [zeros_global()])
 
     def assemble(self, text: str, want_assembly: bool = False) -> engine.Assembled:
         """Machine code of a module."""

@@ -67,7 +67,8 @@ check:
   %same = icmp eq i32 %still, %old
   br i1 %same, label %futex, label %awake
 futex:
-  %r = call i64 (i64, ...) @syscall(i64 $futex$, ptr %word, i64 $wait$, i32 %old, ptr null, ptr null, i64 0)
+  %r = call i64 (i64, ...) @syscall(i64 $futex$, ptr %word, i64 $wait$, i32 %old, ptr null,
+                                   ptr null, i64 0)
   br label %check
 awake:
   %t = atomicrmw sub ptr %sleepers, i32 1 seq_cst
@@ -83,7 +84,8 @@ define internal void @aisc_wake(ptr %pool, ptr %word) {
   %any = icmp ne i32 %s, 0
   br i1 %any, label %wake, label %done
 wake:
-  %r = call i64 (i64, ...) @syscall(i64 $futex$, ptr %word, i64 $wake$, i32 2147483647, ptr null, ptr null, i64 0)
+  %r = call i64 (i64, ...) @syscall(i64 $futex$, ptr %word, i64 $wake$, i32 2147483647, ptr null,
+                                   ptr null, i64 0)
   br label %done
 done:
   ret void

@@ -71,7 +71,7 @@ class _Importer:
         self.scope = self.frame.scope
         self.emitter = Emitter(GraphBuilder(_identifier(self.proto.name) or "main"))
         functions = local_functions(self.model)
-        self.translator = Translator(self.emitter, self.report, functions, source.file)
+        self.translator = Translator(self.emitter, self.report, functions, source)
         self.names = self.translator.names
 
     def run(self) -> Graph:

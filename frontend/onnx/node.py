@@ -18,7 +18,7 @@ from aisc.ir.graph.core import Value
 from aisc.ir.location import Loc
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, TensorProto
+    from onnx import AttributeProto, GraphProto, TensorProto
 
     from aisc.frontend.onnx.emitter import Emitter
 
@@ -26,7 +26,7 @@ Handler = Callable[["Emitter", "Node"], "Value | Sequence[Value]"]
 
 # kind -> (AttributeProto.AttributeType, field)
 _KINDS = {
-    "float": (1, "f"), "int": (2, "i"), "str": (3, "s"), "tensor": (4, "t"),
+    "float": (1, "f"), "int": (2, "i"), "str": (3, "s"), "tensor": (4, "t"), "graph": (5, "g"),
     "floats": (6, "floats"), "ints": (7, "ints"), "strs": (8, "strings"),
 }  # fmt: skip
 _IGNORED = frozenset({"consumed_inputs"})  # a hint of opset 1 without meaning
@@ -93,6 +93,13 @@ class Node:
     def tensor(self, name: str) -> TensorProto | None:
         """A tensor attribute; ``None`` when absent."""
         value: TensorProto | None = self.attr(name, "tensor")
+        return value
+
+    def graph(self, name: str) -> GraphProto:
+        """A required subgraph; E103 when absent."""
+        value: GraphProto | None = self.attr(name, "graph")
+        if value is None:
+            raise self.malformed(f"the subgraph '{name}' is missing")
         return value
 
     def needed_ints(self, name: str) -> tuple[int, ...]:

@@ -16,7 +16,9 @@ from aisc.frontend.onnx.functions import (
     schema_function,
 )
 from aisc.frontend.onnx.node import Node, find_handler
+from aisc.frontend.onnx.reader import Source
 from aisc.frontend.onnx.report import Report
+from aisc.frontend.onnx.tensors import to_blob
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.core import Value
 from aisc.ir.location import Loc
@@ -30,8 +32,11 @@ Functions = Mapping[tuple[str, str, str], "FunctionProto"]
 class Translator:
     """Runs frames to their end; problems go to the report, values into the frames' scopes."""
 
-    def __init__(self, emitter: Emitter, report: Report, functions: Functions, file: str) -> None:
-        self.emitter, self.report, self.functions, self.file = emitter, report, functions, file
+    def __init__(
+        self, emitter: Emitter, report: Report, functions: Functions, source: Source
+    ) -> None:
+        self.emitter, self.report, self.functions = emitter, report, functions
+        self.file, self.folder = source.file, source.folder
         self.names: dict[Value, str] = {}
         self._done = 0
 
@@ -67,11 +72,11 @@ class Translator:
             if node is None:
                 frame.lose(proto.output)
                 return None
-            function = self._function(proto, node)
-            if function is not None:
+            called = self._call(proto, node, frame)
+            if called is not None:
                 if depth >= MAX_DEPTH:
                     raise error("E105", f"functions are nested deeper than {MAX_DEPTH}", loc=loc)
-                return call_frame(function, node, frame.opsets)
+                return called
             self.emitter.loc = loc
             self._bind(node.outputs, self._translate(node), frame, loc)
         except CompileError as fault:
@@ -129,10 +134,31 @@ class Translator:
     def _is_supported(self, proto: NodeProto, node: Node) -> bool:
         """Whether a node is worth silence when its operands are missing."""
         key = (domain_of(proto.domain), proto.op_type, proto.overload)
-        known = key in self.functions or find_handler(node.op, node.version) is not None
+        known = key in self.functions or node.op == "If"
+        known = known or find_handler(node.op, node.version) is not None
         if not known:
             raise node.unsupported(_why_unsupported(proto))
         return known
+
+    def _call(self, proto: NodeProto, node: Node, frame: Frame) -> Frame | None:
+        """The frame of a function, or of the branch of an If whose condition is known."""
+        if node.op == "If":
+            return self._branch(node, frame)
+        function = self._function(proto, node)
+        return None if function is None else call_frame(function, node, frame.opsets)
+
+    def _branch(self, node: Node, frame: Frame) -> Frame:
+        known = self.emitter.array(node.optional(0))
+        if known is None or known.size != 1:
+            raise node.unsupported("a condition that is computed at run time is not supported")
+        graph = node.graph("then_branch" if known.reshape(()).item() else "else_branch")
+        inner = Frame(graph.node, frame.opsets, dict(frame.scope), set(frame.lost))
+        inner.attributes, inner.parent = frame.attributes, node.loc
+        inner.results, inner.targets = tuple(v.name for v in graph.output), node.outputs
+        for tensor in graph.initializer:
+            blob = to_blob(tensor, self.folder, node.loc)
+            inner.scope[tensor.name] = self.emitter.blob(blob, tensor.name)
+        return inner
 
     def _function(self, proto: NodeProto, node: Node) -> FunctionProto | None:
         """The function a node calls; ``None`` for operators with a handler; else E102."""

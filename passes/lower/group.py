@@ -15,7 +15,7 @@ from aisc.ir.location import Loc
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import ZERO, Expr, Load, Var, const
-from aisc.ir.tensor.func import Buffer, Func, buffer
+from aisc.ir.tensor.func import Buffer, Func, Role, buffer
 from aisc.ir.tensor.stmt import Stmt
 from aisc.ir.tensor.visitor import transform
 from aisc.passes.schedule.tree import map_blocks, with_regions
@@ -29,7 +29,7 @@ def lower_group(
     table: dict[Value, Buffer] = {}
     params: list[Buffer] = []
     for k, v in enumerate(region.inputs):
-        role = "weight" if k in weights else "input"
+        role: Role = "weight" if k in weights else "input"
         table[v] = buffer(cb.fresh(_clean(v.name)), v.type.dtype, v.type.shape, role=role)
         params.append(table[v])
     for v in region.outputs:

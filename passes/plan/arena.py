@@ -48,11 +48,11 @@ def plan_memory(program: Program) -> Plan:
     stmts = entry.body.stmts if isinstance(entry.body, Seq) else (entry.body,)
     intervals = _lifetimes(entry, stmts)
     if all(isinstance(i.size, int) for i in intervals):
-        offsets, total = _best_fit(intervals)
         live: int | None = _largest_live_set(intervals)
+        offsets, total = _best_fit(intervals)
     else:
-        offsets, total = _take_over(intervals)
         live = None
+        offsets, total = _take_over(intervals)
     table: dict[Buffer, Buffer] = {}
     for b in buffers_of(entry.body):
         if storage(b) in offsets:
@@ -86,7 +86,7 @@ def _lifetimes(entry: Func, stmts: tuple[Stmt, ...]) -> list[_Interval]:
     return list(seen.values())
 
 
-def _best_fit(intervals: list[_Interval]) -> tuple[dict[str, Dim], int]:
+def _best_fit(intervals: list[_Interval]) -> tuple[dict[str, Dim], Dim]:
     placed: list[tuple[int, int, _Interval]] = []
     offsets: dict[str, Dim] = {}
     total = 0

@@ -47,8 +47,8 @@ def bind_kernels(program: Program, kernels: Mapping[str, ScheduledKernel]) -> Pr
     )
     for stmt in stmts:
         body.extend(_bind_call(st, stmt) if isinstance(stmt, CallKernel) else [stmt])
-    used = {b.name for s in body for b in buffers_of(s)}
-    kept = [b for b in program.entry.params if b.role != "weight" or b.name in used]
+    used = {storage(b) for s in body for b in buffers_of(s)}
+    kept = [b for b in program.entry.params if b.role != "weight" or storage(b) in used]
     params = (*kept, *st.done.values())
     entry = replace(program.entry, params=params, body=seq(*_with_barriers(body, kernels)))
     funcs: list[Func] = []

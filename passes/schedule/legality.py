@@ -8,7 +8,7 @@ undecided is refused with E304.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
@@ -63,10 +63,12 @@ class ScheduleError(CompileError):
         self.witness = witness
 
 
-def accesses_under(loop: For) -> Iterator[Access]:
-    """Accesses of all blocks below `loop` to buffers that are not allocated below it."""
+def accesses_under(loop: For, outer: tuple[For, ...] = ()) -> Iterator[Access]:
+    """Accesses of all blocks below `loop` to buffers that are not allocated below it; `outer` are
+    the loops around it."""
     private = {n.buffer for n in walk(loop.body) if isinstance(n, Alloc)}
-    for place in places(loop):
+    for inner in places(loop):
+        place = replace(inner, loops=(*outer, *inner.loops))
         bound = {
             it.var: value for it, value in zip(place.block.iters, place.block.bindings, strict=True)
         }
@@ -96,16 +98,17 @@ def require_reorderable(func: Func, top: For, moved: tuple[Var, ...]) -> None:
 
 def require_independent(func: Func, loop: For, step: str) -> None:
     """Different iterations of `loop` must not conflict on any element (E303, E304)."""
-    found = list(accesses_under(loop))
-    written = {a.buffer for a in found if a.write}
-    outer = _outer_loops(func, loop)
+    outer = outer_loops(func, loop)
+    found = list(accesses_under(loop, outer))
+    written = dict.fromkeys(a.buffer for a in found if a.write)
     for buffer in written:
         group = [a for a in found if a.buffer == buffer]
         if not _disjoint_by_radix(loop, outer, group, func.dims):
             _require_disjoint(func, loop, outer, group, step)
 
 
-def _outer_loops(func: Func, loop: For) -> tuple[For, ...]:
+def outer_loops(func: Func, loop: For) -> tuple[For, ...]:
+    """The loops around `loop`, outermost first."""
     for place in places(func.body):
         if loop in place.loops:
             return place.loops[: [f is loop for f in place.loops].index(True)]
@@ -124,7 +127,7 @@ def _disjoint_by_radix(
     if len(forms) != 1 or any(e != ONE for e in group[0].extent):
         return False
     access = group[0]
-    index = indexer((*outer, *access.place.loops[len(outer) :]), dims)
+    index = indexer(access.place.loops, dims)
     strides = row_major(access.buffer.shape)
     address: Expr = of_dim(0)
     for i, s in zip(access.low, strides, strict=True):

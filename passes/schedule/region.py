@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from aisc.ir.arith.linear import Indexer, Linear, mentions
+from aisc.ir.arith.linear import Indexer, Linear, Monomial, mentions
 from aisc.ir.arith.poly import Dim, symbol
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import For, Region
-from aisc.passes.schedule.legality import Access, accesses_under
+from aisc.passes.schedule.legality import Access, accesses_under, outer_loops
 from aisc.passes.schedule.tree import indexer, places
 
 
@@ -22,7 +22,9 @@ def region_under(func: Func, loop: For, buffer: Buffer, write: bool) -> Region:
     dimension the inner loops contribute an interval to an affine index; where that is not
     possible the whole dimension is taken.
     """
-    found = [a for a in accesses_under(loop) if a.buffer == buffer and a.write == write]
+    outer = outer_loops(func, loop)
+    accesses = accesses_under(loop, outer)
+    found = [a for a in accesses if a.buffer == buffer and a.write == write]
     if not found:
         raise error("E302", f"{buffer.name} is not {'written' if write else 'read'} there")
     boxes = [_box(func, loop, a) for a in found]
@@ -49,7 +51,8 @@ def _box(func: Func, loop: For, access: Access) -> list[tuple[Linear, float]]:
 
 
 def _interval(index: Indexer, form: Linear, inner: set[Var], size: float) -> tuple[Linear, float]:
-    fixed, moving = [], []
+    fixed: list[tuple[Monomial, int]] = []
+    moving: list[tuple[Monomial, int]] = []
     for mono, c in form.terms:
         (moving if _uses(mono, inner) else fixed).append((mono, c))
     low, high = index.interval(Linear(tuple(moving), 0))

@@ -40,7 +40,7 @@ class Primitive:
 
 
 PRIMITIVES: dict[str, Primitive] = {}
-_MODULES = ("loops", "blocks", "storage", "padding", "hardware")
+_MODULES = ("loops", "blocks", "reductions", "storage", "padding", "hardware")
 
 
 def primitive(

@@ -155,7 +155,7 @@ def all_names(func: Func) -> set[str]:
     """Names of all loops, blocks and variables, to make fresh ones."""
     names = {b.name for b in func.params} | {v.name for v in func.dims}
     for n in walk(func.body):
-        if isinstance(n, Block) or isinstance(n, Var):
+        if isinstance(n, Block | Var):
             names.add(n.name)
         elif hasattr(n, "buffer"):
             names.add(n.buffer.name)

@@ -124,3 +124,55 @@ def _conv_integer(em: Emitter, node: Node) -> Value:
     x = _less_zero_point(em, node.input(0), node.optional(2), 1)
     w = _less_zero_point(em, node.input(1), node.optional(3), 0)
     return convolve(em, node, x, w, None)
+
+
+def _transposed_pads(
+    node: Node, sizes: Sequence[Dim], kernel: Sequence[int], extra: Sequence[int]
+) -> tuple[int, ...]:
+    """Pads of a transposed convolution, from `output_shape`, `auto_pad` or `pads`."""
+    wanted, auto = node.ints("output_shape"), node.text("auto_pad", "NOTSET")
+    same = auto in ("SAME_UPPER", "SAME_LOWER")
+    if wanted is None and not same:
+        return pads_of(node, sizes, kernel)
+    node.ints("pads")
+    strides = node.ints("strides") or (1,) * len(kernel)
+    dilations = node.ints("dilations") or (1,) * len(kernel)
+    wanted = None if wanted is None else wanted[-len(kernel) :]
+    begins, ends = [], []
+    for a, (size, k) in enumerate(zip(sizes, kernel, strict=True)):
+        full = (size - 1) * strides[a] + ((k - 1) * dilations[a] + 1 + extra[a])
+        total = full - (size * strides[a] if wanted is None else wanted[a])
+        if not isinstance(total, int):
+            raise node.unsupported(f"output_shape with a symbolic size {size}")
+        less, more = total // 2, total - total // 2
+        begins.append(less if auto == "SAME_UPPER" else more)
+        ends.append(more if auto == "SAME_UPPER" else less)
+    return (*begins, *ends)
+
+
+@onnx_op("ConvTranspose")
+def _conv_transpose(em: Emitter, node: Node) -> Value:
+    x, w = node.input(0), node.input(1)
+    kernel = kernel_of(node, w)
+    if x.type.rank != w.type.rank:
+        raise node.malformed(f"input {x.type} and weight {w.type} differ in rank")
+    extra = node.ints("output_padding") or (0,) * len(kernel)
+    if len(extra) != len(kernel):
+        raise node.malformed(f"output_padding {extra} does not fit {w.type}")
+    pads = _transposed_pads(node, x.type.shape[2:], kernel, extra)
+    # Pads below zero enlarge the output: that is what output_padding does at the end.
+    k = len(kernel)
+    extra = tuple(e + max(-p, 0) for e, p in zip(extra, pads[k:], strict=True))
+    pads = (*pads[:k], *(max(p, 0) for p in pads[k:]))
+    if min(pads) < 0:
+        raise node.unsupported("an output larger than the convolution's reach")
+    inputs = [v for v in (x, w, node.optional(2)) if v is not None]
+    return em.op(
+        "conv_transpose",
+        *inputs,
+        pads=pads,
+        strides=node.ints("strides") or (),
+        dilations=node.ints("dilations") or (),
+        group=node.integer("group", 1),
+        output_padding=extra,
+    )

@@ -402,6 +402,16 @@ def _depth_to_space(em: Emitter, node: Node) -> Value:
     return em.reshape(em.transpose(split, perm), (n, inner, h * b, w * b))
 
 
+@onnx_op("NonZero")
+def _non_zero(em: Emitter, node: Node) -> Value:
+    array = em.array(node.input(0))
+    if array is None:
+        raise node.unsupported("a number of results that depends on the data")
+    if array.size > MAX_FLOAT_RANGE:
+        raise error("E105", "NonZero: the constant is too large", loc=node.loc)
+    return em.constant(np.stack(np.nonzero(np.atleast_1d(array))).astype(np.int64))
+
+
 @onnx_op("SpaceToDepth")
 def _space_to_depth(em: Emitter, node: Node) -> Value:
     x, b = node.input(0), _block(node, node.input(0))
@@ -410,7 +420,8 @@ def _space_to_depth(em: Emitter, node: Node) -> Value:
     if rows is None or columns is None:
         raise node.malformed(f"{x.type} does not split into blocks of {b}")
     split = em.reshape(x, (n, c, rows, b, columns, b))
-    return em.reshape(em.transpose(split, (0, 3, 5, 1, 2, 4)), (n, c * b * b, rows, columns))
+    perm = (0, 3, 5, 1, 2, 4) if node.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return em.reshape(em.transpose(split, perm), (n, c * b * b, rows, columns))
 
 
 # --- gathers and scatters ---------------------------------------------------------------------

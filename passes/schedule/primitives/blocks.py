@@ -1,4 +1,4 @@
-"""Primitives on blocks: inline, compute_at, reverse_compute_at, decompose_reduction, clamp_tail."""
+"""Primitives on blocks: inline, compute_at, reverse_compute_at, clamp_tail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import (
     TRUE,
     ZERO,
-    Binary,
     Const,
     Expr,
     Load,
@@ -25,6 +24,13 @@ from aisc.ir.tensor.expr import (
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Seq, Stmt, Store, seq
 from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
+from aisc.passes.schedule.motion import (
+    order_of,
+    require_unchanged,
+    require_visible,
+    with_allocs_first,
+    writes_of,
+)
 from aisc.passes.schedule.region import dim_of, region_under
 from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.tree import (
@@ -45,7 +51,7 @@ def nest_of(func: Func, place: Place) -> Stmt:
     """The outermost statement that contains only this block: its whole loop nest."""
     node: Stmt = place.loops[0] if place.loops else place.block
     for loop in (*place.loops, place.block):
-        inside = [p for p in places(loop)]
+        inside = list(places(loop))
         if len(inside) == 1:
             return loop
     return node
@@ -71,6 +77,12 @@ def inline(func: Func, block: str) -> Func:
     if store.indices != tuple(it.var for it in b.iters):
         raise error("E302", f"inline({block}): the store is not indexed by the iterators")
     target = store.buffer
+
+    if any(target in writes_of(p.block) for p in places(func.body) if p.block is not b):
+        raise error("E302", f"inline({block}): another block writes {target.name} too")
+    for reader in (p.block for p in places(func.body)):
+        if target in {r.buffer for r in reader.reads}:
+            require_unchanged(f"inline({block})", func, b, b, reader, {target})
 
     def expand(n: Node) -> Node:
         if isinstance(n, Load) and n.buffer == target:
@@ -108,6 +120,7 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
     place, target = find_place(func, block), find_loop(func, loop)
     produced = {w.buffer for p in places(target) for w in p.block.writes}
     reads = [r for r in place.block.reads if r.buffer in produced]
+    _require_unguarded("reverse_compute_at", place)
     if not reads or any(it.kind != "spatial" for it in place.block.iters):
         raise error("E302", f"reverse_compute_at({block}): it is no map over results of {loop}")
     outer = _loops_to(func, target)
@@ -118,10 +131,20 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
             if isinstance(at, Var):
                 window.setdefault(at, (low, extent))
     _require_complete(func, place, target, [r.buffer for r in reads])
+    first = next(places(target)).block
+    if order_of(func, first) > order_of(func, place.block) or place.block in (
+        p.block for p in places(target)
+    ):
+        raise error("E302", f"reverse_compute_at({block}): it does not come after loop {loop}")
+    step = f"reverse_compute_at({block}, {loop})"
+    require_unchanged(step, func, place.block, first, place.block, {r.buffer for r in reads})
+    _require_final(step, func, place, target, {r.buffer for r in reads})
     moved = _new_nest(func, place, window, outer)
-    cut = replace_stmt(func, nest_of(func, place), None)
+    cut = with_allocs_first(replace_stmt(func, nest_of(func, place), None))
     again = find_loop(cut, loop)
-    return replace_stmt(cut, again, replace(again, body=seq(again.body, moved)))
+    result = replace_stmt(cut, again, replace(again, body=seq(again.body, moved)))
+    require_visible(step, result)
+    return result
 
 
 def _loops_to(func: Func, loop: For) -> tuple[For, ...]:
@@ -131,6 +154,22 @@ def _loops_to(func: Func, loop: For) -> tuple[For, ...]:
             if f is loop:
                 return place.loops[: k + 1]
     return ()
+
+
+def _require_unguarded(step: str, place: Place) -> None:
+    """A guard speaks of the loops that the block leaves behind."""
+    if place.predicate != TRUE:
+        name = place.block.name
+        raise error("E302", f"{step}({name}): its loops have guarded tails", "move it, then split")
+
+
+def _require_final(step: str, func: Func, consumer: Place, target: For, read: set[Buffer]) -> None:
+    """Nothing after `target` and before the consumer may write what the consumer reads."""
+    inside = [p.block for p in places(target)]
+    order, own = order_of(func, inside[-1]), order_of(func, consumer.block)
+    for k, p in enumerate(places(func.body)):
+        if order < k < own and writes_of(p.block) & read:
+            raise error("E303", f"{step}: block {p.block.name} still writes what it reads")
 
 
 def _require_complete(func: Func, consumer: Place, target: For, read: list[Buffer]) -> None:
@@ -189,6 +228,7 @@ def compute_at(func: Func, block: str, loop: str) -> Func:
     Legal for a map block whose scratch result is read below `loop` only.
     """
     place, target = find_place(func, block), find_loop(func, loop)
+    _require_unguarded("compute_at", place)
     if any(it.kind != "spatial" for it in place.block.iters) or len(place.block.writes) != 1:
         raise error("E302", f"compute_at({block}): it is not a map block")
     buffer = place.block.writes[0].buffer
@@ -201,76 +241,24 @@ def compute_at(func: Func, block: str, loop: str) -> Func:
             raise error("E303", f"compute_at({block}): {p.block.name} reads it outside of {loop}")
     if not _is_scratch(buffer):
         raise error("E302", f"compute_at({block}): {buffer.name} is not a scratch buffer")
+    step = f"compute_at({block}, {loop})"
+    users = [p.block for p in places(target)]
+    if place.block in users or order_of(func, users[0]) < order_of(func, place.block):
+        raise error("E302", f"{step}: the block does not come before the loop")
+    require_unchanged(step, func, place.block, place.block, users[-1], {buffer})
+    if any(buffer in writes_of(p.block) for p in places(func.body) if p.block is not place.block):
+        raise error("E303", f"{step}: another block writes {buffer.name} too")
     region = region_under(func, target, buffer, write=False)
     window = {
         it.var: (low, extent)
         for it, low, extent in zip(place.block.iters, region.low, region.extent, strict=True)
     }
     moved = _new_nest(func, place, window, _loops_to(func, target))
-    cut = replace_stmt(func, nest_of(func, place), None)
+    cut = with_allocs_first(replace_stmt(func, nest_of(func, place), None))
     again = find_loop(cut, loop)
-    return replace_stmt(cut, again, replace(again, body=seq(moved, again.body)))
-
-
-@primitive()
-def decompose_reduction(func: Func, block: str, loop: str) -> Func:
-    """Give the initialisation of a reduction a nest of its own, just before `loop`.
-
-    before: ``for k: for j: { if k == 0: c[j] = 0;  c[j] += … }``
-    after:  ``for j: c[j] = 0;  for k: for j: c[j] += …``
-    Legal when every loop that the reduce iterators use is `loop` or inside it.
-    """
-    place, at = find_place(func, block), find_loop(func, loop)
-    b = place.block
-    if b.init is None:
-        raise error("E302", f"decompose_reduction({block}): it has no initialisation")
-    if at not in place.loops:
-        raise error("E302", f"decompose_reduction({block}): loop {loop} is not around it")
-    depth = [f is at for f in place.loops].index(True)
-    outside = {f.var for f in place.loops[:depth]}
-    spatial = [(it, v) for it, v in zip(b.iters, b.bindings, strict=True) if it.kind == "spatial"]
-    for it, value in zip(b.iters, b.bindings, strict=True):
-        if it.kind != "spatial" and any(mentions(value, v) for v in outside):
-            raise error(
-                "E303",
-                f"decompose_reduction({block}, {loop}) would reset a partial result",
-                f"reduce iterator {it.var.name} also depends on a loop outside of {loop}",
-            )
-    needed = [f for f in place.loops[depth:] if any(mentions(value, f.var) for _, value in spatial)]
-    names = {f.var: Var(fresh(func, f"{f.var.name}_init")) for f in needed}
-    iters = tuple(replace(it, var=Var(f"{it.var.name}_init")) for it, _ in spatial)
-    rename: dict[Var, Expr] = {it.var: n.var for (it, _), n in zip(spatial, iters, strict=True)}
-    loops_rename: dict[Var, Expr] = dict(names)
-    start = Block(
-        fresh(func, f"{block}_init"),
-        iters,
-        tuple(substitute(v, loops_rename) for _, v in spatial),
-        (),
-        (),
-        None,
-        substitute(b.init, rename),
-        "",
-        b.loc,
-    )
-    conds = [c for c in _conjuncts(place.predicate) if not _uses_reduce(c, needed, place, depth)]
-    body: Stmt = guarded(with_regions(start), substitute(logical_and(*conds), loops_rename))
-    for f in reversed(needed):
-        body = replace(f, var=names[f.var], body=body)
-    func = replace_stmt(func, b, replace(b, init=None))
-    old = find_loop(func, loop)
-    return replace_stmt(func, old, seq(body, old))
-
-
-def _conjuncts(cond: Expr) -> list[Expr]:
-    if isinstance(cond, Binary) and cond.op == "and":
-        return _conjuncts(cond.a) + _conjuncts(cond.b)
-    return [] if cond == TRUE else [cond]
-
-
-def _uses_reduce(cond: Expr, kept: list[For], place: Place, depth: int) -> bool:
-    """Whether a condition speaks of loops that the initialisation does not have."""
-    dropped = [f.var for f in place.loops[depth:] if f not in kept]
-    return any(mentions(cond, v) for v in dropped)
+    result = replace_stmt(cut, again, replace(again, body=seq(moved, again.body)))
+    require_visible(step, result)
+    return result
 
 
 @primitive()

@@ -11,8 +11,17 @@ from aisc.ir.tensor.func import Attribute, Func
 from aisc.ir.tensor.stmt import Block, For, ForKind, If, Seq, Stmt
 from aisc.ir.tensor.visitor import substitute
 from aisc.passes.schedule.legality import require_independent, require_reorderable
+from aisc.passes.schedule.motion import private_allocs
 from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import extent_of, find_loop, fresh, nest, replace_stmt
+from aisc.passes.schedule.tree import (
+    extent_of,
+    find_loop,
+    fresh,
+    loops_of,
+    nest,
+    places,
+    replace_stmt,
+)
 
 MAX_UNROLL = 64
 MAX_LANES = 64
@@ -98,6 +107,9 @@ def reorder(func: Func, *loops: str) -> Func:
         raise error("E302", f"reorder: loops {', '.join(loops)} are not nested in one another")
     chain = _perfect_chain(top, {f.var for f in found})
     require_reorderable(func, top, tuple(f.var for f in found))
+    if len(list(places(top))) > 1:  # several blocks: their order per iteration changes
+        for f in found:
+            require_independent(func, f, "reorder")
     slots = iter(found)
     order = tuple(next(slots) if f in found else f for f in chain)
     return replace_stmt(func, top, nest(order, chain[-1].body))
@@ -146,6 +158,8 @@ def vectorize(func: Func, loop: str) -> Func:
     if n is None or n > MAX_LANES:
         notes = (f"expected a constant extent of at most {MAX_LANES}", f"got {n}")
         raise error("E302", f"vectorize({loop}): the extent does not fit", *notes)
+    if private_allocs(old) or any(f.kind == "vectorize" for f in loops_of(old) if f is not old):
+        raise error("E302", f"vectorize({loop}): it holds private storage or lanes already")
     require_independent(func, old, "vectorize")
     return _set_kind(func, old, "vectorize")
 
@@ -158,6 +172,9 @@ def parallel(func: Func, loop: str) -> Func:
     parallel loop.
     """
     old = find_loop(func, loop)
+    around = [p.loops for p in places(func.body) if old in p.loops]
+    if any(f.kind == "parallel" and f is not old for loops in around for f in loops):
+        raise error("E302", f"parallel({loop}): parallel loops do not nest")
     require_independent(func, old, "parallel")
     return _set_kind(func, old, "parallel")
 

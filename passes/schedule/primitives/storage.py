@@ -13,13 +13,14 @@ from aisc.ir.tensor.expr import Const, Expr, Load, binary, of_dim, select
 from aisc.ir.tensor.func import Buffer, Func, buffer, row_major
 from aisc.ir.tensor.stmt import Alloc, Block, Seq, Stmt, seq
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers, transform
-from aisc.passes.schedule.primitives.blocks import nest_of
+from aisc.passes.schedule.motion import require_private
 from aisc.passes.schedule.region import innermost_common_loop
 from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.tree import (
     find_place,
     fresh,
     map_blocks,
+    places,
     replace_stmt,
     with_regions,
 )
@@ -50,6 +51,7 @@ def set_scope(func: Func, name: str, space: str) -> Func:
     at = innermost_common_loop(cut, new)
     if at is None:
         return replace(cut, body=seq(Alloc(new), cut.body))
+    require_private(cut, new, at)
     return replace_stmt(cut, at, replace(at, body=seq(Alloc(new), at.body)))
 
 
@@ -78,10 +80,12 @@ def cache_write(func: Func, block: str, space: str, name: str = "") -> Func:
     place = find_place(func, block)
     if len(place.block.writes) != 1:
         raise error("E302", f"cache_write({block}): the block must have one result")
+    if place.block.combiner and place.block.init is None:
+        raise error("E303", f"cache_write({block}): its initialisation stands elsewhere")
     out = place.block.writes[0].buffer
     local = buffer(name or fresh(func, f"{out.name}_local"), out.dtype, out.shape)
     local = replace(local, space=space)
-    nest = nest_of(func, place)
+    nest = place.loops[0] if place.loops else place.block
     copy = _copy_nest(func, fresh(func, f"{block}_copy"), local, out)
     return replace_stmt(func, nest, seq(Alloc(local), replace_buffers(nest, {out: local}), *copy))
 
@@ -99,7 +103,9 @@ def cache_read(func: Func, block: str, name: str, space: str, as_name: str = "")
         raise error("E303", f"cache_read({block}): it writes {name}")
     local = buffer(as_name or fresh(func, f"{name}_{space}"), src.dtype, src.shape)
     local = replace(local, space=space)
-    nest = nest_of(func, place)
+    nest = place.loops[0] if place.loops else place.block
+    if any(src in {w.buffer for w in p.block.writes} for p in places(nest)):
+        raise error("E303", f"cache_read({block}): {name} is written in the same nest")
     fill = _copy_nest(func, fresh(func, f"{local.name}_fill"), src, local)
     return replace_stmt(func, nest, seq(Alloc(local), *fill, replace_buffers(nest, {src: local})))
 
@@ -135,7 +141,7 @@ def pack(
     out = replace(dst, role="output")
     packer = ComputeBuilder()
     packer.map(out, lambda *i: _unpacked(src, i, axis, factor, order), "pack")
-    packing = packer.func(f"{func.name}_{packed_name}", (src, out), func.dims)
+    packing = packer.func(f"{func.name}_{packed_name}", (src, out))
     return replace(func, params=params, body=body), packing
 
 

@@ -61,7 +61,7 @@ def _extent(it: Iter | None) -> int:
     return int(it.extent.value) if isinstance(it.extent, Const) else 1 << 20
 
 
-def _cost(t: Tile, width: int, height: int, contraction: bool) -> tuple[float, int, int]:
+def _cost(t: Tile, width: int, height: int, contraction: bool) -> tuple[float, float, int, int]:
     """Estimated cycles per useful element: one multiply-add or load per cycle and vector."""
     padded = -(-width // t.width) * t.width * (-(-height // t.rows) * t.rows)
     waste = padded / (width * height)
@@ -69,7 +69,7 @@ def _cost(t: Tile, width: int, height: int, contraction: bool) -> tuple[float, i
     latency = 8
     step = max(t.rows * t.vectors, loads * 0.75, latency)
     cycles = waste * step / (t.rows * t.vectors)
-    return round(cycles, 3), -(t.rows * t.vectors), t.vectors
+    return round(cycles, 3), waste, -(t.rows * t.vectors), t.vectors
 
 
 def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> tuple[Schedule, str]:

@@ -1,0 +1,142 @@
+"""exp, exp2, expm1 and the hyperbolic functions, in f32 and f64.
+
+``x = n ln 2 + r`` with ``|r| <= ln 2 / 2`` by Cody and Waite's two-part reduction (Muller,
+*Elementary Functions*, 2016, chapter 11). With fused multiply-adds the first step is exact. The
+result is scaled by ``2^n`` in two factors, so overflow, denormals and zero come out rounded once.
+
+Coefficients: interpolation at Chebyshev points in 60-digit arithmetic, rounded to binary64.
+"""
+
+from __future__ import annotations
+
+from aisc.codegen.llvm.lanes import Lanes, fma, polynomial, where
+
+LOG2E = 1.4426950408889634
+# ln 2 in two parts, each with all bits of its type.
+LN2_F32 = (0.693147182464599609375, -1.904654299957768e-09)
+LN2_F64 = (0.6931471805599453, 2.3190468138462996e-17)
+# (exp(r) - 1 - r) / r^2 on |r| <= 0.3469; errors 2^-29 and 2^-58.
+EXP_F32 = (
+    0.500000001353873, 0.16666666681704215, 0.04166646419740569, 0.008333310844647862,
+    0.0013933730715792083, 0.00019891080463998843,
+)  # fmt: skip
+EXP_F64 = (
+    0.5, 0.1666666666666667, 0.04166666666666667, 0.008333333333326084,
+    0.0013888888888883711, 0.0001984126987500228, 2.480158732567746e-05, 2.755725517000089e-06,
+    2.755727347871858e-07, 2.5105312729622103e-08, 2.09147553258932e-09,
+)  # fmt: skip
+# (2^r - 1) / r on |r| <= 0.5; errors 2^-32 and 2^-55.
+EXP2_F32 = (
+    0.6931471805599453, 0.24022650922288757, 0.055504108839096185, 0.009618056678524637,
+    0.001333350238616277, 0.0001546144469856913, 1.5297323760701075e-05,
+)  # fmt: skip
+# The same to 2^-27, where a part of the result's precision is enough.
+EXP2_SHORT = (
+    0.6931471880262288, 0.24022650760568126, 0.05550357114219078, 0.009618082557277852,
+    0.0013390863364671234, 0.0001545316294512069,
+)  # fmt: skip
+EXP2_F64 = (
+    0.6931471805599453, 0.24022650695910072, 0.055504108664821625, 0.00961812910762848,
+    0.001333355814640647, 0.00015403530393370734, 1.5252733841556773e-05, 1.3215486808705563e-06,
+    1.0178057087733941e-07, 7.0548973041554995e-09, 4.4558179083360645e-10, 2.5729324177362305e-11,
+)  # fmt: skip
+
+
+def clamp(x: Lanes, low: float, high: float) -> Lanes:
+    """`x` within bounds; NaN stays."""
+    x = where(x < low, low, x)
+    return where(x > high, high, x)
+
+
+def nearest(x: Lanes, factor: float) -> tuple[Lanes, Lanes]:
+    """``x * factor`` rounded to an integer below 2^22 (f32) or 2^51 (f64): as a float and as an
+    integer. Adding 1.5 * 2^23 leaves the integer in the low bits, also defined for NaN."""
+    magic = 1.5 * 2.0 ** (23 if x.single else 52)
+    shifted = fma(x, factor, magic)
+    return shifted - magic, shifted.bits() - x.of(magic).bits()
+
+
+def power_of_two(k: Lanes) -> Lanes:
+    """``2^k`` for an integer within the exponent range of the float of its width."""
+    mantissa, bias = (23, 127) if k.dtype.bits == 32 else (52, 1023)
+    return ((k + bias) << mantissa).from_bits()
+
+
+def scale(y: Lanes, k: Lanes) -> Lanes:
+    """``y * 2^k`` for y about 1 and k up to twice the exponent range; rounded once."""
+    half = k >> 1
+    return y * power_of_two(half) * power_of_two(k - half)
+
+
+def _reduced(x: Lanes) -> tuple[Lanes, Lanes]:
+    """(r, n) with ``x = n ln 2 + r``."""
+    n, k = nearest(x, LOG2E)
+    high, low = LN2_F32 if x.single else LN2_F64
+    return fma(-n, low, fma(-n, high, x)), k
+
+
+def _expm1_reduced(r: Lanes) -> Lanes:
+    """``exp(r) - 1`` for a reduced argument."""
+    return fma(r * r, polynomial(r, EXP_F32 if r.single else EXP_F64), r)
+
+
+def exp(x: Lanes) -> Lanes:
+    """``e^x``."""
+    x = clamp(x, *((-105.0, 89.0) if x.single else (-746.0, 710.0)))
+    r, k = _reduced(x)
+    return scale(1.0 + _expm1_reduced(r), k)
+
+
+def exp_of_sum(high: Lanes, low: Lanes) -> Lanes:
+    """``e^(high + low)`` in f64, `low` tiny; `high` and `low` finite, `high` in [-746, 710]."""
+    r, k = _reduced(high)
+    return scale(1.0 + _expm1_reduced(r + low), k)
+
+
+def exp2(x: Lanes) -> Lanes:
+    """``2^x``."""
+    x = clamp(x, *((-151.0, 129.0) if x.single else (-1076.0, 1025.0)))
+    n, k = nearest(x, 1.0)
+    r = x - n
+    return scale(fma(r, polynomial(r, EXP2_F32 if x.single else EXP2_F64), 1.0), k)
+
+
+def _quarter_expm1(x: Lanes) -> Lanes:
+    """``(e^x - 1) / 4``, which does not overflow before sinh does; x not tiny, from -50."""
+    r, k = _reduced(x)
+    s = power_of_two(k - 2)
+    return fma(_expm1_reduced(r), s, s - 0.25)
+
+
+def expm1(x: Lanes) -> Lanes:
+    """``e^x - 1``."""
+    single = x.single
+    y = _quarter_expm1(clamp(x, *((-25.0, 89.0) if single else (-50.0, 710.0)))) * 4.0
+    return where(abs(x) < (2.0**-25 if single else 2.0**-54), x, y)
+
+
+def sinh(x: Lanes) -> Lanes:
+    """``(e^x - e^-x) / 2`` from ``t = e^|x| - 1`` as ``(t + t/(t + 1)) / 2``."""
+    size = abs(x)
+    t = _quarter_expm1(where(size > 710.6, 710.6, size)) * 2.0
+    y = where(size > 40.0, t, t + t / (2.0 * t + 1.0))  # t may be infinite
+    return where(size < 2.0**-28, x, y.copysign(x))
+
+
+def cosh(x: Lanes) -> Lanes:
+    """``(e^x + e^-x) / 2``."""
+    size = abs(x)
+    r, k = _reduced(where(size > 720.0, 720.0, size))
+    t = scale(1.0 + _expm1_reduced(r), k - 1)
+    return t + 0.25 / t
+
+
+def tanh(x: Lanes) -> Lanes:
+    """``t / (t + 2)`` with ``t = e^(2|x|) - 1``."""
+    size = abs(x)
+    limit = 10.0 if x.single else 20.0
+    size = where(size > limit, limit, size)
+    r, k = _reduced(size + size)
+    s = power_of_two(k)
+    t = fma(_expm1_reduced(r), s, s - 1.0)
+    return (t / (t + 2.0)).copysign(x)

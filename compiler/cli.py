@@ -1,0 +1,232 @@
+"""The command line: ``aisc compile | run | bench | opt | check | tune | targets | cache``.
+
+Heavy packages are imported by the command that needs them. Exit codes: 0 ok, 1 the user's error,
+2 usage, 3 unsupported, 4 mismatch, 70 internal error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Compile AI models to native code.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Model = Annotated[str, typer.Argument(help="The model, e.g. model.onnx.")]
+TargetName = Annotated[str, typer.Option("--target", help="cpu, a shipped target, or FILE.toml.")]
+Shapes = Annotated[
+    list[str] | None, typer.Option("--shape", help="Fix a symbolic dimension, e.g. n=8.")
+]
+Level = Annotated[int, typer.Option("-O", min=0, max=3, help="Optimisation level.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of a call.")]
+TimeSteps = Annotated[bool, typer.Option("--time-steps", help="Print seconds per step.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not use the kernel cache.")]
+Tuned = Annotated[Path | None, typer.Option("--tuned", help="Use the traces of this database.")]
+
+
+@app.callback()
+def root() -> None:
+    """Compile AI models to native code."""
+
+
+@app.command("compile")
+def compile_command(
+    model: Model,
+    target: TargetName = "cpu",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here.")] = None,
+    emit: Annotated[
+        str, typer.Option(help="graph, tensor, program, llvm, asm or obj.")
+    ] = "program",
+    stop_after: Annotated[str, typer.Option(help="Stop after this step and print it.")] = "",
+    dump_dir: Annotated[str, typer.Option(help="Write every step's product here.")] = "",
+    verify: Annotated[bool, typer.Option("--verify-each", help="Verify after each step.")] = False,
+    shape: Shapes = None,
+    level: Level = 2,
+    time_steps: TimeSteps = False,
+    no_cache: NoCache = False,
+    tuned: Tuned = None,
+) -> None:
+    """Compile a model and write what --emit names (to -o, or standard output)."""
+    from aisc.commands import compile_model
+
+    compile_model(
+        model, target, output, emit, stop_after,
+        _choices(shape, level, None, no_cache, dump_dir, verify), time_steps, tuned,
+    )  # fmt: skip
+
+
+@app.command()
+def run(
+    model: Model,
+    input_: Annotated[
+        list[str] | None, typer.Option("--input", help="NAME=@FILE.npy or NAME=random.")
+    ] = None,
+    output: Annotated[
+        list[str] | None, typer.Option("--output", help="NAME=@FILE.npy: save an output.")
+    ] = None,
+    target: TargetName = "cpu",
+    shape: Shapes = None,
+    level: Level = 2,
+    threads: Threads = None,
+    no_cache: NoCache = False,
+    tuned: Tuned = None,
+) -> None:
+    """Compile a model and run it once."""
+    from aisc.commands import run_model
+
+    choices = _choices(shape, level, threads, no_cache)
+    run_model(model, target, input_ or [], output or [], choices, tuned)
+
+
+@app.command()
+def bench(
+    model: Model,
+    against: Annotated[str, typer.Option(help="Peers, e.g. onnxruntime.")] = "",
+    threads: Annotated[str, typer.Option(help="Numbers of threads, e.g. 1,2.")] = "1",
+    warmup: Annotated[int, typer.Option(min=0, help="Runs that are not counted.")] = 5,
+    iterations: Annotated[int, typer.Option(min=1, help="Counted runs of each side.")] = 50,
+    json_output: Annotated[Path | None, typer.Option("--json", help="Write results here.")] = None,
+    target: TargetName = "cpu",
+    shape: Shapes = None,
+    tuned: Tuned = None,
+) -> None:
+    """Measure the latency of a model, interleaved with other runtimes."""
+    from aisc.commands import bench_model
+
+    counts = [int(t) for t in threads.split(",") if t.isdigit() and int(t) > 0]
+    if not counts:
+        raise typer.BadParameter("expected numbers such as 1,2", param_hint="--threads")
+    peers = [p for p in against.split(",") if p]
+    choices = _choices(shape, 2, None, False)
+    bench_model(model, target, peers, counts, (warmup, iterations), json_output, choices, tuned)
+
+
+@app.command()
+def opt(
+    file: Annotated[str, typer.Argument(help="IR text, or - for standard input.")],
+    passes: Annotated[
+        str, typer.Option("--passes", "--pass-pipeline", help="Names, e.g. fold,cse,fuse.")
+    ] = "",
+    output: Annotated[str, typer.Option("-o", help="Write here; - for standard output.")] = "-",
+    verify_each: Annotated[bool, typer.Option("--verify-each")] = False,
+    print_after: Annotated[bool, typer.Option("--print-ir-after-all")] = False,
+    time_passes: Annotated[bool, typer.Option("--time-passes")] = False,
+    list_passes: Annotated[bool, typer.Option("--list-passes", help="List them and stop.")] = False,
+) -> None:
+    """Run passes over IR text."""
+    from aisc.opt import run_passes
+
+    run_passes(file, passes, output, verify_each, print_after, time_passes, list_passes)
+
+
+@app.command()
+def check(
+    model: Model,
+    target: TargetName = "cpu",
+    shape: Shapes = None,
+) -> None:
+    """Report every reason why a model cannot be compiled, or what it consists of."""
+    from aisc.commands import check_model
+
+    check_model(model, target, _choices(shape, 2, None, False))
+
+
+@app.command()
+def tune(
+    model: Model,
+    budget: Annotated[str, typer.Option(help="Time to spend, e.g. 60s or 5m.")] = "60s",
+    database: Annotated[Path, typer.Option(help="Where records are kept.")] = Path("tune.sqlite"),
+    target: TargetName = "cpu",
+    shape: Shapes = None,
+) -> None:
+    """Search for faster schedules and record them."""
+    from aisc.commands import tune_model
+
+    tune_model(model, target, _seconds(budget), database, _choices(shape, 2, None, False))
+
+
+@app.command()
+def targets(
+    name: Annotated[str, typer.Argument(help="Show one target in full.")] = "",
+) -> None:
+    """List the known targets."""
+    from aisc.commands import show_targets
+
+    show_targets(name)
+
+
+@app.command()
+def cache(
+    action: Annotated[str, typer.Argument(help="status or clear.")] = "status",
+) -> None:
+    """Show or clear the cache of compiled kernels."""
+    from aisc.commands import handle_cache
+
+    if action not in ("status", "clear"):
+        raise typer.BadParameter("expected status or clear", param_hint="ACTION")
+    handle_cache(action)
+
+
+def _choices(
+    shape: Sequence[str] | None,
+    level: int,
+    threads: int | None,
+    no_cache: bool,
+    dump_dir: str = "",
+    verify: bool = False,
+) -> dict[str, Any]:
+    """Command-line values as fields of ``Options``."""
+    shapes: dict[str, int] = {}
+    for item in shape or ():
+        name, _, value = item.partition("=")
+        if not name or not value.isdigit():
+            raise typer.BadParameter(f"expected NAME=NUMBER, got '{item}'", param_hint="--shape")
+        shapes[name] = int(value)
+    choices: dict[str, Any] = {"shapes": shapes, "level": level, "threads": threads}
+    choices.update(use_cache=not no_cache, dump_dir=dump_dir or None, verify=verify or None)
+    return choices
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        return float(number) * units[unit]
+    except ValueError:
+        raise typer.BadParameter("expected e.g. 60s or 5m", param_hint="--budget") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors become diagnostics and exit codes; tracebacks only with AISC_DEBUG."""
+    from aisc.ir.diagnostics import AiscError, InternalError
+
+    try:
+        app(args=arguments, prog_name="aisc")
+    except (AiscError, InternalError) as fault:
+        if os.environ.get("AISC_DEBUG"):
+            raise
+        text = str(fault)
+        if isinstance(fault, InternalError):
+            head = text.splitlines()[0] if text else type(fault).__name__
+            text = f"internal error: {head}\n  note: set AISC_DEBUG=1 for details, please report"
+        print(text, file=sys.stderr)
+        raise SystemExit(getattr(fault, "exit_code", 1)) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

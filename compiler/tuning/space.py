@@ -1,0 +1,59 @@
+"""The search space of a kernel: the open decisions of the default rule's trace.
+
+A candidate is a complete trace; the default's own trace is always the first. Candidates come from
+the register tiles that fit the target, ordered by the analytical model, so that a search which is
+cut short has seen the most promising ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aisc.ir.diagnostics import CompileError
+from aisc.ir.target import Target
+from aisc.ir.tensor.func import Func
+from aisc.passes.schedule.rules.default import default_schedule
+from aisc.passes.schedule.rules.structure import Reduction, analyse
+from aisc.passes.schedule.rules.tile import Tile, candidate_tiles
+from aisc.passes.schedule.schedule import Step
+from aisc.passes.schedule.tree import places
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A schedule to try: what was decided, and the trace that does it."""
+
+    label: str
+    trace: tuple[Step, ...]
+
+
+def contraction_of(func: Func) -> Reduction | None:
+    """The first contraction of a kernel, which decides its speed; ``None`` when it has none."""
+    for place in places(func.body):
+        found = analyse(place.block)
+        if found is not None and found.contraction:
+            return found
+    return None
+
+
+def candidates(func: Func, target: Target, limit: int = 64) -> list[Candidate]:
+    """The default schedule, then one candidate per register tile, best estimate first."""
+    default = Candidate("default", default_schedule(func, target).trace)
+    found, seen = [default], {default.trace}
+    contraction = contraction_of(func)
+    tiles = candidate_tiles(contraction, target) if contraction is not None else []
+    for tile in tiles:
+        if len(found) >= limit:
+            break
+        trace = _trace(func, target, tile)
+        if trace is not None and trace not in seen:
+            seen.add(trace)
+            found.append(Candidate(f"{tile.rows}x{tile.vectors}", trace))
+    return found
+
+
+def _trace(func: Func, target: Target, tile: Tile) -> tuple[Step, ...] | None:
+    try:
+        return default_schedule(func, target, tile).trace
+    except CompileError:
+        return None  # this tile does not apply to this kernel

@@ -1,0 +1,107 @@
+"""The measuring process: compiles and times kernels as it is told, one JSON line at a time."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from aisc.codegen.cpu.backend import CpuBackend
+from aisc.codegen.executable import aligned
+from aisc.codegen.llvm import engine
+from aisc.ir import target as targets
+from aisc.ir.diagnostics import AiscError, InternalError
+from aisc.ir.tensor.func import Func
+from aisc.ir.text.parser import parse_func
+from aisc.kernels import scheduled_by
+from aisc.passes.plan.bind import ScheduledKernel
+from aisc.passes.schedule.schedule import Schedule, trace_from_json
+
+MIN_SECONDS = 0.002  # one sample repeats the kernel at least this long
+
+
+class Prepared:
+    """A kernel with inputs, ready to be called."""
+
+    def __init__(self, kernel: ScheduledKernel, lowered: Func, backend: CpuBackend) -> None:
+        text = backend.emit([kernel.func, *kernel.packers])
+        names = [kernel.func.name, *(p.name for p in kernel.packers)]
+        self._linked = engine.Linked(backend.target, [backend.assemble(text).object], names)
+        rng = np.random.default_rng(0)
+        arrays = {b.name: _filled(b.type.static_shape, b.dtype.numpy, rng) for b in lowered.params}
+        packed = dict(kernel.packed)
+        packers = {p.name: p for p in kernel.packers}
+        self._arrays: list[Any] = []
+        for k, b in enumerate(kernel.func.params):
+            if k in packed:
+                source = arrays[lowered.params[k].name]
+                result = aligned(b.type.static_shape, b.dtype.numpy)
+                self._invoke(packers[packed[k]].name, [source, result])
+                self._arrays.append(result)
+            else:
+                empty = aligned(b.type.static_shape, b.dtype.numpy)
+                self._arrays.append(arrays.get(b.name, empty))
+        self._name = kernel.func.name
+        self.run()
+
+    def _invoke(self, name: str, arrays: Sequence[Any]) -> None:
+        types = [ctypes.c_void_p] * len(arrays) + [ctypes.c_int64] * 2 + [ctypes.c_void_p]
+        function = ctypes.CFUNCTYPE(None, *types)(self._linked.addresses[name])
+        function(*(a.ctypes.data for a in arrays), 0, 1, None)
+
+    def run(self) -> None:
+        """Call the kernel once, on one thread."""
+        self._invoke(self._name, self._arrays)
+
+    def sample(self, calls: int) -> float:
+        """Seconds per call over `calls` calls."""
+        start = time.perf_counter()
+        for _ in range(calls):
+            self.run()
+        return (time.perf_counter() - start) / calls
+
+
+def _filled(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> Any:
+    array = aligned(shape, dtype)
+    array[...] = rng.uniform(-1, 1, shape).astype(dtype)
+    return array
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Times of each trace of the request, interleaved."""
+    target = engine.complete(targets.resolve(request["target"]))
+    backend = CpuBackend(target)
+    func = parse_func(request["func"])
+    prepared = []
+    for text in request["traces"]:
+        schedule = Schedule.of(func).replay(trace_from_json(text))
+        prepared.append(Prepared(scheduled_by(func, schedule, target), func, backend))
+    calls = [max(1, int(MIN_SECONDS / max(p.sample(1), 1e-7))) for p in prepared]
+    seconds: list[list[float]] = [[] for _ in prepared]
+    for _ in range(request["repeats"]):
+        for k, p in enumerate(prepared):
+            seconds[k].append(p.sample(calls[k]))
+    return {"seconds": seconds}
+
+
+def main() -> None:
+    """Serve requests until the input ends."""
+    memory = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    if memory:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    for line in sys.stdin:
+        try:
+            reply = answer(json.loads(line))
+        except (AiscError, InternalError, MemoryError, ValueError) as fault:
+            reply = {"error": f"{type(fault).__name__}: {fault}"}
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Write the reference pages that derive from the code: operators, primitives, diagnostics.
+
+    python docs/generate.py
+
+A test holds the pages against what this script would write.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from aisc.ir.diagnostics import CODES
+from aisc.ir.graph import opdef
+from aisc.ir.graph.opdef import Attr, OpDef
+from aisc.passes.schedule import schedule
+
+HERE = Path(__file__).resolve().parent
+NOTE = "<!-- Written by docs/generate.py from the code; do not edit. -->"
+KINDS = {
+    "map": "each output element from the elements at the same place",
+    "reduction": "axes are folded by a combiner",
+    "contraction": "sums of products",
+    "window": "a window slides over spatial axes",
+    "movement": "elements are only rearranged",
+    "constant": "no operands: values known at compile time",
+    "opaque": "structure, and what only its reference computes",
+}
+FAMILIES = {
+    "E1": "front ends",
+    "E2": "graphs",
+    "E3": "tensor IR and schedules",
+    "E4": "targets",
+    "E5": "execution",
+}
+
+
+def operators() -> str:
+    """The page of operators, by kind."""
+    ops = opdef.all_ops()
+    parts = [
+        NOTE,
+        "# Operators\n",
+        f"The {len(ops)} operators of the graph IR, by kind. An operator is defined in one file of "
+        "`ir/graph/ops/`; see [add an operator](add-an-op.md). Operands in brackets are optional, "
+        "`...` marks any number of them; an attribute without a default is required.",
+    ]
+    for kind in get_args(opdef.Kind):
+        chosen = [op for op in ops if op.kind == kind]
+        if not chosen:
+            continue
+        parts.append(f"\n## {kind}: {KINDS[kind]}\n")
+        parts.append("| operator | operands | attributes | meaning | computed by |")
+        parts.append("|---|---|---|---|---|")
+        parts += [_row(op) for op in chosen]
+    return "\n".join(parts) + "\n"
+
+
+def _row(op: OpDef) -> str:
+    names = [
+        f"[{o.name}]" if o.optional else o.name + ("..." if o.variadic else "") for o in op.inputs
+    ]
+    attrs = "; ".join(map(_attribute, op.attrs))
+    doc = " ".join(op.doc.split())
+    cells = (f"`{op.name}`", ", ".join(names), attrs, doc, _computed(op))
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+
+def _attribute(a: Attr) -> str:
+    kind = " or ".join(f"`{c}`" for c in a.choices) or a.type
+    if a.default is None:
+        return f"{a.name}: {kind}"
+    return f"{a.name}: {kind} = {a.default}"
+
+
+def _computed(op: OpDef) -> str:
+    if op.scalar is not None:
+        return "an expression"
+    if op.variants:
+        return "loops: " + ", ".join(op.variants)
+    return "other operators" if op.decompose is not None else "no code yet: reference only"
+
+
+def primitives() -> str:
+    """The page of schedule primitives, by file."""
+    schedule._load()
+    parts = [
+        NOTE,
+        "# Schedule primitives\n",
+        "A primitive takes a function and gives a new one, after checking that the step is legal; "
+        "a refusal is an error E302, E303 or E304. See [add a primitive](add-a-primitive.md). "
+        "Those marked *reassociating* may change the rounding of float results; all others leave "
+        "results the same to the bit.",
+    ]
+    module = ""
+    for p in schedule.PRIMITIVES.values():
+        home = p.rewrite.__module__.removeprefix("aisc.").replace(".", "/") + ".py"
+        if home != module:
+            module = home
+            parts.append(f"\n## `{home}`")
+        parts.append(_primitive(p.name, p.rewrite, p.reassociating))
+    return "\n".join(parts) + "\n"
+
+
+def _primitive(name: str, rewrite: Callable[..., object], reassociating: bool) -> str:
+    arguments = list(inspect.signature(rewrite).parameters.values())[1:]
+    text = ", ".join(map(_argument, arguments))
+    mark = " *(reassociating)*" if reassociating else ""
+    doc = inspect.getdoc(rewrite) or ""
+    lines = doc.replace("``", "`").splitlines()
+    return f"\n### `{name}({text})`{mark}\n\n" + _paragraphs(lines)
+
+
+def _argument(p: inspect.Parameter) -> str:
+    star = "*" if p.kind is p.VAR_POSITIONAL else ""
+    default = "" if p.default is p.empty else f" = {p.default!r}"
+    return f"{star}{p.name}: {p.annotation}{default}"
+
+
+def _paragraphs(lines: list[str]) -> str:
+    """`before:` and `after:` become list items; the rest stays text."""
+    shown = []
+    for line in lines:
+        item = line.strip()
+        if item.startswith(("before:", "after:")):
+            shown.append(f"- *{item.split(':')[0]}*: {item.partition(':')[2].strip()}")
+        else:
+            shown.append(line)
+    return "\n".join(shown)
+
+
+def diagnostics() -> str:
+    """The page of diagnostic codes."""
+    parts = [
+        NOTE,
+        "# Diagnostics\n",
+        "Every error has a stable code, a place where that is known, and notes that say what was "
+        "expected and what to try. Codes live in `ir/diagnostics.py`; a minimal model for each "
+        "is in `tests/test_cli.py` and `tests/test_bad_models.py`.\n",
+        "The command line exits with 0 when all is well, 1 for the user's error, 2 for wrong "
+        "usage, 3 when everything reported is unsupported (E102, E402), 4 for a mismatch and 70 "
+        "for a fault of aisc.",
+    ]
+    for head, title in FAMILIES.items():
+        parts.append(f"\n## {head}xx: {title}\n")
+        parts.append("| code | meaning |")
+        parts.append("|---|---|")
+        parts += [f"| {code} | {text} |" for code, text in CODES.items() if code.startswith(head)]
+    return "\n".join(parts) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "operators.md": operators,
+    "primitives.md": primitives,
+    "diagnostics.md": diagnostics,
+}
+
+
+def main() -> None:
+    """Write every page."""
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

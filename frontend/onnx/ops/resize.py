@@ -1,0 +1,235 @@
+"""ONNX Resize and Upsample: separable, each axis a weighted sum of gathered taps.
+
+The taps of an output position depend on sizes alone, so indices and weights are constants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.onnx.node import Node, onnx_op
+from aisc.ir.diagnostics import error
+from aisc.ir.graph.core import Value
+
+Array = np.ndarray[Any, Any]
+MAX_WEIGHTS = 1 << 26  # elements of one axis' weight matrix
+
+
+@dataclass(frozen=True, slots=True)
+class _Spec:
+    """The attributes of a resize."""
+
+    mode: str
+    transform: str
+    nearest: str
+    cubic: float
+    exclude_outside: bool
+    antialias: bool
+    extrapolation: float
+
+
+def _coordinates(spec: _Spec, size: int, out: int, scale: float, roi: tuple[float, float]) -> Array:
+    """Where each output position lies in the input."""
+    x = np.arange(out, dtype=np.float64)
+    match spec.transform:
+        case "asymmetric":
+            return x / scale
+        case "align_corners":
+            return x * ((size - 1) / (out - 1)) if out > 1 else x * 0
+        case "pytorch_half_pixel":
+            return (x + 0.5) / scale - 0.5 if out > 1 else x * 0
+        case "half_pixel_symmetric":
+            offset = size / 2 * (1 - out / (size * scale))
+            return offset + (x + 0.5) / scale - 0.5
+        case "tf_crop_and_resize":
+            start, end = roi
+            if out == 1:
+                return x + 0.5 * (start + end) * (size - 1)
+            return start * (size - 1) + x * (end - start) * (size - 1) / (out - 1)
+        case _:
+            return (x + 0.5) / scale - 0.5
+
+
+_NEAREST: dict[str, Callable[[Array], Array]] = {
+    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
+
+
+def _kernel(spec: _Spec, distance: Array) -> Array:
+    """Weight of a tap at a distance from the position: a tent, or Keys' cubic."""
+    d, a = np.abs(distance), spec.cubic
+    if spec.mode == "linear":
+        return np.asarray(np.maximum(1 - d, 0))
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return np.asarray(np.where(d <= 1, near, np.where(d < 2, far, 0)))
+
+
+def _weights(spec: _Spec, at: Array, size: int, scale: float) -> Array:
+    """The (out, size) matrix of one axis; taps outside the input count for the edge."""
+    stretch = min(scale, 1.0) if spec.antialias else 1.0
+    radius = math.ceil((1 if spec.mode == "linear" else 2) / stretch)
+    taps = np.floor(at)[:, None] + np.arange(1 - radius, radius + 1)
+    weight = _kernel(spec, (taps - at[:, None]) * stretch)
+    if spec.exclude_outside:
+        weight = np.where((taps >= 0) & (taps < size), weight, 0)
+    total = weight.sum(axis=1, keepdims=True)
+    weight = weight / np.where(total == 0, 1, total)
+    matrix = np.zeros((len(at), size))
+    rows = np.broadcast_to(np.arange(len(at))[:, None], taps.shape)
+    np.add.at(matrix, (rows, np.clip(taps, 0, size - 1).astype(np.int64)), weight)
+    return matrix
+
+
+def _sum_of_taps(em: Emitter, x: Value, axis: int, matrix: Array) -> Value:
+    """``matrix @ x`` along `axis`, as one gather for each tap that a row needs at most."""
+    count = max(int((matrix != 0).sum(axis=1).max(initial=1)), 1)
+    order = np.sort(np.argsort(matrix == 0, axis=1, kind="stable")[:, :count], axis=1)
+    shape = (-1, *[1] * (x.type.rank - 1 - axis))
+    total: Value | None = None
+    for k in range(order.shape[1]):
+        weight = np.take_along_axis(matrix, order[:, k : k + 1], axis=1).reshape(shape)
+        part = em.op("gather", x, em.constant(order[:, k]), axis=axis)
+        if count > 1 or not np.all(weight == 1):
+            part = em.op("mul", part, em.constant(weight, x.type.dtype))
+        total = part if total is None else em.op("add", total, part)
+    assert total is not None, "at least one tap"
+    return total
+
+
+def _nearest(em: Emitter, x: Value, axis: int, picks: Array, size: int) -> Value:
+    """Elements of `x` along `axis`; whole repeats become an expand."""
+    out, shape = len(picks), x.type.shape
+    if size and out % size == 0 and np.array_equal(picks, np.arange(out) // (out // size)):
+        split = em.reshape(x, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+        wide = (*shape[: axis + 1], out // size, *shape[axis + 1 :])
+        return em.reshape(
+            em.op("expand", split, shape=wide), (*shape[:axis], out, *shape[axis + 1 :])
+        )
+    return em.op("gather", x, em.constant(picks), axis=axis)
+
+
+def _resize_axis(
+    em: Emitter, node: Node, spec: _Spec, x: Value, axis: int, out: int, scale: float,
+    roi: tuple[float, float],
+) -> tuple[Value, Array]:  # fmt: skip
+    """`x` resized along one axis, and which positions lay outside the input."""
+    size = x.type.shape[axis]
+    if not isinstance(size, int):
+        raise error("E204", f"{node.op}: the sizes of {x.type} must be known", loc=node.loc)
+    if size == 0 or out * size > MAX_WEIGHTS:
+        raise node.unsupported(f"resizing an axis from {size} to {out}")
+    at = _coordinates(spec, size, out, scale, roi)
+    outside = (at < 0) | (at > size - 1)
+    if spec.mode == "nearest":
+        picks = np.clip(_NEAREST[spec.nearest](at), 0, size - 1).astype(np.int64)
+        return _nearest(em, x, axis, picks, size), outside
+    return _sum_of_taps(em, x, axis, _weights(spec, at, size, scale)), outside
+
+
+def _targets(
+    em: Emitter, node: Node, x: Value, axes: Sequence[int]
+) -> tuple[list[int], list[float]]:
+    """Output size and scale of each resized axis."""
+    shape = [x.type.shape[a] for a in axes]
+    static = [d for d in shape if isinstance(d, int)]
+    if len(static) != len(shape) or 0 in static:
+        raise error("E204", f"{node.op}: the sizes of {x.type} must be known", loc=node.loc)
+    place = 1 if node.version < 11 else 2
+    if node.has(place + 1) and node.version >= 11:
+        sizes = list(em.ints(node.input(place + 1), "the sizes"))
+        if sizes:
+            return _kept_ratio(node, static, sizes)
+    scales = em.array(node.optional(place))
+    if scales is None:
+        raise error("E204", f"{node.op}: the scales must be known", loc=node.loc)
+    factors = [float(s) for s in scales.ravel()]
+    if len(factors) != len(static) or not all(0 < s < 1e9 for s in factors):
+        raise node.malformed(f"scales {factors} do not fit {x.type}")
+    return [math.floor(d * s) for d, s in zip(static, factors, strict=True)], factors
+
+
+def _kept_ratio(node: Node, static: list[int], sizes: list[int]) -> tuple[list[int], list[float]]:
+    policy = node.text("keep_aspect_ratio_policy", "stretch")
+    if len(sizes) != len(static) or min(sizes) < 1:
+        raise node.malformed(f"sizes {sizes} do not fit {static}")
+    scales = [s / d for s, d in zip(sizes, static, strict=True)]
+    if policy != "stretch":
+        one = min(scales) if policy == "not_larger" else max(scales)
+        scales = [one] * len(scales)
+        sizes = [math.floor(d * one + 0.5) for d in static]
+    return sizes, scales
+
+
+def _spec(node: Node) -> _Spec:
+    modern = node.version >= 11
+    spec = _Spec(
+        mode=node.text("mode", "nearest"),
+        transform=node.text("coordinate_transformation_mode", "half_pixel")
+        if modern
+        else "asymmetric",
+        nearest=node.text("nearest_mode", "round_prefer_floor") if modern else "floor",
+        cubic=node.number("cubic_coeff_a", -0.75),
+        exclude_outside=node.flag("exclude_outside"),
+        antialias=node.flag("antialias"),
+        extrapolation=node.number("extrapolation_value"),
+    )
+    node.text("keep_aspect_ratio_policy")
+    if spec.mode not in ("nearest", "linear", "cubic") or spec.nearest not in _NEAREST:
+        raise node.malformed(f"mode '{spec.mode}', nearest_mode '{spec.nearest}'")
+    return spec
+
+
+def _resized(
+    em: Emitter, node: Node, axes: Sequence[int], sizes: Sequence[int], scales: Sequence[float]
+) -> Value:
+    x, spec = node.input(0), _spec(node)
+    crop = spec.transform == "tf_crop_and_resize"
+    roi = em.array(node.optional(1)) if crop else None
+    if crop and (roi is None or roi.size != 2 * len(axes)):
+        raise error("E204", "Resize: the region must be known", loc=node.loc)
+    outsides: list[tuple[int, Array]] = []
+    y = x
+    for k, (axis, out, scale) in enumerate(zip(axes, sizes, scales, strict=True)):
+        region = (0.0, 1.0) if roi is None else (float(roi[k]), float(roi[k + len(axes)]))
+        if out == x.type.shape[axis] and scale == 1.0 and not crop:
+            continue
+        y, outside = _resize_axis(em, node, spec, y, axis, out, scale, region)
+        outsides.append((axis, outside))
+    if crop:
+        for axis, outside in outsides:
+            mask = em.constant(outside.reshape(-1, *[1] * (y.type.rank - 1 - axis)))
+            y = em.op("where", mask, em.like(spec.extrapolation, y), y)
+    return y
+
+
+@onnx_op("Resize", since=10)
+def _resize(em: Emitter, node: Node) -> Value:
+    rank = node.input(0).type.rank
+    axes = node.ints("axes") or tuple(range(rank))
+    axes = tuple(a + rank if a < 0 else a for a in axes)
+    if any(not 0 <= a < rank for a in axes) or len(set(axes)) != len(axes):
+        raise node.malformed(f"axes {axes} do not fit rank {rank}")
+    return _resized(em, node, axes, *_targets(em, node, node.input(0), axes))
+
+
+@onnx_op("Upsample", since=7, until=9)
+def _upsample(em: Emitter, node: Node) -> Value:
+    axes = tuple(range(node.input(0).type.rank))
+    if node.version < 9:
+        scales: Sequence[float] = node.attr("scales", "floats", ())
+        shape = [d for d in node.input(0).type.shape if isinstance(d, int)]
+        if len(shape) != len(axes) or len(scales) != len(axes):
+            raise node.malformed(f"scales {scales} do not fit {node.input(0).type}")
+        sizes = [math.floor(d * s) for d, s in zip(shape, scales, strict=True)]
+        return _resized(em, node, axes, sizes, scales)
+    return _resized(em, node, axes, *_targets(em, node, node.input(0), axes))

@@ -1,0 +1,93 @@
+"""Who may import whom: the layers of the design, read from the source by ``ast``."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = {
+    "ir": "aisc.ir",
+    "frontend": "aisc.frontend",
+    "passes": "aisc.passes",
+    "codegen": "aisc.codegen",
+    "compiler": "aisc",
+}
+IR_THIRD_PARTY = {"numpy", "ml_dtypes", "lark", "networkx", "islpy"}
+# folder -> (aisc packages it may import, third-party packages)
+ALLOWED: dict[str, tuple[tuple[str, ...], set[str]]] = {
+    "ir": (("aisc.ir",), IR_THIRD_PARTY),
+    "frontend": (("aisc.ir", "aisc.frontend"), IR_THIRD_PARTY | {"onnx", "torch", "google"}),
+    "passes": (("aisc.ir", "aisc.passes"), IR_THIRD_PARTY),
+    "codegen": (("aisc.ir", "aisc.passes", "aisc.codegen"), IR_THIRD_PARTY | {"llvmlite"}),
+}
+BACKENDS = ("cpu", "simt", "dsa")
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path) -> list[str]:
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found += [f"{node.module}.{a.name}" for a in node.names]
+    return found
+
+
+def package_of(module: str) -> str:
+    return next((p for p in FOLDERS.values() if p != "aisc" and module.startswith(p)), "aisc")
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_imports_follow_the_layers(folder: str) -> None:
+    packages, third_party = ALLOWED[folder]
+    for path in sources(folder):
+        for module in imports(path):
+            top = module.split(".")[0]
+            if top == "aisc":
+                assert package_of(module) in packages, f"{path} imports {module}"
+            elif top not in sys.stdlib_module_names:
+                assert top in third_party, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_back_ends_do_not_know_each_other(backend: str) -> None:
+    others = [f"aisc.codegen.{b}" for b in BACKENDS if b != backend]
+    for path in sources(f"codegen/{backend}"):
+        for module in imports(path):
+            assert not any(module.startswith(o) for o in others), f"{path} imports {module}"
+
+
+def test_llvmlite_stays_in_code_generation() -> None:
+    homes = [ROOT / "codegen" / d for d in ("llvm", "cpu", "simt")]
+    for folder in FOLDERS:
+        for path in sources(folder):
+            if any(m.split(".")[0] == "llvmlite" for m in imports(path)):
+                assert any(h in path.parents for h in homes), f"{path} imports llvmlite"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_packages_refuse_to_be_loaded_under_another_name(folder: str) -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {folder}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: import this package as" in result.stderr
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, aisc.cli\n"
+        "try: aisc.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('onnx', 'torch', 'llvmlite', 'lark') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip().endswith("[]"), result.stdout + result.stderr
