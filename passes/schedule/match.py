@@ -95,6 +95,9 @@ class _Matcher:
         """Values of the block's iterators in terms of the instruction's; each loop below drives
         one iterator, in the instruction's order."""
         inner = place.loops[[f is loop for f in place.loops].index(True) :]
+        for f in inner:
+            shared = f.kind == "parallel" or "." in f.kind
+            self.need(not shared, f"loop {f.var.name} of kind {f.kind}", "loops of one thread")
         self.iters = tuple(it.var for it in wanted.block.iters)
         theirs = list(wanted.block.iters)
         values: dict[Var, Expr] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from aisc.ir.arith.linear import Indexer, mentions
@@ -287,8 +288,9 @@ def clamp_tail(func: Func, block: str, loop: str, multiple: int, zero: bool = Fa
         raise error("E302", f"clamp_tail({block}, {loop}): the loop is not a spatial iterator")
     it = place.block.iters[found[0]]
     index = _iter_ranges(func, place, it.var, count)
-    body = _clamped(place.block.body, it, index, zero)
     iters = tuple(replace(i, extent=count) if i is it else i for i in place.block.iters)
+    sizes: dict[Expr, Expr] = {i.var: i.extent for i in iters}
+    body = _clamped(place.block.body, it, index, sizes, zero)
     new = with_regions(replace(place.block, iters=iters, body=body))
     func = replace_stmt(func, place.block, new)
     old = find_loop(func, loop)
@@ -304,7 +306,7 @@ def _iter_ranges(func: Func, place: Place, var: Var, count: Expr) -> Indexer:
     return index
 
 
-def _clamped(body: Stmt, it: Iter, index: Indexer, zero: bool) -> Stmt:
+def _clamped(body: Stmt, it: Iter, index: Indexer, sizes: Mapping[Expr, Expr], zero: bool) -> Stmt:
     written = {n.buffer for n in walk(body) if isinstance(n, Store)}
     last = binary("min", it.var, it.extent - 1)
 
@@ -314,7 +316,8 @@ def _clamped(body: Stmt, it: Iter, index: Indexer, zero: bool) -> Stmt:
         if not any(mentions(i, it.var) for i in n.indices):
             return n
         inside = [
-            index.proves(binary("lt", i, of_dim(d)))
+            (i in sizes and index.linear(sizes[i]) == index.linear(of_dim(d)))
+            or index.proves(binary("lt", i, of_dim(d)))
             for i, d in zip(n.indices, n.buffer.shape, strict=True)
         ]
         if all(inside):

@@ -70,7 +70,7 @@ def _require_extent(func: Func, loop: For, axis: ForKind) -> None:
             )
 
 
-@primitive()
+@primitive(with_instructions=True)
 def tensorize(func: Func, loop: str, intrinsic: str, target: str) -> Func:
     """Replace a loop nest by an instruction of the target that computes the same.
 

@@ -18,17 +18,21 @@ from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block
 from aisc.passes.schedule.rules.structure import analyse
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import extent_of, find_loop, find_place, places
+from aisc.passes.schedule.tree import extent_of, find_loop, find_place, fresh, places
 
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """The product's block, its loops over rows, columns and depth, and its operands."""
+    """The product's block, its loops over rows, columns and depth, its operands, and unused names
+    for their tiles: data and weights in the scratchpad, weights in the cells, accumulators."""
 
     block: str
     loops: tuple[str, str, str]
+    operands: tuple[str, str]
     data: str
     weights: str
+    cells: str
+    acc: str
 
 
 def dsa_matmul(func: Func, target: Target) -> Schedule:
@@ -44,15 +48,18 @@ def dsa_matmul(func: Func, target: Target) -> Schedule:
     s, copy = _accumulate(s, names, tile)
     s = _tile_loops(s, names, tile, target)
     s = _move_in(s, names, whole)
-    s = s.reverse_compute_at(copy, f"{j}_o").set_scope("acc", "accumulator")
+    s = s.reverse_compute_at(copy, f"{j}_o").set_scope(names.acc, "accumulator")
     rows = find_place(s.func, copy).loops[-2].var.name
     s = s.split(rows, tile, names=("out_o", "out_i"))
     s = s.decompose_reduction(names.block, f"{k}_o")
     where = (
-        (_nest(s, "data_fill"), "mvin"), (_nest(s, "weights_fill"), "mvin"),
-        (_nest(s, "cells_fill"), "preload"), (f"{i}_i_init", "clear"), (f"{i}_i", "compute"),
+        (_nest(s, f"{names.data}_fill"), "mvin"),
+        (_nest(s, f"{names.weights}_fill"), "mvin"),
+        (_nest(s, f"{names.cells}_fill"), "preload"),
+        (f"{i}_i_init", "clear"),
+        (f"{i}_i", "compute"),
         ("out_i", "mvout"),
-    )  # fmt: skip
+    )
     for loop, instruction in where:
         s = s.tensorize(loop, instruction, target.name)
     return s
@@ -62,15 +69,14 @@ def _names(func: Func) -> _Names:
     found = [p.block for p in places(func.body) if analyse(p.block) is not None]
     if len(found) == 1 and len(found[0].iters) == 3:
         block = found[0]
-        loops = tuple(v.name for v in find_place(func, block.name).block.bindings if _is_var(v))
+        loops = [v.name for v in block.bindings if isinstance(v, Var)]
         loads = _operands(block)
         if len(loops) == 3 and len(loads) == 2:
-            return _Names(block.name, loops, loads[0].buffer.name, loads[1].buffer.name)
+            i, j, k = loops
+            operands = (loads[0].buffer.name, loads[1].buffer.name)
+            tiles = (fresh(func, n) for n in ("data_tile", "weight_tile", "cells", "sums"))
+            return _Names(block.name, (i, j, k), operands, *tiles)
     raise error("E302", f"{func.name} is not one matrix product")
-
-
-def _is_var(e: object) -> bool:
-    return isinstance(e, Var)
 
 
 def _operands(block: Block) -> list[Load]:
@@ -90,7 +96,7 @@ def _extent(s: Schedule, loop: str) -> int:
 
 def _padded(s: Schedule, names: _Names, tile: int) -> Schedule:
     """Copies of both operands filled up with zeros, and a result of whole tiles."""
-    for name in (names.data, names.weights):
+    for name in names.operands:
         s = s.cache_read(names.block, name, "global", f"{name}_pad")
         for axis in (0, 1):
             fill = f"{name}_pad_fill"
@@ -104,7 +110,7 @@ def _padded(s: Schedule, names: _Names, tile: int) -> Schedule:
 def _accumulate(s: Schedule, names: _Names, tile: int) -> tuple[Schedule, str]:
     """Sum in accumulators; gives the block that copies them out."""
     before = {p.block.name for p in places(s.func.body)}
-    s = s.cache_write(names.block, "accumulator", "acc")
+    s = s.cache_write(names.block, "accumulator", names.acc)
     (copy,) = (p.block.name for p in places(s.func.body) if p.block.name not in before)
     for axis, loop in enumerate(names.loops[:2]):
         s = s.clamp_tail(names.block, loop, tile)
@@ -129,18 +135,18 @@ def _tile_loops(s: Schedule, names: _Names, tile: int, target: Target) -> Schedu
 
 def _move_in(s: Schedule, names: _Names, whole: bool) -> Schedule:
     """Tiles of the data per rows, of the weights per depth, and the weights into the cells."""
-    data, weights = names.data, names.weights
+    data, weights = names.operands
     if not whole:
         data, weights = f"{data}_pad", f"{weights}_pad"
-    s = s.cache_read(names.block, data, "scratchpad", "data")
-    s = s.cache_read(names.block, weights, "scratchpad", "weights")
-    s = s.cache_read(names.block, "weights", "array", "cells")
+    s = s.cache_read(names.block, data, "scratchpad", names.data)
+    s = s.cache_read(names.block, weights, "scratchpad", names.weights)
+    s = s.cache_read(names.block, names.weights, "array", names.cells)
     i, _, k = names.loops
-    s = s.compute_at("cells_fill", f"{k}_o").compute_at("weights_fill", f"{k}_o")
-    s = s.compute_at("data_fill", f"{i}_o")
-    for name, space in (("data", "scratchpad"), ("weights", "scratchpad"), ("cells", "array")):
-        s = s.set_scope(name, space)
-    return s
+    s = s.compute_at(f"{names.cells}_fill", f"{k}_o")
+    s = s.compute_at(f"{names.weights}_fill", f"{k}_o")
+    s = s.compute_at(f"{names.data}_fill", f"{i}_o")
+    s = s.set_scope(names.data, "scratchpad").set_scope(names.weights, "scratchpad")
+    return s.set_scope(names.cells, "array")
 
 
 def _nest(s: Schedule, block: str) -> str:
