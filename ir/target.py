@@ -6,6 +6,7 @@ Targets differ by data first; third parties register descriptions through the en
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -13,9 +14,12 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aisc.ir.diagnostics import error
+
+if TYPE_CHECKING:
+    from aisc.ir.tensor.intrinsic import Intrinsic
 
 # Registers and vector width by instruction-set level, best first (x86-64, then AArch64).
 _LEVELS: tuple[tuple[str, int, int], ...] = (
@@ -41,7 +45,8 @@ class Target:
     """A machine. `arch` is LLVM's CPU name; `features` are its feature names, sorted.
 
     `rates` are operations per cycle and core by name (``fma_f32`` …); `limits` are hard bounds
-    (threads per block, shared bytes …); `intrinsics` name the instructions that may be used.
+    (threads per block, shared bytes …); `intrinsics` name the instructions that may be used, and
+    `instructions` declare those with a meaning of their own.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Target:
     rates: Mapping[str, float] = field(default_factory=dict, hash=False)
     intrinsics: tuple[str, ...] = ()
     source: str = ""
+    instructions: Mapping[str, Intrinsic] = field(default_factory=dict, hash=False)
 
     @property
     def key(self) -> str:
@@ -69,6 +75,7 @@ class Target:
             str(self.vector_bits),
             str(self.vector_registers),
             ",".join(self.intrinsics),
+            hashlib.sha256(self.source.encode()).hexdigest() if self.instructions else "",
         )
         return "|".join(parts)
 
@@ -78,6 +85,13 @@ class Target:
             if m.name == name:
                 return m
         raise error("E402", f"target {self.name} has no memory '{name}'")
+
+    def intrinsic(self, name: str) -> Intrinsic:
+        """A declared instruction by name; E402 when the target has none."""
+        if name not in self.instructions:
+            known = ", ".join(self.instructions) or "none"
+            raise error("E402", f"target {self.name} has no instruction '{name}'", f"has: {known}")
+        return self.instructions[name]
 
 
 _TYPES: dict[str, type] = {
@@ -109,8 +123,21 @@ def from_toml(text: str, source: str = "") -> Target:
     fields["memories"] = tuple(_memory(n, m) for n, m in data.get("memory", {}).items())
     fields["limits"] = {k: int(v) for k, v in data.get("limits", {}).items()}
     fields["rates"] = {k: float(v) for k, v in data.get("rates", {}).items()}
-    fields["intrinsics"] = tuple(sorted(data.get("instruction", {})))
+    fields["instructions"] = _instructions(fields, data.get("instruction", {}))
+    fields["intrinsics"] = tuple(fields["instructions"])
     return Target(**fields)
+
+
+def _instructions(fields: Mapping[str, Any], table: Any) -> dict[str, Intrinsic]:
+    if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
+        raise error("E401", "[instruction] must hold one table for each instruction")
+    if not table:
+        return {}
+    # The parser of the tensor IR is only loaded for targets that declare instructions.
+    from aisc.ir.tensor.intrinsic import from_table
+
+    spaces = frozenset(m.name for m in fields["memories"])
+    return {name: from_table(name, table[name], fields["limits"], spaces) for name in sorted(table)}
 
 
 def _memory(name: str, data: Mapping[str, Any]) -> Memory:

@@ -83,6 +83,12 @@ LEGAL: dict[str, Callable[[Schedule], Schedule]] = {
     "reverse_compute_at": lambda s: s.reverse_compute_at("relu", "mm_i0"),
     "pack weight": lambda s: s.pack("b", 1, 4, (1, 0, 2)),
     "pack input": lambda s: s.pack("a", 0, 3, (0, 2, 1)),
+    "chunks": lambda s: s.split_chunks("mm", "mm_r_i0", 2).vectorize("mm_r_i0_c"),
+    "chunks apart": lambda s: (
+        s.split_chunks("mm", "mm_r_i0", 4)
+        .decompose_reduction("mm", "mm_r_i0_o")
+        .parallel("mm_combine_i0")
+    ),
     "clamp": lambda s: s.clamp_tail("mm", "mm_i0", 4).split("mm_i0", 4),
     "clamp zero": lambda s: s.clamp_tail("mm", "mm_i1", 16, zero=True).split("mm_i1", 16),
     "register tile": lambda s: (
@@ -155,6 +161,8 @@ ILLEGAL: dict[str, tuple[Callable[[Schedule], Schedule], str]] = {
         lambda s: s.decompose_reduction("mm", "mm_r_i0").decompose_reduction("mm", "mm_r_i0"),
         "E302",
     ),
+    "chunks of a spatial loop": (lambda s: s.split_chunks("mm", "mm_i0", 2), "E302"),
+    "chunks of a map": (lambda s: s.split_chunks("relu", "relu_i0", 2), "E302"),
     "clamp a visible result": (lambda s: s.clamp_tail("relu", "relu_i0", 4), "E303"),
     "read what it writes": (lambda s: s.cache_read("mm", "acc", "global"), "E303"),
     "move an input": (lambda s: s.set_scope("a", "register"), "E302"),
@@ -268,6 +276,7 @@ def test_random_sequences_keep_the_result(seed: int) -> None:
             ("reverse_compute_at", (block, a)), ("compute_at", (block, a)),
             ("decompose_reduction", (block, a)), ("cache_write", (block, "global")),
             ("clamp_tail", (block, a, rng.randint(2, 5))), ("inline", (block,)),
+            ("split_chunks", (block, a, rng.randint(2, 4))),
             ("cache_read", (block, rng.choice(["a", "b", "bias"]), "global")),
         ]  # fmt: skip
         name, args = rng.choice(steps)

@@ -13,11 +13,12 @@ from aisc.codegen.llvm.engine import Linked, complete
 from aisc.codegen.simt.backend import SimtBackend
 from aisc.codegen.simt.ptxas import find_ptxas, run_ptxas
 from aisc.ir import dtypes
+from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.node import walk
 from aisc.ir.target import host, resolve
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Const, Expr, Load, Var, maximum
+from aisc.ir.tensor.expr import Const, Expr, Load, Var, binary, maximum
 from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.interpret import run_func
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Seq, Stmt, Store, seq
@@ -101,6 +102,23 @@ def test_trace_replays_from_json() -> None:
     schedule = simt_matmul(product(9, 7, 10), SM90, SMALL)
     steps = trace_from_json(trace_to_json(schedule.trace))
     assert Schedule.of(product(9, 7, 10)).replay(steps).func == schedule.func
+
+
+def test_sizes_may_be_known_at_run_time() -> None:
+    m, k = symbol("m", 1, 4096), symbol("k", 1, 4096)
+    a, w = buffer("a", f32, (m, k), "input"), buffer("w", f32, (k, 10), "weight")
+    c, b = buffer("c", f32, (m, 10), "output"), ComputeBuilder()
+    b.reduce(c, (k,), "sum", lambda i, r: Load(a, (i[0], r[0])) * Load(w, (r[0], i[1])), "mm")
+    func = b.func("product", (a, w, c), (Var("m"), Var("k")))
+    kernel = simt_optimize(simt_matmul(func, SM90, SMALL).func)
+    for form in (kernel, ThreadLoops().run(kernel)):
+        for sizes in ((9, 7), (1, 1), (16, 4)):
+            args, want = arguments(*sizes, 10, False)
+            run_func(form, args)
+            np.testing.assert_array_equal(args[-1], want)
+    text, (launch,) = SimtBackend(SM90).emit([kernel])
+    assert launch.grid == (Const(2), binary("floordiv", Var("m") + 7, 8), None)
+    assert ".shared" in SimtBackend(SM90).assemble(text)
 
 
 # -- PTX ------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Elementary functions as straight-line vector code (no calls, no tables).
 
 This file chooses the formula and the precision; the formulas are in :mod:`exponential`,
-:mod:`logarithmic`, :mod:`power` and :mod:`error_function` beside it. f16 and
+:mod:`logarithmic`, :mod:`power`, :mod:`error_function` and :mod:`trigonometric` beside it. f16 and
 bf16 go through f32. The frequent f32 functions have code of their own, the others compute in f64
 and round. Denormals are kept; NaN, infinities and signed zeros are those of IEEE 754-2019 section
 9.2. :data:`BOUNDS` states the errors; the tests check them.
@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from aisc.codegen.llvm import error_function, exponential, logarithmic, power
+from aisc.codegen.llvm import error_function, exponential, logarithmic, power, trigonometric
 from aisc.codegen.llvm.lanes import Lanes
 from aisc.codegen.llvm.types import Val
 from aisc.ir import dtypes
 from aisc.ir.diagnostics import InternalError
+from aisc.ir.dtypes import DType
 
 if TYPE_CHECKING:
     from aisc.codegen.llvm.vector_math import MathEmitter
@@ -41,10 +42,18 @@ FUNCTIONS: dict[str, Callable[[Lanes], Lanes]] = {
     "acosh": logarithmic.acosh,
     "atanh": logarithmic.atanh,
     "erf": error_function.erf,
+    "sin": trigonometric.sin,
+    "cos": trigonometric.cos,
+    "tan": trigonometric.tan,
+    "asin": trigonometric.asin,
+    "acos": trigonometric.acos,
+    "atan": trigonometric.atan,
     "rsqrt": _rsqrt,
 }
 # Functions whose f32 form computes in f32.
-SINGLE = frozenset({"exp", "exp2", "expm1", "tanh", "log", "log2", "erf", "rsqrt"})
+SINGLE = frozenset(
+    {"exp", "exp2", "expm1", "tanh", "log", "log2", "erf", "rsqrt", "sin", "cos", "tan"}
+)
 # Largest errors in ulp of the correctly rounded result, in f32 and f64.
 BOUNDS: dict[str, tuple[float, float]] = {
     "exp": (1.0, 1.0),
@@ -61,6 +70,12 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "atanh": (0.51, 3.0),
     "erf": (1.5, 2.0),
     "rsqrt": (1.5, 1.5),
+    "sin": (0.51, 1.5),
+    "cos": (0.51, 1.5),
+    "tan": (0.51, 3.0),
+    "asin": (0.51, 2.5),
+    "acos": (0.51, 2.5),
+    "atan": (0.51, 2.0),
     "pow": (0.51, 1.5),
 }
 
@@ -77,7 +92,11 @@ class Elementary:
             raise InternalError(f"no code for {name}")
         wide = dtypes.f32 if name in SINGLE and x.dtype.bits <= 32 else dtypes.f64
         result = FUNCTIONS[name](Lanes(self.m, self.m.convert(x, wide)))
-        return self.m.convert(result.v, x.dtype)
+        return self._narrowed(result.v, x.dtype)
+
+    def _narrowed(self, v: Val, to: DType) -> Val:
+        """Round to the type of the operands; to f16 and bf16 by way of f32."""
+        return self.m.convert(self.m.convert(v, dtypes.f32) if to.bits < 32 else v, to)
 
     def power(self, a: Val, b: Val) -> Val:
         """``a ** b``, see :mod:`aisc.codegen.llvm.power`."""
@@ -85,4 +104,4 @@ class Elementary:
             return power.power_int(Lanes(self.m, a), Lanes(self.m, b)).v
         formula = power.power_f64 if a.dtype is dtypes.f64 else power.power_f32
         wide = [Lanes(self.m, self.m.convert(x, dtypes.f64)) for x in (a, b)]
-        return self.m.convert(formula(*wide).v, a.dtype)
+        return self._narrowed(formula(*wide).v, a.dtype)

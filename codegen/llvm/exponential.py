@@ -118,8 +118,8 @@ def expm1(x: Lanes) -> Lanes:
 def sinh(x: Lanes) -> Lanes:
     """``(e^x - e^-x) / 2`` from ``t = e^|x| - 1`` as ``(t + t/(t + 1)) / 2``."""
     size = abs(x)
-    t = _quarter_expm1(where(size > 720.0, 720.0, size)) * 2.0
-    y = t + t / (2.0 * t + 1.0)
+    t = _quarter_expm1(where(size > 710.6, 710.6, size)) * 2.0
+    y = where(size > 40.0, t, t + t / (2.0 * t + 1.0))  # t may be infinite
     return where(size < 2.0**-28, x, y.copysign(x))
 
 

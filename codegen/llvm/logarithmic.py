@@ -111,7 +111,8 @@ def acosh(x: Lanes) -> Lanes:
     large = x > 2.0**60
     t = x - 1.0
     t = where(large, x, t + fma(t, t, t + t).sqrt())
-    return log1p(t) + where(large, x.of(LN2_F64[0]), 0.0)
+    y = log1p(t) + where(large, x.of(LN2_F64[0]), 0.0)
+    return where(x < 1.0, math.nan, y)
 
 
 def atanh(x: Lanes) -> Lanes:

@@ -224,7 +224,7 @@ class MathEmitter:
     # -- conversions -------------------------------------------------------------------------
 
     def convert(self, v: Val, to: DType) -> Val:
-        """``Cast``: floats to integers truncate (saturating, NaN to 0), integers wrap."""
+        """``Cast``: floats to integers truncate, integers wrap."""
         if v.dtype is to:
             return v
         kind = vector_type(scalar_type(to), v.lanes)
@@ -233,6 +233,8 @@ class MathEmitter:
         if v.dtype.is_float and to.is_float:
             if v.dtype.bits == to.bits:  # f16 <-> bf16
                 return self.convert(self.convert(v, dtypes.f32), to)
+            if v.dtype.bits == 64 and to.bits == 16:
+                return self.convert(self._to_odd(v), to)
             name = "fpext" if to.bits > v.dtype.bits else "fptrunc"
             return self.let(f"{name} {v.text} to {kind}", to, v.lanes)
         if v.dtype.is_float:
@@ -246,12 +248,42 @@ class MathEmitter:
         name = "trunc" if width > to.bits else "sext" if v.dtype.kind == "int" else "zext"
         return self.let(f"{name} {v.text} to {kind}", to, v.lanes)
 
+    def _to_odd(self, v: Val) -> Val:
+        """f64 as f32 rounded to odd, so that rounding on to 16 bits is as if done once (Boldo &
+        Melquiond 2008); a direct conversion would call the compiler's run time."""
+        near = self.convert(v, dtypes.f32)
+        back = self.convert(near, dtypes.f64)
+        larger = self.compare("gt", self.unary("abs", back), self.unary("abs", v))
+        inexact = self.let(f"fcmp one {back.text}, {v.ref}", dtypes.boolean, v.lanes)
+        bits = self.bitcast(near, dtypes.i32)
+        bits = self.binary("sub", bits, self.convert(larger, dtypes.i32))
+        bits = self.binary("or", bits, self.convert(inexact, dtypes.i32))
+        return self.bitcast(bits, dtypes.f32)
+
     def _float_to_int(self, v: Val, to: DType) -> Val:
+        """Truncation; NaN and what does not fit give the least integer, as x86 and numpy do there.
+
+        Narrow types go through i32 and u32 through i64, and wrap.
+        """
+        if to is dtypes.u64:
+            return self._saturated(v, to)
+        wide = dtypes.i64 if to.bits == 64 or to is dtypes.u32 else dtypes.i32
+        if v.dtype.bits < 32:
+            v = self.convert(v, dtypes.f32)
+        low, high = float(wide.min_value), float(wide.max_value) + 1.0
+        above = self.compare("ge", v, self.const(low, v))
+        below = self.compare("lt", v, self.const(high, v))
+        fits = self.let(f"and {above.text}, {below.ref}", dtypes.boolean, v.lanes)
+        safe = self.select(fits, v, self.const(0.0, v))
+        kind = vector_type(scalar_type(wide), v.lanes)
+        whole = self.let(f"fptosi {safe.text} to {kind}", wide, v.lanes)
+        result = self.select(fits, whole, self.const(wide.min_value, whole))
+        return self.convert(result, to)
+
+    def _saturated(self, v: Val, to: DType) -> Val:
         kind = vector_type(scalar_type(to), v.lanes)
-        sign = "s" if to.kind == "int" else "u"
-        source = _mangled(v)
         target = f"v{v.lanes}i{to.bits}" if v.lanes > 1 else f"i{to.bits}"
-        name = f"llvm.fpto{sign}i.sat.{target}.{source}"
+        name = f"llvm.fptoui.sat.{target}.{_mangled(v)}"
         self.w.declare(f"declare {kind} @{name}({v.type})")
         return self.let(f"call {kind} @{name}({v.text})", to, v.lanes)
 

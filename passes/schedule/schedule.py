@@ -19,7 +19,9 @@ from functools import cache
 from typing import Any
 
 from aisc.ir.diagnostics import error
+from aisc.ir.node import walk
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import Invoke
 
 # A step's argument: names, numbers, or tuples of them.
 Argument = Any
@@ -28,23 +30,27 @@ Rewrite = Callable[..., "Func | tuple[Func, Func]"]
 
 @dataclass(frozen=True, slots=True)
 class Primitive:
-    """A registered rewrite. `reassociating` ones may change the rounding of float results."""
+    """A registered rewrite. `reassociating` ones may change the rounding of float results;
+    only `with_instructions` ones apply after the first ``tensorize``."""
 
     name: str
     rewrite: Rewrite
     reassociating: bool
+    with_instructions: bool
 
 
 PRIMITIVES: dict[str, Primitive] = {}
-_MODULES = ("loops", "blocks", "storage", "padding", "hardware")
+_MODULES = ("loops", "blocks", "reductions", "storage", "padding", "hardware")
 
 
-def primitive(reassociating: bool = False) -> Callable[[Rewrite], Rewrite]:
+def primitive(
+    reassociating: bool = False, with_instructions: bool = False
+) -> Callable[[Rewrite], Rewrite]:
     """Register a function ``(func, *args) -> Func`` as a schedule primitive under its name."""
 
     def add(fn: Rewrite) -> Rewrite:
         assert fn.__name__ not in PRIMITIVES, f"primitive {fn.__name__} is defined twice"
-        PRIMITIVES[fn.__name__] = Primitive(fn.__name__, fn, reassociating)
+        PRIMITIVES[fn.__name__] = Primitive(fn.__name__, fn, reassociating, with_instructions)
         return fn
 
     return add
@@ -79,7 +85,9 @@ class Schedule:
 
     @staticmethod
     def of(func: Func) -> Schedule:
-        """The schedule of an unscheduled function."""
+        """The schedule of an unscheduled function; E302 if it holds instructions already."""
+        if any(isinstance(n, Invoke) for n in walk(func.body)):
+            raise error("E302", f"{func.name} holds instructions and cannot be scheduled")
         return Schedule(func)
 
     def apply(self, name: str, /, *args: Argument, **kwargs: Argument) -> Schedule:
@@ -87,7 +95,11 @@ class Schedule:
         _load()
         if name not in PRIMITIVES:
             raise error("E302", f"there is no schedule primitive '{name}'")
-        result = PRIMITIVES[name].rewrite(self.func, *args, **kwargs)
+        known = PRIMITIVES[name]
+        if not known.with_instructions and any(s.primitive == "tensorize" for s in self.trace):
+            # Dependences are found on blocks: accesses of instructions would be overlooked.
+            raise error("E302", f"{name} cannot follow tensorize", "tensorize at the end")
+        result = known.rewrite(self.func, *args, **kwargs)
         step = Step(name, args, tuple(kwargs.items()))
         if isinstance(result, tuple):
             func, packer = result

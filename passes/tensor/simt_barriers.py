@@ -76,7 +76,7 @@ class InsertBlockBarriers:
             kernel = Kernel.of(func)
             found = next((p for p, _ in _races(func, kernel)), None)
             if found is None:
-                check_barriers(func)
+                _require_uniform(func, kernel)
                 return func
             if found.place is None and found.step is None:
                 check_barriers(func)
@@ -111,11 +111,13 @@ def check_barriers(func: Func) -> None:
 
 
 def check_private(func: Func) -> None:
-    """Prove that no thread touches what another wrote into a buffer that becomes private."""
+    """Prove that no thread touches what another wrote into a buffer that becomes private,
+    whenever it does."""
     kernel = Kernel.of(func)
     own = frozenset(n.buffer.name for n in walk(kernel.body) if isinstance(n, Alloc))
-    for pair in interval_pairs(func, kernel.body, own):
-        race = _decide(func, kernel, pair)
+    found = {(p.first, p.second): p for p in interval_pairs(func, kernel.body, own)}
+    for pair in found.values():
+        race = _decide(func, kernel, replace(pair, same=(), step=None))
         if race is not None:
             raise RaceError(
                 Diagnostic(

@@ -1,7 +1,8 @@
-"""Primitives on blocks: inline, compute_at, reverse_compute_at, decompose_reduction, clamp_tail."""
+"""Primitives on blocks: inline, compute_at, reverse_compute_at, clamp_tail."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from aisc.ir.arith.linear import Indexer, mentions
@@ -10,7 +11,6 @@ from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import (
     TRUE,
     ZERO,
-    Binary,
     Const,
     Expr,
     Load,
@@ -262,67 +262,6 @@ def compute_at(func: Func, block: str, loop: str) -> Func:
 
 
 @primitive()
-def decompose_reduction(func: Func, block: str, loop: str) -> Func:
-    """Give the initialisation of a reduction a nest of its own, just before `loop`.
-
-    before: ``for k: for j: { if k == 0: c[j] = 0;  c[j] += … }``
-    after:  ``for j: c[j] = 0;  for k: for j: c[j] += …``
-    Legal when every loop that the reduce iterators use is `loop` or inside it.
-    """
-    place, at = find_place(func, block), find_loop(func, loop)
-    b = place.block
-    if b.init is None:
-        raise error("E302", f"decompose_reduction({block}): it has no initialisation")
-    if at not in place.loops:
-        raise error("E302", f"decompose_reduction({block}): loop {loop} is not around it")
-    depth = [f is at for f in place.loops].index(True)
-    outside = {f.var for f in place.loops[:depth]}
-    spatial = [(it, v) for it, v in zip(b.iters, b.bindings, strict=True) if it.kind == "spatial"]
-    for it, value in zip(b.iters, b.bindings, strict=True):
-        if it.kind != "spatial" and any(mentions(value, v) for v in outside):
-            raise error(
-                "E303",
-                f"decompose_reduction({block}, {loop}) would reset a partial result",
-                f"reduce iterator {it.var.name} also depends on a loop outside of {loop}",
-            )
-    needed = [f for f in place.loops[depth:] if any(mentions(value, f.var) for _, value in spatial)]
-    names = {f.var: Var(fresh(func, f"{f.var.name}_init")) for f in needed}
-    iters = tuple(replace(it, var=Var(f"{it.var.name}_init")) for it, _ in spatial)
-    rename: dict[Var, Expr] = {it.var: n.var for (it, _), n in zip(spatial, iters, strict=True)}
-    loops_rename: dict[Var, Expr] = dict(names)
-    start = Block(
-        fresh(func, f"{block}_init"),
-        iters,
-        tuple(substitute(v, loops_rename) for _, v in spatial),
-        (),
-        (),
-        None,
-        substitute(b.init, rename),
-        "",
-        b.loc,
-    )
-    conds = [c for c in _conjuncts(place.predicate) if not _uses_reduce(c, needed, place, depth)]
-    body: Stmt = guarded(with_regions(start), substitute(logical_and(*conds), loops_rename))
-    for f in reversed(needed):
-        body = replace(f, var=names[f.var], body=body)
-    func = replace_stmt(func, b, replace(b, init=None))
-    old = find_loop(func, loop)
-    return replace_stmt(func, old, seq(body, old))
-
-
-def _conjuncts(cond: Expr) -> list[Expr]:
-    if isinstance(cond, Binary) and cond.op == "and":
-        return _conjuncts(cond.a) + _conjuncts(cond.b)
-    return [] if cond == TRUE else [cond]
-
-
-def _uses_reduce(cond: Expr, kept: list[For], place: Place, depth: int) -> bool:
-    """Whether a condition speaks of loops that the initialisation does not have."""
-    dropped = [f.var for f in place.loops[depth:] if f not in kept]
-    return any(mentions(cond, v) for v in dropped)
-
-
-@primitive()
 def clamp_tail(func: Func, block: str, loop: str, multiple: int, zero: bool = False) -> Func:
     """Round a loop up to a multiple so that full tiles always run; excess iterations are harmless.
 
@@ -349,8 +288,9 @@ def clamp_tail(func: Func, block: str, loop: str, multiple: int, zero: bool = Fa
         raise error("E302", f"clamp_tail({block}, {loop}): the loop is not a spatial iterator")
     it = place.block.iters[found[0]]
     index = _iter_ranges(func, place, it.var, count)
-    body = _clamped(place.block.body, it, index, zero)
     iters = tuple(replace(i, extent=count) if i is it else i for i in place.block.iters)
+    sizes: dict[Expr, Expr] = {i.var: i.extent for i in iters}
+    body = _clamped(place.block.body, it, index, sizes, zero)
     new = with_regions(replace(place.block, iters=iters, body=body))
     func = replace_stmt(func, place.block, new)
     old = find_loop(func, loop)
@@ -366,7 +306,7 @@ def _iter_ranges(func: Func, place: Place, var: Var, count: Expr) -> Indexer:
     return index
 
 
-def _clamped(body: Stmt, it: Iter, index: Indexer, zero: bool) -> Stmt:
+def _clamped(body: Stmt, it: Iter, index: Indexer, sizes: Mapping[Expr, Expr], zero: bool) -> Stmt:
     written = {n.buffer for n in walk(body) if isinstance(n, Store)}
     last = binary("min", it.var, it.extent - 1)
 
@@ -376,7 +316,8 @@ def _clamped(body: Stmt, it: Iter, index: Indexer, zero: bool) -> Stmt:
         if not any(mentions(i, it.var) for i in n.indices):
             return n
         inside = [
-            index.proves(binary("lt", i, of_dim(d)))
+            (i in sizes and index.linear(sizes[i]) == index.linear(of_dim(d)))
+            or index.proves(binary("lt", i, of_dim(d)))
             for i, d in zip(n.indices, n.buffer.shape, strict=True)
         ]
         if all(inside):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aisc.ir.diagnostics import error
+from aisc.ir.target import resolve
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import FOR_KINDS, For, ForKind
 from aisc.passes.schedule.legality import require_independent
+from aisc.passes.schedule.match import match
 from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.tree import extent_of, find_loop, loops_of, places, replace_stmt
 
@@ -66,3 +68,19 @@ def _require_extent(func: Func, loop: For, axis: ForKind) -> None:
                 f"expected the extent of loop {f.var.name}, got {extent}",
                 "split the loop by the number of threads",
             )
+
+
+@primitive(with_instructions=True)
+def tensorize(func: Func, loop: str, intrinsic: str, target: str) -> Func:
+    """Replace a loop nest by an instruction of the target that computes the same.
+
+    before: ``for i in 0..8: for j in 0..8: s[i, j] = x[m*8 + i, j]``
+    after ``tensorize("i", "mvin", "systolic8")``: ``invoke mvin(x[m*8 +: 8, 0 +: 8], s[…])``
+    The nest at `loop` must hold one unconditional block and match the declared semantics:
+    iterators in order with kind and extent, operations, dtypes, memory spaces, and access maps up
+    to strides and offsets. `target` is a name or the path of a description, so that traces stay
+    text. Always legal where it applies; instructions are opaque to later steps, so it comes last.
+    """
+    found = resolve(target).intrinsic(intrinsic)
+    old = find_loop(func, loop)
+    return replace_stmt(func, old, match(func, old, found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from aisc.ir.arith.linear import Indexer
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.expr import ZERO, Const, Expr, Var, binary, logical_and
 from aisc.ir.tensor.func import Attribute, Func
@@ -39,9 +40,9 @@ def split(func: Func, loop: str, factor: int, names: tuple[str, str] = ("", ""))
         raise error("E302", f"split({loop}): the factor must be positive", f"got {factor}")
     outer = Var(names[0] or fresh(func, f"{loop}_o"))
     inner = Var(names[1] or fresh(func, f"{loop}_i"))
-    n = extent_of(old)
-    whole = n is not None and n % factor == 0
-    count: Expr = Const(-(-n // factor)) if n is not None else _ceildiv(old.extent, factor)
+    form = Indexer().linear(old.extent)
+    whole = all(c % factor == 0 for c in (form.const, *(c for _, c in form.terms)))
+    count = Indexer().simplify(_ceildiv(old.extent, factor))
     body = substitute(old.body, {old.var: old.low + outer * factor + inner})
     if not whole:
         body = push_guard(body, binary("lt", outer * factor + inner, old.extent))
@@ -182,7 +183,7 @@ def _set_kind(func: Func, old: For, kind: ForKind) -> Func:
     return replace_stmt(func, old, replace(old, kind=kind))
 
 
-@primitive()
+@primitive(with_instructions=True)
 def annotate(func: Func, loop: str, key: str, value: Attribute) -> Func:
     """Attach a hint to a loop; hints never change meaning."""
     old = find_loop(func, loop)

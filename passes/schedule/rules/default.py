@@ -14,7 +14,7 @@ from aisc.ir.arith.linear import mentions
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Const, Load, Select
+from aisc.ir.tensor.expr import Const, Load, Select, Var
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, Seq, Stmt, Store
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls
@@ -35,6 +35,8 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
         if reduction is not None and _worth_tiling(reduction, target):
             chosen = tile if tile is not None and reduction.contraction else None
             s, _ = schedule_tile(s, reduction, chosen or candidate_tiles(reduction, target)[0])
+        else:
+            s = _unless_refused(s, partial(_chunk, name=name, target=target))
     for name in [p.block.name for p in places(s.func.body)]:
         place = find_place(s.func, name)
         if all(f.kind == "serial" for f in place.loops):
@@ -52,6 +54,28 @@ def _unless_refused(s: Schedule, step: Callable[[Schedule], Schedule]) -> Schedu
         if not set(refusal.codes) <= {"E302", "E303", "E304"}:
             raise
         return s
+
+
+def _chunk(s: Schedule, name: str, target: Target) -> Schedule:
+    """Give a reduction along contiguous rows one partial result per lane."""
+    block = find_place(s.func, name).block
+    inner = [it for it in block.iters if it.kind == "reduce"][-1:]
+    if not inner or block.init is None or not isinstance(block.body, Store):
+        return s
+    lanes = min(16, target.vector_bits // 8 // block.body.buffer.dtype.bytes)
+    extent = inner[0].extent
+    if not isinstance(extent, Const) or int(extent.value) < 2 * lanes:
+        return s
+    loads = [n for n in walk(block.body) if isinstance(n, Load) and n.buffer != block.body.buffer]
+    if any(mentions(i, inner[0].var) for n in loads for i in n.indices[:-1]):
+        return s
+    place = find_place(s.func, name)
+    loop = place.block.bindings[place.block.iters.index(inner[0])]
+    if not isinstance(loop, Var):
+        return s
+    s = s.split_chunks(name, loop.name, lanes)
+    loops = [f.var.name for f in find_place(s.func, name).loops]
+    return s.vectorize(loops[-1]).decompose_reduction(name, loops[-2])
 
 
 def inline_maps(s: Schedule) -> Schedule:

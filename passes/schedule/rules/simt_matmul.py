@@ -15,10 +15,11 @@ from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Load, Var
-from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.stmt import Block
 from aisc.passes.schedule.rules.structure import Reduction, analyse
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import find_place, places
+from aisc.passes.schedule.tree import find_place, fresh, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,12 @@ def simt_matmul(func: Func, target: Target, tile: SimtTile | None = None) -> Sch
     block = found[0].block.name
     i, j, k = (v.name for v in find_place(func, block).block.bindings)  # type: ignore[attr-defined]
     s, consumer = _consumer(s, block)
-    s = _shared_panels(s, found[0], tile)
+    panels = _panels(func, found[0])
+    s = _shared_panels(s, found[0], panels, tile)
     s = s.pad_reduction(block, k, tile.depth)
     s = s.clamp_tail(block, i, tile.rows).clamp_tail(block, j, tile.columns)
     s = _tile_loops(s, block, (i, j, k), tile)
-    for name in _panels(found[0]):
+    for name in panels:
         s = s.compute_at(f"{name}_fill", f"{k}_o").set_scope(name, "shared")
         s = _cooperative(s, f"{name}_fill", tile.threads)
     s = _epilogue(s, block, consumer, f"{j}_b", tile)
@@ -75,10 +77,22 @@ def _consumer(s: Schedule, block: str) -> tuple[Schedule, str]:
     """The map that reads the product; a copy is made when there is none."""
     out = find_place(s.func, block).block.writes[0].buffer
     readers = [p for p in places(s.func.body) if out in {r.buffer for r in p.block.reads}]
-    if out.role == "scratch" and len(readers) == 1:
+    if out.role == "scratch" and len(readers) == 1 and _in_place(readers[0].block, out):
         return s, readers[0].block.name
-    s = s.cache_write(block, "register", f"{out.name}_tile")
-    return s, f"{block}_copy"
+    before = {p.block.name for p in places(s.func.body)}
+    s = s.cache_write(block, "register", fresh(s.func, f"{out.name}_tile"))
+    (copy,) = (p.block.name for p in places(s.func.body) if p.block.name not in before)
+    return s, copy
+
+
+def _in_place(block: Block, out: Buffer) -> bool:
+    """Whether a map reads `out` only at its own iterators."""
+    if any(it.kind != "spatial" for it in block.iters):
+        return False
+    own = tuple(it.var for it in block.iters)
+    return all(
+        n.indices == own for n in walk(block.body) if isinstance(n, Load) and n.buffer == out
+    )
 
 
 def operands_of(found: Reduction) -> tuple[Load, ...]:
@@ -92,14 +106,17 @@ def operands_of(found: Reduction) -> tuple[Load, ...]:
     return tuple(loads)
 
 
-def _panels(found: Reduction) -> tuple[str, ...]:
-    return tuple(f"{load.buffer.name}_shared" for load in operands_of(found))
+def _panels(func: Func, found: Reduction) -> tuple[str, ...]:
+    """Names of the shared copies of the operands."""
+    return tuple(fresh(func, f"{load.buffer.name}_shared") for load in operands_of(found))
 
 
-def _shared_panels(s: Schedule, found: Reduction, tile: SimtTile) -> Schedule:
+def _shared_panels(
+    s: Schedule, found: Reduction, panels: tuple[str, ...], tile: SimtTile
+) -> Schedule:
     """Copies of both operands, padded to whole tiles: rows clamped, the reduce axis zero."""
     sizes = _multiples(found, tile)
-    for load, name in zip(operands_of(found), _panels(found), strict=True):
+    for load, name in zip(operands_of(found), panels, strict=True):
         s = s.cache_read(found.block.name, load.buffer.name, "shared", name)
         for axis, index in enumerate(load.indices):
             multiple, zero = sizes[index.name]  # type: ignore[attr-defined]

@@ -42,11 +42,11 @@ def analyse(block: Block) -> Reduction | None:
         return None
     lane = spatial[-1]
     factors = _factors(store.value)
-    if len(factors) == 2:
+    if len(factors) == 2 and factors[0] != factors[1]:
         found = _contraction(spatial, lane, factors)
         if found is not None:
             weights, row = found
-            data = next(f for f in factors if f is not weights)
+            data = factors[1] if weights is factors[0] else factors[0]
             pure = not _uses(data, lane.var)
             return Reduction(block, lane, row, weights, pure)
     row = spatial[-2] if len(spatial) > 1 else None

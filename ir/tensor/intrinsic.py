@@ -1,0 +1,98 @@
+"""Instructions that a target declares: a name, a meaning in tensor IR, and a cost.
+
+One declaration serves all: ``tensorize`` matches the meaning, the interpreter executes it, the
+back end encodes it, the cost model and the simulator count its cycles.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aisc.ir.diagnostics import CompileError, error
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.verify_func import verify_func
+from aisc.ir.text.parser import parse_func
+
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: lambda a, b: a + b,
+    ast.Sub: lambda a, b: a - b,
+    ast.Mult: lambda a, b: a * b,
+    ast.FloorDiv: lambda a, b: a // b,
+}
+_CALLS: dict[str, Callable[..., int]] = {"min": min, "max": max}
+
+
+@dataclass(frozen=True, slots=True)
+class Intrinsic:
+    """An instruction. `semantics` is a lowered Func whose parameters are the operands, in memory
+    spaces of the target; `unit` executes it; `cost` is a formula of its cycles over the target's
+    limits (`constants`) and the semantics' dims."""
+
+    name: str
+    semantics: Func
+    unit: str
+    cost: str
+    constants: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    def cycles(self, *args: int) -> int:
+        """Cycles of one execution with the given values of the semantics' dims."""
+        names = (v.name for v in self.semantics.dims)
+        return formula(self.cost, {**self.constants, **dict(zip(names, args, strict=True))})
+
+
+def formula(text: str, names: Mapping[str, int]) -> int:
+    """The value of a cost formula: integers, names, ``+ - * //``, ``min`` and ``max``; E401 for
+    anything else."""
+    try:
+        return _value(ast.parse(text, mode="eval").body, names)
+    except (SyntaxError, ZeroDivisionError, RecursionError, ValueError) as fault:
+        raise error("E401", f"bad cost formula '{text}'", str(fault)) from None
+
+
+def _value(e: ast.expr, names: Mapping[str, int]) -> int:
+    if isinstance(e, ast.Constant) and type(e.value) is int:
+        return e.value
+    if isinstance(e, ast.Name) and e.id in names:
+        return names[e.id]
+    if isinstance(e, ast.BinOp) and type(e.op) in _OPERATORS:
+        return _OPERATORS[type(e.op)](_value(e.left, names), _value(e.right, names))
+    if isinstance(e, ast.Call) and isinstance(e.func, ast.Name) and e.func.id in _CALLS and e.args:
+        return _CALLS[e.func.id](*(_value(a, names) for a in e.args))
+    known = ", ".join(sorted(names))
+    raise error("E401", f"'{ast.unparse(e)}' is no part of a cost formula", f"names: {known}")
+
+
+def from_table(
+    name: str, data: Mapping[str, Any], constants: Mapping[str, int], spaces: frozenset[str]
+) -> Intrinsic:
+    """An instruction from its table of a target description; E401 with the key that is wrong.
+
+    spaces: the memories of the target (``global`` always exists).
+    """
+    for key in ("semantics", "cost", "unit"):
+        if not isinstance(data.get(key), str):
+            notes = (f"expected text, got {data.get(key)!r}",)
+            raise error("E401", f"instruction.{name}.{key} is missing or no text", *notes)
+    for key in data:
+        if key not in ("semantics", "cost", "unit"):
+            raise error("E401", f"unknown key instruction.{name}.{key}")
+    at = f"instruction.{name}"
+    try:
+        func = parse_func(data["semantics"], file=f"{at}.semantics")
+        verify_func(func, "lowered")
+    except CompileError as fault:
+        raise error("E401", f"{at}.semantics is no valid function", str(fault)) from None
+    if func.name != name:
+        raise error("E401", f"{at}.semantics is a function called {func.name}")
+    for p in func.params:
+        if p.space != "global" and p.space not in spaces:
+            raise error("E401", f"{at}.semantics: there is no memory '{p.space}'")
+    found = Intrinsic(name, func, data["unit"], data["cost"], dict(constants))
+    try:
+        found.cycles(*(1 for _ in func.dims))
+    except CompileError as fault:
+        raise error("E401", f"{at}.cost is wrong", str(fault)) from None
+    return found
