@@ -22,8 +22,8 @@ FOLDER = Path(__file__).resolve().parent / "errors"
 FILES = sorted(FOLDER.iterdir())
 MODEL = """<ir_version: 8, opset_import: ["": 17]>
 g (float[2] x) => (y) { y = Relu(x) }"""
-# External data needs a second file (tests/test_bad_models.py), E306 bound loops (tests/test_simt.py),
-# E502 an interpreter (tests/test_tensor_interpret.py).
+# External data needs a second file (tests/test_bad_models.py), E306 needs bound loops
+# (tests/test_simt.py), E502 an interpreter (tests/test_tensor_interpret.py).
 ELSEWHERE = {"E104", "E306", "E502"}
 # Declared, but nothing raises it yet.
 UNUSED = {"E305"}
