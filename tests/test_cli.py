@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from aisc.cli import main
+from aisc.ir.diagnostics import InternalError
 from aisc.ir.text.parser import parse
 from aisc.options import STEPS
 
@@ -370,3 +371,21 @@ def test_as_a_module(model: Path, tmp_path: Path) -> None:
     assert parse_error.returncode == 1
     assert parse_error.stderr.startswith("error[E101]")
     assert parse_error.stdout == ""
+
+
+@pytest.mark.parametrize("fault", [InternalError("no code"), StopIteration(), RuntimeError("x\ny")])
+def test_our_own_faults(
+    aisc: Run, model: Path, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told from the user's by their exit code, and shown in full on request only."""
+
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("aisc.commands.check_model", fail)
+    result = aisc("check", model)
+    assert result.code == 70
+    assert result.err.startswith("internal error: ") and "AISC_DEBUG" in result.err
+    monkeypatch.setenv("AISC_DEBUG", "1")
+    with pytest.raises(type(fault)):
+        aisc("check", model)
