@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import unittest
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -134,6 +136,31 @@ def test_the_table_of_missing_cases_is_current(cases: dict[str, object]) -> None
     table = set(module.read_table())
     assert sorted(missing - table) == [], "these cases passed before"
     assert sorted(table - missing) == [], "these pass now: write the table anew"
+
+
+@pytest.mark.slow
+def test_the_official_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``onnx.backend.test`` passes, but for the cases of the table and the CUDA ones.
+
+    The light models, for which it would make data, are in tests/test_light_models.py.
+    """
+    from onnx.backend.test import BackendTest
+
+    monkeypatch.setenv("ONNX_HOME", str(tmp_path))
+    monkeypatch.setenv("AISC_CACHE_DIR", str(tmp_path / "cache"))
+    np.random.seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        suite = BackendTest(backend.AiscBackend, __name__)
+        for name in conformance().read_table():
+            suite.exclude(f"^{name}_cpu$")
+        suite.exclude("_cuda$")
+        classes = {k: c for k, c in suite.test_cases.items() if k != "OnnxBackendRealModelTest"}
+        result = unittest.TestResult()
+        for case in classes.values():
+            unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
+    assert result.testsRun - len(result.skipped) >= 1000
+    assert [str(t) for t, _ in (*result.failures, *result.errors)] == []
 
 
 def test_errors_of_the_suite_are_ours() -> None:
