@@ -31,7 +31,7 @@ from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_func
 from aisc.passes.schedule.rules.simt_matmul import SimtTile, simt_matmul
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
-from aisc.passes.schedule.tree import find_loop, loops_of
+from aisc.passes.schedule.tree import loops_of
 from aisc.passes.tensor.simt_barriers import (
     InsertBlockBarriers,
     Race,
@@ -472,38 +472,18 @@ def test_barriers_do_not_make_registers_shared() -> None:
     assert caught.value.codes == ("E303",)
 
 
+def test_what_is_not_bound_runs_on_the_first_thread() -> None:
+    s = two_maps(lambda i: 15 - i).bind("fill_i0", "thread.x").set_scope("tmp", "shared")
+    func = simt_optimize(s.func)
+    assert len(barriers(func)) == 1
+    x, y = np.arange(16, dtype=np.float32), np.zeros(16, np.float32)
+    for form in (func, ThreadLoops().run(func)):
+        run_func(form, [x, y])
+        np.testing.assert_array_equal(y, x[::-1])
+
+
 def test_a_kernel_has_one_grid() -> None:
     s = two_maps(lambda i: i).bind("fill_i0", "block.x").bind("use_i0", "block.x")
     with pytest.raises(CompileError) as caught:
         UnifyThreads().run(s.func)
     assert caught.value.codes == ("E302",)
-
-
-# -- pad_reduction --------------------------------------------------------------------------------
-
-
-def test_pad_reduction_needs_zeros() -> None:
-    s = Schedule.of(product(4, 6, 4))
-    with pytest.raises(CompileError) as caught:
-        s.pad_reduction("mm", "mm_r_i0", 4)
-    assert caught.value.codes == ("E303",)
-    for zero in (False, True):
-        t = s
-        for name, axis in (("a", 1), ("w", 0)):
-            t = t.cache_read("mm", name, "global", f"{name}_p")
-            t = t.clamp_tail(f"{name}_p_fill", f"{name}_p_fill_i{axis}", 4, zero=zero)
-        if not zero:
-            with pytest.raises(CompileError) as caught:
-                t.pad_reduction("mm", "mm_r_i0", 4)
-            assert caught.value.codes == ("E303",)
-            continue
-        t = t.pad_reduction("mm", "mm_r_i0", 4)
-        assert find_loop(t.func, "mm_r_i0").extent == Const(8)
-        args, want = arguments(4, 6, 4, False)
-        run_func(t.func, args)
-        np.testing.assert_array_equal(args[-1], want)
-
-
-def test_pad_reduction_of_a_whole_loop_does_nothing() -> None:
-    func = product(4, 8, 4)
-    assert Schedule.of(func).pad_reduction("mm", "mm_r_i0", 4).func is func
