@@ -8,6 +8,7 @@ arrays (which are DLPack producers), or the caller's own through ``out=``.
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,6 +53,7 @@ class Executable:
         self.outputs = [b for b in entry.params if b.role == "output"]
         self.input_names = list(names[0]) or [b.name for b in self.inputs]
         self.output_names = list(names[1]) or [b.name for b in self.outputs]
+        self._dims = [v.name for v in entry.dims]
         symbols = ["aisc_entry"] + (["aisc_prepare"] if program.prepare is not None else [])
         self._linked = Linked(target, [runtime_object(target), *objects], symbols)
         self._call = _function(self._linked.addresses["aisc_entry"])
@@ -118,7 +120,8 @@ class Executable:
         ]
         dims = self._bind_dims(inputs)
         outputs = self._allocate(dims, out, inputs)
-        arena = self._borrow_arena(evaluate(self._arena_size, dims))
+        size = self._arena_size
+        arena = self._borrow_arena(size if isinstance(size, int) else evaluate(size, dims))
         try:
             self._invoke(inputs, outputs, dims, arena)
         finally:
@@ -133,10 +136,9 @@ class Executable:
         tables = _pointers(inputs), _pointers(outputs)
         frame.inputs, frame.outputs = map(ctypes.addressof, tables)
         frame.weights = ctypes.addressof(self._weight_table)
-        names = [v.name for v in self.program.entry.dims]
-        values = (ctypes.c_int64 * max(1, len(names)))(*(dims[n] for n in names))
+        values = (ctypes.c_int64 * max(1, len(self._dims)))(*(dims[n] for n in self._dims))
         frame.dims = ctypes.addressof(values)
-        frame.arena, frame.arena_size = arena.ctypes.data, arena.size
+        frame.arena, frame.arena_size = _address(arena), arena.size
         with borrowed(self.target, self.threads) as pool:
             frame.pool, frame.threads = pool, self.threads if pool else 1
             status = self._call(ctypes.byref(frame))
@@ -146,11 +148,16 @@ class Executable:
     def _bind_dims(self, inputs: list[Array]) -> dict[str, int]:
         """Values of symbolic dimensions from the shapes, which must be consistent."""
         values: dict[str, int] = {}
+        if not self._dims:
+            for array, b, name in zip(inputs, self.inputs, self.input_names, strict=True):
+                if array.shape != b.shape:
+                    raise _shape_error(name, b, array)
+            return values
         for array, b in zip(inputs, self.inputs, strict=True):
             for size, d in zip(array.shape, b.shape, strict=True):
-                name = _symbol(d)
-                if name is not None:
-                    values.setdefault(name, size)
+                symbol = _symbol(d)
+                if symbol is not None:
+                    values.setdefault(symbol, size)
         for array, b, name in zip(inputs, self.inputs, self.input_names, strict=True):
             expected = tuple(evaluate(d, values) for d in b.shape)
             if array.shape != expected:
@@ -164,7 +171,10 @@ class Executable:
     def _allocate(
         self, dims: Mapping[str, int], out: Sequence[Array] | None, inputs: list[Array]
     ) -> list[Array]:
-        shapes = [tuple(evaluate(d, dims) for d in b.shape) for b in self.outputs]
+        shapes = [
+            b.type.static_shape if b.type.is_static else tuple(evaluate(d, dims) for d in b.shape)
+            for b in self.outputs
+        ]
         if out is None:
             return [aligned(s, b.dtype.numpy) for s, b in zip(shapes, self.outputs, strict=True)]
         if len(out) != len(shapes):
@@ -189,6 +199,8 @@ class Executable:
             for k, arena in enumerate(self._arenas):
                 if arena.size >= size:
                     return self._arenas.pop(k)
+            if self._arenas:
+                self._arenas.pop()  # a larger one takes its place
         return aligned((max(size, 1),), np.dtype(np.uint8))
 
 
@@ -196,19 +208,25 @@ def _function(address: int) -> Any:
     return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(address)
 
 
+def _address(array: Array) -> int:
+    """Address of the first element."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
 def _pointers(arrays: Sequence[Array]) -> Any:
-    values = [a.ctypes.data for a in arrays]
+    values = [_address(a) for a in arrays]
     return (ctypes.c_int64 * max(1, len(values)))(*values)
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """An uninitialised C-contiguous array that starts on a 64-byte boundary."""
-    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    count = math.prod(shape) * dtype.itemsize
     try:
         raw = np.empty(count + 64, np.uint8)
     except (MemoryError, ValueError):
         raise execution_error("E502", f"{count} bytes cannot be allocated") from None
-    start = -raw.ctypes.data % 64
+    start = -_address(raw) % 64
     return raw[start : start + count].view(dtype).reshape(shape)
 
 
@@ -222,7 +240,7 @@ def as_input(value: Any, b: Buffer, name: str) -> Array:
     if value.dtype != b.dtype.numpy or value.ndim != b.rank:
         raise _shape_error(name, b, value)
     contiguous: Array = np.ascontiguousarray(value).reshape(value.shape)
-    if contiguous.ctypes.data % b.dtype.bytes:
+    if _address(contiguous) % b.dtype.bytes:
         contiguous = contiguous.copy()
     return contiguous
 

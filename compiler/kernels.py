@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from aisc import __version__
 from aisc.cache import Cache, key_of
 from aisc.codegen.cpu.backend import CpuBackend
+from aisc.fingerprint import fingerprint
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, empty_body
@@ -71,7 +71,7 @@ def kernel_key(
     text = print_ir(canonical(lowered))
     trace = trace_to_json(lookup(lowered) or ())
     return key_of(
-        lowered.name, text, trace, options.key, backend.target.key, backend.version, __version__
+        lowered.name, text, trace, options.key, backend.target.key, backend.version, fingerprint()
     )
 
 

@@ -70,7 +70,7 @@ class FunctionEmitter(ExprEmitter):
         for k, b in enumerate(self.func.params):
             self.bases[b.name] = f"%b{k}"
             alone = "noalias " if b.alias_set and sets.count(b.alias_set) == 1 else ""
-            params.append(f"ptr {alone}align {b.alignment} %b{k}")
+            params.append(f"ptr {alone}align {b.dtype.bytes} %b{k}")
         params += [f"i64 %{clean(d.name)}" for d in self.func.dims]
         return [*params, "i64 %tid", "i64 %nthreads", "ptr %sync"]
 

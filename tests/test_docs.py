@@ -1,0 +1,78 @@
+"""The pages under docs/ are true: their Python runs, their links lead somewhere, the reference
+pages are what the code says now."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import importlib.util
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/*/*.md")])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[str, str, int]]:
+    """The fenced blocks of a page: language, text, line."""
+    text = page.read_text(encoding="utf-8")
+    return [(m[1], m[2], text.count("\n", 0, m.start()) + 2) for m in BLOCK.finditer(text)]
+
+
+def with_python(pages: list[Path]) -> list[Path]:
+    return [p for p in pages if any(language == "python" for language, _, _ in blocks(p))]
+
+
+@pytest.mark.parametrize("page", with_python(PAGES), ids=lambda p: p.name)
+def test_python_runs_and_prints_what_it_says(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {"__name__": "page"}
+    found = blocks(page)
+    for (language, text, line), following in zip(found, [*found[1:], ("", "", 0)], strict=True):
+        if language != "python":
+            continue
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile("\n" * (line - 1) + text, str(page), "exec"), names)
+        if following[0] != "text":
+            continue
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        same = doctest.OutputChecker().check_output(following[1], out.getvalue(), flags)
+        assert same, f"{page.name}:{line} prints\n{out.getvalue()}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_and_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links {target}"
+    for path in re.findall(r"`((?:compiler|ir|frontend|passes|codegen|tests|examples|docs)/[^`\s*<{]*)`", text):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def generator():  # type: ignore[no-untyped-def]
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", sorted(generator().PAGES))
+def test_reference_pages_are_current(name: str) -> None:
+    written = (DOCS / name).read_text(encoding="utf-8")
+    assert written == generator().PAGES[name](), "run python docs/generate.py"
+
+
+def test_the_map_names_every_folder() -> None:
+    text = (DOCS / "map.md").read_text(encoding="utf-8")
+    for top in ("compiler", "ir", "frontend", "passes", "codegen"):
+        for init in sorted((ROOT / top).rglob("__init__.py")):
+            folder = init.parent.relative_to(ROOT).as_posix() + "/"
+            assert f"`{folder}`" in text, f"docs/map.md does not name {folder}"
