@@ -212,18 +212,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         app(args=arguments, prog_name="aisc")
-    except (AiscError, InternalError) as fault:
-        if os.environ.get("AISC_DEBUG"):
-            raise
-        text = str(fault)
-        if isinstance(fault, InternalError):
-            head = text.splitlines()[0] if text else type(fault).__name__
-            text = f"internal error: {head}\n  note: set AISC_DEBUG=1 for details, please report"
-        print(text, file=sys.stderr)
-        raise SystemExit(getattr(fault, "exit_code", 1)) from None
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
+    except Exception as fault:
+        if os.environ.get("AISC_DEBUG"):
+            raise
+        text = str(fault)
+        if not isinstance(fault, AiscError):
+            head = f"{type(fault).__name__}: {text}".splitlines()[0]
+            text = f"internal error: {head}\n  note: set AISC_DEBUG=1 for details, please report"
+        print(text, file=sys.stderr)
+        raise SystemExit(getattr(fault, "exit_code", InternalError.exit_code)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

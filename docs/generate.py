@@ -137,8 +137,8 @@ def diagnostics() -> str:
         NOTE,
         "# Diagnostics\n",
         "Every error has a stable code, a place where that is known, and notes that say what was "
-        "expected and what to try. Codes live in `ir/diagnostics.py`; a minimal model for each "
-        "is in `tests/test_cli.py` and `tests/test_bad_models.py`.\n",
+        "expected and what to try. Codes live in `ir/diagnostics.py`; a minimal input for each "
+        "is in `tests/errors/`.\n",
         "The command line exits with 0 when all is well, 1 for the user's error, 2 for wrong "
         "usage, 3 when everything reported is unsupported (E102, E402), 4 for a mismatch and 70 "
         "for a fault of aisc.",

@@ -8,7 +8,9 @@ import doctest
 import importlib.util
 import io
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,6 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/*/*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+FOLDERS = "compiler|ir|frontend|passes|codegen|tests|examples|docs"
+NAMED_FILE = re.compile(rf"`((?:{FOLDERS})/[^`\s*<{{]*)`")
 
 
 def blocks(page: Path) -> list[tuple[str, str, int]]:
@@ -31,14 +36,15 @@ def with_python(pages: list[Path]) -> list[Path]:
 @pytest.mark.parametrize("page", with_python(PAGES), ids=lambda p: p.name)
 def test_python_runs_and_prints_what_it_says(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    names: dict[str, object] = {"__name__": "page"}
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
     found = blocks(page)
     for (language, text, line), following in zip(found, [*found[1:], ("", "", 0)], strict=True):
         if language != "python":
             continue
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            exec(compile("\n" * (line - 1) + text, str(page), "exec"), names)
+            exec(compile("\n" * (line - 1) + text, str(page), "exec"), module.__dict__)
         if following[0] != "text":
             continue
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -52,7 +58,7 @@ def test_links_and_files_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links {target}"
-    for path in re.findall(r"`((?:compiler|ir|frontend|passes|codegen|tests|examples|docs)/[^`\s*<{]*)`", text):
+    for path in NAMED_FILE.findall(text):
         assert (ROOT / path).exists(), f"{page.name} names {path}"
 
 
