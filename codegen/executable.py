@@ -155,9 +155,9 @@ class Executable:
             return values
         for array, b in zip(inputs, self.inputs, strict=True):
             for size, d in zip(array.shape, b.shape, strict=True):
-                name = _symbol(d)
-                if name is not None:
-                    values.setdefault(name, size)
+                symbol = _symbol(d)
+                if symbol is not None:
+                    values.setdefault(symbol, size)
         for array, b, name in zip(inputs, self.inputs, self.input_names, strict=True):
             expected = tuple(evaluate(d, values) for d in b.shape)
             if array.shape != expected:

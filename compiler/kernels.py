@@ -10,9 +10,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from aisc import __version__
 from aisc.cache import Cache, key_of
 from aisc.codegen.cpu.backend import CpuBackend
+from aisc.codegen.llvm.assembly import spills
+from aisc.codegen.llvm.engine import Assembled
+from aisc.fingerprint import fingerprint
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, empty_body
@@ -21,10 +23,13 @@ from aisc.ir.text.printer import print_ir
 from aisc.options import Options
 from aisc.passes.lower.canonical import canonical
 from aisc.passes.plan.bind import ScheduledKernel
-from aisc.passes.schedule.rules.default import default_schedule
+from aisc.passes.schedule.rules.default import default_schedule, tiles
+from aisc.passes.schedule.rules.tile import Tile
 from aisc.passes.schedule.schedule import Schedule, Step, trace_to_json
 from aisc.passes.tensor.optimize import optimize_schedule
 
+# Tiles that the gate looks at before it settles for the first.
+MAX_TILES = 4
 # The tuned trace of a kernel, or nothing: how step 7 asks the tuning database.
 Lookup = Callable[[Func], "tuple[Step, ...] | None"]
 
@@ -35,15 +40,42 @@ def untuned(lowered: Func) -> tuple[Step, ...] | None:
 
 
 def schedule_kernel(
-    lowered: Func, target: Target, options: Options, lookup: Lookup = untuned
+    lowered: Func, backend: CpuBackend, options: Options, lookup: Lookup = untuned
 ) -> ScheduledKernel:
     """Steps 7 and 8: the recorded trace if there is one, else the default rule."""
+    return _schedule(lowered, backend, options, lookup)[0]
+
+
+def _schedule(
+    lowered: Func, backend: CpuBackend, options: Options, lookup: Lookup
+) -> tuple[ScheduledKernel, Assembled | None]:
+    """The scheduled kernel, and its machine code where the gate has made it already."""
+    target = backend.target
     if options.level < 2:
-        return scheduled_by(lowered, Schedule.of(lowered), target)
+        return scheduled_by(lowered, Schedule.of(lowered), target), None
     trace = lookup(lowered)
-    if trace is None:
-        return scheduled_by(lowered, default_schedule(lowered, target), target)
-    return scheduled_by(lowered, Schedule.of(lowered).replay(trace), target)
+    if trace is not None:
+        return scheduled_by(lowered, Schedule.of(lowered).replay(trace), target), None
+    return _gated(lowered, backend)
+
+
+def _gated(lowered: Func, backend: CpuBackend) -> tuple[ScheduledKernel, Assembled | None]:
+    """The default schedule; a register tile whose hot loop touches the stack gives way to the
+    next one of the rule."""
+    first: tuple[ScheduledKernel, Assembled | None] | None = None
+    choices: list[Tile | None] = [*tiles(lowered, backend.target)[:MAX_TILES]]
+    for tile in choices or [None]:
+        schedule = default_schedule(lowered, backend.target, tile)
+        scheduled = scheduled_by(lowered, schedule, backend.target)
+        if tile is None:
+            return scheduled, None
+        text = backend.emit([scheduled.func, *scheduled.packers])
+        assembled = backend.assemble(text, want_assembly=True)
+        if spills(assembled.assembly) == 0:
+            return scheduled, assembled
+        first = first or (scheduled, assembled)
+    assert first is not None, "there is at least one tile"
+    return first
 
 
 def scheduled_by(lowered: Func, schedule: Schedule, target: Target) -> ScheduledKernel:
@@ -71,7 +103,7 @@ def kernel_key(
     text = print_ir(canonical(lowered))
     trace = trace_to_json(lookup(lowered) or ())
     return key_of(
-        lowered.name, text, trace, options.key, backend.target.key, backend.version, __version__
+        lowered.name, text, trace, options.key, backend.target.key, backend.version, fingerprint()
     )
 
 
@@ -89,9 +121,10 @@ def build_kernel(
         found = _from_record(record)
         if found is not None:
             return found
-    scheduled = schedule_kernel(lowered, backend.target, options, lookup)
-    text = backend.emit([scheduled.func, *scheduled.packers])
-    built = BuiltKernel(scheduled, backend.assemble(text).object, False)
+    scheduled, assembled = _schedule(lowered, backend, options, lookup)
+    if assembled is None:
+        assembled = backend.assemble(backend.emit([scheduled.func, *scheduled.packers]))
+    built = BuiltKernel(scheduled, assembled.object, False)
     if cache is not None:
         cache.put(key, _to_record(built))
     return built

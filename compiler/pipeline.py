@@ -128,7 +128,7 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
     if watched:
         with ctx.instruments.step("schedule") as done:
             scheduled = {
-                k.name: schedule_kernel(k, ctx.target, ctx.options, ctx.lookup)
+                k.name: schedule_kernel(k, backend, ctx.options, ctx.lookup)
                 for k in program.kernels
             }
         with ctx.instruments.step("optimize") as done:

@@ -18,7 +18,7 @@ from aisc.ir.graph.core import Graph, Value
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.types import TensorType
 
-ROUNDINGS = 16
+ROUNDINGS = 64
 
 
 def widened(graph: Graph) -> Graph:

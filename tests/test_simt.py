@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.engine import Linked, complete
@@ -24,12 +26,19 @@ from aisc.ir.tensor.interpret import run_func
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Seq, Stmt, Store, seq
 from aisc.ir.tensor.thread_trace import Event, trace_block
 from aisc.ir.tensor.verify_func import verify_func
+from aisc.ir.tensor.visitor import substitute
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_func
 from aisc.passes.schedule.rules.simt_matmul import SimtTile, simt_matmul
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
-from aisc.passes.schedule.tree import find_loop, loops_of
-from aisc.passes.tensor.simt_barriers import InsertBlockBarriers, Race, RaceError, check_barriers
+from aisc.passes.schedule.tree import loops_of
+from aisc.passes.tensor.simt_barriers import (
+    InsertBlockBarriers,
+    Race,
+    RaceError,
+    check_barriers,
+    check_private,
+)
 from aisc.passes.tensor.simt_form import Kernel, UnifyThreads
 from aisc.passes.tensor.simt_optimize import simt_optimize
 from aisc.passes.tensor.thread_loops import ThreadLoops
@@ -195,7 +204,9 @@ def events_of(func: Func, race: Race) -> tuple[Event, Event]:
         for side in (race.first, race.second)
     ]
     assert all(found), f"no such accesses: {race}"
-    return found[0][0], found[1][0]
+    pairs = [(a, b) for a in found[0] for b in found[1] if a.epoch == b.epoch]
+    assert pairs, f"a barrier separates the accesses: {race}"
+    return pairs[0]
 
 
 @pytest.mark.parametrize("size", [(9, 7, 10), (8, 12, 8)])
@@ -264,17 +275,17 @@ CASES: dict[str, tuple[Stmt, ...]] = {
     "loop once": (repeat(1, put(T), BAR, take(15 - T)),),
     "next iteration's fill": (repeat(2, take(15 - T), BAR, put(T)),),
     "all write one": (put(Const(0)),),
-    "one writes": (If(T.__lt__(1), put(Const(3))), BAR, take(Const(3))),
-    "one writes, no barrier": (If(T.__lt__(1), put(Const(3))), take(Const(3))),
-    "halves": (If(T.__lt__(8), put(T)), If(T.__ge__(8), take(T))),
-    "halves meet": (If(T.__lt__(9), put(T)), If(T.__ge__(8), take(T - T % 2))),
+    "one writes": (If(T < 1, put(Const(3))), BAR, take(Const(3))),
+    "one writes, no barrier": (If(T < 1, put(Const(3))), take(Const(3))),
+    "halves": (If(T < 8, put(T)), If(T >= 8, take(T))),
+    "halves meet": (If(T < 9, put(T)), If(T >= 8, take(T - T % 2))),
     "after the loop": (repeat(2, put(T), BAR), take(15 - T)),
     "after the loop's barrier": (repeat(2, BAR, put(T)), take(15 - T)),
     "before the loop": (put(T), repeat(2, BAR, take(15 - T))),
     "around the loop": (put(T), repeat(2, BAR), take(15 - T)),
     "shifting": (repeat(3, put((T + U) % 16), BAR),),
     "shifting, no barrier": (repeat(3, put((T + U) % 16)),),
-    "disjoint parts of iterations": (repeat(2, If(U.__lt__(1), put(T)), BAR),),
+    "disjoint parts of iterations": (repeat(2, If(U < 1, put(T)), BAR),),
 }
 
 
@@ -303,6 +314,53 @@ def test_inserted_barriers_suffice(name: str) -> None:
         assert races_of(without(fixed, number)), "a barrier too many"
 
 
+V = Var("v")
+INDICES = st.sampled_from([T, 15 - T, (T + U) % 16, (T + V) % 16, Const(2), T // 2, U * 4 + V])
+CONDITIONS = st.sampled_from([T < 1, T >= 8, U < 1, V >= 1, T % 2 < 1])
+LEAVES = st.one_of(st.builds(put, INDICES), st.builds(take, INDICES), st.just(BAR))
+
+
+def nested(inner: st.SearchStrategy[Stmt]) -> st.SearchStrategy[Stmt]:
+    body = st.lists(inner, min_size=1, max_size=4).map(lambda s: seq(*s))
+    return st.builds(lambda n, s: For(V, Const(0), Const(n), "serial", s), st.integers(0, 2), body)
+
+
+def conditional(cond: Expr, s: Stmt) -> Stmt:
+    return s if isinstance(s, Barrier) else If(cond, s)
+
+
+ACTIONS = st.one_of(LEAVES, st.builds(conditional, CONDITIONS, LEAVES))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.one_of(ACTIONS, nested(ACTIONS)), min_size=1, max_size=5), st.integers(0, 3))
+def test_random_bodies(body: list[Stmt], count: int) -> None:
+    """The proof, the enumeration and the insertion agree on random loops around barriers."""
+    outside = For(V, Const(0), Const(1), "serial", repeat(count, *map(renamed, body)))
+    func = threads(outside)
+    try:
+        check_barriers(func)
+        proved = True
+    except RaceError as refused:
+        proved = False
+        first, second = events_of(func, refused.race)
+        assert first.epoch == second.epoch and first.threads != second.threads
+    assert proved != races_of(func)
+    try:
+        fixed = InsertBlockBarriers().run(func)
+    except RaceError:
+        return  # one statement races with itself
+    assert not races_of(fixed)
+
+
+def renamed(s: Stmt) -> Stmt:
+    """Inner loops get a variable of their own."""
+    if not isinstance(s, For):
+        return s
+    inner = Var("inner")
+    return For(inner, s.low, s.extent, s.kind, substitute(s.body, {V: inner}))
+
+
 def test_a_loop_that_may_not_run_is_no_barrier() -> None:
     n = Var("n")
     loop = For(U, Const(0), n, "serial", BAR)
@@ -313,7 +371,7 @@ def test_a_loop_that_may_not_run_is_no_barrier() -> None:
 
 def test_a_barrier_that_some_threads_miss_is_refused() -> None:
     with pytest.raises(CompileError) as caught:
-        check_barriers(threads(If(T.__lt__(8), BAR)))
+        check_barriers(threads(If(T < 8, BAR)))
     assert caught.value.codes == ("E306",)
 
 
@@ -405,38 +463,27 @@ def test_registers_stay_with_their_thread() -> None:
     np.testing.assert_array_equal(y, x[::-1])
 
 
+def test_barriers_do_not_make_registers_shared() -> None:
+    own = S.with_(space="register")
+    moved = Store(Y, (T,), Load(own, (15 - T,)))
+    body = seq(Alloc(own), Store(own, (T,), Load(X, (T,))), BAR, moved)
+    with pytest.raises(RaceError) as caught:
+        check_private(Func("k", (X, Y), (), For(T, Const(0), Const(16), "thread.x", body)))
+    assert caught.value.codes == ("E303",)
+
+
+def test_what_is_not_bound_runs_on_the_first_thread() -> None:
+    s = two_maps(lambda i: 15 - i).bind("fill_i0", "thread.x").set_scope("tmp", "shared")
+    func = simt_optimize(s.func)
+    assert len(barriers(func)) == 1
+    x, y = np.arange(16, dtype=np.float32), np.zeros(16, np.float32)
+    for form in (func, ThreadLoops().run(func)):
+        run_func(form, [x, y])
+        np.testing.assert_array_equal(y, x[::-1])
+
+
 def test_a_kernel_has_one_grid() -> None:
     s = two_maps(lambda i: i).bind("fill_i0", "block.x").bind("use_i0", "block.x")
     with pytest.raises(CompileError) as caught:
         UnifyThreads().run(s.func)
     assert caught.value.codes == ("E302",)
-
-
-# -- pad_reduction --------------------------------------------------------------------------------
-
-
-def test_pad_reduction_needs_zeros() -> None:
-    s = Schedule.of(product(4, 6, 4))
-    with pytest.raises(CompileError) as caught:
-        s.pad_reduction("mm", "mm_r_i0", 4)
-    assert caught.value.codes == ("E303",)
-    for zero in (False, True):
-        t = s
-        for name, axis in (("a", 1), ("w", 0)):
-            t = t.cache_read("mm", name, "global", f"{name}_p")
-            t = t.clamp_tail(f"{name}_p_fill", f"{name}_p_fill_i{axis}", 4, zero=zero)
-        if not zero:
-            with pytest.raises(CompileError) as caught:
-                t.pad_reduction("mm", "mm_r_i0", 4)
-            assert caught.value.codes == ("E303",)
-            continue
-        t = t.pad_reduction("mm", "mm_r_i0", 4)
-        assert find_loop(t.func, "mm_r_i0").extent == Const(8)
-        args, want = arguments(4, 6, 4, False)
-        run_func(t.func, args)
-        np.testing.assert_array_equal(args[-1], want)
-
-
-def test_pad_reduction_of_a_whole_loop_does_nothing() -> None:
-    func = product(4, 8, 4)
-    assert Schedule.of(func).pad_reduction("mm", "mm_r_i0", 4).func is func

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
-from aisc.passes.schedule.rules.default import default_schedule
-from aisc.passes.schedule.rules.structure import Reduction, analyse
-from aisc.passes.schedule.rules.tile import Tile, candidate_tiles
+from aisc.passes.schedule.rules.default import default_schedule, tiles
+from aisc.passes.schedule.rules.tile import Tile
 from aisc.passes.schedule.schedule import Step
-from aisc.passes.schedule.tree import places
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +25,11 @@ class Candidate:
     trace: tuple[Step, ...]
 
 
-def contraction_of(func: Func) -> Reduction | None:
-    """The first contraction of a kernel, which decides its speed; ``None`` when it has none."""
-    for place in places(func.body):
-        found = analyse(place.block)
-        if found is not None and found.contraction:
-            return found
-    return None
-
-
 def candidates(func: Func, target: Target, limit: int = 64) -> list[Candidate]:
     """The default schedule, then one candidate per register tile, best estimate first."""
     default = Candidate("default", default_schedule(func, target).trace)
     found, seen = [default], {default.trace}
-    contraction = contraction_of(func)
-    tiles = candidate_tiles(contraction, target) if contraction is not None else []
-    for tile in tiles:
+    for tile in tiles(func, target):
         if len(found) >= limit:
             break
         trace = _trace(func, target, tile)

@@ -17,9 +17,9 @@ from aisc.ir.diagnostics import CompileError, Diagnostic, error
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Expr, Load, Var
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Invoke, Let, Stmt, While, seq
+from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Invoke, Let, Seq, Stmt, While, seq
 from aisc.ir.tensor.thread_trace import index_value
-from aisc.ir.tensor.visitor import written_buffers
+from aisc.ir.tensor.visitor import transform, written_buffers
 from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
 from aisc.passes.schedule.tree import replace_stmt
 from aisc.passes.tensor.intervals import Pair, Touch, interval_pairs
@@ -115,7 +115,8 @@ def check_private(func: Func) -> None:
     whenever it does."""
     kernel = Kernel.of(func)
     own = frozenset(n.buffer.name for n in walk(kernel.body) if isinstance(n, Alloc))
-    found = {(p.first, p.second): p for p in interval_pairs(func, kernel.body, own)}
+    body = transform(kernel.body, lambda n: Seq(()) if isinstance(n, Barrier) else n)
+    found = {(p.first, p.second): p for p in interval_pairs(func, body, own)}
     for pair in found.values():
         race = _decide(func, kernel, replace(pair, same=(), step=None))
         if race is not None:

@@ -46,6 +46,15 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
     return s
 
 
+def tiles(func: Func, target: Target) -> list[Tile]:
+    """Register tiles for the first contraction of `func`, best estimate first; none without one."""
+    for place in places(func.body):
+        found = analyse(place.block)
+        if found is not None and found.contraction and _worth_tiling(found, target):
+            return candidate_tiles(found, target)
+    return []
+
+
 def _unless_refused(s: Schedule, step: Callable[[Schedule], Schedule]) -> Schedule:
     """Take a step that only speed depends on, or leave it out where it is not provably legal."""
     try:

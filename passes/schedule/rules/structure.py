@@ -22,13 +22,14 @@ class Reduction:
 
     lane: the last spatial iterator; row: the iterator whose values share the weights (``None`` if
     there is none); weights: the factor that does not depend on `row` (``None`` for one factor);
-    contraction: the lane occurs in the weights only.
+    data: the other factor; contraction: the lane occurs in the weights only.
     """
 
     block: Block
     lane: Iter
     row: Iter | None
     weights: Load | None
+    data: Load | None
     contraction: bool
 
 
@@ -48,9 +49,9 @@ def analyse(block: Block) -> Reduction | None:
             weights, row = found
             data = factors[1] if weights is factors[0] else factors[0]
             pure = not _uses(data, lane.var)
-            return Reduction(block, lane, row, weights, pure)
+            return Reduction(block, lane, row, weights, data, pure)
     row = spatial[-2] if len(spatial) > 1 else None
-    return Reduction(block, lane, row, None, False)
+    return Reduction(block, lane, row, None, None, False)
 
 
 def _factors(value: Expr) -> list[Load]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aisc.ir.arith.linear import Indexer
 from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Const, Load
+from aisc.ir.tensor.expr import Const, Expr, Load, of_dim
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
 from aisc.passes.schedule.rules.structure import Reduction, plain_axis
@@ -19,6 +20,9 @@ from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import find_place, places
 
 RUNTIME_PACK_ROWS = 32
+MAX_ROWS = 14
+# First-level data caches of current cores: 8 to 12 ways of 4 KiB.
+CACHE_WAYS, CACHE_WAY_BYTES = 8, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ def candidate_tiles(reduction: Reduction, target: Target) -> list[Tile]:
     lanes = max(1, target.vector_bits // 32)
     budget = target.vector_registers - 4
     width, height = _extent(reduction.lane), _extent(reduction.row)
-    heights = range(1, min(14, height) + 1)
+    heights = range(1, min(_most_rows(reduction), height) + 1)
     limit = 8 if height < 4 else 4 if reduction.contraction else 2
     found = [
         Tile(r, v, lanes)
@@ -53,6 +57,21 @@ def candidate_tiles(reduction: Reduction, target: Target) -> list[Tile]:
         if r * v + v + 1 <= budget + 3 and r * v <= budget
     ]
     return sorted(found, key=lambda t: _cost(t, width, height, reduction.contraction))
+
+
+def _most_rows(reduction: Reduction) -> int:
+    """Rows of a tile: fewer where they lie a multiple of a cache way apart, since then they all
+    compete for one set of the first-level cache."""
+    load, row = reduction.data, reduction.row
+    if load is None or row is None:
+        return MAX_ROWS
+    address: Expr = Const(0)
+    for i, stride in zip(load.indices, load.buffer.strides, strict=True):
+        address = address + i * of_dim(stride)
+    step = Indexer().linear(address).coeff(row.var)
+    if step is None or step * load.dtype.bytes % CACHE_WAY_BYTES:
+        return MAX_ROWS
+    return CACHE_WAYS - 1
 
 
 def _extent(it: Iter | None) -> int:

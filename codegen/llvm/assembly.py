@@ -1,0 +1,44 @@
+"""Reading assembly: does the hot loop of a kernel keep its values in registers?
+
+The gate of a register tile is the assembly, not a rule of thumb: a loop that multiplies and adds
+must not touch the stack.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LABEL = re.compile(r"^(\.?[\w.$]+):")
+_FMA = re.compile(r"^\s+(vfn?m(add|sub)\w*p[sd]|fml[as]|vfmacc)\b")
+_STACK = re.compile(r"\(%[re]sp|\[sp\b|\bsp\)")
+
+
+def basic_blocks(assembly: str) -> list[tuple[str, list[str]]]:
+    """(label, instructions) in order of the text."""
+    blocks: list[tuple[str, list[str]]] = []
+    for line in assembly.splitlines():
+        label = _LABEL.match(line)
+        if label:
+            blocks.append((label.group(1), []))
+        elif blocks and line.startswith("\t") and not line.startswith("\t."):
+            blocks[-1][1].append(line)
+    return blocks
+
+
+def hot_loop(assembly: str) -> list[str]:
+    """Instructions of the block that jumps to itself and has the most multiply-adds."""
+    best: list[str] = []
+    for label, lines in basic_blocks(assembly):
+        loops = any(re.search(rf"\b{re.escape(label)}\b", x) for x in lines[-2:])
+        if loops and _fmas(lines) > _fmas(best):
+            best = lines
+    return best
+
+
+def _fmas(lines: list[str]) -> int:
+    return sum(bool(_FMA.match(x)) for x in lines)
+
+
+def spills(assembly: str) -> int:
+    """How many instructions of the hot loop touch the stack."""
+    return sum(bool(_STACK.search(x)) for x in hot_loop(assembly))
