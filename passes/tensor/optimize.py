@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aisc.ir.tensor.func import Func
+from aisc.passes.analysis.cost import operations
 from aisc.passes.base import FuncPass
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.schedule import Schedule
@@ -25,7 +26,8 @@ def optimize_schedule(
     lowered: Func, schedule: Schedule, packers: tuple[Func, ...]
 ) -> ScheduledKernel:
     """The scheduled kernel with its (already scheduled) packers."""
-    func = optimize(schedule.func)
+    work = operations(schedule.func.body, unknown=1)
+    func = optimize(schedule.func).with_attrs(operations=work)
     before = {b.name: k for k, b in enumerate(lowered.params)}
     packed = []
     for packer in packers:

@@ -17,13 +17,13 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Load, Select, Var
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, Seq, Stmt, Store
+from aisc.passes.analysis.cost import PARALLEL_OPERATIONS, operations
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls
 from aisc.passes.schedule.rules.tile import Tile, candidate_tiles, schedule_tile
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import Place, find_loop, find_place, places
 
-# A nest below this many scalar operations runs on one thread: waking another costs more.
-PARALLEL_OPERATIONS = 1 << 17
+# What a symbolic extent counts for when a nest is judged worth dividing.
 UNKNOWN_EXTENT = 64
 
 
@@ -178,7 +178,7 @@ def _top_nests(body: Stmt) -> list[str]:
 def _parallel(s: Schedule, name: str) -> Schedule:
     """Fuse the leading spatial loops of a costly nest and divide them among threads."""
     top = find_loop(s.func, name)
-    if _operations(top) < PARALLEL_OPERATIONS or top.kind != "serial":
+    if operations(top, UNKNOWN_EXTENT) < PARALLEL_OPERATIONS or top.kind != "serial":
         return s
     spatial = _spatial_chain(top)
     if not spatial:
@@ -212,14 +212,3 @@ def _spatial_in(block: Block, loop: For) -> bool:
         if mentions(value, loop.var)
     }
     return kinds == {"spatial"}
-
-
-def _operations(stmt: Stmt) -> int:
-    """Scalar operations of a nest, unknown extents counted as :data:`UNKNOWN_EXTENT`."""
-    total = 0
-    for place in places(stmt):
-        work = sum(1 for _ in walk(place.block.body)) // 4 + 1
-        for f in place.loops:
-            work *= int(f.extent.value) if isinstance(f.extent, Const) else UNKNOWN_EXTENT
-        total += work
-    return total
