@@ -94,7 +94,7 @@ class Rep(BackendRep):
                 return found
         small = [n for n in self._names if feeds[n].dtype.kind in "iu" and feeds[n].ndim < 2]
         last: CompileError | None = None
-        for names in (small, self._names[1:]):
+        for names in (small, self._names[1:], self._names):
             fixed = {n: feeds[n] for n in names}
             try:
                 return self._compile(import_model(self._model, self._shapes, fixed), fixed)
@@ -102,7 +102,7 @@ class Rep(BackendRep):
                 last = fault
                 if "E204" not in fault.codes:
                     raise
-        assert last is not None, "two attempts were made"
+        assert last is not None, "three attempts were made"
         raise last
 
 

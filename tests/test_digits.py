@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,3 +93,15 @@ def test_texts(compiled) -> None:  # type: ignore[no-untyped-def]
     _, products = compiled
     assert "define" in str(products["emit"])
     assert "aisc_entry" in str(products["assemble"])
+
+
+def test_demo() -> None:
+    """It runs from anywhere, tells the accuracy, and writes no colours when asked not to."""
+    result = subprocess.run(
+        [sys.executable, str(FOLDER / "demo.py")],
+        capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"}, cwd=FOLDER.parent,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "of 360 held-out digits (97.5%)" in result.stdout
+    assert "compiled digits.onnx" in result.stdout
+    assert "\x1b" not in result.stdout
