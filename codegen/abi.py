@@ -23,10 +23,10 @@ FIELDS: dict[str, str] = {
     "error": "set to a non-zero ErrorCode by the code",
 }
 
+BAD_INDEX, DIVISION_BY_ZERO = 2, 3
 ERRORS: dict[int, str] = {
-    1: "the arena is too small",
-    2: "an index is out of range",
-    3: "an integer was divided by zero",
+    BAD_INDEX: "an index is out of range",
+    DIVISION_BY_ZERO: "an integer was divided by zero",
 }
 
 

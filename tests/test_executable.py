@@ -221,3 +221,41 @@ def test_outputs_of_every_kind() -> None:
     assert np.array_equal(d, x + 2)
     assert np.array_equal(e, x + 2)
     assert not np.may_share_memory(a, x)
+
+
+def gather(n: int) -> aisc.Executable:
+    b = GraphBuilder()
+    x = b.input("x", TensorType((9, 3), dtypes.f32))
+    at = b.input("at", TensorType((n,), dtypes.i64))
+    return aisc.compile(b.finish([b.add("gather", (x, at), {"axis": 0})]), cache=False, threads=2)
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, 40])
+def test_indices_out_of_range_are_reported(n: int) -> None:
+    run = gather(n)
+    x = np.arange(27, dtype=np.float32).reshape(9, 3)
+    good = np.arange(n, dtype=np.int64) % 18 - 9
+    assert np.array_equal(run(x, good), x[good])
+    for bad in (9, -10, 1 << 62, -(1 << 63)):
+        at = good.copy()
+        at[n // 2] = bad
+        with pytest.raises(ExecutionError) as caught:
+            run(x, at)
+        assert caught.value.codes == ("E502",)
+        assert "index" in str(caught.value)
+    assert np.array_equal(run(x, good), x[good])
+
+
+@pytest.mark.parametrize("op", ["div", "mod"])
+@pytest.mark.parametrize("n", [1, 7, 64])
+def test_integer_division_by_zero_is_reported(op: str, n: int) -> None:
+    b = GraphBuilder()
+    x, y = (b.input(name, TensorType((n,), dtypes.i32)) for name in "xy")
+    run = aisc.compile(b.finish([b.add(op, (x, y))]), cache=False, threads=2)
+    lowest = np.full(n, -(2**31), np.int32)
+    run(lowest, np.full(n, -1, np.int32))
+    zeros = np.ones(n, np.int32)
+    zeros[-1] = 0
+    with pytest.raises(ExecutionError) as caught:
+        run(lowest, zeros)
+    assert caught.value.codes == ("E502",)

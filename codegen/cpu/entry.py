@@ -79,13 +79,18 @@ class EntryEmitter(IndexEmitter):
 
     def _call(self, s: CallKernel) -> None:
         kernel = self.kernels[s.kernel]
-        types = ", ".join(["ptr"] * len(s.args) + ["i64"] * len(s.dims) + ["i64", "i64", "ptr"])
+        fails = bool(kernel.attr("status", False))
+        kinds = ["ptr"] * len(s.args) + ["i64"] * len(s.dims) + ["i64", "i64", "ptr"]
+        types = ", ".join(kinds + ["ptr"] * fails)
         self.w.declare(f"declare void @{s.kernel}({types})")
         args = [f"ptr {self.pointer(b)}" for b in s.args]
         args += [f"i64 {self.scalar(d)}" for d in s.dims]
         threads = self._threads(kernel)
         end = self.w.open_if(self.w.shared(f"icmp ult i64 %tid, {threads}", "mine", 0))
         args += ["i64 %tid", f"i64 {threads}", "ptr %sync"]
+        if fails:
+            place = f"getelementptr i8, ptr %frame, i64 {offset('error')}"
+            args.append(f"ptr {self.w.shared(place, 'f', 0)}")
         self.w.line(f"call void @{s.kernel}({', '.join(args)})")
         self.w.close_if(end)
 

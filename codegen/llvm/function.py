@@ -6,6 +6,7 @@ A kernel is ``void name(ptr buffers…, i64 dims…, i64 tid, i64 nthreads, ptr 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 from aisc.codegen.llvm.index import Lane, NotLinearInLane, Scalar
@@ -72,7 +73,25 @@ class FunctionEmitter(ExprEmitter):
             alone = "noalias " if b.alias_set and sets.count(b.alias_set) == 1 else ""
             params.append(f"ptr {alone}align {b.dtype.bytes} %b{k}")
         params += [f"i64 %{clean(d.name)}" for d in self.func.dims]
-        return [*params, "i64 %tid", "i64 %nthreads", "ptr %sync"]
+        status = ["ptr %status"] if self.func.attr("status", False) else []
+        return [*params, "i64 %tid", "i64 %nthreads", "ptr %sync", *status]
+
+    def report(self, code: int, failed: Val) -> None:
+        """Store `code` where any executed lane has failed."""
+        if not self.func.attr("status", False):
+            return
+        if failed.lanes > 1 and self.mask is not None:
+            failed = self._and(failed, self.mask)
+        any_lane = failed.ref
+        if failed.lanes > 1:
+            name = f"llvm.vector.reduce.or.v{failed.lanes}i1"
+            self.w.declare(f"declare i1 @{name}({failed.type})")
+            any_lane = self.w.let(f"call i1 @{name}({failed.text})")
+        if self.guard is not None:
+            any_lane = self.w.let(f"and i1 {any_lane}, {self.guard}")
+        end = self.w.open_if(any_lane)
+        self.w.line(f"store atomic i64 {code}, ptr %status monotonic, align 8")
+        self.w.close_if(end)
 
     def base(self, buffer: Buffer) -> str:
         """Name of the pointer to a buffer's first element."""
@@ -231,6 +250,7 @@ class FunctionEmitter(ExprEmitter):
     def store(self, s: Store) -> None:
         """Store the value for all lanes in force."""
         value = self.value(s.value)
+        s = replace(s, indices=self.checked(s.buffer, s.indices))
         try:
             pointer, stride = self.address(s.buffer, s.indices)
         except NotLinearInLane:

@@ -9,8 +9,10 @@ redirect the address to a block of zeros.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
-from aisc.codegen.llvm.index import IndexEmitter, NotLinearInLane
+from aisc.codegen.abi import BAD_INDEX
+from aisc.codegen.llvm.index import IndexEmitter, NotLinearInLane, Scalar
 from aisc.codegen.llvm.types import Val, literal, memory_type, scalar_type, vector_type
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.codegen.llvm.writer import Writer
@@ -31,6 +33,7 @@ from aisc.ir.tensor.expr import (
     of_dim,
 )
 from aisc.ir.tensor.func import Buffer
+from aisc.passes.analysis.faults import from_data
 
 ZERO_BLOCK = "@aisc.zeros"
 ZERO_BYTES = 1024
@@ -41,12 +44,43 @@ class ExprEmitter(IndexEmitter):
 
     def __init__(self, writer: Writer) -> None:
         super().__init__(writer)
-        self.math = MathEmitter(writer)
+        self.math = MathEmitter(writer, self.report)
         self.values: dict[Var, Val] = {}
         self.lanes = 1
         self.mask: Val | None = None  # i1 vector: lanes that are executed
         self.guard: str | None = None  # scalar i1: loads are executed only where it holds
         self.needs_zeros = False
+        self._checks = 0
+
+    # -- errors ------------------------------------------------------------------------------
+
+    def report(self, code: int, failed: Val) -> None:
+        """Set the error slot where `failed` holds in a lane that is executed."""
+
+    def checked(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        """Indices that come from data, tested against the extents: what is out of range is
+        reported and reads or writes element 0 instead."""
+        if not any(from_data(i) for i in indices):
+            return indices
+        safe = []
+        for i, size in zip(indices, buffer.shape, strict=True):
+            safe.append(self._in_range(i, of_dim(size)) if from_data(i) else i)
+        return tuple(safe)
+
+    def _in_range(self, index: Expr, size: Expr) -> Expr:
+        value = self.value(index)
+        limit = self.broadcast(Val(self.scalar(size), dtypes.i64), value.lanes)
+        text = f"icmp ult {value.text}, {limit.ref}"  # unsigned: negative ones are too large
+        inside = Val(self.w.let(text), dtypes.boolean, value.lanes)
+        self.report(BAD_INDEX, self.math.negate(inside))
+        kept = self.math.select(inside, value, self.math.const(0, value))
+        self._checks += 1
+        name = Var(f"checked.{self._checks}")
+        if kept.lanes == 1:
+            self.bind(name, Scalar(kept.ref, len(self.w.scopes) - 1), 0, inf)
+        else:
+            self.values[name] = kept
+        return name
 
     # -- buffers -----------------------------------------------------------------------------
 
@@ -82,6 +116,7 @@ class ExprEmitter(IndexEmitter):
 
     def load(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
         """The element(s) at `indices` for the lanes in force."""
+        indices = self.checked(buffer, indices)
         try:
             pointer, stride = self.address(buffer, indices)
         except NotLinearInLane:
@@ -273,6 +308,11 @@ class ExprEmitter(IndexEmitter):
 
     def _and(self, a: Val, b: Val) -> Val:
         return Val(self.w.let(f"and {a.text}, {b.ref}"), dtypes.boolean, a.lanes)
+
+    def _atom(self, atom: Expr) -> tuple[str, int]:
+        if isinstance(atom, Var) and atom in self.values and self.values[atom].lanes > 1:
+            raise NotLinearInLane
+        return super()._atom(atom)
 
     def data_dependent(self, atom: Expr) -> tuple[str, int]:
         """An index that comes from data: evaluated here, valid in the innermost scope."""

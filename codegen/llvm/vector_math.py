@@ -7,8 +7,9 @@ functions are in :mod:`aisc.codegen.llvm.elementary`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from aisc.codegen.abi import DIVISION_BY_ZERO
 from aisc.codegen.llvm.elementary import Elementary
 from aisc.codegen.llvm.types import Val, literal, scalar_type, vector_type
 from aisc.codegen.llvm.writer import Writer
@@ -20,11 +21,16 @@ _INT = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor
 _ORDER = {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "eq": "eq", "ne": "ne"}
 
 
+# Called with an error code and the lanes in which it has happened.
+Report = Callable[[int, Val], None]
+
+
 class MathEmitter:
     """Emits arithmetic; operands of binary operations already have the same number of lanes."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, report: Report) -> None:
         self.w = writer
+        self.report = report
         self.elementary = Elementary(self)
 
     # -- building blocks used by the elementary functions too ------------------------------------
@@ -172,9 +178,10 @@ class MathEmitter:
         return self.select(over, self.const(0, a), shifted)
 
     def _divide(self, op: str, a: Val, b: Val) -> Val:
-        """Integer division; by zero gives 0, INT_MIN / -1 wraps."""
+        """Integer division; by zero is reported and gives 0, INT_MIN / -1 wraps."""
         zero, one = self.const(0, a), self.const(1, a)
         by_zero = self.compare("eq", b, zero)
+        self.report(DIVISION_BY_ZERO, by_zero)
         divisor = self.select(by_zero, one, b)
         if a.dtype.kind == "uint":
             name = "udiv" if "div" in op else "urem"

@@ -51,9 +51,11 @@ class Prepared:
         self.run()
 
     def _invoke(self, name: str, arrays: Sequence[Any]) -> None:
-        types = [ctypes.c_void_p] * len(arrays) + [ctypes.c_int64] * 2 + [ctypes.c_void_p]
+        types = [ctypes.c_void_p] * len(arrays) + [ctypes.c_int64] * 2 + [ctypes.c_void_p] * 2
         function = ctypes.CFUNCTYPE(None, *types)(self._linked.addresses[name])
-        function(*(a.ctypes.data for a in arrays), 0, 1, None)
+        # The status pointer is the last argument, and ignored by kernels that cannot fail.
+        status = ctypes.c_int64()
+        function(*(a.ctypes.data for a in arrays), 0, 1, None, ctypes.addressof(status))
 
     def run(self) -> None:
         """Call the kernel once, on one thread."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aisc.ir.tensor.func import Func
 from aisc.passes.analysis.cost import operations
+from aisc.passes.analysis.faults import can_fail
 from aisc.passes.base import FuncPass
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.schedule import Schedule
@@ -19,6 +20,8 @@ def optimize(func: Func) -> Func:
     """Lower blocks, compact private storage, hoist scratch, insert barriers."""
     for step in PASSES:
         func = step.run(func)
+    if can_fail(func):
+        func = func.with_attrs(status=True)
     return func.with_attrs(parallel=True) if is_parallel(func.body) else func
 
 
