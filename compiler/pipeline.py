@@ -175,7 +175,7 @@ def _build(
     for k, kernel in enumerate(program.kernels):
         ctx.on_kernel(k, len(program.kernels))
         built[kernel.name] = build_kernel(kernel, ctx.options, backend, cache, ctx.lookup)
-    if cache is not None:
+    if cache is not None and not all(b.cached for b in built.values()):
         cache.prune()
     return built
 

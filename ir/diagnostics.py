@@ -34,7 +34,6 @@ CODES: dict[str, str] = {
     "E302": "the schedule step does not apply here",
     "E303": "the schedule step would violate a dependence",
     "E304": "the schedule step could not be proved legal",
-    "E305": "an access may fall outside its buffer",
     "E306": "threads race on a buffer: a barrier is missing",
     # E4xx: targets
     "E401": "the target is unknown or its description is invalid",

@@ -29,7 +29,7 @@ def parse(
     text: str, blobs: Mapping[str, Blob] | None = None, file: str = ""
 ) -> Graph | Func | Program:
     """Whatever IR the text holds, by its first word; E107 on any fault."""
-    first = re.match(r"\s*(\w*)", text)
+    first = re.match(r"(?:\s|//[^\n]*)*(\w*)", text)
     word = first[1] if first else ""
     if word == "graph":
         return parse_graph(text, blobs, file)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from aisc.ir.diagnostics import Diagnostics
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.rewrite.rules import RewriteGraph
@@ -29,8 +30,21 @@ class Legalize:
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph."""
         graph = Canonicalize().run(Decompose().run(graph))
+        require_native(graph)
         table = identities.RULES + affine.RULES + layout.rules()
         return Canonicalize(rules=table).run(graph)
+
+
+def require_native(graph: Graph) -> None:
+    """One report (E102) of every operator that has no compute definition."""
+    problems = Diagnostics()
+    for node in graph.nodes:
+        op = opdef.get(node.op)
+        if not (op.scalar or op.variants or op.kind == "constant" or node.regions):
+            problems.add(
+                "E102", f"{op.name}: there is no native code for this operator", loc=node.loc
+            )
+    problems.raise_if_errors()
 
 
 @dataclass(frozen=True, slots=True)
