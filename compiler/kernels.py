@@ -10,15 +10,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from aisc import signature
 from aisc.cache import Cache, key_of
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.assembly import spills
 from aisc.codegen.llvm.engine import Assembled
 from aisc.fingerprint import fingerprint
-from aisc.ir.diagnostics import CompileError
 from aisc.ir.target import Target
-from aisc.ir.tensor.func import Func, empty_body
-from aisc.ir.text.parser import parse_func
+from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
 from aisc.options import Options
 from aisc.passes.lower.canonical import canonical
@@ -133,23 +132,20 @@ def build_kernel(
 def _to_record(built: BuiltKernel) -> dict[str, bytes]:
     s = built.scheduled
     head = {
-        "func": print_ir(_signature(s.func)),
-        "packers": [print_ir(_signature(p)) for p in s.packers],
+        "func": signature.to_json(s.func),
+        "packers": [signature.to_json(p) for p in s.packers],
         "packed": [list(p) for p in s.packed],
     }
     return {"head": json.dumps(head).encode(), "object": built.object}
 
 
-def _signature(func: Func) -> Func:
-    return replace(func, body=empty_body())
-
-
 def _from_record(record: dict[str, bytes]) -> BuiltKernel | None:
+    """The kernel of a record; ``None`` when it has another form."""
     try:
         head = json.loads(record["head"])
-        func = parse_func(head["func"])
-        packers = tuple(parse_func(p) for p in head["packers"])
+        func = signature.from_json(head["func"])
+        packers = tuple(map(signature.from_json, head["packers"]))
         packed = tuple((int(k), str(n)) for k, n in head["packed"])
         return BuiltKernel(ScheduledKernel(func, packers, packed), record["object"], True)
-    except (KeyError, ValueError, TypeError, CompileError):
+    except (KeyError, ValueError, TypeError):
         return None

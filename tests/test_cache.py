@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from aisc import signature
 from aisc.api import build, resolve_target
 from aisc.cache import Cache, key_of
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.ir import dtypes
+from aisc.ir.arith.poly import Dim, ceildiv, symbol
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph
-from aisc.ir.tensor.func import Program
+from aisc.ir.tensor.expr import Var
+from aisc.ir.tensor.func import Func, Program, buffer
+from aisc.ir.tensor.stmt import Seq
 from aisc.ir.types import TensorType
 from aisc.kernels import kernel_key
 from aisc.options import Options, from_environment
@@ -100,3 +105,11 @@ def test_target_and_kernel_are_in_the_key() -> None:
     narrow = replace(target, vector_bits=128)
     keys = {kernel_key(k, Options(), CpuBackend(t)) for k in kernels for t in (target, narrow)}
     assert len(keys) == 4
+
+
+@pytest.mark.parametrize("rows", [32, symbol("n", 1, 512), ceildiv(symbol("n"), 16) * 8 + 3])
+def test_signatures_round_trip(rows: Dim) -> None:
+    x = buffer("x", dtypes.bf16, (rows, 7), "input")
+    t = replace(buffer("t", dtypes.i8, (7, rows)), alignment=32, alias_set="shared")
+    func = Func("k", (x, t), (Var("n"),), Seq(()), (("parallel", True), ("operations", 9)))
+    assert signature.from_json(json.loads(json.dumps(signature.to_json(func)))) == func

@@ -54,11 +54,14 @@ def _again(m: Match, conv: GraphNode, w: np.ndarray, b: np.ndarray) -> Sequence[
 def _weights(m: Match, conv: GraphNode) -> tuple[np.ndarray, np.ndarray]:
     w = m.constant(conv.inputs[1])
     assert w is not None, "checked to be constant"
+    return w.array.astype(np.float64), _bias(m, conv)
+
+
+def _bias(m: Match, conv: GraphNode) -> np.ndarray:
     bias = m.constant(conv.inputs[2]) if len(conv.inputs) > 2 else None
     count = conv.output.type.shape[channel_axis(conv)]
     assert isinstance(count, int), "static number of channels"
-    b = np.zeros(count, np.float64) if bias is None else bias.array.astype(np.float64)
-    return w.array.astype(np.float64), b
+    return np.zeros(count, np.float64) if bias is None else bias.array.astype(np.float64)
 
 
 @rule("mul")
@@ -81,8 +84,9 @@ def shift_into_conv(m: Match) -> Sequence[Value] | None:
     if found is None:
         return None
     conv, c = found
-    w, b = _weights(m, conv)
-    return _again(m, conv, w, b + c)
+    dtype = conv.output.type.dtype.numpy
+    bias = m.make_constant((_bias(m, conv) + c).astype(dtype), "b")
+    return (m.add("conv", (*conv.inputs[:2], bias), conv.attr_map, (conv,)),)
 
 
 RULES: tuple[Rule, ...] = (scale_into_conv, shift_into_conv)
