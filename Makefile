@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := compiler frontend ir passes codegen tests benchmarks examples
 
-.PHONY: demo test setup lint typecheck unit slow clean
+.PHONY: demo test setup lint typecheck unit quick slow clean
 
 setup: $(VENV)/.installed
 
@@ -33,6 +33,10 @@ typecheck: setup
 
 unit: setup
 	$(BIN)/python -m pytest -m "not slow"
+
+# Without code generation: seconds, for every save.
+quick: setup
+	$(BIN)/python -m pytest -m "not slow and not llvm"
 
 slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -26,7 +26,8 @@ def measure_latency(
     """Times of aisc and the peers in turn: one row per runtime, milliseconds per call.
 
     With several threads each side first rests, so that the other one's threads stop spinning, and
-    makes one call that is not counted. ``ratio`` is the median of the paired ratios peer / aisc: above 1, aisc is faster.
+    makes one call that is not counted. ``ratio`` is the median of the paired ratios peer / aisc:
+    above 1, aisc is faster.
     """
     runners: dict[str, Runner] = {"aisc": lambda: exe.run(None, feeds)}
     for name in peers:

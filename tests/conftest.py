@@ -1,0 +1,20 @@
+"""Tiers: files that generate machine code are marked ``llvm``; ``make quick`` leaves them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+WITHOUT_LLVM = {
+    "test_bad_models", "test_dsa", "test_graph_verify", "test_layers", "test_linear",
+    "test_onnx_import", "test_ops_reference", "test_packaging", "test_pad_reduction",
+    "test_registry", "test_rewrite", "test_schedule", "test_tensor_interpret",
+    "test_tensor_verify", "test_text",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(str(item.path)).stem not in WITHOUT_LLVM:
+            item.add_marker(pytest.mark.llvm)

@@ -1,0 +1,226 @@
+"""Graph rules and passes: each rule fires on its own example and keeps the meaning; tables that do
+not settle are reported with the rules that cycle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from aisc.ir import dtypes
+from aisc.ir.diagnostics import CompileError, InternalError
+from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.graph.core import Graph, Value
+from aisc.ir.graph.interpret import interpret
+from aisc.ir.graph.same import same
+from aisc.ir.graph.verify import verify
+from aisc.ir.rewrite.driver import rewrite
+from aisc.ir.rewrite.rules import Match, rule
+from aisc.ir.types import TensorType
+from aisc.passes.graph import affine, identities, layout
+from aisc.passes.graph.canonicalize import Canonicalize
+from aisc.passes.graph.cse import CommonSubexpressions
+from aisc.passes.graph.dce import DeadCode
+from aisc.passes.graph.fold import Fold
+from aisc.passes.graph.fuse import MAX_GROUP, Fuse
+from aisc.passes.graph.legalize import Decompose, Legalize, require_native
+
+rng = np.random.default_rng(0)
+SHAPE = (2, 3, 4, 5)
+Make = Callable[[GraphBuilder, Value], Value]
+
+
+def random(*shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def model(make: Make, shape: Sequence[int] = SHAPE, dtype: dtypes.DType = dtypes.f32) -> Graph:
+    b = GraphBuilder()
+    x = b.input("x", TensorType(tuple(shape), dtype))
+    return b.finish([make(b, x)])
+
+
+def conv(b: GraphBuilder, x: Value, layout_: str = "NCHW") -> Value:
+    w = random(6, 3, 2, 2) if layout_ == "NCHW" else random(2, 2, 5, 6)
+    return b.add("conv", (x, b.constant(w), b.constant(random(6))), {"data_layout": layout_})
+
+
+def transposed(b: GraphBuilder, x: Value, *perm: int) -> Value:
+    return b.add("transpose", (x,), {"perm": perm})
+
+
+def last_to_first(b: GraphBuilder, x: Value) -> Value:
+    return transposed(b, x, 0, 3, 1, 2)
+
+
+EXAMPLES: dict[str, Make] = {
+    "transpose_identity": lambda b, x: transposed(b, x, 0, 1, 2, 3),
+    "transpose_twice": lambda b, x: transposed(b, transposed(b, x, 0, 2, 3, 1), 0, 3, 1, 2),
+    "transpose_is_reshape": lambda b, x: transposed(
+        b, b.add("reshape", (x,), {"shape": (1, 24, 1, 5)}), 2, 1, 0, 3
+    ),
+    "reshape_identity": lambda b, x: b.add("reshape", (x,), {"shape": SHAPE}),
+    "reshape_twice": lambda b, x: b.add(
+        "reshape", (b.add("reshape", (x,), {"shape": (6, 20)}),), {"shape": (120,)}
+    ),
+    "same_type_movement": lambda b, x: b.add("expand", (x,), {"shape": SHAPE}),
+    "relu_twice": lambda b, x: b.add("relu", (b.add("relu", (x,)),)),
+    "times_one": lambda b, x: b.add("mul", (x, b.constant(np.ones((1, 3, 1, 1), np.float32)))),
+    "scale_into_conv": lambda b, x: b.add("mul", (conv(b, x), b.constant(random(1, 6, 1, 1)))),
+    "shift_into_conv": lambda b, x: b.add("add", (b.constant(random(6, 1, 1)), conv(b, x))),
+    "channels_last": conv,
+    "_sink_map": lambda b, x: b.add("add", (last_to_first(b, x), b.constant(random(5, 1, 1)))),
+    "sink_concat": lambda b, x: b.add(
+        "concat", (last_to_first(b, x), last_to_first(b, b.add("neg", (x,)))), {"axis": 1}
+    ),
+    "sink_axis": lambda b, x: b.add("softmax", (last_to_first(b, x),), {"axis": 1}),
+    "sink_reduction": lambda b, x: b.add(
+        "reduce_mean", (last_to_first(b, x),), {"axes": (2, 3), "keepdims": True}
+    ),
+}
+INTEGERS: dict[str, Make] = {
+    "integer_plus_zero": lambda b, x: b.add("sub", (x, b.constant(np.zeros(5, np.int32)))),
+}
+RULES = {r.name: r for r in (*identities.RULES, *affine.RULES, *layout.rules())}
+
+
+def test_every_rule_has_an_example() -> None:
+    assert set(EXAMPLES) | set(INTEGERS) == set(RULES)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_fire_and_keep_the_meaning(name: str) -> None:
+    if name in INTEGERS:
+        graph = model(INTEGERS[name], dtype=dtypes.i32)
+        x = rng.integers(-9, 9, SHAPE).astype(np.int32)
+    else:
+        graph, x = model(EXAMPLES[name]), random(*SHAPE)
+        x.flat[:4] = [-0.0, np.inf, -np.inf, 1e-42]
+    counts: Counter[str] = Counter()
+    after = rewrite(graph, [RULES[name]], counts)
+    assert counts[name] > 0
+    verify(after)
+    assert after.outputs[0].type == graph.outputs[0].type
+    for a, b in zip(interpret(graph, [x]), interpret(after, [x]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_know_where_they_are_written(name: str) -> None:
+    assert RULES[name].where.line > 0
+    assert RULES[name].where.file.endswith(".py")
+    assert RULES[name].apply.__doc__
+
+
+def test_nothing_fires_on_other_graphs() -> None:
+    graph = model(lambda b, x: b.add("add", (x, b.add("exp", (x,)))))
+    assert rewrite(graph, list(RULES.values())) is graph
+
+
+def test_cycling_rules_are_named() -> None:
+    @rule("exp")
+    def to_log(m: Match) -> Sequence[Value]:
+        """exp -> log"""
+        return (m.add("log", m.node.inputs),)
+
+    @rule("log")
+    def to_exp(m: Match) -> Sequence[Value]:
+        """log -> exp"""
+        return (m.add("exp", m.node.inputs),)
+
+    with pytest.raises(InternalError) as caught:
+        rewrite(model(lambda b, x: b.add("exp", (x,))), [to_log, to_exp])
+    assert "to_log" in str(caught.value) or "to_exp" in str(caught.value)
+    assert "test_rewrite.py" in str(caught.value)
+
+
+def test_fold_evaluates_constants_within_its_limit() -> None:
+    def make(b: GraphBuilder, x: Value) -> Value:
+        c = b.add("add", (b.constant(random(4, 5)), b.constant(random(5))))
+        return b.add("mul", (x, b.add("expand", (c,), {"shape": SHAPE})))
+
+    graph = model(make)
+    folded = Fold().run(graph)
+    assert [n.op for n in folded.nodes] == ["constant", "mul"]
+    kept = Fold(limit=100).run(graph)
+    assert "expand" in [n.op for n in kept.nodes]
+    x = random(*SHAPE)
+    assert np.array_equal(interpret(graph, [x])[0], interpret(folded, [x])[0])
+
+
+def test_cse_and_dce() -> None:
+    def make(b: GraphBuilder, x: Value) -> Value:
+        b.add("exp", (x,))
+        two = [b.add("mul", (x, b.constant(np.float32(2)))) for _ in range(2)]
+        return b.add("add", two)
+
+    graph = model(make)
+    assert [n.op for n in DeadCode().run(graph).nodes].count("exp") == 0
+    merged = CommonSubexpressions().run(graph)
+    assert [n.op for n in merged.nodes] == ["exp", "constant", "mul", "add"]
+    assert CommonSubexpressions().run(merged) is merged
+
+
+def test_batch_norm_disappears_into_the_convolution() -> None:
+    def make(b: GraphBuilder, x: Value) -> Value:
+        operands = [b.constant(np.abs(random(6)) + 0.1) for _ in range(4)]
+        return b.add("relu", (b.add("batch_norm", (conv(b, x), *operands)),))
+
+    graph = model(make)
+    after = Legalize().run(Canonicalize().run(graph))
+    kinds = [n.op for n in after.nodes if n.op != "constant"]
+    assert kinds == ["transpose", "conv", "relu", "transpose"]
+    x = random(*SHAPE)
+    a, b = interpret(graph, [x])[0], interpret(after, [x])[0]
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_canonical_forms_are_fixpoints() -> None:
+    graph = Canonicalize().run(model(EXAMPLES["scale_into_conv"]))
+    assert same(Canonicalize().run(graph), graph)
+    assert Decompose().run(graph) is graph
+
+
+def test_operators_without_native_code_are_one_report() -> None:
+    def make(b: GraphBuilder, x: Value) -> Value:
+        at = b.constant(np.zeros(SHAPE, np.int64))
+        once = b.add("scatter_elements", (x, at, x), {"axis": 0})
+        return b.add("scatter_elements", (once, at, x), {"axis": 1})
+
+    with pytest.raises(CompileError) as caught:
+        require_native(model(make))
+    assert set(caught.value.codes) == {"E102"}
+    assert caught.value.exit_code == 3
+
+
+def residual(b: GraphBuilder, x: Value) -> Value:
+    """Two convolutions that meet in an addition, with maps around."""
+    left = b.add("relu", (conv(b, b.add("neg", (x,)), "NHWC"),))
+    right = conv(b, x, "NHWC")
+    return b.add("relu", (b.add("add", (left, right)),))
+
+
+def test_fusion_keeps_values_inside_their_group() -> None:
+    graph = model(residual)
+    fused = Fuse().run(graph)
+    verify(fused)
+    groups = [n for n in fused.nodes if n.op == "fused"]
+    assert [[m.op for m in g.regions[0].nodes if m.op != "constant"] for g in groups] == [
+        ["neg"], ["conv", "relu"], ["conv", "add", "relu"],
+    ]  # fmt: skip
+    x = random(*SHAPE)
+    assert np.array_equal(interpret(graph, [x])[0], interpret(fused, [x])[0])
+    apart = Fuse(join=False).run(graph)
+    assert all(len(n.regions[0].nodes) == 1 for n in apart.nodes if n.op == "fused")
+
+
+def test_groups_are_bounded() -> None:
+    def chain(b: GraphBuilder, x: Value) -> Value:
+        for _ in range(3 * MAX_GROUP):
+            x = b.add("neg", (x,))
+        return x
+
+    fused = Fuse().run(model(chain))
+    assert all(len(n.regions[0].nodes) <= MAX_GROUP for n in fused.nodes)
