@@ -20,7 +20,7 @@ from aisc.codegen.abi import ERRORS, CallFrame
 from aisc.codegen.cpu.backend import runtime_object
 from aisc.codegen.cpu.pool import borrowed
 from aisc.codegen.llvm.engine import Linked
-from aisc.ir.arith.poly import Dim, Poly, SymDim, bounds, evaluate
+from aisc.ir.arith.poly import Dim, bounds, evaluate, sole_symbol
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Buffer, Program
@@ -155,9 +155,9 @@ class Executable:
             return values
         for array, b in zip(inputs, self.inputs, strict=True):
             for size, d in zip(array.shape, b.shape, strict=True):
-                symbol = _symbol(d)
+                symbol = sole_symbol(d)
                 if symbol is not None:
-                    values.setdefault(symbol, size)
+                    values.setdefault(symbol.name, size)
         for array, b, name in zip(inputs, self.inputs, self.input_names, strict=True):
             expected = tuple(evaluate(d, values) for d in b.shape)
             if array.shape != expected:
@@ -252,12 +252,3 @@ def _shape_error(name: str, b: Buffer, got: Array) -> ExecutionError:
         f"expected {b.type}",
         f"got {got.dtype}[{', '.join(map(str, got.shape))}]",
     )
-
-
-def _symbol(d: Dim) -> str | None:
-    """The name of a dimension that is a plain symbol."""
-    if isinstance(d, Poly) and len(d.terms) == 1:
-        mono, c = d.terms[0]
-        if c == 1 and len(mono) == 1 and mono[0][1] == 1 and isinstance(mono[0][0], SymDim):
-            return mono[0][0].name
-    return None

@@ -29,12 +29,7 @@ class CpuBackend:
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """LLVM IR of kernels, as one module."""
-        texts: list[str] = []
-        declarations: dict[str, None] = {}
-        for func in funcs:
-            emitter = FunctionEmitter(func)
-            texts.append(emitter.emit())
-            declarations.update(emitter.w.declarations)
+        texts, declarations = _functions(funcs)
         return engine.module_text(self.target, texts, list(declarations), [zeros_global()])
 
     def emit_entry(self, program: Program) -> str:
@@ -44,12 +39,7 @@ class CpuBackend:
 
     def emit_all(self, program: Program) -> str:
         """LLVM IR of a whole planned Program as one module: kernels, entry and run time."""
-        texts: list[str] = []
-        declarations: dict[str, None] = {}
-        for func in program.kernels:
-            emitter = FunctionEmitter(func)
-            texts.append(emitter.emit())
-            declarations.update(emitter.w.declarations)
+        texts, declarations = _functions(program.kernels)
         entry, more = entry_text(program)
         declarations.update(more)
         defined = [f"@{f.name}(" for f in program.kernels] + list(_RUNTIME_SYMBOLS)
@@ -60,6 +50,17 @@ class CpuBackend:
     def assemble(self, text: str, want_assembly: bool = False) -> engine.Assembled:
         """Machine code of a module."""
         return engine.assemble(text, self.target, want_assembly)
+
+
+def _functions(funcs: Sequence[Func]) -> tuple[list[str], dict[str, None]]:
+    """Definitions of kernels, and the declarations they need."""
+    texts: list[str] = []
+    declarations: dict[str, None] = {}
+    for func in funcs:
+        emitter = FunctionEmitter(func)
+        texts.append(emitter.emit())
+        declarations.update(emitter.w.declarations)
+    return texts, declarations
 
 
 @cache

@@ -340,6 +340,15 @@ def symbols(d: Dim) -> frozenset[SymDim]:
     return frozenset(found)
 
 
+def sole_symbol(d: Dim) -> SymDim | None:
+    """The symbol of a dimension that is one symbol and nothing else."""
+    if isinstance(d, Poly) and len(d.terms) == 1:
+        mono, coeff = d.terms[0]
+        if coeff == 1 and len(mono) == 1 and mono[0][1] == 1 and isinstance(mono[0][0], SymDim):
+            return mono[0][0]
+    return None
+
+
 def product(dims: tuple[Dim, ...]) -> Dim:
     """The product of `dims`; 1 for none."""
     total: Dim = 1

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from aisc.ir.arith.poly import Dim, Poly, SymDim, evaluate, symbols
+from aisc.ir.arith.poly import Poly, evaluate, sole_symbol, symbols
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
@@ -77,7 +77,7 @@ def bind_dims(
         if array.dtype != type_.dtype.numpy or array.ndim != type_.rank:
             raise _mismatch(name, type_, array)
         for d, size in zip(type_.shape, array.shape, strict=True):
-            symbol = _sole_symbol(d)
+            symbol = sole_symbol(d)
             if symbol is not None and symbol.name not in env:
                 if size < symbol.lower or (symbol.upper is not None and size > symbol.upper):
                     raise _mismatch(name, type_, array)
@@ -93,14 +93,6 @@ def bind_dims(
 def _mismatch(name: str, type_: TensorType, array: Array) -> ExecutionError:
     got = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
     return execution_error("E501", f"input '{name}'", f"expected {type_}", f"got {got}")
-
-
-def _sole_symbol(d: Dim) -> SymDim | None:
-    if isinstance(d, Poly) and len(d.terms) == 1:
-        mono, coeff = d.terms[0]
-        if coeff == 1 and len(mono) == 1 and mono[0][1] == 1 and isinstance(mono[0][0], SymDim):
-            return mono[0][0]
-    return None
 
 
 def concrete(call: OpCall, dims: Mapping[str, int]) -> OpCall:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from aisc.ir.arith.poly import Dim, Poly, SymDim, evaluate, symbols
+from aisc.ir.arith.poly import Poly, evaluate, sole_symbol, symbols
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.graph import opdef
@@ -171,9 +171,9 @@ def _solve_dims(func: Func, pairs: Any, dims: Mapping[str, Any]) -> dict[str, An
         if array.dtype != param.dtype.numpy or array.ndim != param.rank:
             raise _mismatch(param, array)
         for d, size in zip(param.shape, array.shape, strict=True):
-            name = _symbol_name(d)
-            if name is not None:
-                values.setdefault(name, size)
+            symbol = sole_symbol(d)
+            if symbol is not None:
+                values.setdefault(symbol.name, size)
     for v in func.dims:
         if v.name not in values:
             raise execution_error("E501", f"no value for dimension {v.name} of {func.name}")
@@ -181,15 +181,6 @@ def _solve_dims(func: Func, pairs: Any, dims: Mapping[str, Any]) -> dict[str, An
         if tuple(evaluate(d, values) for d in param.shape) != array.shape:
             raise _mismatch(param, array)
     return values
-
-
-def _symbol_name(d: Dim) -> str | None:
-    """The name of a dimension that is one symbol and nothing else."""
-    if isinstance(d, Poly) and len(d.terms) == 1:
-        mono, coeff = d.terms[0]
-        if coeff == 1 and len(mono) == 1 and mono[0][1] == 1 and isinstance(mono[0][0], SymDim):
-            return mono[0][0].name
-    return None
 
 
 def _mismatch(param: Buffer, array: Array) -> ExecutionError:

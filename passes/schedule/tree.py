@@ -14,8 +14,9 @@ from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, map_children, walk
 from aisc.ir.tensor.builder import accesses
 from aisc.ir.tensor.expr import TRUE, Const, Expr, Var, logical_and
-from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import Block, For, If, Seq, Stmt, seq
+from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.stmt import Alloc, Block, For, If, Seq, Stmt, seq
+from aisc.ir.tensor.visitor import transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,17 @@ def prune(stmt: Stmt) -> Stmt:
 
 def _with(loop: For, body: Stmt) -> For:
     return replace(loop, body=body)
+
+
+def without_alloc(func: Func, buffer: Buffer) -> Func:
+    """`func` without the declaration of `buffer`."""
+
+    def drop(n: Node) -> Node:
+        if isinstance(n, Seq):
+            return seq(*(s for s in n.stmts if not (isinstance(s, Alloc) and s.buffer == buffer)))
+        return n
+
+    return replace(func, body=transform(func.body, drop))
 
 
 def map_blocks(stmt: Stmt, fn: Callable[[Block], Stmt]) -> Stmt:

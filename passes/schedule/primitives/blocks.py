@@ -22,7 +22,7 @@ from aisc.ir.tensor.expr import (
     select,
 )
 from aisc.ir.tensor.func import Buffer, Func, row_major
-from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Seq, Stmt, Store, seq
+from aisc.ir.tensor.stmt import Block, For, Iter, Seq, Stmt, Store, seq
 from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
 from aisc.passes.schedule.motion import (
     order_of,
@@ -44,6 +44,7 @@ from aisc.passes.schedule.tree import (
     places,
     replace_stmt,
     with_regions,
+    without_alloc,
 )
 
 
@@ -96,16 +97,7 @@ def inline(func: Func, block: str) -> Func:
 
     without = replace_stmt(func, nest_of(func, place), None)
     body = map_blocks(without.body, rewrite)
-    return replace(func, body=_drop_alloc(body, target))
-
-
-def _drop_alloc(stmt: Stmt, buffer: Buffer) -> Stmt:
-    def drop(n: Node) -> Node:
-        if isinstance(n, Seq):
-            return seq(*(s for s in n.stmts if not (isinstance(s, Alloc) and s.buffer == buffer)))
-        return n
-
-    return transform(stmt, drop)
+    return without_alloc(replace(func, body=body), target)
 
 
 @primitive()

@@ -11,7 +11,7 @@ from aisc.ir.node import Node
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Const, Expr, Load, binary, of_dim, select
 from aisc.ir.tensor.func import Buffer, Func, buffer, row_major
-from aisc.ir.tensor.stmt import Alloc, Block, Seq, Stmt, seq
+from aisc.ir.tensor.stmt import Alloc, Block, Stmt, seq
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers, transform
 from aisc.passes.schedule.motion import require_private
 from aisc.passes.schedule.region import innermost_common_loop
@@ -23,6 +23,7 @@ from aisc.passes.schedule.tree import (
     places,
     replace_stmt,
     with_regions,
+    without_alloc,
 )
 
 
@@ -46,22 +47,13 @@ def set_scope(func: Func, name: str, space: str) -> Func:
     if old.role != "scratch":
         raise error("E302", f"set_scope({name}): only scratch buffers can be moved")
     new = replace(old, space=space)
-    cut = _without_alloc(func, old)
+    cut = without_alloc(func, old)
     cut = replace(cut, body=replace_buffers(cut.body, {old: new}))
     at = innermost_common_loop(cut, new)
     if at is None:
         return replace(cut, body=seq(Alloc(new), cut.body))
     require_private(cut, new, at)
     return replace_stmt(cut, at, replace(at, body=seq(Alloc(new), at.body)))
-
-
-def _without_alloc(func: Func, old: Buffer) -> Func:
-    def drop(n: Node) -> Node:
-        if isinstance(n, Seq):
-            return seq(*(s for s in n.stmts if not (isinstance(s, Alloc) and s.buffer == old)))
-        return n
-
-    return replace(func, body=transform(func.body, drop))
 
 
 def _copy_nest(func: Func, name: str, src: Buffer, dst: Buffer) -> tuple[Stmt, ...]:
