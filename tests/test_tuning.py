@@ -81,7 +81,7 @@ def test_a_crashing_candidate_costs_one_trial(
     loop = "matmul_i0"
     planted = Candidate(mark, (Step("annotate", (loop, mark, 1)),))
     command = (sys.executable, "-c", CRASHING)
-    with Worker(command=command, timeout=4.0) as worker:
+    with Worker(command=command, timeout=8.0) as worker:
         outcome = grid_search(kernel, [space[0], planted, space[1]], worker)
     failed = [t.label for t in outcome.trials if t.seconds is None]
     assert failed == [mark]
