@@ -13,7 +13,13 @@ from aisc.codegen.llvm.function import FunctionEmitter, zeros_global
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
 
-_RUNTIME_SYMBOLS = ("@aisc_barrier(", "@aisc_pool_run(", "@aisc_pool_start(")
+_RUNTIME_SYMBOLS = (
+    "@aisc_barrier(",
+    "@aisc_pool_run(",
+    "@aisc_pool_start(",
+    "@llvm.memcpy.p0.p0.i64(",
+    "@llvm.memset.p0.i64(",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,19 @@ for about 50 microseconds; between inferences workers spin for a moment only, si
 costs whole scheduler slices on a busy machine. A waiter announces itself in a counter before it
 sleeps, so that nobody pays for a system call to wake sleepers that do not exist.
 
+A woken worker may be put on the very core that its waker runs on, and stay there: two threads that
+sleep and wake in turn look like one to a scheduler. So a worker that finds itself on the core of
+the calling thread excludes that core from its own affinity until it meets the caller elsewhere.
+
 Layout of the pool in bytes (64 apart, so that no two words share a cache line): 0 generation,
-64 pending, 128 function, 136 argument, 144 threads of the job, 192 barrier count,
-256 barrier generation, 320 sleepers, 384 stop; then 16 bytes (pool, tid) per worker from 448.
+64 pending, 128 function, 136 argument, 144 threads of the job, 152 core of the caller, 192 barrier
+count, 256 barrier generation, 320 sleepers, 384 stop; then 16 bytes (pool, tid) per worker from
+448.
 """
 
 from __future__ import annotations
 
-GENERATION, PENDING, FUNCTION, ARGUMENT, THREADS = 0, 64, 128, 136, 144
+GENERATION, PENDING, FUNCTION, ARGUMENT, THREADS, CORE = 0, 64, 128, 136, 144, 152
 COUNT, PHASE, SLEEPERS, STOP, WORKERS = 192, 256, 320, 384, 448
 SPIN_INSIDE, SPIN_BETWEEN = 1500, 60
 SYS_FUTEX = {"x86_64": 202, "aarch64": 98}
@@ -30,6 +35,7 @@ def runtime_text(machine: str) -> str:
     values = {
         "futex": SYS_FUTEX[machine], "pause": pause, "generation": GENERATION,
         "pending": PENDING, "function": FUNCTION, "argument": ARGUMENT, "threads": THREADS,
+        "core": CORE,
         "count": COUNT, "phase": PHASE, "sleepers": SLEEPERS, "stop": STOP, "workers": WORKERS,
         "inside": SPIN_INSIDE, "between": SPIN_BETWEEN, "wait": WAIT, "wake": WAKE,
     }  # fmt: skip
@@ -43,6 +49,11 @@ _TEXT = """
 declare i64 @syscall(i64, ...)
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
+declare i32 @sched_getcpu()
+declare i32 @sched_getaffinity(i32, i64, ptr)
+declare i32 @sched_setaffinity(i32, i64, ptr)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 
 ; Wait until the i32 at %word differs from %old: spin, then sleep.
 define internal void @aisc_wait(ptr %pool, ptr %word, i32 %old, i64 %spins) {
@@ -116,6 +127,35 @@ done:
   ret void
 }
 
+; Leave the core of the calling thread, if this thread may run on another one.
+define internal void @aisc_part(ptr %pool, ptr %allowed) {
+entry:
+  %mask = alloca [128 x i8], align 8
+  %cp = getelementptr i8, ptr %pool, i64 $core$
+  %core = load i64, ptr %cp
+  %here32 = call i32 @sched_getcpu()
+  %here = sext i32 %here32 to i64
+  %together = icmp eq i64 %here, %core
+  %known = icmp ult i64 %core, 1024
+  %leave = and i1 %together, %known
+  br i1 %leave, label %move, label %done
+move:
+  call void @llvm.memcpy.p0.p0.i64(ptr %mask, ptr %allowed, i64 128, i1 false)
+  %byte = lshr i64 %core, 3
+  %bit64 = and i64 %core, 7
+  %bit = trunc i64 %bit64 to i8
+  %one = shl i8 1, %bit
+  %keep = xor i8 %one, -1
+  %at = getelementptr i8, ptr %mask, i64 %byte
+  %old = load i8, ptr %at
+  %new = and i8 %old, %keep
+  store i8 %new, ptr %at
+  %r = call i32 @sched_setaffinity(i32 0, i64 128, ptr %mask)
+  br label %done
+done:
+  ret void
+}
+
 ; A worker: run every job whose number of threads exceeds its own number.
 define internal ptr @aisc_worker(ptr %self) {
 entry:
@@ -124,6 +164,9 @@ entry:
   %tid = load i64, ptr %tidp
   %generation = getelementptr i8, ptr %pool, i64 $generation$
   %stopp = getelementptr i8, ptr %pool, i64 $stop$
+  %allowed = alloca [128 x i8], align 8
+  call void @llvm.memset.p0.i64(ptr %allowed, i8 0, i64 128, i1 false)
+  %got = call i32 @sched_getaffinity(i32 0, i64 128, ptr %allowed)
   br label %idle
 idle:
   %seen = phi i32 [0, %entry], [%now, %back]
@@ -138,6 +181,7 @@ look:
   %mine = icmp ult i64 %tid, %n
   br i1 %mine, label %work, label %next
 work:
+  call void @aisc_part(ptr %pool, ptr %allowed)
   %fp = getelementptr i8, ptr %pool, i64 $function$
   %f = load ptr, ptr %fp
   %ap = getelementptr i8, ptr %pool, i64 $argument$
@@ -196,6 +240,10 @@ define void @aisc_pool_run(ptr %pool, i64 %size, ptr %f, ptr %arg, i64 %n) {
   store ptr %arg, ptr %ap
   %np = getelementptr i8, ptr %pool, i64 $threads$
   store i64 %n, ptr %np
+  %cp = getelementptr i8, ptr %pool, i64 $core$
+  %here = call i32 @sched_getcpu()
+  %core = sext i32 %here to i64
+  store i64 %core, ptr %cp
   %pending = getelementptr i8, ptr %pool, i64 $pending$
   %others = sub i64 %size, 1
   %others32 = trunc i64 %others to i32
