@@ -32,11 +32,9 @@ class Options:
     threads: int = field(default=1, metadata={"code": False})
     stop_after: str = field(default="", metadata={"code": False})
     dump_dir: str = field(default="", metadata={"code": False})
-    time_steps: bool = field(default=False, metadata={"code": False})
     verify: bool = field(default=False, metadata={"code": False})
     use_cache: bool = field(default=True, metadata={"code": False})
     cache_dir: str = field(default="", metadata={"code": False})
-    progress: bool = field(default=False, metadata={"code": False})
 
     def __post_init__(self) -> None:
         if self.level not in (0, 1, 2, 3):

@@ -38,7 +38,6 @@ class Context:
     target: Target
     options: Options
     instruments: Instruments
-    on_kernel: Callable[[int, int], None] = lambda done, total: None
     lookup: Lookup = untuned
 
     def continues(self, step: str) -> bool:
@@ -172,8 +171,7 @@ def _build(
     program: Program, backend: CpuBackend, cache: Cache | None, ctx: Context
 ) -> dict[str, BuiltKernel]:
     built: dict[str, BuiltKernel] = {}
-    for k, kernel in enumerate(program.kernels):
-        ctx.on_kernel(k, len(program.kernels))
+    for kernel in program.kernels:
         built[kernel.name] = build_kernel(kernel, ctx.options, backend, cache, ctx.lookup)
     if cache is not None and not all(b.cached for b in built.values()):
         cache.prune()

@@ -128,12 +128,6 @@ class Diagnostics:
         if item not in self.items:
             self.items.append(item)
 
-    def warn(self, code: str, message: str, *notes: str, loc: Loc = UNKNOWN) -> None:
-        """Record a warning once."""
-        item = Diagnostic(code, message, loc, notes, "warning")
-        if item not in self.items:
-            self.items.append(item)
-
     def extend(self, items: Iterable[Diagnostic]) -> None:
         """Record the diagnostics of another report."""
         for item in items:

@@ -8,7 +8,6 @@ from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.opdef import OpCall
-from aisc.ir.types import TensorType
 
 Accepts = Callable[[DType], bool]
 
@@ -127,11 +126,6 @@ def static_dims(call: OpCall, index: int, axes: Sequence[int]) -> tuple[int, ...
     if len(sizes) != len(axes):
         raise call.fail(f"operand {index} {call.type(index)} must have known sizes", code="E204")
     return sizes
-
-
-def like_first(call: OpCall) -> tuple[TensorType, ...]:
-    """The result has the type of input 0."""
-    return (call.type(0),)
 
 
 def accumulator(t: DType) -> DType:
