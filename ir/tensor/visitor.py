@@ -51,7 +51,8 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
             return Copy(table.get(n.src, n.src), table.get(n.dst, n.dst))
         if isinstance(n, HostCall):
             ins = tuple(None if b is None else table.get(b, b) for b in n.inputs)
-            return HostCall(n.op, ins, tuple(table.get(b, b) for b in n.outputs), n.attrs)
+            outs = tuple(table.get(b, b) for b in n.outputs)
+            return HostCall(n.op, ins, outs, n.attrs, n.binds)
         return n
 
     return transform(node, swap)
