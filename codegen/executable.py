@@ -18,15 +18,18 @@ from numpy.typing import NDArray
 
 from aisc.codegen.abi import ERRORS, CallFrame
 from aisc.codegen.cpu.backend import runtime_object
+from aisc.codegen.cpu.entry import result_dims
+from aisc.codegen.cpu.memory import memory_of
 from aisc.codegen.cpu.pool import borrowed
+from aisc.codegen.host import HostCalls, host_calls
 from aisc.codegen.llvm.engine import Linked
-from aisc.ir.arith.poly import Dim, bounds, evaluate, sole_symbol
+from aisc.ir.arith.poly import bounds, evaluate, sole_symbol
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Buffer, Program
+from aisc.ir.tensor.verify_func import deferred_outputs
 
 Array = NDArray[Any]
-MAX_ARENA = 1 << 40
 
 
 class Executable:
@@ -38,7 +41,6 @@ class Executable:
     def __init__(
         self,
         program: Program,
-        arena: Dim,
         objects: Sequence[bytes],
         target: Target,
         threads: int = 1,
@@ -47,20 +49,29 @@ class Executable:
         self.program = program
         self.threads = threads
         self.target = target
-        self._arena_size = arena
         entry = program.entry
         self.inputs = [b for b in entry.params if b.role == "input"]
         self.outputs = [b for b in entry.params if b.role == "output"]
         self.input_names = list(names[0]) or [b.name for b in self.inputs]
         self.output_names = list(names[1]) or [b.name for b in self.outputs]
         self._dims = [v.name for v in entry.dims]
-        symbols = ["aisc_entry"] + (["aisc_prepare"] if program.prepare is not None else [])
+        self._result_dims = result_dims(entry)
+        self._later = {b.name for b in deferred_outputs(entry)}
+        self._words = memory_of(entry).words
+        self._segments = [w.base for w in memory_of(entry).segments.values()]
+        self._host_calls = host_calls(entry)
+        symbols = ["aisc_entry", "aisc_release"] + (
+            ["aisc_prepare"] if program.prepare is not None else []
+        )
         self._linked = Linked(target, [runtime_object(target), *objects], symbols)
         self._call = _function(self._linked.addresses["aisc_entry"])
+        self._release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
+            self._linked.addresses["aisc_release"]
+        )
         self._weights = self._prepare(program)
         pointers = [self._weights[b.name] for b in entry.params if b.role == "weight"]
         self._weight_table = _pointers(pointers)
-        self._arenas: list[Array] = []
+        self._memories: list[Array] = []
         self._lock = threading.Lock()
 
     def _prepare(self, program: Program) -> dict[str, Array]:
@@ -120,30 +131,41 @@ class Executable:
         ]
         dims = self._bind_dims(inputs)
         outputs = self._allocate(dims, out, inputs)
-        size = self._arena_size
-        arena = self._borrow_arena(size if isinstance(size, int) else evaluate(size, dims))
+        memory = self._borrow_memory()
         try:
-            self._invoke(inputs, outputs, dims, arena)
+            return self._invoke(inputs, outputs, dims, memory)
         finally:
             with self._lock:
-                self._arenas.append(arena)
-        return outputs
+                self._memories.append(memory)
 
     def _invoke(
-        self, inputs: list[Array], outputs: list[Array], dims: Mapping[str, int], arena: Array
-    ) -> None:
+        self,
+        inputs: list[Array],
+        outputs: list[Array | None],
+        dims: Mapping[str, int],
+        memory: Array,
+    ) -> list[Array]:
         frame = CallFrame()
         tables = _pointers(inputs), _pointers(outputs)
         frame.inputs, frame.outputs = map(ctypes.addressof, tables)
         frame.weights = ctypes.addressof(self._weight_table)
-        values = (ctypes.c_int64 * max(1, len(self._dims)))(*(dims[n] for n in self._dims))
+        given = [dims[n] for n in self._dims] + [0] * len(self._result_dims)
+        values = (ctypes.c_int64 * max(1, len(given)))(*given)
         frame.dims = ctypes.addressof(values)
-        frame.arena, frame.arena_size = _address(arena), arena.size
+        frame.memory = _address(memory)
+        host = HostCalls(self._host_calls)
+        frame.host = host.address
         with borrowed(self.target, self.threads) as pool:
             frame.pool, frame.threads = pool, self.threads if pool else 1
             status = self._call(ctypes.byref(frame))
         if status:
+            host.reraise()
             raise execution_error("E502", ERRORS.get(status, f"status {status}"))
+        found = dict(zip(self._result_dims, values[len(self._dims) :], strict=False))
+        return [
+            _copied(b, address, {**dims, **found}) if array is None else array
+            for b, array, address in zip(self.outputs, outputs, tables[1], strict=False)
+        ]
 
     def _bind_dims(self, inputs: list[Array]) -> dict[str, int]:
         """Values of symbolic dimensions from the shapes, which must be consistent."""
@@ -170,13 +192,21 @@ class Executable:
 
     def _allocate(
         self, dims: Mapping[str, int], out: Sequence[Array] | None, inputs: list[Array]
-    ) -> list[Array]:
+    ) -> list[Array | None]:
+        """Arrays for the outputs; ``None`` for those whose sizes only the run gives."""
+        if self._later and out is not None:
+            raise execution_error("E501", "out= is not possible: the run decides the sizes")
         shapes = [
             b.type.static_shape if b.type.is_static else tuple(evaluate(d, dims) for d in b.shape)
             for b in self.outputs
+            if b.name not in self._later
         ]
         if out is None:
-            return [aligned(s, b.dtype.numpy) for s, b in zip(shapes, self.outputs, strict=True)]
+            sized = iter(shapes)
+            return [
+                None if b.name in self._later else aligned(next(sized), b.dtype.numpy)
+                for b in self.outputs
+            ]
         if len(out) != len(shapes):
             raise execution_error("E501", f"{len(shapes)} outputs are needed, got {len(out)}")
         for array, s, b in zip(out, shapes, self.outputs, strict=True):
@@ -192,16 +222,25 @@ class Executable:
                 raise execution_error("E501", f"out= for '{b.name}' overlaps an input")
         return list(out)
 
-    def _borrow_arena(self, size: int) -> Array:
-        if size > MAX_ARENA:
-            raise execution_error("E502", f"{size} bytes of scratch memory would be needed")
+    def _borrow_memory(self) -> Array:
         with self._lock:
-            for k, arena in enumerate(self._arenas):
-                if arena.size >= size:
-                    return self._arenas.pop(k)
-            if self._arenas:
-                self._arenas.pop()  # a larger one takes its place
-        return aligned((max(size, 1),), np.dtype(np.uint8))
+            if self._memories:
+                return self._memories.pop()
+        return np.zeros(max(1, self._words), np.int64)
+
+    def __del__(self) -> None:
+        release = getattr(self, "_release", None)
+        if release is not None:
+            for memory in self._memories:
+                for k in self._segments:
+                    release(_address(memory) + 8 * k)
+
+
+def _copied(b: Buffer, address: int, dims: Mapping[str, int]) -> Array:
+    """A new array with the contents of a result that lies in the program's memory."""
+    array = aligned(tuple(evaluate(d, dims) for d in b.shape), b.dtype.numpy)
+    ctypes.memmove(_address(array), address, array.nbytes)
+    return array
 
 
 def _function(address: int) -> Any:
@@ -214,8 +253,8 @@ def _address(array: Array) -> int:
     return address
 
 
-def _pointers(arrays: Sequence[Array]) -> Any:
-    values = [_address(a) for a in arrays]
+def _pointers(arrays: Sequence[Array | None]) -> Any:
+    values = [0 if a is None else _address(a) for a in arrays]
     return (ctypes.c_int64 * max(1, len(values)))(*values)
 
 

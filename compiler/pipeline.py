@@ -162,7 +162,7 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
     with ctx.instruments.step("load"):
         names = ([v.name for v in graph.inputs], list(graph.result_names))
         threads = ctx.options.threads
-        executable = Executable(plan.program, plan.arena, objects, ctx.target, threads, names)
+        executable = Executable(plan.program, objects, ctx.target, threads, names)
     hits = sum(b.cached for b in built.values())
     return Compiled(executable, plan.program, plan, len(program.kernels), hits)
 

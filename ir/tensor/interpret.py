@@ -93,7 +93,7 @@ def run_program(
         raise execution_error("E501", f"{len(given)} inputs are needed, got {len(inputs)}")
     values = _solve_dims(entry, zip(given, inputs, strict=True), dims or {})
     kernels = {k.name: k for k in program.kernels}
-    machine = Machine(kernels, intrinsics, functions or {}, nthreads, _host)
+    machine = Machine(kernels, intrinsics, functions or {}, nthreads, host_results)
     segments = Segments(prepared_weights(program, intrinsics, functions), state or {})
     feeds = {b.name: np.asarray(a) for b, a in zip(given, inputs, strict=True)}
     later = deferred_outputs(entry)
@@ -171,7 +171,7 @@ def _mismatch(param: Buffer, array: Array) -> ExecutionError:
     )
 
 
-def _host(call: HostCall, inputs: list[Any], dims: Mapping[str, int]) -> list[Any]:
+def host_results(call: HostCall, inputs: list[Any], dims: Mapping[str, int]) -> list[Any]:
     """Results of a graph operator's reference."""
     operands = tuple(
         None if b is None else Value(b.name, TensorType(tuple(a.shape), b.dtype))

@@ -331,10 +331,12 @@ class FuncChecker:
             self._buffers(s.args)
             self._scalars(s.dims)
         elif isinstance(s, HostCall):
-            self._buffers(tuple(b for b in s.inputs if b is not None) + s.outputs)
-            for b in s.outputs:
-                self._writes(b)
+            self._buffers(tuple(b for b in s.inputs if b is not None))
             self.rebind(s.binds)
+            if not s.binds:
+                self._buffers(s.outputs)
+                for b in s.outputs:
+                    self._writes(b)
         elif isinstance(s, Bind):
             same = len(s.vars) == len(s.values)
             self.need(same, f"{len(s.vars)} dimensions get {len(s.values)} values")

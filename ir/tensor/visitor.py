@@ -68,8 +68,9 @@ def buffers_of(node: Node) -> dict[Buffer, None]:
             found.update(dict.fromkeys(n.args))
         elif isinstance(n, Copy):
             found.update({n.src: None, n.dst: None})
-        elif isinstance(n, HostCall):
-            found.update({b: None for b in (*n.inputs, *n.outputs) if b is not None})
+        elif isinstance(n, HostCall):  # one that binds sizes does not touch its results
+            used = n.inputs if n.binds else (*n.inputs, *n.outputs)
+            found.update({b: None for b in used if b is not None})
     return found
 
 
