@@ -426,16 +426,28 @@ class StmtCompiler:
         return store
 
     def bind(self, s: Bind) -> Run:
-        """Assign dimensions."""
+        """Assign dimensions; storages of these sizes that have no segment are made anew."""
         slots = [self.scope.slot(v.name) for v in s.vars]
         values = [self.expr(e) for e in s.values]
+        moved = self._resized({v.name for v in s.vars})
 
         def run(f: Frame) -> None:
             found = [value(f) for value in values]
             for slot, number in zip(slots, found, strict=True):
                 f[slot] = number
+            for place in moved:
+                place(f)
 
         return run
+
+    def _resized(self, names: set[str]) -> list[Run]:
+        """What places again the buffers in scope whose storage has one of these sizes."""
+        roots = {
+            b.name
+            for b, _ in self.placed
+            if b.base in ("", b.name) and any(s.name in names for s in b.type.symbols)
+        }
+        return [place for b, place in self.placed if (b.base or b.name) in roots]
 
     def require(self, s: Require) -> Run:
         """E502 unless the condition holds."""

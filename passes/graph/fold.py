@@ -12,7 +12,7 @@ import numpy as np
 
 from aisc.ir.blob import Blob
 from aisc.ir.graph import opdef
-from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.core import Graph, GraphNode, Value, attribute_symbols
 from aisc.ir.graph.opdef import run_reference
 from aisc.ir.rewrite.driver import eliminate_dead
 
@@ -56,6 +56,8 @@ class Fold:
             or node.regions
             or any(v not in known for v in node.input_values)
         ):
+            return False
+        if any(True for _, value in node.attrs for _ in attribute_symbols(value)):
             return False
         size = 0
         for v in node.outputs:
