@@ -9,7 +9,7 @@ hardware block are in :mod:`aisc.ir.tensor.interpret_threads`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aisc.ir.arith.poly import sole_symbol, symbols
@@ -191,9 +191,14 @@ class StmtCompiler:
         if is_thread_loop(s) and holds_barrier(s):
             return Lockstep(self).run(s)
         slot, turns, body = self.scope.slot(s.var.name), self.turns(s), self.stmt(s.body)
+        start = None if isinstance(s.extent, Const) else empty_reductions(s)
+        begin = _nothing if start is None else self.stmt(start)
 
         def run(f: Frame) -> None:
-            for i in turns(f):
+            found = turns(f)
+            if not found:
+                begin(f)
+            for i in found:
                 f[slot] = i
                 body(f)
 
@@ -511,6 +516,38 @@ _MAKERS: dict[type, Callable[[StmtCompiler, Any], Run]] = {
     Copy: StmtCompiler.copy,
     Barrier: StmtCompiler.barrier,
 }
+
+
+def empty_reductions(s: For) -> Stmt | None:
+    """What a loop does when it has no turns: reductions over it give the identity."""
+
+    def go(n: Stmt) -> Stmt | None:
+        if isinstance(n, Block):
+            return _start_of(n, s)
+        if isinstance(n, Seq):
+            found = [x for x in map(go, n.stmts) if x is not None]
+            return Seq(tuple(found)) if found else None
+        if isinstance(n, If):
+            then = go(n.then)
+            return None if then is None else If(n.cond, then)
+        if isinstance(n, For):
+            body = go(n.body)
+            used = body is not None and any(x == n.var for x in walk(body))
+            return None if body is None else replace(n, body=body) if used else body
+        return None
+
+    return go(s.body)
+
+
+def _start_of(b: Block, s: For) -> Stmt | None:
+    """The initialisation alone of a block that reduces over a loop."""
+    pairs = list(zip(b.iters, b.bindings, strict=True))
+    over = any(it.kind == "reduce" and any(x == s.var for x in walk(v)) for it, v in pairs)
+    if b.init is None or not over:
+        return None
+    kept = [(it, v) for it, v in pairs if it.kind != "reduce"]
+    iters, bindings = tuple(it for it, _ in kept), tuple(v for _, v in kept)
+    return replace(b, iters=iters, bindings=bindings, reads=(), init=None, body=b.init)
 
 
 def interleave(turns: range, nthreads: int) -> range | list[int]:
