@@ -23,6 +23,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.func import Program
 from aisc.kernels import BuiltKernel, Lookup, build_kernel, schedule_kernel, untuned
 from aisc.options import STEPS, Options
+from aisc.passes.analysis.host import require_native
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Legalize
@@ -69,6 +70,8 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
         ("fuse", Fuse(join=ctx.options.level > 0).run),
     ):
         graph = graph_step(graph, name, action, ctx)
+        if name == "legalize" and not ctx.options.host:
+            require_native(graph)
         if not ctx.continues(name):
             return Compiled(None, graph)
     with ctx.instruments.step("lower") as done:

@@ -83,7 +83,7 @@ def _resolved(em: Emitter, x: Value, target: Value, allow_zero: bool) -> Value:
     if not allow_zero:
         own = [*x.type.shape, *(0,) * count][:count]
         shape = em.op("where", em.op("equal", shape, zero), _vector(em, own), shape)
-    is_open = em.op("less", shape, zero)
+    is_open = em.op("equal", shape, em.like(-1, shape))
     others = em.op("where", is_open, one, shape)
     rest = em.op("reduce_prod", others, axes=(0,), keepdims=True)
     left = em.op("div", _vector(em, [x.type.size]), em.op("max", rest, one))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.onnx.fold import SMALL
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.ops.shapes import bounded
 from aisc.frontend.onnx.sizes import range_at_run_time
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import bounds, ceildiv, maximum, product
 from aisc.ir.diagnostics import error
-from aisc.ir.graph.core import Value
+from aisc.ir.graph.core import AttrValue, Value
 
 MAX_FLOAT_RANGE = 1 << 24  # elements; they are computed at import
 
@@ -36,6 +38,8 @@ def _range(em: Emitter, node: Node) -> Value:
         raise node.malformed("the step is zero")
     size = maximum(ceildiv(last - first, by) if by > 0 else ceildiv(first - last, -by), 0)
     bounded(node, (size,), t)
+    if isinstance(size, int) and size <= SMALL and isinstance(first, int):
+        return em.constant(np.arange(size) * by + first, t)
     value = em.op("iota", shape=(size,), dtype=t)
     value = value if by == 1 else em.op("mul", value, em.like(by, value))
     return value if first == 0 else em.op("add", value, em.cast(em.dims_value(first), t))
@@ -94,3 +98,23 @@ def _compress(em: Emitter, node: Node) -> Value:
     if axis is None:
         x, axis = em.reshape(x, (x.type.size,)), 0
     return em.op("gather", x, _true_places(em, condition), axis=axis)
+
+
+@onnx_op("Unique")
+def _unique(em: Emitter, node: Node) -> Sequence[Value]:
+    x, axis = node.input(0), node.attr("axis", "int")
+    attrs: dict[str, AttrValue] = {"binds": (em.names.fresh("d"),)}
+    attrs["sorted"] = node.flag("sorted", True)
+    if axis is not None:
+        attrs["axis"] = axis
+    return em.multi("unique", x, **attrs)
+
+
+@onnx_op("NonMaxSuppression")
+def _non_max_suppression(em: Emitter, node: Node) -> Value:
+    boxes, scores = node.input(0), node.input(1)
+    centred = node.flag("center_point_box")
+    limits = [node.optional(k) for k in (2, 3, 4)]
+    return em.multi(
+        "non_max_suppression", boxes, scores, *limits, binds=(em.names.fresh("d"),), centred=centred
+    )[0]

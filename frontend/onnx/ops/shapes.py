@@ -315,8 +315,10 @@ def _split(em: Emitter, node: Node) -> Sequence[Value]:
     if sizes is None:
         each = ceildiv(size, count) if node.version >= 18 else floordiv(size, count)
         sizes = [each] * (count - 1) + [size - each * (count - 1)]
-    if sum(sizes, 0) != size or any(bounds(d)[1] < 0 for d in sizes):
+    total: Dim = sum(sizes, 0)
+    if any(bounds(d)[1] < 0 for d in sizes) or (isinstance(total, int) and total != size):
         raise node.malformed(f"parts {list(map(str, sizes))} of an axis of size {size}")
+    x = em.assume(x, [total if a == axis else d for a, d in enumerate(x.type.shape)])
     parts: list[Value] = []
     start: Dim = 0
     for part in sizes:
