@@ -81,7 +81,13 @@ def _computed(op: OpDef) -> str:
         return "an expression"
     if op.variants:
         return "loops: " + ", ".join(op.variants)
-    return "other operators" if op.decompose is not None else "by the entry" if op.kind == "control" else "on the host: its reference"
+    return (
+        "other operators"
+        if op.decompose is not None
+        else "by the entry"
+        if op.kind == "control"
+        else "on the host: its reference"
+    )
 
 
 def primitives() -> str:

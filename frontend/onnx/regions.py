@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from aisc.frontend.onnx.emitter import Emitter
-from aisc.ir.arith.poly import Dim, Poly, bounds, sole_symbol, symbols
+from aisc.ir.arith.poly import Dim, Poly, bounds, symbols
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Graph, Value, bound_symbols
@@ -123,27 +123,31 @@ def loop(
     carried values that change from turn to turn are found by building the body again.
     """
     types = [v.type for v in initial]
+    changing: dict[_Place, _Class] = {}
     for _ in range(MAX_ATTEMPTS):
-        last = bounds(trip)[1] if trip is not None else float("inf")
-        upper = max(0, int(last) - 1) if last < 1 << 31 else None
-        index = em.names.fresh("turn", 0, upper)
+        index = _index(em, trip)
         region = Region(em, "body")
         carried = [region.input(v.name, t) for v, t in zip(initial, types, strict=True)]
         flag, nexts, stacked = step(region, index, carried)
         found = [v.type for v in nexts]
-        changed = [_general(em, a, b) for a, b in zip(types, found, strict=True)]
-        if all(a == b for a, b in zip(types, changed, strict=True)):
+        refined = _refined(em, [v.type for v in initial], types, found, changing)
+        if refined == changing:
             break
-        types = changed
+        changing = refined
+        types = _general(em, [v.type for v in initial], changing)
     else:
         raise error("E102", "the shapes of a loop's values do not settle", loc=em.loc)
     conditional = flag is not None or cond is not None
     flags = [flag or region.em.constant(True)] if conditional else []
     body, captures = region.finish([*flags, *nexts, *stacked])
-    varying = _varying(types, initial)
-    sizes = [em.names.fresh("d", 0, None) for t in types for d in t.shape if d in varying]
+    varying = list(dict.fromkeys(types[k].shape[axis] for k, axis in sorted(changing)))
+    sizes: list[Dim] = [em.names.fresh("d", 0, None) for _ in varying]
     if trip is None or conditional:
         sizes.insert(0, em.names.fresh("turns", 0, None))
+    inner = bound_symbols(body) | {str(index), *map(str, varying)}
+    for v in stacked:
+        open_sizes = [d for d in v.type.shape if any(x.name in inner for x in symbols(d))]
+        sizes += [em.names.fresh("d", 0, None) for _ in open_sizes]
     attrs: dict[str, AttrValue] = {
         "trip": () if trip is None else (trip,), "index": (index,), "carried": len(nexts),
         "carried_dims": tuple(varying), "conditional": conditional, "binds": tuple(sizes),
@@ -152,28 +156,58 @@ def loop(
     return list(em.builder.add_multi("loop", operands, attrs, (), em.loc, (body,)))
 
 
-def _general(em: Emitter, before: TensorType, after: TensorType) -> TensorType:
-    """A type that fits a carried value before and after a turn."""
-    if before.rank != after.rank or before.dtype is not after.dtype:
-        message = f"a loop's value starts as {before} and becomes {after}"
-        raise error("E102", message, "its rank and type must stay the same", loc=em.loc)
-    shape = tuple(
-        a if a == b or _is_kept(a) else em.names.fresh("kept", 0, None)
-        for a, b in zip(before.shape, after.shape, strict=True)
-    )
-    return TensorType(shape, before.dtype)
+# The place of a size: (carried value, axis). Sizes of one class start equal and stay equal.
+_Place = tuple[int, int]
+_Class = tuple[Dim, tuple[Dim, ...]]
 
 
-def _is_kept(d: Dim) -> bool:
-    s = sole_symbol(d)
-    return s is not None and s.name.startswith("kept") and s.kind == "data"
+def _index(em: Emitter, trip: Dim | None) -> Poly:
+    last = bounds(trip)[1] if trip is not None else float("inf")
+    return em.names.fresh("turn", 0, max(0, int(last) - 1) if last < 1 << 31 else None)
 
 
-def _varying(types: Sequence[TensorType], initial: Sequence[Value]) -> list[Poly]:
-    """Sizes that the body is given anew in each turn."""
-    found: dict[Poly, None] = {}
-    for t, v in zip(types, initial, strict=True):
-        for d, first in zip(t.shape, v.type.shape, strict=True):
-            if d != first and isinstance(d, Poly):
-                found[d] = None
-    return list(found)
+def _refined(
+    em: Emitter,
+    initial: Sequence[TensorType],
+    inside: Sequence[TensorType],
+    after: Sequence[TensorType],
+    changing: dict[_Place, _Class],
+) -> dict[_Place, _Class]:
+    """Classes of the sizes that change, given what a turn makes of them.
+
+    Sizes that start equal are taken to stay equal until a turn gives them different values.
+    """
+    found: dict[_Place, _Class] = {}
+    for k, (first, before, new) in enumerate(zip(initial, inside, after, strict=True)):
+        if before.rank != new.rank or before.dtype is not new.dtype:
+            message = f"a loop's value starts as {before} and becomes {new}"
+            raise error("E102", message, "its rank and type must stay the same", loc=em.loc)
+        for axis, (a, b) in enumerate(zip(before.shape, new.shape, strict=True)):
+            if (k, axis) in changing:
+                found[k, axis] = changing[k, axis]
+            elif a != b:
+                found[k, axis] = (first.shape[axis], ())
+    for name in dict.fromkeys(changing.values()):
+        members = [place for place in changing if changing[place] == name]
+        results = dict.fromkeys(after[k].shape[axis] for k, axis in members)
+        if len(results) > 1:
+            for k, axis in members:
+                found[k, axis] = (name[0], (*name[1], after[k].shape[axis]))
+    return found
+
+
+def _general(
+    em: Emitter, initial: Sequence[TensorType], changing: dict[_Place, _Class]
+) -> list[TensorType]:
+    """Types of the carried values in the body, one dimension for each class."""
+    dims = {name: em.names.fresh("kept", 0, None) for name in dict.fromkeys(changing.values())}
+    return [
+        TensorType(
+            tuple(
+                dims[changing[k, axis]] if (k, axis) in changing else d
+                for axis, d in enumerate(t.shape)
+            ),
+            t.dtype,
+        )
+        for k, t in enumerate(initial)
+    ]

@@ -36,8 +36,9 @@ from aisc.ir.tensor.expr import (
     of_dim,
 )
 from aisc.ir.tensor.func import Buffer, buffer
-from aisc.ir.tensor.stmt import Alloc, Bind, Copy, If, Require, Reserve, While, seq
+from aisc.ir.tensor.stmt import Alloc, Bind, If, Require, While, seq
 from aisc.ir.types import TensorType
+from aisc.passes.lower.scan import Scan, copy_into, finish
 from aisc.passes.lower.state import State
 
 
@@ -61,7 +62,8 @@ def _enter(st: State, region: Graph, captures: Sequence[Value]) -> None:
     st.aliases.update(zip(region.inputs, captures, strict=True))
 
 
-def _made_by_kernels(region: Graph) -> set[Value]:
+def made_by_kernels(region: Graph) -> set[Value]:
+    """Values that are written where they are wanted."""
     return {v for n in region.nodes if n.op in ("fused", "if", "loop") for v in n.outputs}
 
 
@@ -91,7 +93,7 @@ def _arm(
     fresh: set[str],
 ) -> None:
     """One arm: kernels write results of known size directly, others are copied."""
-    direct = _made_by_kernels(region)
+    direct = made_by_kernels(region)
     given: dict[Value, Buffer] = {}
     for inner, out in zip(region.outputs, results, strict=True):
         if inner in direct and inner not in given and not _mentions(out, fresh):
@@ -115,20 +117,12 @@ def _mentions(b: Buffer, names: set[str]) -> bool:
     return any(s.name in names for s in b.type.symbols)
 
 
-def copy_into(st: State, source: Buffer, target: Buffer) -> None:
-    """Copy under the shape of `target`, which the source has by now."""
-    if source.shape != target.shape:
-        source = st.view(source, target.type, source.name)
-    st.body.append(Copy(source, target))
-
-
 # --- loop -------------------------------------------------------------------------------------
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Carried:
-    """A carried value: what a turn reads, the storage that outlives turns, and how it is kept.
+    """A carried value: what a turn reads and makes, and the storage that outlives turns.
 
     way: ``same`` (never changes), ``halves`` (of constant size: two halves in turn), ``copied``.
-    sizes: names in the body of the sizes that change -> variables that hold them between turns.
     """
 
     inner: Value
@@ -136,7 +130,29 @@ class _Carried:
     storage: Buffer
     way: str
     half: Dim = 0
-    sizes: dict[str, SymDim] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Sizes that change from turn to turn: their names in the body, the variables that hold them
+    between turns, what they become, and their names after the loop."""
+
+    inner: tuple[Var, ...]
+    held: tuple[SymDim, ...]
+    next: tuple[Expr, ...]
+
+    @property
+    def held_vars(self) -> tuple[Var, ...]:
+        """The variables between turns."""
+        return tuple(Var(s.name) for s in self.held)
+
+    def outside(self, t: TensorType) -> TensorType:
+        """A type of the body in terms of the variables between turns."""
+        env: dict[str, Dim] = {
+            v.name: symbol(s.name, s.lower, s.upper, s.kind)
+            for v, s in zip(self.inner, self.held, strict=True)
+        }
+        return TensorType(tuple(substitute(d, env) for d in t.shape), t.dtype)
 
 
 def lower_loop(st: State, node: GraphNode) -> None:
@@ -146,11 +162,12 @@ def lower_loop(st: State, node: GraphNode) -> None:
     given = [v for v in values if v is not None]
     (body,), count = node.regions, int(call.attrs["carried"])
     conditional = bool(call.attrs["conditional"])
-    index = _index(st, call.attrs["index"])
     nexts = body.outputs[conditional : conditional + count]
+    index = _index(st, call.attrs["index"])
     _enter(st, replace(body, inputs=body.inputs[count:]), given[count:])
+    kept = _kept_sizes(st, call.attrs["carried_dims"], body, nexts, given)
     carried = [
-        _start(st, inner, nxt, v, call.attrs["carried_dims"])
+        _start(st, inner, nxt, v, kept)
         for inner, nxt, v in zip(body.inputs[:count], nexts, given[:count], strict=True)
     ]
     test = _test(st, index, call.attrs["trip"], limit)
@@ -160,14 +177,19 @@ def lower_loop(st: State, node: GraphNode) -> None:
         st.body.append(Bind((go,), (first,)))
         test = logical_and(binary("gt", go, 0), test)
     trip = loop_trip(call)
-    scans = _Scans(st, node.outputs[count:], body.outputs[conditional + count :], index, trip)
+    scans = [
+        Scan(st, out, inner, index, trip)
+        for out, inner in zip(
+            node.outputs[count:], body.outputs[conditional + count :], strict=True
+        )
+    ]
     with st.block() as turn:
-        _turn(st, body, carried, scans, index)
+        _turn(st, body, carried, scans, index, kept)
         if conditional and go is not None:
             st.body.append(Bind((go,), (cast(Load(st.use(body.outputs[0]), ()), dtypes.i64),)))
         st.body.append(Bind((index,), (index + 1,)))
     st.body.append(While(test, seq(*turn)))
-    _results(st, node, carried, scans, index, trip)
+    _results(st, node, carried, scans, index, kept)
 
 
 def _index(st: State, dims: tuple[Dim, ...]) -> Var:
@@ -189,102 +211,75 @@ def _test(st: State, index: Var, trip: tuple[Dim, ...], limit: Value | None) -> 
     return binary("lt", index, bound)
 
 
-def _start(
-    st: State, inner: Value, nxt: Value, initial: Value, varying: tuple[Dim, ...]
-) -> _Carried:
+def _kept_sizes(
+    st: State,
+    varying: tuple[Dim, ...],
+    body: Graph,
+    nexts: Sequence[Value],
+    given: Sequence[Value],
+) -> _Kept:
+    """The sizes that change, bound to what they are before the loop."""
+    found: dict[str, tuple[SymDim, Dim, Dim]] = {}
+    for inner, nxt, first in zip(body.inputs, nexts, given, strict=False):
+        triples = zip(inner.type.shape, first.type.shape, nxt.type.shape, strict=True)
+        for d, start, end in triples:
+            s = sole_symbol(d)
+            if s is not None and d in varying and s.name not in found:
+                found[s.name] = (replace(s, name=st.fresh(f"{s.name}_held")), start, end)
+    kept = _Kept(
+        tuple(map(Var, found)),
+        tuple(held for held, _, _ in found.values()),
+        tuple(of_dim(end) for _, _, end in found.values()),
+    )
+    if found:
+        st.body.append(Bind(kept.held_vars, tuple(of_dim(start) for _, start, _ in found.values())))
+    return kept
+
+
+def _start(st: State, inner: Value, nxt: Value, initial: Value, kept: _Kept) -> _Carried:
     """Storage for a carried value, with its first contents."""
     source = st.use(initial)
-    changing = {
-        s.name: s for d in inner.type.shape if (s := sole_symbol(d)) is not None and d in varying
-    }
     if nxt is inner:
         return _Carried(inner, nxt, source, "same")
-    if not changing:
-        half = ceildiv(product(inner.type.shape) * inner.type.dtype.bytes, ALIGNMENT) * ALIGNMENT
-        both = buffer(st.fresh(f"{inner.name}_halves"), dtypes.u8, (half * 2,))
-        st.body.append(Alloc(both))
-        st.views.append(both)
-        copy_into(st, source, st.view(both, inner.type, inner.name))
-        return _Carried(inner, nxt, both, "halves", half)
-    kept: dict[str, SymDim] = {}
-    values: list[Expr] = []
-    for d, size in zip(inner.type.shape, initial.type.shape, strict=True):
-        s = sole_symbol(d)
-        if s is not None and s.name in changing and s.name not in kept:
-            kept[s.name] = replace(s, name=st.fresh(f"{s.name}_kept"))
-            values.append(of_dim(size))
-    st.body.append(Bind(tuple(Var(s.name) for s in kept.values()), tuple(values)))
-    storage = buffer(st.fresh(inner.name), inner.type.dtype, _renamed(inner.type, kept).shape)
-    st.body.append(Alloc(storage))
-    st.views.append(storage)
-    copy_into(st, source, storage)
-    return _Carried(inner, nxt, storage, "copied", sizes=kept)
+    names = {v.name for v in kept.inner}
+    if any(s.name in names for s in inner.type.symbols):
+        shape = kept.outside(inner.type).shape
+        storage = buffer(st.fresh(inner.name), inner.type.dtype, shape)
+        st.body.append(Alloc(storage))
+        st.views.append(storage)
+        copy_into(st, source, storage)
+        return _Carried(inner, nxt, storage, "copied")
+    half = ceildiv(product(inner.type.shape) * inner.type.dtype.bytes, ALIGNMENT) * ALIGNMENT
+    both = buffer(st.fresh(f"{inner.name}_halves"), dtypes.u8, (half * 2,))
+    st.body.append(Alloc(both))
+    st.views.append(both)
+    copy_into(st, source, st.view(both, inner.type, inner.name))
+    return _Carried(inner, nxt, both, "halves", half)
 
 
-def _renamed(t: TensorType, names: dict[str, SymDim]) -> TensorType:
-    env: dict[str, Dim] = {k: symbol(s.name, s.lower, s.upper, s.kind) for k, s in names.items()}
-    return TensorType(tuple(substitute(d, env) for d in t.shape), t.dtype)
-
-
-class _Scans:
-    """Stacked values: slices of the results, which may have to grow."""
-
-    def __init__(
-        self,
-        st: State,
-        outputs: Sequence[Value],
-        inner: Sequence[Value],
-        index: Var,
-        trip: Dim | None,
-    ) -> None:
-        self.outputs, self.inner, self.index, self.trip = outputs, inner, index, trip
-        self.whole: list[Buffer] = []
-        for v in outputs:
-            if trip is not None:
-                self.whole.append(st.result(v))
-                continue
-            shaped = buffer(st.fresh(v.name), v.type.dtype, ())
-            self.whole.append(replace(shaped, base=f"{shaped.name}.grown"))
-            st.body.append(Reserve(self.whole[-1].base, ZERO))
-
-    def slices(self, st: State) -> list[Buffer]:
-        """This turn's part of each result."""
-        found = []
-        at = symbol(self.index.name, kind="data")
-        for whole, inner in zip(self.whole, self.inner, strict=True):
-            size = product(inner.type.shape) * inner.type.dtype.bytes
-            if self.trip is None:
-                end = of_dim((at + 1) * size)
-                st.body.append(Reserve(whole.base, end, keep=True))
-            found.append(st.view(whole, inner.type, inner.name, at * size))
-        return found
-
-    def finish(self, st: State) -> None:
-        """Results whose number of turns is known only now."""
-        if self.trip is not None:
-            return
-        for whole, v in zip(self.whole, self.outputs, strict=True):
-            out = st.buffers.get(v)
-            grown = st.view(whole, v.type, v.name)
-            if out is None:
-                st.buffers[v] = grown
-            else:
-                st.allocate(out)
-                st.body.append(Copy(grown, out))
-
-
-def _turn(st: State, body: Graph, carried: Sequence[_Carried], scans: _Scans, index: Var) -> None:
+def _turn(
+    st: State,
+    body: Graph,
+    carried: Sequence[_Carried],
+    scans: Sequence[Scan],
+    index: Var,
+    kept: _Kept,
+) -> None:
     """One turn: read the carried values, compute, keep what the next turn needs."""
-    direct = _made_by_kernels(body)
+    direct = made_by_kernels(body)
     at = symbol(index.name, kind="data")
+    if kept.inner:
+        st.body.append(Bind(kept.inner, kept.held_vars))
     targets: list[tuple[Value, Buffer]] = []
     for c in carried:
-        _read(st, c, at)
+        st.buffers[c.inner] = _read(st, c, at)
         if c.way == "halves":
             side = mod(at + 1, 2) * c.half
             targets.append((c.next, st.view(c.storage, c.next.type, c.next.name, side)))
-    slices = scans.slices(st)
-    targets += zip(scans.inner, slices, strict=True)
+    for scan in scans:
+        part = scan.before(st)
+        if part is not None:
+            targets.append((scan.inner, part))
     for v, b in targets:
         if v in direct and v not in st.buffers:
             st.buffers[v] = b
@@ -292,24 +287,20 @@ def _turn(st: State, body: Graph, carried: Sequence[_Carried], scans: _Scans, in
     for v, b in targets:
         if st.buffers.get(v) is not b:
             copy_into(st, st.use(v), b)
-    _keep_copied(st, [c for c in carried if c.way == "copied"])
+    for scan in scans:
+        scan.after(st)
+    _keep_copied(st, [c for c in carried if c.way == "copied"], kept)
 
 
-def _read(st: State, c: _Carried, at: Dim) -> None:
+def _read(st: State, c: _Carried, at: Dim) -> Buffer:
     """The buffer of a carried value in the body."""
     if c.way == "same":
-        st.buffers[c.inner] = c.storage
-    elif c.way == "halves":
-        side = mod(at, 2) * c.half
-        st.buffers[c.inner] = st.view(c.storage, c.inner.type, c.inner.name, side)
-    else:
-        assert c.sizes is not None, "a copied value has sizes that change"
-        names = tuple(Var(n) for n in c.sizes)
-        st.body.append(Bind(names, tuple(Var(s.name) for s in c.sizes.values())))
-        st.buffers[c.inner] = st.view(c.storage, c.inner.type, c.inner.name)
+        return c.storage
+    side = mod(at, 2) * c.half if c.way == "halves" else 0
+    return st.view(c.storage, c.inner.type, c.inner.name, side)
 
 
-def _keep_copied(st: State, carried: Sequence[_Carried]) -> None:
+def _keep_copied(st: State, carried: Sequence[_Carried], kept: _Kept) -> None:
     """New sizes, then new contents. What lies in storage about to be lost is saved before."""
     lost = {c.storage.name for c in carried}
     sources: list[Buffer] = []
@@ -321,13 +312,8 @@ def _keep_copied(st: State, carried: Sequence[_Carried]) -> None:
             copy_into(st, source, saved)
             source = saved
         sources.append(source)
-    for c in carried:
-        pairs: dict[Var, Expr] = {}
-        for d, new in zip(c.inner.type.shape, c.next.type.shape, strict=True):
-            s = sole_symbol(d)
-            if s is not None and c.sizes is not None and s.name in c.sizes:
-                pairs[Var(c.sizes[s.name].name)] = of_dim(new)
-        st.body.append(Bind(tuple(pairs), tuple(pairs.values())))
+    if kept.inner:
+        st.body.append(Bind(kept.held_vars, kept.next))
     for c, source in zip(carried, sources, strict=True):
         copy_into(st, source, c.storage)
 
@@ -336,33 +322,25 @@ def _results(
     st: State,
     node: GraphNode,
     carried: Sequence[_Carried],
-    scans: _Scans,
+    scans: Sequence[Scan],
     index: Var,
-    trip: Dim | None,
+    kept: _Kept,
 ) -> None:
     """Bind the sizes that are known now; the last contents of carried values are the results."""
-    fresh = [Var(s.name) for s in defined_symbols(node)]
     values: dict[Var, Expr] = {}
-    if trip is None:
-        values[fresh[0]] = index
     for c, v in zip(carried, node.outputs, strict=False):
-        for d, outer in zip(c.inner.type.shape, v.type.shape, strict=True):
-            s = sole_symbol(d)
-            if s is not None and c.sizes is not None and s.name in c.sizes:
-                values[Var(str(outer))] = Var(c.sizes[s.name].name)
+        pairs = zip(kept.outside(c.inner.type).shape, v.type.shape, strict=True)
+        values.update({Var(str(outer)): of_dim(held) for held, outer in pairs if outer != held})
+    for scan in scans:
+        values.update(scan.sizes())
+    fresh = defined_symbols(node)
+    unused = [Var(s.name) for s in fresh if Var(s.name) not in values]
+    values.update(dict.fromkeys(unused, index))  # the number of turns, where nothing has it
     if values:
         st.body.append(Bind(tuple(values), tuple(values.values())))
     turns = symbol(index.name, kind="data")
     for c, v in zip(carried, node.outputs, strict=False):
         side = mod(turns, 2) * c.half if c.way == "halves" else 0
-        _finish(st, v, st.view(c.storage, v.type, v.name, side))
-    scans.finish(st)
-
-
-def _finish(st: State, v: Value, found: Buffer) -> None:
-    out = st.buffers.get(v)
-    if out is None:
-        st.buffers[v] = found
-    else:
-        st.allocate(out)
-        st.body.append(Copy(found, out))
+        finish(st, v, st.view(c.storage, v.type, v.name, side))
+    for scan in scans:
+        scan.finish(st)

@@ -7,7 +7,7 @@ of a Program's entry; ``bind_dims`` reads sizes from a tensor. Regions see no va
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -174,7 +174,8 @@ def _loop_rule(call: OpCall) -> tuple[TensorType, ...]:
         raise call.fail(f"the limit must be a scalar of i64, got {call.type(0)}")
     if call.has(1) and call.type(1) != _BOOL:
         raise call.fail(f"the condition must be {_BOOL}, got {call.type(1)}")
-    given, varying = call.types[2:], {sole_symbol(d) for d in call.attrs["carried_dims"]}
+    given = call.types[2:]
+    varying = dict.fromkeys(map(str, call.attrs["carried_dims"]))
     if len(body.outputs) < count + conditional or len(given) < count:
         raise call.fail("too few carried values", code="E202")
     _check_inputs(call, body, (*carried_types(call), *given[count:]))
@@ -184,15 +185,19 @@ def _loop_rule(call: OpCall) -> tuple[TensorType, ...]:
     fresh, inner = _Fresh(call), bound_symbols(body) | _own_symbols(call)
     trip = loop_trip(call)
     turns = fresh.next() if trip is None else trip
+    last: dict[str, Dim] = {}
     results: list[TensorType] = []
     for inside, start, end in zip(carried_types(call), given, outputs, strict=False):
         assert start is not None, "checked by the arity"
-        results.append(_carried(call, (inside, start, end), varying, fresh))
+        _check_carried(call, (inside, start, end), varying)
+        for d in inside.shape:
+            if str(d) in varying and str(d) not in last:
+                last[str(d)] = fresh.next()
+        shape = tuple(last.get(str(d), d) for d in inside.shape)
+        results.append(TensorType(shape, inside.dtype))
     for t in outputs[count:]:
-        if not all(_escapes(d, inner) for d in t.shape):
-            message = f"the size of a scanned result differs from turn to turn: {t}"
-            raise call.fail(message, code="E204")
-        results.append(TensorType((turns, *t.shape), t.dtype))
+        shape = tuple(d if _escapes(d, inner) else fresh.next() for d in t.shape)
+        results.append(TensorType((turns, *shape), t.dtype))
     fresh.finish()
     return tuple(results)
 
@@ -203,23 +208,17 @@ def _own_symbols(call: OpCall) -> frozenset[str]:
     return frozenset(s.name for d in dims for s in symbols(d))
 
 
-def _carried(
-    call: OpCall, types: tuple[TensorType, TensorType, TensorType], varying: object, fresh: _Fresh
-) -> TensorType:
-    """The result type of a carried value: before the loop, in it and after a turn it must be the
-    same but for the dimensions that vary."""
+def _check_carried(
+    call: OpCall, types: tuple[TensorType, TensorType, TensorType], varying: Mapping[str, object]
+) -> None:
+    """E201 unless a carried value has one type before the loop, in it and after a turn, but for
+    the dimensions that vary."""
     inside, start, end = types
     same = inside.dtype is start.dtype is end.dtype and inside.rank == start.rank == end.rank
-    shape: list[Dim] = []
     for d, a, b in zip(inside.shape, start.shape, end.shape, strict=False):
-        if sole_symbol(d) in varying and sole_symbol(d) is not None:  # type: ignore[operator]
-            shape.append(fresh.next())
-        else:
-            same = same and d == a == b
-            shape.append(d)
+        same = same and (str(d) in varying or d == a == b)
     if not same:
         raise call.fail(f"a carried value starts as {start}, is {inside} and becomes {end}")
-    return TensorType(tuple(shape), inside.dtype)
 
 
 MAX_TURNS = 1 << 24  # of the interpreter
@@ -251,9 +250,13 @@ def _loop_reference(call: OpCall, xs: Arrays) -> list[Array]:
 
 
 def _stacked(items: list[Array], t: TensorType, call: OpCall) -> Array:
+    if any(x.shape != items[0].shape for x in items):
+        raise execution_error("E502", "stacked values of a loop differ in size")
     if items:
         return np.stack(items)
-    return np.zeros((0, *(evaluate(d, call.dims) for d in t.shape)), t.dtype.numpy)
+    inner = bound_symbols(call.regions[0]) | _own_symbols(call)
+    sizes = (evaluate(d, call.dims) if _escapes(d, inner) else 0 for d in t.shape)
+    return np.zeros((0, *sizes), t.dtype.numpy)
 
 
 def _turn_dims(call: OpCall, turn: int, state: Sequence[Array]) -> dict[str, int]:
@@ -272,12 +275,6 @@ def _turn_dims(call: OpCall, turn: int, state: Sequence[Array]) -> dict[str, int
     return found
 
 
-def loop_inner_dims(node_attrs: dict[str, object]) -> Iterator[Dim]:
-    """Dimensions that a loop binds for its body only."""
-    for key in ("index", "carried_dims"):
-        yield from node_attrs.get(key, ())  # type: ignore[misc]
-
-
 register(
     OpDef(
         "loop",
@@ -285,7 +282,8 @@ register(
         "condition of another turn (if `conditional`), the next carried values, and values that "
         "are stacked. At most `trip` (or else `limit`) turns, none without `cond`. `index` is the "
         "number of the turn, `carried_dims` the sizes that change; `binds` the number of turns, "
-        "unless it is known, and the sizes of the results that change.",
+        "unless it is known, the last of the sizes that change, and sizes of stacked values that "
+        "are known in a turn only, where they must not differ.",
         (Operand("limit", optional=True), Operand("cond", optional=True),
          Operand("xs", optional=True, variadic=True)),
         _loop_rule, _loop_reference, "control",
