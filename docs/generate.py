@@ -81,13 +81,9 @@ def _computed(op: OpDef) -> str:
         return "an expression"
     if op.variants:
         return "loops: " + ", ".join(op.variants)
-    return (
-        "other operators"
-        if op.decompose is not None
-        else "by the entry"
-        if op.kind == "control"
-        else "on the host: its reference"
-    )
+    if op.kind == "control":
+        return "by the entry"
+    return "other operators" if op.decompose is not None else "on the host: its reference"
 
 
 def primitives() -> str:

@@ -142,9 +142,7 @@ class _TensorFolder(ExprFolder):
         """A declaration; the buffer is known from here on."""
         (name, dtype, shape), parts = _parts(c)
         text = str(name)
-        if text in self.buffers:
-            raise TextError(name, f"buffer '{text}' is declared twice")
-        made = self.buffers[text] = Buffer(
+        made = Buffer(
             text,
             dtype,
             shape,
@@ -156,7 +154,10 @@ class _TensorFolder(ExprFolder):
             unquote(parts["alias"]) if "alias" in parts else text,
             str(parts.get("role", "scratch")),  # type: ignore[arg-type]
         )
-        return made
+        known = self.buffers.setdefault(text, made)
+        if known is not made and (known != made or made.role != "output"):
+            raise TextError(name, f"buffer '{text}' is declared twice")
+        return known
 
     def body(self, c: list[Any]) -> _Body:
         """Statements between braces."""

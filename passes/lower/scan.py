@@ -1,8 +1,8 @@
 """Stacked values of a loop: each turn writes its part of the result.
 
 Where the number of turns and the sizes of a part are known before the loop, the result is there
-from the start. Otherwise its storage grows by one part a turn; sizes that only a turn knows are held
-from the first one on, and every other turn must have the same.
+from the start. Otherwise its storage grows by one part a turn; sizes that only a turn knows are
+held from the first one on, and every other turn must have the same.
 """
 
 from __future__ import annotations
