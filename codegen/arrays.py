@@ -45,7 +45,7 @@ def _foreign(value: Any, port: Port) -> Array:
             if isinstance(value, np.ma.MaskedArray):
                 raise TypeError("a masked array has no values at masked places; use filled()")
             return value.view(np.ndarray)
-        if isinstance(value, _PLAIN):
+        if isinstance(value, _PLAIN) and not isinstance(value, np.generic):
             return _of_numbers(value, port)
         if hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)
@@ -85,7 +85,7 @@ def as_outputs(
 ) -> list[Array]:
     """The caller's arrays for the outputs; E501 unless each is what a call would have made and
     shares memory with no other and with no input."""
-    given: list[Any] = [out] if isinstance(out, np.ndarray) else list(out)
+    given: list[Any] = list(out) if isinstance(out, list | tuple) else [out]
     if len(given) != len(ports):
         raise execution_error("E501", f"{len(ports)} outputs are needed, got {len(given)}")
     for k, (array, port, shape) in enumerate(zip(given, ports, shapes, strict=True)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -75,6 +75,12 @@ class Executable:
         # Taking from and adding to a list are atomic, so this needs no lock that a fork could
         # leave closed.
         self._idle: list[_Workspace] = []
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an executable cannot be pickled: save it with aisc.save, and open it with aisc.load "
+            "in the other process"
+        )
 
     # -- calling -----------------------------------------------------------------------------
 

@@ -45,8 +45,10 @@ def executable_of(opened: Bundle, path: Path, threads: int | None = None) -> Exe
     unfit = bundle.check_machine(opened.image.machine, link.host_triple(), host)
     if unfit is not None:
         raise unfit
+    if threads is None:
+        threads = opened.about.threads or default_threads()
     try:
-        return Executable(opened.image, threads or opened.about.threads or default_threads())
+        return Executable(opened.image, threads)
     except RuntimeError as fault:
         reason = str(fault).splitlines()[0] if str(fault) else ""
         raise execution_error("E504", f"{path} holds code that cannot be linked", reason) from None
