@@ -31,11 +31,18 @@ def as_input(value: Any, port: Port, dtype: np.dtype[Any]) -> Array:
         raise shape_error("input", port, array)
     flags = array.flags
     if not (flags.c_contiguous and flags.aligned):
-        array = np.array(array, order="C", copy=True)
+        array = _copy(array)
     if port.dtype.kind == "bool" and array.size and array.view(np.uint8).max() > 1:
         # Bytes that numpy takes for true but compiled code does not.
         array = array.view(np.uint8) != 0
     return array
+
+
+def _copy(array: Array) -> Array:
+    try:
+        return np.array(array, order="C", copy=True)
+    except MemoryError:
+        raise execution_error("E502", f"{array.nbytes} bytes cannot be allocated") from None
 
 
 def _foreign(value: Any, port: Port) -> Array:

@@ -39,7 +39,7 @@ from aisc.codegen.cpu.runtime import runtime_text
 from aisc.codegen.image import Image, Machine
 from aisc.codegen.signature import Port
 from aisc.ir.arith.dim_json import integer, text
-from aisc.ir.diagnostics import ExecutionError, execution_error
+from aisc.ir.diagnostics import execution_error
 
 MAGIC = b"\x89AISC\r\n\x1a"
 FORMAT = 1
@@ -207,7 +207,7 @@ def read(path: Path, version: str, verify: bool = True) -> Bundle:
     weights are compared with their checksum, which reads all of them.
 
     E503 when the file cannot be read, E504 when it is damaged or no bundle, E505 when another
-    version made it. Whether it suits the machine is asked by :func:`check_machine`.
+    version made it. Whether it suits the machine is for :meth:`Machine.unfit` to say.
     """
     data = _mapped(path)
     head_size, code_size, weights_at = _check_preamble(path, data)
@@ -318,39 +318,3 @@ def _weight(section: Bytes, port: Port, at: int) -> NDArray[Any]:
 
 def _damaged(path: Path, reason: str) -> NoReturn:
     raise execution_error("E504", f"{path} is damaged: {reason}", "compile or copy it again")
-
-
-# -- the machine ---------------------------------------------------------------------------------
-
-# Features of system software and hints: code generation emits nothing of them by itself.
-_SYSTEM = frozenset({
-    "64bit", "cldemote", "clflushopt", "clwb", "clzero", "fsgsbase", "fxsr", "hreset", "invpcid",
-    "kl", "mwaitx", "pconfig", "pku", "prefetchi", "prfchw", "ptwrite", "rdpid", "rdpru", "rdrnd",
-    "rdseed", "sahf", "serialize", "sgx", "shstk", "tsxldtrk", "uintr", "waitpkg", "wbnoinvd",
-    "widekl", "xsave", "xsavec", "xsaveopt", "xsaves",
-})  # fmt: skip
-
-
-def check_machine(machine: Machine, triple: str, features: frozenset[str]) -> ExecutionError | None:
-    """Why code for `machine` cannot run on a host of this triple and these features, or nothing:
-    E506 for another architecture or system, or CPU features that are lacking."""
-    if _system(machine.triple) != _system(triple) or machine.kind != "cpu":
-        return execution_error(
-            "E506", "the bundle was made for another machine",
-            f"made for {machine.kind} {machine.triple}", f"this is {triple}",
-        )  # fmt: skip
-    needed = {f[1:] for f in machine.features if f.startswith("+")} - _SYSTEM
-    lacking = sorted(needed - features)
-    if lacking:
-        return execution_error(
-            "E506", "the bundle needs features that this CPU lacks",
-            f"made for {machine.arch}; lacking: {', '.join(lacking)}",
-            "compile the model on this machine",
-        )  # fmt: skip
-    return None
-
-
-def _system(triple: str) -> tuple[str, ...]:
-    """Architecture and operating system: the second part of a triple is the vendor."""
-    parts = triple.split("-")
-    return (parts[0], parts[2]) if len(parts) > 2 else tuple(parts)

@@ -41,8 +41,7 @@ def check_bundle(path: Path, choices: dict[str, Any]) -> None:
     opened = bundle.read(path, __version__)
     image, about = opened.image, opened.about
     made, machine = image.signature, image.machine
-    host = frozenset(name for name, on in link.host_features().items() if on)
-    unfit = bundle.check_machine(machine, link.host_triple(), host)
+    unfit = machine.unfit(link.host_machine())
     print(f"{path.name}: a bundle of {opened.size / 1e6:.1f} MB, checksums right")
     for what, ports in (("input ", made.inputs), ("output", made.outputs)):
         for p in ports:

@@ -41,8 +41,7 @@ def load(
 
 def executable_of(opened: Bundle, path: Path, threads: int | None = None) -> Executable:
     """The executable of a bundle that has been read; E506 when it does not suit this machine."""
-    host = frozenset(name for name, on in link.host_features().items() if on)
-    unfit = bundle.check_machine(opened.image.machine, link.host_triple(), host)
+    unfit = opened.image.machine.unfit(link.host_machine())
     if unfit is not None:
         raise unfit
     if threads is None:

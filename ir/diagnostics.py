@@ -44,7 +44,7 @@ CODES: dict[str, str] = {
     "E503": "a file of compiled code or tuning records cannot be read or written",
     "E504": "the file is no bundle, or it is damaged",
     "E505": "the bundle was made by another version of aisc or of the format",
-    "E506": "the bundle was made for another machine, or needs CPU features that this one lacks",
+    "E506": "the code was made for another machine, or needs CPU features that this one lacks",
 }
 
 USER, UNSUPPORTED, INTERNAL = 1, 3, 70

@@ -163,6 +163,13 @@ def test_empty_arrays(shape: tuple[int, ...]) -> None:
     assert unary("f32", (symbol("n"), symbol("m")))(np.zeros(shape, np.float32)).shape == shape
 
 
+def test_more_than_there_is_memory_for() -> None:
+    run = unary("f32", (symbol("n"),))
+    with pytest.raises(ExecutionError) as caught:
+        run(np.broadcast_to(np.float32(0), (1 << 50,)))
+    assert caught.value.codes == ("E502",)
+
+
 def test_symbolic_sizes_must_agree() -> None:
     n = symbol("n", 2, 9)
     b = GraphBuilder()

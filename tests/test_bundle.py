@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -336,8 +337,27 @@ def test_other_machines(
     aisc.load(altered(exe.image, path, machine=system))
     vendor = machine.triple.replace("unknown", "pc")
     aisc.load(altered(exe.image, path, machine=replace(machine, triple=vendor)))
+    unlisted = replace(machine, features=())
+    aisc.load(altered(exe.image, path, machine=unlisted))
+    other = replace(
+        unlisted, arch="sapphirerapids" if machine.arch != "sapphirerapids" else "znver4"
+    )
+    assert refused_machine(altered(exe.image, path, machine=other)) == "E506"
     monkeypatch.setattr(loading.link, "host_features", lambda: {"sse2": True, "avx2": False})
     assert refused_machine(altered(exe.image, path)) == "E506"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs names of other CPUs")
+def test_compiling_for_a_cpu_that_this_is_not(exe: aisc.Executable, tmp_path: Path) -> None:
+    place, triple = tmp_path / "other.toml", exe.image.machine.triple
+    place.write_text(f"[target]\nkind = 'cpu'\ntriple = '{triple}'\narch = '{another_cpu(exe)}'\n")
+    with pytest.raises(ExecutionError) as caught:
+        aisc.compile(DIGITS, target=str(place), cache=False)
+    assert caught.value.codes == ("E506",)
+
+
+def another_cpu(exe: aisc.Executable) -> str:
+    return next(n for n in ("sapphirerapids", "znver4") if n != exe.image.machine.arch)
 
 
 def refused_machine(path: Path) -> str:

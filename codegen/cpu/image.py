@@ -11,7 +11,7 @@ from aisc.codegen.abi import ERRORS, CallFrame, function
 from aisc.codegen.arrays import Array, aligned, pointers
 from aisc.codegen.cpu.backend import runtime_object
 from aisc.codegen.image import Image, Machine
-from aisc.codegen.llvm.link import Linked
+from aisc.codegen.llvm.link import Linked, host_machine
 from aisc.codegen.signature import Port, Signature
 from aisc.ir.arith.poly import Dim
 from aisc.ir.diagnostics import execution_error
@@ -41,8 +41,11 @@ def image_of(
         _ports(weights, [b.name for b in weights]),
     )
     runtime = runtime_object(target)
-    table = _weights(program, [runtime, *objects])
     machine = Machine(target.kind, target.triple, target.arch, target.features)
+    unfit = machine.unfit(host_machine())
+    if unfit is not None:
+        raise unfit
+    table = _weights(program, [runtime, *objects])
     arrays = tuple(table[b.name] for b in weights)
     return Image(signature, machine, runtime, tuple(objects), arrays)
 

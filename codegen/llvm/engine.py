@@ -14,7 +14,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from aisc.codegen.llvm.link import host_features, host_triple, target_machine
+from aisc.codegen.llvm.link import host_machine, target_machine
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target, with_machine
 
@@ -28,8 +28,8 @@ def complete(target: Target) -> Target:
     """`target` with LLVM's names of the host, where it leaves them open."""
     if target.triple:
         return target
-    names = tuple(f"{'+' if on else '-'}{name}" for name, on in host_features().items())
-    return with_machine(target, host_triple(), llvm.get_host_cpu_name(), names)
+    host = host_machine()
+    return with_machine(target, host.triple, host.arch, host.features)
 
 
 def machine_of(target: Target, jit: bool = True) -> Any:

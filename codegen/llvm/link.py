@@ -13,6 +13,8 @@ import llvmlite
 import llvmlite.binding as llvm
 from llvmlite.binding import ffi
 
+from aisc.codegen.image import Machine
+
 _library = itertools.count()
 
 
@@ -39,6 +41,12 @@ def host_features() -> Mapping[str, bool]:
     """The host CPU's features by LLVM's names."""
     initialize()
     return dict(sorted(llvm.get_host_cpu_features().items()))
+
+
+def host_machine() -> Machine:
+    """What this process runs on."""
+    names = tuple(f"{'+' if on else '-'}{name}" for name, on in host_features().items())
+    return Machine("cpu", host_triple(), llvm.get_host_cpu_name(), names)
 
 
 def version() -> str:
