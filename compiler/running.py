@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from aisc.bench import measure_latency
 from aisc.codegen.executable import Executable
 from aisc.files import write_whole
 from aisc.ir.arith.poly import evaluate
@@ -81,6 +80,8 @@ def bench(
     """Measure the executable that `make` gives for each number of threads, print a table."""
     from rich.console import Console
     from rich.table import Table
+
+    from aisc.bench import measure_latency
 
     rows: list[Mapping[str, Any]] = []
     for count in threads:
