@@ -29,7 +29,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,10 @@ from aisc.codegen.cpu.runtime import runtime_text
 from aisc.codegen.image import Image, Machine
 from aisc.codegen.signature import Port
 from aisc.ir.arith.dim_json import integer, text
-from aisc.ir.diagnostics import execution_error
+from aisc.ir.diagnostics import CompileError, execution_error
+
+if TYPE_CHECKING:
+    from aisc.ir.tensor.stmt import HostCall
 
 MAGIC = b"\x89AISC\r\n\x1a"
 FORMAT = 1
@@ -123,8 +126,26 @@ def _head(image: Image, about: About, objects: list[int], places: list[int], tot
         "objects": objects,
         "weights": places,
         "sum": total,
+        "host": _host_text(image.host),
     }
     return json.dumps(data, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _host_text(calls: Sequence[HostCall]) -> str:
+    """Operators without native code as IR text. Only where there are some the IR is loaded."""
+    if not calls:
+        return ""
+    from aisc.codegen.host import to_text
+
+    return to_text(calls)
+
+
+def _host_calls(text: str) -> tuple[HostCall, ...]:
+    if not text:
+        return ()
+    from aisc.codegen.host import from_text
+
+    return from_text(text)
 
 
 def _up(n: int, step: int) -> int:
@@ -231,7 +252,7 @@ def read(path: Path, version: str, verify: bool = True) -> Bundle:
     try:
         image = _image(head, code, weights)
         expected = text(head["sum"])
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, CompileError):
         _damaged(path, "its head has another form")
     if verify:
         total = WeightSum()
@@ -303,7 +324,8 @@ def _image(head: dict[str, Any], code: bytes, section: Bytes) -> Image:
         raise ValueError("objects do not fill the code")
     places = list(map(integer, head["weights"]))
     weights = tuple(_weight(section, p, at) for p, at in zip(made.weights, places, strict=True))
-    return Image(made, machine, objects[0], tuple(objects[1:]), weights)
+    host = _host_calls(text(head["host"]))
+    return Image(made, machine, objects[0], tuple(objects[1:]), weights, host)
 
 
 def _weight(section: Bytes, port: Port, at: int) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -18,40 +18,40 @@ from aisc.codegen.arrays import Array, address, aligned, as_input, as_outputs, p
 from aisc.codegen.cpu import pool as pools
 from aisc.codegen.image import Image
 from aisc.codegen.llvm.link import Linked
-from aisc.codegen.signature import Binding, Values, dim_rule
+from aisc.codegen.signature import Binding, Signature, Values
 from aisc.ir.diagnostics import execution_error
 
-MAX_ARENA = 1 << 40
-_BYTES = np.dtype(np.uint8)
+if TYPE_CHECKING:
+    from aisc.codegen.host import HostCalls
 
 
 class _Workspace:
-    """What one call needs for itself: an arena, a frame and the tables that the frame names. Kept
-    between calls, used by one call at a time."""
+    """What one call needs for itself: a block of memory that compiled code manages, a frame and the
+    tables that the frame names. Kept between calls, used by one call at a time."""
 
-    __slots__ = ("arena", "at", "dims", "frame", "inputs", "outputs")
+    __slots__ = ("at", "dims", "frame", "host", "inputs", "memory", "outputs")
 
-    def __init__(self, counts: tuple[int, int, int], weights: int) -> None:
+    def __init__(self, signature: Signature, weights: int, host: HostCalls | None) -> None:
+        counts = (
+            len(signature.inputs),
+            len(signature.outputs),
+            len(signature.dims) + len(signature.results),
+        )
         tables = [(ctypes.c_int64 * max(1, n))() for n in counts]
         self.inputs, self.outputs, self.dims = tables
+        self.memory = np.zeros(max(1, signature.words), np.int64)
+        self.host = host
         frame = self.frame = abi.CallFrame()
         frame.inputs, frame.outputs, frame.dims = map(ctypes.addressof, tables)
-        frame.weights = weights
+        frame.weights, frame.memory = weights, address(self.memory)
+        frame.host = 0 if host is None else host.address
         self.at = ctypes.addressof(frame)
-        self.resize(0)
-
-    def resize(self, size: int) -> None:
-        """Replace the arena by one of `size` bytes; the old one is gone before."""
-        self.frame.arena = self.frame.arena_size = 0
-        self.arena: Array = aligned((0,), _BYTES)
-        self.arena = aligned((max(size, 1),), _BYTES)
-        self.frame.arena, self.frame.arena_size = address(self.arena), self.arena.size
 
 
 class Executable:
     """A compiled model: ``exe(*arrays)``, ``exe.run(None, {name: array})``.
 
-    Calls from several threads at once are safe: each has a frame and an arena of its own.
+    Calls from several threads at once are safe: each has a frame and memory of its own.
     """
 
     def __init__(self, image: Image, threads: int = 1) -> None:
@@ -67,11 +67,10 @@ class Executable:
         self._dtypes = [p.dtype.numpy for p in self.inputs]
         self._result_dtypes = [p.dtype.numpy for p in self.outputs]
         self._binding = Binding(signature)
-        self._arena_size = dim_rule(signature.arena, signature.dims)
-        self._linked = Linked([image.runtime, *image.objects], ["aisc_entry"])
+        self._linked = Linked([image.runtime, *image.objects], ["aisc_entry", "aisc_release"])
         self._entry = abi.function(self._linked.addresses["aisc_entry"])
+        self._release = abi.function(self._linked.addresses["aisc_release"])
         self._weights = pointers(image.weights)
-        self._counts = len(self.inputs), len(self.outputs), len(signature.dims)
         # Taking from and adding to a list are atomic, so this needs no lock that a fork could
         # leave closed.
         self._idle: list[_Workspace] = []
@@ -116,21 +115,21 @@ class Executable:
         ]
         dims = self._binding.values(inputs)
         outputs = self._allocate(dims, out, inputs)
-        space = self._borrow_arena(dims)
+        space = self._borrow_memory()
         try:
             self._invoke(space, inputs, outputs, dims)
+            return [self._result(space, k, dims) if a is None else a for k, a in enumerate(outputs)]
         finally:
             self._idle.append(space)
-        return outputs
 
     def _invoke(
-        self, space: _Workspace, inputs: list[Array], outputs: list[Array], dims: Values
+        self, space: _Workspace, inputs: list[Array], outputs: list[Array | None], dims: Values
     ) -> None:
         """Fill the frame and call the entry."""
         for k, array in enumerate(inputs):
             space.inputs[k] = address(array)
-        for k, array in enumerate(outputs):
-            space.outputs[k] = address(array)
+        for k, result in enumerate(outputs):
+            space.outputs[k] = 0 if result is None else address(result)
         for k, value in enumerate(dims):
             space.dims[k] = value
         frame = space.frame
@@ -146,24 +145,48 @@ class Executable:
             if pool is not None:
                 pool.lock.release()
         if status:
+            if space.host is not None:
+                space.host.reraise()
             raise execution_error("E502", abi.ERRORS.get(status, f"status {status}"))
 
-    def _allocate(self, dims: Values, out: Any, inputs: list[Array]) -> list[Array]:
-        """Arrays for the outputs: new ones, or the caller's after a check."""
+    def _allocate(self, dims: Values, out: Any, inputs: list[Array]) -> list[Array | None]:
+        """Arrays for the outputs: new ones, or the caller's after a check; ``None`` for those whose
+        sizes only the run gives."""
         shapes = self._binding.output_shapes(dims)
         if out is not None:
-            return as_outputs(out, self.outputs, shapes, inputs)
-        return [aligned(s, t) for s, t in zip(shapes, self._result_dtypes, strict=True)]
+            sized = [s for s in shapes if s is not None]
+            if len(sized) < len(shapes):
+                raise execution_error("E501", "out= is not possible: the run decides the sizes")
+            return [*as_outputs(out, self.outputs, sized, inputs)]
+        return [
+            None if s is None else aligned(s, t)
+            for s, t in zip(shapes, self._result_dtypes, strict=True)
+        ]
 
-    def _borrow_arena(self, dims: Values) -> _Workspace:
-        """A workspace that no other call uses, with an arena of sufficient size."""
-        size = self._arena_size(dims)
-        if size > MAX_ARENA:
-            raise execution_error("E502", f"{size} bytes of scratch memory would be needed")
+    def _result(self, space: _Workspace, k: int, dims: Values) -> Array:
+        """A new array with the contents of a result that lies in the program's memory."""
+        shape = self._binding.result_shape(k, (*dims, *space.dims[len(dims) :]))
+        array = aligned(shape, self._result_dtypes[k])
+        ctypes.memmove(address(array), space.outputs[k], array.nbytes)
+        return array
+
+    def _borrow_memory(self) -> _Workspace:
+        """A workspace that no other call uses."""
         try:
-            space = self._idle.pop()
+            return self._idle.pop()
         except IndexError:
-            space = _Workspace(self._counts, ctypes.addressof(self._weights))
-        if space.arena.size < size:
-            space.resize(size)
-        return space
+            host = self._host_calls()
+            return _Workspace(self.image.signature, ctypes.addressof(self._weights), host)
+
+    def _host_calls(self) -> HostCalls | None:
+        """The callback of a workspace, if operators need one. Only then the IR is loaded."""
+        if not self.image.host:
+            return None
+        from aisc.codegen.host import HostCalls
+
+        return HostCalls(self.image.host)
+
+    def __del__(self) -> None:
+        for space in getattr(self, "_idle", ()):
+            for k in self.image.signature.segments:
+                self._release(address(space.memory) + 8 * k)

@@ -4,12 +4,15 @@ just built it or it was read from a bundle."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from aisc.codegen.signature import Signature
 from aisc.ir.diagnostics import ExecutionError, execution_error
+
+if TYPE_CHECKING:
+    from aisc.ir.tensor.stmt import HostCall
 
 # Features of system software and hints: code generation emits nothing of them by itself.
 _SYSTEM = frozenset({
@@ -71,6 +74,7 @@ class Image:
 
     objects: kernels and entry. runtime: the object of the run time (barrier, pool).
     weights: in the signature's order, read-only; possibly mapped from a file.
+    host: the operators that the entry calls back for, in the order of their numbers.
     """
 
     signature: Signature
@@ -78,3 +82,4 @@ class Image:
     runtime: bytes
     objects: tuple[bytes, ...]
     weights: tuple[NDArray[Any], ...]
+    host: tuple[HostCall, ...] = ()

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from aisc.ir import dtypes
-from aisc.ir.arith.dim_json import dim_from_json, dim_to_json, text
+from aisc.ir.arith.dim_json import dim_from_json, dim_to_json, integer, text
 from aisc.ir.arith.poly import Dim, SymDim, evaluate, sole_symbol
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.dtypes import DType
@@ -21,6 +21,7 @@ from aisc.ir.types import TensorType
 
 Values = tuple[int, ...]
 _MAX_RANK = 64  # of numpy
+_MAX_WORDS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +44,21 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Inputs and outputs in order; symbolic dimensions in the order of the frame's values; the
-    size of the arena in bytes; weights in the order of the frame's table, packed as kernels read
-    them."""
+    """Inputs and outputs in order; weights in the order of the frame's table, packed as kernels
+    read them.
+
+    dims: symbolic dimensions in the order of the frame's values; results: those after them, which
+    only a run gives. words: size of a call's memory block; segments: the numbers of the words in
+    it that own memory.
+    """
 
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     dims: tuple[str, ...]
-    arena: Dim
+    results: tuple[str, ...]
+    words: int
+    segments: tuple[int, ...]
     weights: tuple[Port, ...]
 
     @property
@@ -65,7 +72,14 @@ def to_json(s: Signature) -> dict[str, Any]:
     """The signature as a JSON value."""
     groups = {"inputs": s.inputs, "outputs": s.outputs, "weights": s.weights}
     ports = {key: [_port_to_json(p) for p in group] for key, group in groups.items()}
-    return {"name": s.name, "dims": list(s.dims), "arena": dim_to_json(s.arena), **ports}
+    return {
+        "name": s.name,
+        "dims": list(s.dims),
+        "results": list(s.results),
+        "words": s.words,
+        "segments": list(s.segments),
+        **ports,
+    }
 
 
 def from_json(data: Mapping[str, Any]) -> Signature:
@@ -75,9 +89,13 @@ def from_json(data: Mapping[str, Any]) -> Signature:
     )
     if not all(w.type.is_static for w in weights):
         raise ValueError("a weight has a symbolic dimension")
-    dims = tuple(map(text, data["dims"]))
-    arena = dim_from_json(data["arena"])
-    return Signature(text(data["name"]), inputs, outputs, dims, arena, weights)
+    dims, results = tuple(map(text, data["dims"])), tuple(map(text, data["results"]))
+    words, segments = integer(data["words"]), tuple(map(integer, data["segments"]))
+    if not 0 <= words <= _MAX_WORDS or any(not 0 <= k < words - 1 for k in segments):
+        raise ValueError("a memory block is out of range")
+    return Signature(
+        text(data["name"]), inputs, outputs, dims, results, words, segments, weights
+    )  # fmt: skip
 
 
 def _port_to_json(p: Port) -> list[Any]:
@@ -118,7 +136,12 @@ class Binding:
             (low, math.inf if high is None else high) for low, high in (bounds[n] for n in names)
         ]
         self._inputs = [_shape_rule(p.shape, names) for p in signature.inputs]
-        self._outputs = [_shape_rule(p.shape, names) for p in signature.outputs]
+        self.later = [any(s.name not in names for s in p.type.symbols) for p in signature.outputs]
+        every = (*names, *signature.results)
+        self._outputs = [
+            _shape_rule(p.shape, every if later else names)
+            for p, later in zip(signature.outputs, self.later, strict=True)
+        ]
 
     def values(self, inputs: Sequence[NDArray[Any]]) -> Values:
         """Values of the symbolic dimensions; E501 when the shapes are not consistent."""
@@ -131,9 +154,17 @@ class Binding:
                 raise shape_error("input", self.signature.inputs[k], inputs[k])
         return values
 
-    def output_shapes(self, values: Values) -> list[Values]:
-        """Shapes of the outputs for these values of the dimensions."""
-        return [rule(values) for rule in self._outputs]
+    def output_shapes(self, values: Values) -> list[Values | None]:
+        """Shapes of the outputs for these values of the dimensions; ``None`` for those whose sizes
+        only a run gives."""
+        return [
+            None if later else rule(values)
+            for rule, later in zip(self._outputs, self.later, strict=True)
+        ]
+
+    def result_shape(self, k: int, values: Values) -> Values:
+        """Shape of such an output; `values` are those of the dimensions and of the results."""
+        return self._outputs[k](values)
 
 
 def dim_rule(d: Dim, names: Sequence[str]) -> Callable[[Values], int]:

@@ -19,13 +19,14 @@ from aisc.ir.graph.verify import verify
 from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Match, rule
 from aisc.ir.types import TensorType
+from aisc.passes.analysis.host import require_native
 from aisc.passes.graph import affine, identities, layout
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.cse import CommonSubexpressions
 from aisc.passes.graph.dce import DeadCode
 from aisc.passes.graph.fold import Fold
 from aisc.passes.graph.fuse import MAX_GROUP, Fuse
-from aisc.passes.graph.legalize import Decompose, Legalize, require_native
+from aisc.passes.graph.legalize import Decompose, Legalize
 
 rng = np.random.default_rng(0)
 SHAPE = (2, 3, 4, 5)

@@ -10,10 +10,12 @@ import numpy as np
 from aisc.codegen.abi import ERRORS, CallFrame, function
 from aisc.codegen.arrays import Array, aligned, pointers
 from aisc.codegen.cpu.backend import runtime_object
+from aisc.codegen.cpu.entry import result_dims
+from aisc.codegen.cpu.memory import memory_of
+from aisc.codegen.host import host_calls
 from aisc.codegen.image import Image, Machine
 from aisc.codegen.llvm.link import Linked, host_machine
 from aisc.codegen.signature import Port, Signature
-from aisc.ir.arith.poly import Dim
 from aisc.ir.diagnostics import execution_error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Buffer, Program
@@ -21,23 +23,24 @@ from aisc.ir.tensor.func import Buffer, Program
 
 def image_of(
     program: Program,
-    arena: Dim,
     objects: Sequence[bytes],
     target: Target,
     names: tuple[Sequence[str], Sequence[str]],
 ) -> Image:
-    """The image of a planned Program. `arena`: bytes of its arena; `names`: what the model calls
-    inputs and outputs."""
+    """The image of a planned Program. `names`: what the model calls inputs and outputs."""
     entry = program.entry
     inputs, outputs, weights = (
         [b for b in entry.params if b.role == role] for role in ("input", "output", "weight")
     )
+    memory = memory_of(entry)
     signature = Signature(
         program.name,
         _ports(inputs, names[0]),
         _ports(outputs, names[1]),
         tuple(v.name for v in entry.dims),
-        arena,
+        tuple(result_dims(entry)),
+        memory.words,
+        tuple(words.base for words in memory.segments.values()),
         _ports(weights, [b.name for b in weights]),
     )
     runtime = runtime_object(target)
@@ -47,7 +50,8 @@ def image_of(
         raise unfit
     table = _weights(program, [runtime, *objects])
     arrays = tuple(table[b.name] for b in weights)
-    return Image(signature, machine, runtime, tuple(objects), arrays)
+    calls = tuple(host_calls(entry))
+    return Image(signature, machine, runtime, tuple(objects), arrays, calls)
 
 
 def _ports(buffers: Sequence[Buffer], names: Sequence[str]) -> tuple[Port, ...]:

@@ -14,6 +14,7 @@ from aisc.ir.tensor.func import Buffer, Func, Program, row_major
 from aisc.ir.tensor.stmt import (
     Alloc,
     Barrier,
+    Bind,
     Block,
     CallKernel,
     Copy,
@@ -24,7 +25,10 @@ from aisc.ir.tensor.stmt import (
     Iter,
     Let,
     Region,
+    Require,
+    Reserve,
     Seq,
+    Slot,
     Stmt,
     Store,
     While,
@@ -286,7 +290,37 @@ class _TensorFolder(ExprFolder):
         """An operator on the host."""
         if None in c[2]:
             raise TextError(c[0], "a host operator has no absent results")
-        return HostCall(str(c[0]), c[1], c[2], c[3] if len(c) > 3 else ())
+        (name, inputs, outputs, *attrs), parts = _parts(c)
+        return HostCall(str(name), inputs, outputs, *(attrs or [()]), parts.get("binds", ()))
+
+    def host_binds(self, c: list[Var]) -> _Part:
+        """Dimensions that an operator on the host binds."""
+        return _Part("binds", tuple(c))
+
+    def binding(self, c: list[Any]) -> tuple[Var, Any]:
+        """A dimension and its value."""
+        return c[0], c[1]
+
+    def bind(self, c: list[tuple[Var, Any]]) -> Stmt:
+        """Dimensions get values."""
+        return Bind(tuple(v for v, _ in c), tuple(e for _, e in c))
+
+    def require(self, c: list[Any]) -> Stmt:
+        """A condition of the run."""
+        return Require(c[0])
+
+    def keep(self, c: list[Any]) -> _Part:
+        """Contents are kept."""
+        return _Part("keep", True)
+
+    def slot(self, c: list[Any]) -> Slot:
+        """A place in a segment."""
+        return Slot(c[0], c[1], to_int(c[2]), to_int(c[3]))
+
+    def reserve(self, c: list[Any]) -> Stmt:
+        """Memory of a segment."""
+        (name, size, *slots), parts = _parts(c)
+        return Reserve(str(name), size, tuple(slots), parts.get("keep", False))
 
     def func(self, c: list[Any]) -> Func:
         """A function."""

@@ -6,7 +6,8 @@ after:  ``%y = fused(%x, %w, %b) { %a = conv(…); return relu(%a) }``
 A group is an anchor (contraction, window, reduction, movement or map) and the elementwise operators
 that follow it one after another; an intermediate value has no reader outside of its group.
 Constants with one element move into the groups that read them; other constants and views stay
-outside. Postcondition: every node is a ``fused`` one, a ``constant`` or a view.
+outside, as do operators of kind control (whose regions are partitioned in turn) and those that
+only the host can compute. Postcondition: every other node is a ``fused`` one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import fuse
 from aisc.ir.rewrite.driver import use_counts
+from aisc.passes.base import map_regions
 
 # A group stops growing here: generated code and compile time grow with it.
 MAX_GROUP = 24
@@ -33,6 +35,13 @@ def is_view(node: GraphNode) -> bool:
     return "view" in opdef.get(node.op).traits
 
 
+def stays_alone(node: GraphNode) -> bool:
+    """Whether a node is no part of a kernel: constants, views, control, host operators."""
+    op = opdef.get(node.op)
+    native = op.scalar is not None or bool(op.variants)
+    return op.kind in ("constant", "control") or "view" in op.traits or not native
+
+
 @dataclass(frozen=True, slots=True)
 class Fuse:
     """The pass; without `join` every operator is a group of its own."""
@@ -41,7 +50,8 @@ class Fuse:
     join: bool = True
 
     def run(self, graph: Graph) -> Graph:
-        """Apply to one graph."""
+        """Apply to one graph and the regions of its control operators."""
+        graph = map_regions(graph, self.run)
         groups = self._partition(graph)
         last = {g.nodes[-1]: g for g in groups.values()}
         scalars = {
@@ -59,7 +69,7 @@ class Fuse:
         used, made = use_counts(graph), graph.producers()
         groups: dict[GraphNode, _Group] = {}
         for node in graph.nodes:
-            if node.op == "constant" or is_view(node):
+            if stays_alone(node):
                 continue
             joined = self._join(node, groups, made, used) if self.join else None
             group = joined or _Group()

@@ -6,11 +6,11 @@ after:  ``func k(x, w, y) { alloc a; for …: block matmul {…}  for …: block
 
 from __future__ import annotations
 
-from aisc.ir.arith.poly import SymDim, symbols
+from aisc.ir.arith.poly import symbols
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.graph import opdef
-from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.core import Graph, GraphNode, Value, used_symbols
 from aisc.ir.location import Loc
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.builder import ComputeBuilder
@@ -40,13 +40,10 @@ def lower_group(
         _lower_node(cb, node, table, scalars)
     if scalars:
         cb.stmts = [_inline_scalars(s, scalars) for s in cb.stmts]
-    dims = sorted({s for b in params for d in b.shape for s in symbols(d)}, key=_dim_name)
+    dims = {s.name for b in params for d in b.shape for s in symbols(d)}
+    dims |= {s.name for node in region.nodes for s in used_symbols(node)}
     cb.loc = loc
-    return cb.func(name, params, tuple(Var(d.name) for d in dims), target=target)
-
-
-def _dim_name(d: SymDim) -> str:
-    return d.name
+    return cb.func(name, params, tuple(map(Var, sorted(dims))), target=target)
 
 
 def _clean(name: str) -> str:
