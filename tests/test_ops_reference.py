@@ -94,7 +94,8 @@ def symbolic_call(case: Case):  # type: ignore[no-untyped-def]
 def test_reference_fits_the_type_rule(case: Case) -> None:
     _, results = result_types(case)
     for array, t in zip(run(case), results, strict=True):
-        assert array.shape == t.shape
+        sizes = zip(array.shape, t.shape, strict=True)
+        assert all(a == b or not isinstance(b, int) for a, b in sizes)
         assert array.dtype == t.dtype.numpy
 
 

@@ -99,7 +99,7 @@ def branch(em: Emitter, cond: Value, arms: Sequence[tuple[Graph, list[Value]]]) 
     for a, b in zip(then.outputs, other.outputs, strict=True):
         if a.type.rank != b.type.rank or a.type.dtype is not b.type.dtype:
             note = "give both branches results of one rank and type"
-            raise error("E102", f"If: branches give {a.type} and {b.type}", note, loc=em.loc)
+            raise error("E204", f"If: branches give {a.type} and {b.type}", note, loc=em.loc)
         for x, y in zip(a.type.shape, b.type.shape, strict=True):
             if x != y or any(s.name in inner for s in symbols(x)):
                 sizes.append(em.names.fresh("d", 0, None))

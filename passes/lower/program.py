@@ -9,12 +9,13 @@ the same storage (a common ``base``); control operators become statements of the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from aisc.ir.arith.poly import product, symbols
+from aisc.ir.arith.poly import Dim, product, symbols
 from aisc.ir.graph.core import Graph, GraphNode, Value, bound_symbols, defined_symbols
 from aisc.ir.tensor.expr import Var, equal, of_dim
-from aisc.ir.tensor.func import Buffer, Func, Program, buffer
+from aisc.ir.tensor.func import Buffer, Func, Program, buffer, row_major
 from aisc.ir.tensor.stmt import CallKernel, Copy, HostCall, Require, Stmt, seq
 from aisc.ir.tensor.visitor import replace_buffers
 from aisc.passes.graph.fuse import is_view
@@ -36,7 +37,7 @@ def lower_graph(graph: Graph, target: str = "cpu") -> Program:
     results = _declare_outputs(st, graph)
     lower_nodes(st, graph)
     for v, out in results:
-        if st.buffers.get(v) is not out:
+        if st.buffers.get(v) is not out and st.given.get(v) is not out:
             st.allocate(out)
             st.body.append(Copy(st.use(v), out))
     params, body = _share_storage(st)
@@ -74,14 +75,30 @@ def _declare_outputs(st: State, graph: Graph) -> list[tuple[Value, Buffer]]:
     """Output parameters; what a kernel, a branch or a loop computes is written there directly."""
     made = ("fused", "if", "loop")
     computed = {v for n in graph.nodes if n.op in made for v in n.outputs}
+    producers = graph.producers()
     results: list[tuple[Value, Buffer]] = []
     for v, name in zip(graph.outputs, graph.result_names, strict=True):
         b = buffer(st.fresh(name), v.type.dtype, v.type.shape, role="output")
         st.params.append(b)
         results.append((v, b))
+        source = _origin(v, producers)
         if v in computed and v not in st.buffers:
             st.buffers[v] = b
+        elif source in computed and source not in (*st.buffers, *graph.outputs) and _sized(st, v):
+            st.buffers[source] = st.view(b, source.type, source.name)
+            st.given[v] = b
     return results
+
+
+def _sized(st: State, v: Value) -> bool:
+    return all(s.name in st.dims for s in v.type.symbols)
+
+
+def _origin(v: Value, producers: Mapping[Value, GraphNode]) -> Value:
+    """The value that `v` is only another shape of."""
+    while v in producers and producers[v].op == "reshape" and not producers[v].attr_map["checked"]:
+        (v,) = producers[v].input_values
+    return v
 
 
 def _view(st: State, node: GraphNode) -> None:
@@ -92,7 +109,18 @@ def _view(st: State, node: GraphNode) -> None:
     if node.attr_map.get("checked"):
         sizes = of_dim(product(v.type.shape)), of_dim(product(out.type.shape))
         st.body.append(Require(equal(*sizes)))
-    st.buffers[out] = st.view(st.use(v), out.type, out.name)
+    st.buffers[out] = st.view(st.use(v), out.type, out.name, _start_of(node, v))
+
+
+def _start_of(node: GraphNode, source: Value) -> Dim:
+    """Bytes before the first element of a view in the storage of its source."""
+    if node.op != "slice":
+        return 0
+    at: Dim = 0
+    starts = node.attr("starts")
+    for start, stride in zip(starts, row_major(source.type.shape), strict=True):  # type: ignore[arg-type]
+        at = at + start * stride  # type: ignore[operator]
+    return at * source.type.dtype.bytes
 
 
 def _call(st: State, node: GraphNode) -> None:

@@ -34,6 +34,7 @@ class State:
     kernels: dict[Func, str] = field(default_factory=dict)
     funcs: list[Func] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)
+    given: dict[Value, Buffer] = field(default_factory=dict)  # results that are there already
     allocated: set[str] = field(default_factory=set)
     shared: dict[int, Buffer] = field(default_factory=dict)  # weights by identity of the contents
 

@@ -18,16 +18,20 @@ from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import (
     Alloc,
     Barrier,
+    Bind,
     CallKernel,
     Copy,
     HostCall,
     If,
+    Require,
     Reserve,
     Seq,
     Stmt,
     While,
     seq,
 )
+
+_STEPS = (CallKernel, Copy, HostCall, Bind, Require)
 
 
 @dataclass(slots=True)
@@ -99,6 +103,9 @@ class _Placer:
     def _loop(self, s: While, pending: Pending) -> Stmt:
         test = _condition(s.cond)
         before = self._step(test, pending)
+        if self._meets(s, pending):  # once before the loop instead of in each turn
+            before = seq(before, Barrier("threads"))
+            pending.writes, pending.reads = {}, {}
         end = Barrier("threads") if any(map(self._is_shared, walk(s.body))) else None
         while True:
             state = pending.copy()
@@ -108,6 +115,17 @@ class _Placer:
             last = self._step(test, state)
             if not pending.join(state):
                 return seq(before, While(s.cond, seq(body, end, last)))
+
+    def _meets(self, s: While, pending: Pending) -> bool:
+        """Whether something in a loop depends on what is pending before it."""
+        steps = [self._effects(n) for n in walk(s.body) if isinstance(n, _STEPS)]
+        for found in steps:
+            for n in (*found.reads, *found.writes):
+                if n in pending.writes and (pending.writes[n] or found.shared):
+                    return True
+            if any(n in pending.reads and (pending.reads[n] or found.shared) for n in found.writes):
+                return True
+        return False
 
     def _is_shared(self, n: Node) -> bool:
         return isinstance(n, CallKernel) and is_shared(self.kernels[n.kernel])

@@ -14,7 +14,7 @@ from aisc.ir.arith.linear import mentions
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Func
-from aisc.passes.schedule.primitives.reductions import decompose_reduction
+from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import Place, places
 
 
@@ -53,7 +53,7 @@ def _first_reduce_loop(place: Place) -> str:
 def _decomposed(func: Func, block: str, loop: str) -> Func:
     """A loop order that does not allow it keeps the guarded start."""
     try:
-        return decompose_reduction(func, block, loop)
+        return Schedule.of(func).decompose_reduction(block, loop).func
     except CompileError as refusal:
         if not set(refusal.codes) <= {"E302", "E303"}:
             raise
