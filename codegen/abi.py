@@ -7,6 +7,7 @@ only definition: the printed LLVM IR and the ctypes structure derive from :data:
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 # name -> meaning; every field is 8 bytes wide.
 FIELDS: dict[str, str] = {
@@ -43,3 +44,9 @@ class CallFrame(ctypes.Structure):
 def offset(name: str) -> int:
     """Byte offset of a field."""
     return list(FIELDS).index(name) * 8
+
+
+def function(address: int) -> Callable[[int], int]:
+    """An entry as a Python function of a frame's address. It runs without the interpreter's
+    lock."""
+    return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_size_t)(address)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from aisc.ir.arith.poly import sole_symbol
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.graph.core import attribute_symbols
 from aisc.ir.node import walk
-from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.func import Buffer, Func, buffer
 from aisc.ir.tensor.interpret import host_results
-from aisc.ir.tensor.stmt import HostCall
+from aisc.ir.tensor.stmt import Alloc, HostCall, Stmt, seq
+from aisc.ir.text.parser_tensor import parse_func
+from aisc.ir.text.printer_tensor import print_func
 
 Array = NDArray[Any]
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
@@ -39,8 +42,28 @@ def host_dims(s: HostCall) -> list[str]:
     return sorted(names - own)
 
 
+def to_text(calls: Sequence[HostCall]) -> str:
+    """Host calls as the text of a function: how they are kept in a bundle."""
+    body: list[Stmt] = []
+    for call in calls:
+        names: dict[Buffer, Buffer] = {}
+        for b in (*call.inputs, *call.outputs):
+            if b is not None and b not in names:
+                names[b] = buffer(f"b{len(body)}", b.dtype, b.shape)
+                body.append(Alloc(names[b]))
+        inputs = tuple(None if b is None else names[b] for b in call.inputs)
+        outputs = tuple(names[b] for b in call.outputs)
+        body.append(replace(call, inputs=inputs, outputs=outputs))
+    return print_func(Func("host", (), (), seq(*body)))
+
+
+def from_text(text: str) -> tuple[HostCall, ...]:
+    """The calls of :func:`to_text`; ``CompileError`` E107 when the text is malformed."""
+    return tuple(host_calls(parse_func(text)))
+
+
 class HostCalls:
-    """The callback of one run; `fault` is what an operator raised."""
+    """The callback of one run at a time; `fault` is what an operator raised."""
 
     def __init__(self, calls: Sequence[HostCall]) -> None:
         self.calls = calls
@@ -56,10 +79,11 @@ class HostCalls:
 
     def reraise(self) -> None:
         """Raise what an operator raised, if anything, as an ``ExecutionError``."""
-        if isinstance(self.fault, ExecutionError):
-            raise self.fault
-        if self.fault is not None:
-            raise execution_error("E502", "an operator on the host failed", str(self.fault))
+        fault, self.fault = self.fault, None
+        if isinstance(fault, ExecutionError):
+            raise fault
+        if fault is not None:
+            raise execution_error("E502", "an operator on the host failed", str(fault))
 
     def _run(self, index: int, words: int, sizes: int) -> int:
         try:

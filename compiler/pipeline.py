@@ -13,6 +13,7 @@ from typing import Any
 
 from aisc.cache import Cache, default_folder
 from aisc.codegen.cpu.backend import CpuBackend
+from aisc.codegen.cpu.image import image_of
 from aisc.codegen.executable import Executable
 from aisc.codegen.llvm import engine
 from aisc.frontend.registry import importer_for
@@ -164,8 +165,8 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
         return Compiled(None, "\n".join(r.assembly for r in results), plan)
     with ctx.instruments.step("load"):
         names = ([v.name for v in graph.inputs], list(graph.result_names))
-        threads = ctx.options.threads
-        executable = Executable(plan.program, objects, ctx.target, threads, names)
+        image = image_of(plan.program, objects, ctx.target, names)
+        executable = Executable(image, ctx.options.threads)
     hits = sum(b.cached for b in built.values())
     return Compiled(executable, plan.program, plan, len(program.kernels), hits)
 
