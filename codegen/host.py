@@ -137,4 +137,5 @@ class _Reader:
         if count == 0:
             return np.empty(shape, b.dtype.numpy)
         raw = (ctypes.c_uint8 * count).from_address(start)
-        return np.frombuffer(raw, b.dtype.numpy).reshape(shape)
+        flat: Array = np.frombuffer(memoryview(raw), np.uint8).view(b.dtype.numpy)
+        return flat.reshape(shape)

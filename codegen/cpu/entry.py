@@ -12,8 +12,9 @@ ways meet: at the head of a loop, after it, and after a branch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
+from typing import Any
 
 from aisc.codegen.abi import BAD_SIZE, offset
 from aisc.codegen.cpu.fork import fork_text
@@ -371,7 +372,7 @@ class EntryEmitter(ExprEmitter):
         self.w.close_if(end)
 
 
-_HANDLERS = {
+_HANDLERS: dict[type[Stmt], Callable[[EntryEmitter, Any], None]] = {
     Seq: EntryEmitter.seq,
     Alloc: EntryEmitter.alloc,
     Barrier: EntryEmitter.barrier,

@@ -64,8 +64,9 @@ def reshape_at_run_time(
     open_axes = [axis for axis, d in enumerate(known) if isinstance(d, Hole) or d == -1]
     dims = [em.names.fresh("d") for _ in open_axes]
     em.bind_values([em.element(found, axis) for axis in open_axes], dims)
-    table = dict(zip(open_axes, dims, strict=True))
-    return em.assume(x, [table.get(axis, d) for axis, d in enumerate(known)])  # type: ignore[misc]
+    table: dict[int, Dim] = dict(zip(open_axes, dims, strict=True))
+    table.update({axis: d for axis, d in enumerate(known) if not isinstance(d, Hole) and d != -1})
+    return em.assume(x, [table[axis] for axis in range(len(known))])
 
 
 def _copied(x: Value, axis: int, d: Dim | Hole, allow_zero: bool) -> Dim | Hole:

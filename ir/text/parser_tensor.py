@@ -292,7 +292,8 @@ class _TensorFolder(ExprFolder):
         if None in c[2]:
             raise TextError(c[0], "a host operator has no absent results")
         (name, inputs, outputs, *attrs), parts = _parts(c)
-        return HostCall(str(name), inputs, outputs, *(attrs or [()]), parts.get("binds", ()))
+        given = attrs[0] if attrs else ()
+        return HostCall(str(name), inputs, outputs, given, parts.get("binds", ()))
 
     def host_binds(self, c: list[Var]) -> _Part:
         """Dimensions that an operator on the host binds."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from aisc.ir.arith.poly import Dim, product, symbols
 from aisc.ir.graph.core import Graph, GraphNode, Value, bound_symbols, defined_symbols
@@ -116,10 +117,9 @@ def _start_of(node: GraphNode, source: Value) -> Dim:
     """Bytes before the first element of a view in the storage of its source."""
     if node.op != "slice":
         return 0
-    at: Dim = 0
-    starts = node.attr("starts")
-    for start, stride in zip(starts, row_major(source.type.shape), strict=True):  # type: ignore[arg-type]
-        at = at + start * stride  # type: ignore[operator]
+    starts: Any = node.attr("starts")
+    strides = row_major(source.type.shape)
+    at: Dim = sum((a * s for a, s in zip(starts, strides, strict=True)), 0)
     return at * source.type.dtype.bytes
 
 

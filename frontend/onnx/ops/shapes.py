@@ -295,7 +295,7 @@ def _slice_inputs(em: Emitter, node: Node) -> Value:
     bounds_ = [list(starts.flat), list(ends.flat)]
     if not any(isinstance(d, Hole) for side in bounds_ for d in side):
         try:
-            return _slice(em, node, axes, *bounds_, steps)
+            return _slice(em, node, axes, bounds_[0], bounds_[1], steps)
         except UnknownSign:
             pass
     if not len(axes) == starts.size == ends.size == len(steps) or 0 in steps:
