@@ -25,6 +25,7 @@ from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.infer import BoundNeeded
 from aisc.ir.graph.verify import verify
 from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
@@ -34,31 +35,47 @@ if TYPE_CHECKING:
     from onnx.onnx_ml_pb2 import TensorShapeProto
 
 MAX_DIM = 1 << 31
+# What a user says of a symbolic dimension: its value, or (least, greatest).
+Extent = int | tuple[int, int]
 
 
 def import_model(
     source: str | os.PathLike[str] | bytes | ModelProto,
-    shapes: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Extent] | None = None,
     constants: Mapping[str, NDArray[Any]] | None = None,
 ) -> Graph:
     """The verified graph of an ONNX model given as a path, bytes or ModelProto.
 
-    `shapes` fixes symbolic dimensions by name; `constants` fixes whole inputs (such as a target
+    `shapes` fixes symbolic dimensions by name, or bounds them with ``(least, greatest)``; bounds
+    that the model itself implies (a table of positions) are found. `constants` fixes whole inputs (such as a target
     shape that the model takes at run time), which the graph then no longer takes. Raises
     ``CompileError``: E101 unreadable, E102 unsupported, E103 inconsistent, E104 external data,
     E105 too large, E106 wrong `shapes`, and E2xx where operand types do not fit.
     """
     opened = read(source)
-    graph = _Importer(opened, dict(shapes or {}), dict(constants or {})).run()
-    verify(graph)
-    return graph
+    implied: dict[str, int] = {}
+    while True:
+        try:
+            graph = _Importer(opened, dict(shapes or {}), dict(constants or {}), implied).run()
+        except BoundNeeded as fault:  # each round bounds one more symbol, or one more tightly
+            if implied.get(fault.symbol, fault.upper + 1) <= fault.upper:
+                raise CompileError(fault.diagnostics) from None
+            implied[fault.symbol] = fault.upper
+        else:
+            verify(graph)
+            return graph
 
 
 class _Importer:
     def __init__(
-        self, source: Source, shapes: dict[str, int], constants: dict[str, NDArray[Any]]
+        self,
+        source: Source,
+        shapes: dict[str, Extent],
+        constants: dict[str, NDArray[Any]],
+        implied: dict[str, int],
     ) -> None:
         self.source, self.shapes, self.constants = source, shapes, constants
+        self.implied = implied
         self.model, self.proto = source.model, source.model.graph
         self.report = Report()
         self.symbols: dict[str, Poly] = {}
@@ -155,20 +172,25 @@ class _Importer:
             return int(dim.dim_value)
         given = dim.dim_param or default
         name = _identifier(given)
+        low, high = 0, self.implied.get(name)
         for key in (given, name):
             if key in self.shapes:
                 self.used_shapes.add(key)
-                return self.shapes[key]
-        return self.symbols.setdefault(name, symbol(name))
+                extent = self.shapes[key]
+                if isinstance(extent, int):
+                    return extent
+                low, high = extent[0], min(extent[1], extent[1] if high is None else high)
+        return self.symbols.setdefault(name, symbol(name, low, high))
 
     def _check_shapes(self) -> None:
-        for name, size in self.shapes.items():
+        for name, extent in self.shapes.items():
+            low, high = (extent, extent) if isinstance(extent, int) else extent
             if name not in self.used_shapes:
                 known = ", ".join(self.symbols) or "none left open"
                 message = f"the model has no dimension '{name}'"
                 self.report.add(error("E106", message, f"dimensions: {known}", loc=self.loc))
-            elif not 0 <= size <= MAX_DIM:
-                self.report.add(error("E106", f"bad size of '{name}': {size}", loc=self.loc))
+            elif not 0 <= low <= high <= MAX_DIM:
+                self.report.add(error("E106", f"bad size of '{name}': {extent}", loc=self.loc))
 
     def _initializers(self) -> None:
         for tensor in self.proto.initializer:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from aisc.ir.arith.poly import Poly
 from aisc.ir.blob import Blob
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.graph.opdef import run_reference
@@ -52,6 +53,8 @@ class Fold:
     def _foldable(self, node: GraphNode, known: dict[Value, Blob]) -> bool:
         if node.regions or any(v not in known for v in node.input_values):
             return False
+        if any(_is_symbolic(value) for _, value in node.attrs):
+            return False
         size = 0
         for v in node.outputs:
             if not v.type.is_static:
@@ -59,3 +62,10 @@ class Fold:
             size += int(np.prod(v.type.static_shape, dtype=np.int64)) * v.type.dtype.bytes
         source = sum(known[v].array.nbytes for v in node.input_values)
         return size <= max(self.limit, source)
+
+
+def _is_symbolic(value: object) -> bool:
+    """Whether an attribute holds a dimension that is known at run time only."""
+    if isinstance(value, tuple):
+        return any(map(_is_symbolic, value))
+    return isinstance(value, Poly)

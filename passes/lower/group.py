@@ -6,7 +6,9 @@ after:  ``func k(x, w, y) { alloc a; for …: block matmul {…}  for …: block
 
 from __future__ import annotations
 
-from aisc.ir.arith.poly import SymDim, symbols
+from collections.abc import Iterator
+
+from aisc.ir.arith.poly import Poly, SymDim, symbols
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.graph import opdef
@@ -40,13 +42,19 @@ def lower_group(
         _lower_node(cb, node, table, scalars)
     if scalars:
         cb.stmts = [_inline_scalars(s, scalars) for s in cb.stmts]
-    dims = sorted({s for b in params for d in b.shape for s in symbols(d)}, key=_dim_name)
+    dims = {s.name for b in params for d in b.shape for s in symbols(d)}
+    dims |= {s.name for n in region.nodes for _, value in n.attrs for s in _symbols_in(value)}
     cb.loc = loc
-    return cb.func(name, params, tuple(Var(d.name) for d in dims), target=target)
+    return cb.func(name, params, tuple(map(Var, sorted(dims))), target=target)
 
 
-def _dim_name(d: SymDim) -> str:
-    return d.name
+def _symbols_in(value: object) -> Iterator[SymDim]:
+    """Symbolic dimensions that an attribute speaks of."""
+    if isinstance(value, Poly):
+        yield from symbols(value)
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _symbols_in(item)
 
 
 def _clean(name: str) -> str:
