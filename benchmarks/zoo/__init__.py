@@ -65,7 +65,7 @@ def _input(value: Any, dims: Mapping[str, int], rng: np.random.Generator, vocab:
 
 def _vocabulary(model: ModelProto) -> int:
     """Rows of the table that the input ids choose from."""
-    tables = {t.name: t.dims[0] for t in model.graph.initializer}
+    tables = {t.name: t.dims[0] for t in model.graph.initializer if t.dims}
     for node in model.graph.node:
         if node.op_type == "Gather" and node.input[1] == "input_ids":
             return int(tables[node.input[0]])

@@ -55,7 +55,8 @@ class Net:
     # --- constants ----------------------------------------------------------------------------
     def constant(self, array: NDArray[np.generic], hint: str = "w") -> str:
         name = self.fresh(hint)
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        data = np.ascontiguousarray(array).reshape(array.shape)
+        self.weights.append(numpy_helper.from_array(data, name))
         return name
 
     def number(self, value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from onnx import ModelProto
@@ -32,7 +33,7 @@ def mlp(seed: int = 0, sizes: Sequence[int] = (784, 512, 512, 10)) -> ModelProto
     """A perceptron with ReLU between its layers and a softmax at its end."""
     net = Net("mlp", seed)
     x = net.input("x", ("batch", sizes[0]))
-    for k, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for k, (inputs, outputs) in enumerate(pairwise(sizes)):
         w = net.normal((outputs, inputs), np.sqrt(1 / inputs))
         b = net.uniform((outputs,), -0.1, 0.1, "b")
         x = net.op("Gemm", x, w, b, transB=1)

@@ -20,6 +20,7 @@ from aisc.frontend.onnx.reader import Source, read
 from aisc.frontend.onnx.report import Report
 from aisc.frontend.onnx.tensors import MAX_RANK, element_type, to_blob
 from aisc.frontend.onnx.translate import Translator
+from aisc.frontend.registry import Extent
 from aisc.ir.arith.poly import Dim, Poly, symbol
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import CompileError, error
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from onnx.onnx_ml_pb2 import TensorShapeProto
 
 MAX_DIM = 1 << 31
-# What a user says of a symbolic dimension: its value, or (least, greatest).
-Extent = int | tuple[int, int]
 
 
 def import_model(
@@ -47,10 +46,11 @@ def import_model(
     """The verified graph of an ONNX model given as a path, bytes or ModelProto.
 
     `shapes` fixes symbolic dimensions by name, or bounds them with ``(least, greatest)``; bounds
-    that the model itself implies (a table of positions) are found. `constants` fixes whole inputs (such as a target
-    shape that the model takes at run time), which the graph then no longer takes. Raises
-    ``CompileError``: E101 unreadable, E102 unsupported, E103 inconsistent, E104 external data,
-    E105 too large, E106 wrong `shapes`, and E2xx where operand types do not fit.
+    that the model itself implies (by a table of positions) are found. `constants` fixes whole
+    inputs (such as a target shape that the model takes at run time), which the graph then no
+    longer takes. Raises ``CompileError``: E101 unreadable, E102 unsupported, E103 inconsistent,
+    E104 external data, E105 too large, E106 wrong `shapes`, and E2xx where operand types do not
+    fit.
     """
     opened = read(source)
     implied: dict[str, int] = {}

@@ -68,7 +68,9 @@ def _broadcast_dim(call: OpCall, column: Sequence[Dim]) -> Dim:
     note = "give the dimensions fixed sizes, e.g. --shape name=1"
     fault = call.fail(f"whether sizes {sizes} are equal is not known", note, code="E204")
     implied = implied_bound(distinct)
-    raise fault if implied is None else BoundNeeded(fault, *implied)
+    if implied is None or not isinstance(fault, CompileError):
+        raise fault
+    raise BoundNeeded(fault, *implied)
 
 
 class BoundNeeded(CompileError):

@@ -15,7 +15,7 @@ from aisc.ir.diagnostics import Diagnostics
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.rewrite.rules import RewriteGraph
-from aisc.passes.graph import affine, identities, layout
+from aisc.passes.graph import affine, identities, layout, rows
 from aisc.passes.graph.canonicalize import Canonicalize
 
 MAX_DEPTH = 16
@@ -23,7 +23,8 @@ MAX_DEPTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Legalize:
-    """The step: decompose, move to channels-last, canonicalize what that exposes."""
+    """The step: decompose, move to channels-last, join rows of products, canonicalize what that
+    exposes."""
 
     name: str = "legalize"
 
@@ -31,7 +32,7 @@ class Legalize:
         """Apply to one graph."""
         graph = Canonicalize().run(Decompose().run(graph))
         require_native(graph)
-        table = identities.RULES + affine.RULES + layout.rules()
+        table = identities.RULES + affine.RULES + layout.rules() + rows.rules()
         return Canonicalize(rules=table).run(graph)
 
 

@@ -120,9 +120,12 @@ def _same_size(a: Block, b: Block) -> bool:
 
 def _worth_tiling(reduction: Reduction, target: Target) -> bool:
     """Tiles need lanes at unit stride in every operand that they index."""
-    lane = reduction.lane.var
-    if isinstance(reduction.lane.extent, Const) and int(reduction.lane.extent.value) < 4:
-        return False
+    lane, weights = reduction.lane.var, reduction.weights
+    if isinstance(reduction.lane.extent, Const):
+        packed = weights is not None and weights.buffer.role == "weight"
+        shared = packed and reduction.contraction and reduction.row is not None
+        if int(reduction.lane.extent.value) < (2 if shared else 4):
+            return False
     for n in walk(reduction.block.body):
         if isinstance(n, Load):
             uses = [k for k, i in enumerate(n.indices) if mentions(i, lane)]
