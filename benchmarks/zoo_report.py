@@ -19,10 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the definition of agreement
 
 import onnx
+import zoo
 from rich.console import Console
 from rich.table import Table
-
-import zoo
 from zoo import measure
 from zoo.measure import Row
 

@@ -125,6 +125,7 @@ def random_shapes(entry: zoo.ZooModel, count: int) -> Row:
 def probe(*arguments: str, cache: str = "") -> Row:
     """A measurement of :mod:`zoo.probe`, in a fresh process."""
     env = {**os.environ, **({"AISC_CACHE_DIR": cache} if cache else {})}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # users' interpreters keep compiled sources
     command = [sys.executable, "-m", "zoo.probe", *arguments]
     folder = Path(__file__).parents[1]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True)

@@ -32,7 +32,7 @@ from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, ValueInfoProto
+    from onnx import ModelProto, TensorProto, ValueInfoProto
     from onnx.onnx_ml_pb2 import TensorShapeProto
 
 MAX_DIM = 1 << 31
@@ -54,9 +54,11 @@ def import_model(
     """
     opened = read(source)
     implied: dict[str, int] = {}
+    blobs: dict[int, Blob] = {}
     while True:
+        importer = _Importer(opened, dict(shapes or {}), dict(constants or {}), implied, blobs)
         try:
-            graph = _Importer(opened, dict(shapes or {}), dict(constants or {}), implied).run()
+            graph = importer.run()
         except BoundNeeded as fault:  # each round bounds one more symbol, or one more tightly
             if implied.get(fault.symbol, fault.upper + 1) <= fault.upper:
                 raise CompileError(fault.diagnostics) from None
@@ -73,9 +75,10 @@ class _Importer:
         shapes: dict[str, Extent],
         constants: dict[str, NDArray[Any]],
         implied: dict[str, int],
+        blobs: dict[int, Blob],
     ) -> None:
         self.source, self.shapes, self.constants = source, shapes, constants
-        self.implied = implied
+        self.implied, self.blobs = implied, blobs
         self.model, self.proto = source.model, source.model.graph
         self.report = Report()
         self.symbols: dict[str, Poly] = {}
@@ -193,18 +196,25 @@ class _Importer:
                 self.report.add(error("E106", f"bad size of '{name}': {extent}", loc=self.loc))
 
     def _initializers(self) -> None:
-        for tensor in self.proto.initializer:
+        for number, tensor in enumerate(self.proto.initializer):
             loc = Loc(self.source.file, node=tensor.name)
             if not tensor.name or tensor.name in self.scope:
                 self.report.malformed(f"'{tensor.name}' is unnamed or defined twice", loc=loc)
                 continue
             try:
-                blob = to_blob(tensor, self.source.folder, loc)
+                blob = self._blob(number, tensor, loc)
             except CompileError as fault:
                 self.report.add(fault)
                 self.frame.lose((tensor.name,))
                 continue
             self._define(tensor.name, self.emitter.builder.constant(blob, tensor.name, loc))
+
+    def _blob(self, number: int, tensor: TensorProto, loc: Loc) -> Blob:
+        """The contents of an initializer, read once for all rounds."""
+        if number not in self.blobs:
+            raw = self.source.weights.get(number)
+            self.blobs[number] = to_blob(tensor, self.source.folder, loc, raw)
+        return self.blobs[number]
 
     def _define(self, name: str, value: Value) -> None:
         self.scope[name] = value
