@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from aisc.ir.graph.interpret import interpret
 from aisc.ir.target import resolve
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
-from aisc.ir.tensor.func import Func, Program, buffer
+from aisc.ir.tensor.func import Buffer, Func, Program, buffer
 from aisc.ir.tensor.interpret import run_program
 from aisc.ir.tensor.stmt import For
 from aisc.ir.types import TensorType
@@ -27,7 +27,8 @@ from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
 from aisc.passes.schedule.digits import determined
-from aisc.passes.schedule.rules.default import default_schedule
+from aisc.passes.schedule.rules.default import default_schedule, tiles
+from aisc.passes.schedule.rules.tile import SYMBOLIC_ROWS
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import loops_of
 from aisc.passes.tensor.optimize import optimize_schedule
@@ -217,3 +218,23 @@ def test_schedules_over_symbolic_sizes_use_lanes_and_threads(name: str) -> None:
         assert "vectorize" in kinds
         if name in ("gelu", "softmax", "scores"):  # the others are little work
             assert "parallel" in kinds
+
+
+def test_tiles_of_unknown_height_are_low() -> None:
+    """Short inputs would fill a small part of a high tile; widths are whole steps either way."""
+    target = resolve("cpu")
+    for width in (64, 512, 768):
+        x = buffer("x", f32, (N, 96), "input")
+        w = buffer("w", f32, (96, width), "weight")
+        y = buffer("y", f32, (N, width), "output")
+        cb = ComputeBuilder()
+        cb.reduce(y, (96,), "sum", products(x, w), "mm")
+        first = tiles(cb.func("f", (x, w, y), (Var("n"),)), target)[0]
+        assert first.rows <= SYMBOLIC_ROWS
+        assert width % first.width == 0
+        assert first.rows * first.vectors >= 16 or target.vector_registers < 32
+
+
+def products(x: Buffer, w: Buffer) -> Callable[[Sequence[Var], Sequence[Var]], Expr]:
+    """The products of a matrix multiplication."""
+    return lambda i, r: Load(x, (i[0], r[0])) * Load(w, (r[0], i[1]))
