@@ -8,7 +8,7 @@ new numpy arrays (which are DLPack producers), or the caller's own through ``out
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -186,7 +186,7 @@ class Executable:
 
         return HostCalls(self.image.host)
 
-    def __del__(self) -> None:
-        for space in getattr(self, "_idle", ()):
+    def __del__(self, where: Callable[[Array], int] = address) -> None:
+        for space in getattr(self, "_idle", ()):  # names of modules are gone when Python ends
             for k in self.image.signature.segments:
-                self._release(address(space.memory) + 8 * k)
+                self._release(where(space.memory) + 8 * k)

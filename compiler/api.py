@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aisc.codegen.executable import Executable
+from aisc.frontend.registry import Extent
 from aisc.instruments import Collector, Dumper, Instrument, Instruments, Timer, Verifier
 from aisc.ir import target as targets
 from aisc.ir.graph.core import Graph
@@ -54,7 +55,7 @@ def compile(
     target: str | Target = "cpu",
     *,
     threads: int | None = None,
-    shapes: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Extent] | None = None,
     level: int = 2,
     cache: bool = True,
     host: bool = True,
@@ -63,7 +64,7 @@ def compile(
 
     model: path of an ONNX file, its bytes, an ``onnx.ModelProto`` or a :class:`Graph`.
     threads: how many threads a call uses; by default the cores of this process.
-    shapes: values of symbolic dimensions by name.
+    shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
     host: whether operators without native code may run on the host, through numpy.
     Raises ``CompileError`` when the model cannot be compiled.
     """
@@ -80,7 +81,7 @@ def lower(
     to: Level = "program",
     target: str | Target = "cpu",
     *,
-    shapes: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Extent] | None = None,
     level: int = 2,
 ) -> Graph | Program | str:
     """The product of the compiler at a level: the partitioned graph, the optimised or planned

@@ -28,7 +28,8 @@ Runnable = Annotated[
 ]
 TargetName = Annotated[str, typer.Option("--target", help="cpu, a shipped target, or FILE.toml.")]
 Shapes = Annotated[
-    list[str] | None, typer.Option("--shape", help="Fix a symbolic dimension, e.g. n=8.")
+    list[str] | None,
+    typer.Option("--shape", help="Fix a symbolic dimension (n=8), or bound it (n=1..512)."),
 ]
 Level = Annotated[int, typer.Option("-O", min=0, max=3, help="Optimisation level.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of a call.")]
@@ -221,15 +222,20 @@ def _choices(
     verify: bool = False,
 ) -> dict[str, Any]:
     """Command-line values as fields of ``Options``."""
-    shapes: dict[str, int] = {}
-    for item in shape or ():
-        name, _, value = item.partition("=")
-        if not name or not value.isdigit():
-            raise typer.BadParameter(f"expected NAME=NUMBER, got '{item}'", param_hint="--shape")
-        shapes[name] = int(value)
+    shapes = dict(map(_extent, shape or ()))
     choices: dict[str, Any] = {"shapes": shapes, "level": level, "threads": threads}
     choices.update(use_cache=not no_cache, dump_dir=dump_dir or None, verify=verify or None)
     return choices
+
+
+def _extent(item: str) -> tuple[str, int | tuple[int, int]]:
+    """``n=8`` or ``n=1..512``."""
+    name, _, value = item.partition("=")
+    ends = value.split("..")
+    if not name or len(ends) > 2 or not all(e.isdigit() for e in ends):
+        message = f"expected NAME=NUMBER or NAME=LEAST..GREATEST, got '{item}'"
+        raise typer.BadParameter(message, param_hint="--shape")
+    return name, int(value) if len(ends) == 1 else (int(ends[0]), int(ends[1]))
 
 
 def _seconds(text: str) -> float:

@@ -16,6 +16,7 @@ from aisc import running
 from aisc.api import build, resolve_target
 from aisc.cache import Cache, default_folder
 from aisc.codegen.executable import Executable
+from aisc.dimensions import dimension_table
 from aisc.files import write_whole
 from aisc.instruments import Collector, Timer
 from aisc.instruments import Progress as StepProgress
@@ -202,13 +203,15 @@ def check_model(model: str, target: str, choices: dict[str, Any]) -> None:
         print(f"  input  {v.name}: {v.type}")
     for name, v in zip(imported.result_names, imported.outputs, strict=True):
         print(f"  output {name}: {v.type}")
-    symbols = sorted({s.name for v in imported.inputs for s in v.type.symbols})
-    print(f"  symbolic dimensions: {', '.join(symbols) or 'none'}")
+    if not any(v.type.symbols for v in imported.inputs):
+        print("  symbolic dimensions: none")
     weights = sum(b.array.nbytes for b in program.weights.values())
     print(f"  {len(program.kernels)} kernels, {weights / 1e6:.1f} MB of weights")
     table = Table("operator", "count")
     for op, count in sorted(counts.items(), key=lambda kv: (-kv[1], kv[0])):
         table.add_row(op, str(count))
+    if any(v.type.symbols for v in imported.inputs):
+        _out.print(dimension_table(imported))
     _out.print(table)
 
 

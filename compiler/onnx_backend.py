@@ -22,6 +22,7 @@ from onnx.backend.base import Backend, BackendRep, Device, DeviceType, namedtupl
 from aisc import api
 from aisc.codegen.executable import Executable
 from aisc.frontend.onnx.importer import import_model
+from aisc.frontend.registry import Extent
 from aisc.ir.diagnostics import CompileError, error, execution_error
 from aisc.ir.graph.core import Graph
 
@@ -38,7 +39,7 @@ class Rep(BackendRep):
     def __init__(self, model: ModelProto, options: Mapping[str, Any]) -> None:
         self._model = model
         self._options = dict(options)
-        self._shapes: Mapping[str, int] | None = self._options.pop("shapes", None)
+        self._shapes: Mapping[str, Extent] | None = self._options.pop("shapes", None)
         given = {t.name for t in model.graph.initializer}
         given |= {t.values.name for t in model.graph.sparse_initializer}
         self._names = [i.name for i in model.graph.input if i.name not in given]

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+from aisc.frontend.registry import Extent
 from aisc.ir.diagnostics import error
 
 STEPS = (
@@ -23,13 +24,13 @@ class Options:
     """What the user chose.
 
     level: 0 keeps operators apart and loops naive, 1 fuses, 2 and 3 also schedule.
-    shapes: values of symbolic dimensions by name.
+    shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
     host: whether operators without native code may run on the host, through their references.
     verify: check the IR after each step (``AISC_VERIFY=each``).
     """
 
     level: int = field(default=2, metadata={"code": True})
-    shapes: Mapping[str, int] = field(default_factory=dict, metadata={"code": True})
+    shapes: Mapping[str, Extent] = field(default_factory=dict, metadata={"code": True})
     threads: int = field(default=1, metadata={"code": False})
     host: bool = field(default=True, metadata={"code": False})
     stop_after: str = field(default="", metadata={"code": False})

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aisc.cache import Cache, default_folder
+from aisc.cache import Cache, default_folder, key_of
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.cpu.image import image_of
 from aisc.codegen.executable import Executable
 from aisc.codegen.llvm import engine
+from aisc.fingerprint import fingerprint
 from aisc.frontend.registry import importer_for
 from aisc.instruments import Instruments, Product
 from aisc.ir.diagnostics import error
@@ -158,7 +159,7 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
         return Compiled(None, "\n\n".join(texts), plan)
     with ctx.instruments.step("assemble") as done:
         objects = [b.object for b in built.values()]
-        results = [backend.assemble(t, want_assembly=watched) for t in texts]
+        results = [_assemble(t, backend, cache, watched) for t in texts]
         objects += [r.object for r in results]
         done("\n".join(r.assembly for r in results) if watched else None)
     if not ctx.continues("assemble"):
@@ -180,6 +181,21 @@ def _build(
     if cache is not None and not all(b.cached for b in built.values()):
         cache.prune()
     return built
+
+
+def _assemble(
+    text: str, backend: CpuBackend, cache: Cache | None, want_assembly: bool
+) -> engine.Assembled:
+    """Machine code of the entry, from the cache when the same text was assembled before."""
+    if cache is None:
+        return backend.assemble(text, want_assembly=want_assembly)
+    key = key_of("entry", text, backend.target.key, backend.version, fingerprint())
+    record = cache.get(key)
+    if record is not None and "object" in record:
+        return engine.Assembled(record["object"], "")
+    assembled = backend.assemble(text)
+    cache.put(key, {"object": assembled.object})
+    return assembled
 
 
 def _cache(options: Options) -> Cache:

@@ -10,12 +10,15 @@ from typing import Protocol
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
 
+# What a user says of a symbolic dimension: its value, or (least, greatest).
+Extent = int | tuple[int, int]
+
 
 class Importer(Protocol):
     """Turns a model file into a verified graph. Raises ``CompileError`` E1xx and E2xx."""
 
-    def __call__(self, source: Path, shapes: Mapping[str, int]) -> Graph:
-        """Import `source`; `shapes` fixes symbolic dimensions by name."""
+    def __call__(self, source: Path, shapes: Mapping[str, Extent]) -> Graph:
+        """Import `source`; `shapes` fixes or bounds symbolic dimensions by name."""
         ...
 
 

@@ -220,7 +220,20 @@ def test_check(aisc: Run, model: Path) -> None:
     assert result.code == 0
     assert "can be compiled" in result.out
     assert "f32[n, 3]" in result.out
-    assert "symbolic dimensions: n" in result.out
+    row = next(line for line in result.out.splitlines() if "named in the model" in line)
+    assert [c.strip() for c in row.strip("│").split("│")][:2] == ["n", "0 .."]
+    bounded = aisc("check", model, "--shape", "n=1..512")
+    assert "1 .. 512" in bounded.out
+    assert "symbolic dimensions: none" in aisc("check", model, "--shape", "n=3").out
+
+
+def test_bounds_of_shapes_hold_at_run_time(aisc: Run, model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 3), np.float32))
+    given = ["run", model, "--input", f"x=@{tmp_path}/x.npy", "--shape"]
+    assert aisc(*given, "n=1..3").code == 0
+    assert aisc(*given, "n=4..5").codes == ["E501"]
+    assert aisc(*given, "n=5..4").codes == ["E106"]
+    assert aisc(*given, "n=1..").code == 2
 
 
 def test_check_reports_everything_at_once(aisc: Run, tmp_path: Path) -> None:
@@ -244,8 +257,8 @@ def test_cache(aisc: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("AISC_CACHE_DIR", str(tmp_path / "own"))
     assert " 0 records" in aisc("cache").out
     aisc("run", model)
-    assert " 1 records" in aisc("cache", "status").out
-    assert "removed 1 records" in aisc("cache", "clear").out
+    assert " 2 records" in aisc("cache", "status").out
+    assert "removed 2 records" in aisc("cache", "clear").out
     assert " 0 records" in aisc("cache").out
     assert aisc("cache", "shrink").code == 2
 

@@ -21,7 +21,7 @@ from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Match, rule
 from aisc.ir.types import TensorType
 from aisc.passes.analysis.host import require_native
-from aisc.passes.graph import affine, identities, layout
+from aisc.passes.graph import affine, identities, layout, rows
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.cse import CommonSubexpressions
 from aisc.passes.graph.dce import DeadCode
@@ -57,6 +57,12 @@ def last_to_first(b: GraphBuilder, x: Value) -> Value:
     return transposed(b, x, 0, 3, 1, 2)
 
 
+def flat_product(b: GraphBuilder, x: Value) -> Value:
+    """A product over one matrix of rows, in the shape of `x` again."""
+    flat = b.add("reshape", (x,), {"shape": (24, 5)})
+    return b.add("reshape", (b.add("neg", (flat,)),), {"shape": SHAPE})
+
+
 EXAMPLES: dict[str, Make] = {
     "transpose_identity": lambda b, x: transposed(b, x, 0, 1, 2, 3),
     "transpose_twice": lambda b, x: transposed(b, transposed(b, x, 0, 2, 3, 1), 0, 3, 1, 2),
@@ -78,6 +84,21 @@ EXAMPLES: dict[str, Make] = {
         "concat", (last_to_first(b, x), last_to_first(b, b.add("neg", (x,)))), {"axis": 1}
     ),
     "sink_axis": lambda b, x: b.add("softmax", (last_to_first(b, x),), {"axis": 1}),
+    "sink_slice": lambda b, x: b.add(
+        "slice",
+        (last_to_first(b, x),),
+        {"starts": (0, 1, 0, 3), "ends": (2, 5, 2, 1), "steps": (1, 2, 1, -1)},
+    ),
+    "sink_pad": lambda b, x: b.add(
+        "pad",
+        (last_to_first(b, x), b.constant(np.float32(2))),
+        {"pads": (0, 1, 0, 2, 1, 0, 3, 0), "mode": "constant"},
+    ),
+    "flatten_rows": lambda b, x: b.add("matmul", (x, b.constant(random(5, 7)))),
+    "sink_rows": lambda b, x: b.add(
+        "add",
+        (flat_product(b, x), b.add("mul", (x, b.constant(random(1, 1, 5))))),
+    ),
     "sink_reduction": lambda b, x: b.add(
         "reduce_mean", (last_to_first(b, x),), {"axes": (2, 3), "keepdims": True}
     ),
@@ -85,7 +106,7 @@ EXAMPLES: dict[str, Make] = {
 INTEGERS: dict[str, Make] = {
     "integer_plus_zero": lambda b, x: b.add("sub", (x, b.constant(np.zeros(5, np.int32)))),
 }
-RULES = {r.name: r for r in (*identities.RULES, *affine.RULES, *layout.rules())}
+RULES = {r.name: r for r in (*identities.RULES, *affine.RULES, *layout.rules(), *rows.rules())}
 
 
 def test_every_rule_has_an_example() -> None:

@@ -17,6 +17,7 @@ from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Value
+from aisc.ir.graph.infer import implied_bound
 from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
 
@@ -128,7 +129,7 @@ class Emitter:
         for axis in range(-rank, 0):
             sizes = dict.fromkeys(s[axis] for s in shapes if -axis <= len(s) and s[axis] != 1)
             numbers = [d for d in sizes if isinstance(d, int)]
-            if len(sizes) > 1 and len(numbers) < 2:
+            if len(sizes) > 1 and len(numbers) < 2 and implied_bound(list(sizes)) is None:
                 chosen[axis] = numbers[0] if numbers else next(iter(sizes))
         if not chosen:
             return tuple(inputs)

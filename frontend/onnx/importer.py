@@ -20,18 +20,20 @@ from aisc.frontend.onnx.reader import Source, read
 from aisc.frontend.onnx.report import Report
 from aisc.frontend.onnx.tensors import MAX_RANK, element_type, to_blob
 from aisc.frontend.onnx.translate import Translator
+from aisc.frontend.registry import Extent
 from aisc.ir.arith.poly import Dim, Poly, symbol
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.infer import BoundNeeded
 from aisc.ir.graph.verify import verify
 from aisc.ir.location import Loc
 from aisc.ir.rewrite.driver import eliminate_dead
 from aisc.ir.types import TensorType
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, ValueInfoProto
+    from onnx import ModelProto, TensorProto, ValueInfoProto
     from onnx.onnx_ml_pb2 import TensorShapeProto
 
 MAX_DIM = 1 << 31
@@ -39,27 +41,45 @@ MAX_DIM = 1 << 31
 
 def import_model(
     source: str | os.PathLike[str] | bytes | ModelProto,
-    shapes: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Extent] | None = None,
     constants: Mapping[str, NDArray[Any]] | None = None,
 ) -> Graph:
     """The verified graph of an ONNX model given as a path, bytes or ModelProto.
 
-    `shapes` fixes symbolic dimensions by name; `constants` fixes whole inputs (such as a target
-    shape that the model takes at run time), which the graph then no longer takes. Raises
-    ``CompileError``: E101 unreadable, E102 unsupported, E103 inconsistent, E104 external data,
-    E105 too large, E106 wrong `shapes`, and E2xx where operand types do not fit.
+    `shapes` fixes symbolic dimensions by name, or bounds them with ``(least, greatest)``; bounds
+    that the model itself implies (by a table of positions) are found. `constants` fixes whole
+    inputs (such as a target shape that the model takes at run time), which the graph then no
+    longer takes. Raises ``CompileError``: E101 unreadable, E102 unsupported, E103 inconsistent,
+    E104 external data, E105 too large, E106 wrong `shapes`, and E2xx where operand types do not
+    fit.
     """
     opened = read(source)
-    graph = _Importer(opened, dict(shapes or {}), dict(constants or {})).run()
-    verify(graph)
-    return graph
+    implied: dict[str, int] = {}
+    blobs: dict[int, Blob] = {}
+    while True:
+        importer = _Importer(opened, dict(shapes or {}), dict(constants or {}), implied, blobs)
+        try:
+            graph = importer.run()
+        except BoundNeeded as fault:  # each round bounds one more symbol, or one more tightly
+            if implied.get(fault.symbol, fault.upper + 1) <= fault.upper:
+                raise CompileError(fault.diagnostics) from None
+            implied[fault.symbol] = fault.upper
+        else:
+            verify(graph)
+            return graph
 
 
 class _Importer:
     def __init__(
-        self, source: Source, shapes: dict[str, int], constants: dict[str, NDArray[Any]]
+        self,
+        source: Source,
+        shapes: dict[str, Extent],
+        constants: dict[str, NDArray[Any]],
+        implied: dict[str, int],
+        blobs: dict[int, Blob],
     ) -> None:
         self.source, self.shapes, self.constants = source, shapes, constants
+        self.implied, self.blobs = implied, blobs
         self.model, self.proto = source.model, source.model.graph
         self.report = Report()
         self.symbols: dict[str, Poly] = {}
@@ -156,35 +176,47 @@ class _Importer:
             return int(dim.dim_value)
         given = dim.dim_param or default
         name = _identifier(given)
+        low, high = 0, self.implied.get(name)
         for key in (given, name):
             if key in self.shapes:
                 self.used_shapes.add(key)
-                return self.shapes[key]
+                extent = self.shapes[key]
+                if isinstance(extent, int):
+                    return extent
+                low, high = extent[0], min(extent[1], extent[1] if high is None else high)
         self.emitter.names.taken.add(name)
-        return self.symbols.setdefault(name, symbol(name))
+        return self.symbols.setdefault(name, symbol(name, low, high))
 
     def _check_shapes(self) -> None:
-        for name, size in self.shapes.items():
+        for name, extent in self.shapes.items():
+            low, high = (extent, extent) if isinstance(extent, int) else extent
             if name not in self.used_shapes:
                 known = ", ".join(self.symbols) or "none left open"
                 message = f"the model has no dimension '{name}'"
                 self.report.add(error("E106", message, f"dimensions: {known}", loc=self.loc))
-            elif not 0 <= size <= MAX_DIM:
-                self.report.add(error("E106", f"bad size of '{name}': {size}", loc=self.loc))
+            elif not 0 <= low <= high <= MAX_DIM:
+                self.report.add(error("E106", f"bad size of '{name}': {extent}", loc=self.loc))
 
     def _initializers(self) -> None:
-        for tensor in self.proto.initializer:
+        for number, tensor in enumerate(self.proto.initializer):
             loc = Loc(self.source.file, node=tensor.name)
             if not tensor.name or tensor.name in self.scope:
                 self.report.malformed(f"'{tensor.name}' is unnamed or defined twice", loc=loc)
                 continue
             try:
-                blob = to_blob(tensor, self.source.folder, loc)
+                blob = self._blob(number, tensor, loc)
             except CompileError as fault:
                 self.report.add(fault)
                 self.frame.lose((tensor.name,))
                 continue
             self._define(tensor.name, self.emitter.builder.constant(blob, tensor.name, loc))
+
+    def _blob(self, number: int, tensor: TensorProto, loc: Loc) -> Blob:
+        """The contents of an initializer, read once for all rounds."""
+        if number not in self.blobs:
+            raw = self.source.weights.get(number)
+            self.blobs[number] = to_blob(tensor, self.source.folder, loc, raw)
+        return self.blobs[number]
 
     def _define(self, name: str, value: Value) -> None:
         self.scope[name] = value

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from aisc.frontend.onnx.wire import Contents, lift_weights
 from aisc.ir.diagnostics import error
 from aisc.ir.location import Loc
 
@@ -20,11 +23,13 @@ MAX_FILE_BYTES = (1 << 31) - 1  # what protocol buffers can hold
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed model, where it came from, and the folder of its external data (if any)."""
+    """A parsed model, where it came from, and the folder of its external data (if any). `weights`
+    holds data of initializers that are left out of the model, by number."""
 
     model: ModelProto
     file: str
     folder: Path | None
+    weights: Mapping[int, Contents] = field(default_factory=dict)
 
 
 def read(source: str | os.PathLike[str] | bytes | ModelProto) -> Source:
@@ -37,10 +42,11 @@ def read(source: str | os.PathLike[str] | bytes | ModelProto) -> Source:
     if isinstance(source, bytes):
         return Source(_parse(source, "<bytes>"), "<bytes>", None)
     path = Path(source)
-    return Source(_parse(_load(path), str(path)), str(path), path.absolute().parent)
+    light, weights = lift_weights(_load(path))
+    return Source(_parse(light, str(path)), str(path), path.absolute().parent, weights)
 
 
-def _load(path: Path) -> bytes:
+def _load(path: Path) -> Contents:
     loc = Loc(str(path))
     try:
         if not path.is_file():
@@ -49,7 +55,7 @@ def _load(path: Path) -> bytes:
         if size > MAX_FILE_BYTES:
             note = "store the weights as external data"
             raise error("E105", f"the file has {size} bytes", note, loc=loc)
-        return path.read_bytes()
+        return np.memmap(path, np.uint8, mode="r") if size else np.empty(0, np.uint8)
     except (OSError, ValueError) as fault:
         raise error("E101", "the file cannot be read", str(fault), loc=loc) from None
 

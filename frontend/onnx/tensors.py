@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aisc.frontend.onnx.wire import Contents
 from aisc.ir import dtypes
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
@@ -62,8 +63,11 @@ def onnx_type(t: DType) -> int:
     return next(code for code, entry in _TYPES.items() if entry[0] is t)
 
 
-def to_blob(tensor: TensorProto, folder: Path | None, loc: Loc) -> Blob:
-    """The contents of a tensor; `folder` is where external data may lie."""
+def to_blob(
+    tensor: TensorProto, folder: Path | None, loc: Loc, raw: Contents | None = None
+) -> Blob:
+    """The contents of a tensor; `folder` is where external data may lie, `raw` what was taken out
+    of its raw data."""
     t = element_type(tensor.data_type, loc)
     shape = tuple(tensor.dims)
     if any(d < 0 for d in shape):
@@ -75,15 +79,18 @@ def to_blob(tensor: TensorProto, folder: Path | None, loc: Loc) -> Blob:
         raise error("E102", f"tensor '{tensor.name}' is stored in segments", loc=loc)
     if tensor.data_location == 1:  # EXTERNAL
         flat = _external(tensor, t, count, folder, loc)
-    elif tensor.HasField("raw_data"):
-        flat = _raw(tensor, t, count, loc)
+    elif raw is not None or tensor.HasField("raw_data"):
+        flat = _raw(tensor, t, count, loc, raw)
     else:
         flat = _typed(tensor, t, count, loc)
     return Blob(flat.reshape(shape))
 
 
-def _raw(tensor: TensorProto, t: DType, count: int, loc: Loc) -> np.ndarray[Any, Any]:
-    data = tensor.raw_data
+def _raw(
+    tensor: TensorProto, t: DType, count: int, loc: Loc, raw: Contents | None
+) -> np.ndarray[Any, Any]:
+    # A copy of its own: the file may change, and its bytes lie at no multiple of the element's.
+    data = tensor.raw_data if raw is None else np.array(raw)
     _check_count(tensor, len(data), count * t.bytes, "bytes", loc)
     flat = np.frombuffer(data, t.numpy) if count else np.empty(0, t.numpy)
     return _clean_bool(flat, t)

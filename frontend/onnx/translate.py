@@ -22,6 +22,7 @@ from aisc.frontend.onnx.report import Report
 from aisc.frontend.onnx.tensors import to_blob
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.core import Value
+from aisc.ir.graph.infer import BoundNeeded
 from aisc.ir.location import Loc
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class Translator:
                 return called
             self.emitter.loc = loc
             self._bind(node.outputs, self._translate(node), frame, loc)
+        except BoundNeeded:
+            raise
         except CompileError as fault:
             self.report.add(fault)
             frame.lose(proto.output)

@@ -9,8 +9,9 @@ Division and modulo follow Python: they round towards minus infinity.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Literal, Union
 
@@ -92,7 +93,12 @@ class Poly:
 
 def symbol(name: str, lower: int = 0, upper: int | None = None, kind: DimKind = "input") -> Poly:
     """The polynomial of one fresh symbolic dimension."""
-    return Poly(((((SymDim(name, kind, lower, upper), 1),), 1),))
+    return of_symbol(SymDim(name, kind, lower, upper))
+
+
+def of_symbol(s: SymDim) -> Poly:
+    """The polynomial of one symbolic dimension."""
+    return Poly(((((s, 1),), 1),))
 
 
 def _terms(d: Dim) -> tuple[tuple[Monomial, int], ...]:
@@ -154,9 +160,20 @@ def floordiv(a: Dim, b: Dim) -> Dim:
         low, high = bounds(_make(rest))
         if b > 0 and low >= 0 and high is not None and high < b:
             return _make(whole)
-        return _make(whole) + _call("floordiv", _make(rest), b)
+        return _make(whole) + _nested_floordiv(_make(rest), b)
     quotient = _exact_quotient(a, b)
     return quotient if quotient is not None else _call("floordiv", a, b)
+
+
+def _nested_floordiv(a: Dim, b: int) -> Dim:
+    """``(x // c) // b`` is ``x // (c*b)``."""
+    if b > 0 and isinstance(a, Poly) and len(a.terms) == 1 and a.terms[0][1] == 1:
+        inner = _division(a.terms[0][0])
+        if inner is not None:
+            x, c = inner.args
+            assert isinstance(c, int), "a division by a number"
+            return floordiv(x, c * b)
+    return _call("floordiv", a, b)
 
 
 def _exact_quotient(a: Dim, b: Dim) -> Dim | None:
@@ -226,9 +243,10 @@ def _sole_call(d: Dim, op: str) -> tuple[Dim, ...] | None:
 
 
 def _dominates(op: str, winner: Dim, loser: Dim) -> bool:
-    """`winner` makes `loser` irrelevant in the minimum or maximum (strictly, to keep one)."""
-    low = bounds(loser - winner if op == "min" else winner - loser)[0]
-    return low > 0 or (low == 0 and str(winner) < str(loser))
+    """`winner` makes `loser` irrelevant in the minimum or maximum; of equal ones one is kept."""
+    gap = loser - winner if op == "min" else winner - loser
+    low, high = bounds(gap)
+    return low > 0 or (low == 0 and (high > 0 or str(winner) < str(loser)))
 
 
 def minimum(*args: Dim) -> Dim:
@@ -246,15 +264,59 @@ def bounds(d: Dim) -> tuple[float, float]:
     """Interval that contains every value of `d` (``inf`` where unbounded)."""
     if isinstance(d, int):
         return d, d
+    low, high = _sum_bounds(d.terms)
+    if any(_division(mono) for mono, _ in d.terms):
+        less, more = _bounds_without_divisions(d)
+        low, high = max(low, less), min(high, more)
+    return low, high
+
+
+def _division(mono: Monomial) -> DimCall | None:
+    """The atom of a monomial that is one floor division by a positive number."""
+    if len(mono) == 1 and mono[0][1] == 1 and isinstance(mono[0][0], DimCall):
+        atom = mono[0][0]
+        if atom.op == "floordiv" and isinstance(atom.args[1], int) and atom.args[1] > 0:
+            return atom
+    return None
+
+
+def _bounds_without_divisions(d: Poly) -> tuple[float, float]:
+    """Bounds after each ``c * (a // k)`` is written ``c/k * a - c/k * r`` with 0 <= r < k: terms
+    in the same symbols cancel, as in ``n - 2*(n//2)``."""
     low = high = 0.0
-    for mono, c in d.terms:
+    acc: dict[Monomial, Fraction] = {}
+    todo = [(mono, Fraction(c)) for mono, c in d.terms]
+    while todo:
+        mono, c = todo.pop()
+        atom = _division(mono)
+        if atom is None:
+            acc[mono] = acc.get(mono, Fraction(0)) + c
+            continue
+        k = atom.args[1]
+        assert isinstance(k, int), "a division by a number"
+        todo += [(m, c * f / k) for m, f in _terms(atom.args[0])]
+        slack = float(-c * (k - 1) / k)
+        low, high = low + min(0.0, slack), high + max(0.0, slack)
+    rest = _sum_bounds([(m, c) for m, c in acc.items() if c])
+    # The value is a whole number; the margin absorbs the rounding of the fractions.
+    low, high = low + rest[0], high + rest[1]
+    return (
+        math.ceil(low - 1e-9) if math.isfinite(low) else low,
+        math.floor(high + 1e-9) if math.isfinite(high) else high,
+    )
+
+
+def _sum_bounds(terms: Iterable[tuple[Monomial, int | Fraction]]) -> tuple[float, float]:
+    """Bounds of a sum from the bounds of each term alone."""
+    low = high = 0.0
+    for mono, c in terms:
         lo, hi = 1.0, 1.0
         for atom, p in mono:
             a_lo, a_hi = _atom_bounds(atom)
             for _ in range(p):
                 corners = [_mul(x, y) for x in (lo, hi) for y in (a_lo, a_hi)]
                 lo, hi = min(corners), max(corners)
-        ends = (_mul(lo, c), _mul(hi, c))
+        ends = (_mul(lo, float(c)), _mul(hi, float(c)))
         low, high = low + min(ends), high + max(ends)
     return low, high
 
@@ -347,6 +409,25 @@ def sole_symbol(d: Dim) -> SymDim | None:
         if coeff == 1 and len(mono) == 1 and mono[0][1] == 1 and isinstance(mono[0][0], SymDim):
             return mono[0][0]
     return None
+
+
+def difference(a: Dim, b: Dim) -> Dim:
+    """``a - b``, with extremes distributed: ``n - max(0, n-1)`` is ``min(n, 1)``."""
+    high = _sole_call(b, "max")
+    if high is not None:
+        return minimum(*(a - x for x in high))
+    low = _sole_call(a, "min")
+    return a - b if low is None else minimum(*(x - b for x in low))
+
+
+def symbol_part(d: Dim) -> Dim:
+    """`d` without its constant term."""
+    return d - dict(_terms(d)).get((), 0)
+
+
+def least_of(d: Dim) -> tuple[Dim, ...]:
+    """The operands of a minimum; none for other dimensions."""
+    return _sole_call(d, "min") or ()
 
 
 def product(dims: tuple[Dim, ...]) -> Dim:

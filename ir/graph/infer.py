@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim
+from aisc.ir.arith.poly import Dim, Poly, least_of, sole_symbol, symbol_part
+from aisc.ir.diagnostics import CompileError
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.opdef import OpCall
 
@@ -65,7 +66,41 @@ def _broadcast_dim(call: OpCall, column: Sequence[Dim]) -> Dim:
     if sum(isinstance(d, int) for d in distinct) > 1:
         raise call.fail(f"sizes {sizes} do not broadcast")
     note = "give the dimensions fixed sizes, e.g. --shape name=1"
-    raise call.fail(f"whether sizes {sizes} are equal is not known", note, code="E204")
+    fault = call.fail(f"whether sizes {sizes} are equal is not known", note, code="E204")
+    implied = implied_bound(distinct)
+    if implied is None or not isinstance(fault, CompileError):
+        raise fault
+    raise BoundNeeded(fault, *implied)
+
+
+class BoundNeeded(CompileError):
+    """E204 that goes away with an upper bound of one symbolic dimension, beyond which the sizes
+    could not agree anyway. Whoever made the symbols may start over with the bound."""
+
+    def __init__(self, fault: CompileError, symbol: str, upper: int) -> None:
+        super().__init__(fault.diagnostics)
+        self.symbol, self.upper = symbol, upper
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return BoundNeeded, (CompileError(self.diagnostics), self.symbol, self.upper)
+
+
+def implied_bound(sizes: Sequence[Dim]) -> tuple[str, int] | None:
+    """(symbol, upper bound) that two sizes to be broadcast imply: ``s + k`` and
+    ``min(c, s + k)`` with c > 1 agree exactly where ``s + k <= c``."""
+    if len(sizes) != 2:
+        return None
+    for a, b in (sizes, sizes[::-1]):
+        limits = least_of(b)
+        others = [x for x in limits if x != a]
+        if len(others) != 1 or len(limits) != 2 or not isinstance(a, Poly):
+            continue
+        (limit,) = others
+        offset = a - symbol_part(a)
+        symbol = sole_symbol(symbol_part(a))
+        if symbol is not None and isinstance(offset, int) and isinstance(limit, int) and limit > 1:
+            return symbol.name, limit - offset
+    return None
 
 
 def normal_axis(call: OpCall, axis: int, rank: int) -> int:

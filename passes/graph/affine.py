@@ -51,10 +51,10 @@ def _again(m: Match, conv: GraphNode, w: np.ndarray, b: np.ndarray) -> Sequence[
     return (m.add("conv", (conv.inputs[0], weight, bias), conv.attr_map, (conv,)),)
 
 
-def _weights(m: Match, conv: GraphNode) -> tuple[np.ndarray, np.ndarray]:
+def _weights(m: Match, conv: GraphNode) -> np.ndarray:
     w = m.constant(conv.inputs[1])
     assert w is not None, "checked to be constant"
-    return w.array.astype(np.float64), _bias(m, conv)
+    return w.array
 
 
 def _bias(m: Match, conv: GraphNode) -> np.ndarray:
@@ -66,12 +66,12 @@ def _bias(m: Match, conv: GraphNode) -> np.ndarray:
 
 @rule("mul")
 def scale_into_conv(m: Match) -> Sequence[Value] | None:
-    """``conv(x, w, b) * c -> conv(x, w * c, b * c)``; computed in float64, rounded once."""
+    """``conv(x, w, b) * c -> conv(x, w * c, b * c)``; each product is rounded once."""
     found = _conv_and_constant(m)
     if found is None:
         return None
     conv, c = found
-    w, b = _weights(m, conv)
+    w, b = _weights(m, conv), _bias(m, conv)
     outer = conv.attr("data_layout") != "NHWC"
     spread = c.reshape(-1, *([1] * (w.ndim - 1))) if outer else c
     return _again(m, conv, w * spread, b * c)

@@ -141,8 +141,42 @@ def sink_reduction(m: Match) -> Sequence[Value] | None:
     return (m.add("transpose", (new,), {"perm": perm}),)
 
 
+@rule("slice")
+def sink_slice(m: Match) -> Sequence[Value] | None:
+    """``slice(T(x), …) -> T(slice(x, T^-1(…)))``."""
+    mover = m.producer(m.input(0), "transpose")
+    if mover is None:
+        return None
+    perm = _perm(mover)
+    attrs: dict[str, AttrValue] = {
+        key: _permuted(m.node.attr(key), perm) for key in ("starts", "ends", "steps")
+    }
+    new = m.add("slice", (mover.inputs[0],), attrs, (mover,))
+    return (m.add("transpose", (new,), {"perm": perm}),)
+
+
+@rule("pad")
+def sink_pad(m: Match) -> Sequence[Value] | None:
+    """``pad(T(x), …) -> T(pad(x, T^-1(…)))``."""
+    mover = m.producer(m.input(0), "transpose")
+    pads = m.node.attr("pads")
+    if mover is None or not isinstance(pads, tuple):
+        return None
+    perm, rank = _perm(mover), len(pads) // 2
+    begins, ends = _permuted(pads[:rank], perm), _permuted(pads[rank:], perm)
+    attrs: dict[str, AttrValue] = {**m.node.attr_map, "pads": (*begins, *ends)}
+    new = m.add("pad", (mover.inputs[0], *m.node.inputs[1:]), attrs, (mover,))
+    return (m.add("transpose", (new,), {"perm": perm}),)
+
+
+def _permuted(values: object, perm: tuple[int, ...]) -> tuple[AttrValue, ...]:
+    """Values per axis of a transpose's result, as values per axis of its operand."""
+    assert isinstance(values, tuple), "one value per axis"
+    return tuple(values[k] for k in _inverse(perm))
+
+
 def rules() -> tuple[Rule, ...]:
     """The table; the map rule is indexed by every elementwise operator of the registry."""
     maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
     sink = rule(*maps)(_sink_map)
-    return (channels_last, sink, sink_concat, sink_axis, sink_reduction)
+    return (channels_last, sink, sink_concat, sink_axis, sink_reduction, sink_slice, sink_pad)

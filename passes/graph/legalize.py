@@ -15,7 +15,7 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.rewrite.rules import RewriteGraph
 from aisc.passes.base import map_regions
-from aisc.passes.graph import affine, identities, layout
+from aisc.passes.graph import affine, identities, layout, rows
 from aisc.passes.graph.canonicalize import Canonicalize
 
 MAX_DEPTH = 16
@@ -23,14 +23,15 @@ MAX_DEPTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Legalize:
-    """The step: decompose, move to channels-last, canonicalize what that exposes."""
+    """The step: decompose, move to channels-last, join rows of products, canonicalize what that
+    exposes."""
 
     name: str = "legalize"
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph."""
         graph = Canonicalize().run(Decompose().run(graph))
-        table = identities.RULES + affine.RULES + layout.rules()
+        table = identities.RULES + affine.RULES + layout.rules() + rows.rules()
         return Canonicalize(rules=table).run(graph)
 
 

@@ -17,6 +17,7 @@ from aisc.ir.tensor.expr import ONE, TRUE, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.stmt import Alloc, For
 from aisc.ir.tensor.visitor import substitute
+from aisc.passes.schedule.digits import determined
 from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
 from aisc.passes.schedule.tree import Place, indexer, places
 
@@ -103,7 +104,9 @@ def require_independent(func: Func, loop: For, step: str) -> None:
     written = dict.fromkeys(a.buffer for a in found if a.write)
     for buffer in written:
         group = [a for a in found if a.buffer == buffer]
-        if not _disjoint_by_radix(loop, outer, group, func.dims):
+        if _disjoint_by_radix(loop, outer, group, func.dims):
+            continue
+        if not _disjoint_by_digits(loop, outer, group, func.dims):
             _require_disjoint(func, loop, outer, group, step)
 
 
@@ -134,6 +137,16 @@ def _disjoint_by_radix(
         address = address + i * of_dim(s)
     fixed = {f.var for f in outer}
     return _is_radix(index, index.linear(address), loop.var, fixed)
+
+
+def _disjoint_by_digits(
+    loop: For, outer: tuple[For, ...], group: list[Access], dims: tuple[Var, ...]
+) -> bool:
+    """Sufficient: the element that an access touches determines the value of `loop`."""
+    fixed = frozenset((*dims, *(f.var for f in outer)))
+    ranges = indexer(tuple({f.var: f for a in group for f in a.place.loops}.values()), dims)
+    windows = [tuple(zip(a.low, a.extent, strict=True)) for a in group]
+    return determined(loop.var, windows, ranges, fixed)
 
 
 def _is_radix(index: Indexer, form: Linear, var: Var, fixed: set[Var]) -> bool:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from aisc.ir.arith.linear import Indexer, Linear, Monomial, mentions
-from aisc.ir.arith.poly import Dim, symbol
+from aisc.ir.arith.poly import (
+    Dim,
+    floordiv,
+    maximum,
+    minimum,
+    mod,
+    of_symbol,
+    symbol,
+    symbols,
+)
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
@@ -79,22 +90,27 @@ def _hull(parts: list[tuple[Linear, float]], buffer: Buffer, d: int) -> tuple[Ex
     return Indexer().build(replace(base, const=low)), Const(high - low)
 
 
+_DIM_OPS: Mapping[str, Callable[[Dim, Dim], Dim]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "floordiv": floordiv,
+    "mod": mod,
+    "min": minimum,
+    "max": maximum,
+}
+
+
 def dim_of(expr: Expr, func: Func) -> Dim:
     """An extent as a dimension: constants, and polynomials of the function's `dims`."""
     if isinstance(expr, Const):
         return int(expr.value)
     if isinstance(expr, Var):
-        return symbol(expr.name)
-    if isinstance(expr, Binary):
-        a, b = dim_of(expr.a, func), dim_of(expr.b, func)
-        if expr.op == "add":
-            return a + b
-        if expr.op == "sub":
-            return a - b
-        if expr.op == "mul":
-            return a * b
-        if expr.op == "floordiv":
-            return a // b
+        known = (s for p in func.params for d in p.shape for s in symbols(d) if s.name == expr.name)
+        found = next(known, None)
+        return symbol(expr.name) if found is None else of_symbol(found)
+    if isinstance(expr, Binary) and expr.op in _DIM_OPS:
+        return _DIM_OPS[expr.op](dim_of(expr.a, func), dim_of(expr.b, func))
     raise error("E302", f"{func.name}: an extent is not a dimension")
 
 

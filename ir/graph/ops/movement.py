@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aisc.ir.arith.poly import Dim, bounds, ceildiv, product
+from aisc.ir.arith.poly import Dim, bounds, ceildiv, difference, product
 from aisc.ir.graph import infer
 from aisc.ir.graph.opdef import (
     Array,
@@ -201,7 +201,8 @@ def _slice_rule(call: OpCall) -> tuple[TensorType, ...]:
         raise call.fail(f"the slice does not fit {x}", code="E203")
     shape: list[Dim] = []
     for d, start, end, step in zip(x.shape, starts, ends, steps, strict=True):
-        size = ceildiv(end - start, step) if step > 0 else ceildiv(start - end, -step)
+        count = difference(end, start) if step > 0 else start - end
+        size = ceildiv(count, abs(step))
         size = max(size, 0) if isinstance(size, int) else size
         if size != 0 and not _fits(d, start, size, step):
             raise call.fail(f"slice {start}:{end}:{step} leaves an axis of size {d}", code="E203")

@@ -6,6 +6,7 @@ Data are NCHW; the weight is (inputs, outputs / group, spatial...), as in ONNX.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -91,10 +92,13 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
 
 
 def _decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | None]) -> list[Value]:
-    """Spread x with zeros between its elements, then convolve with the flipped weight."""
+    """Spread x with zeros between its elements, then convolve with the flipped weight. Where
+    the places of the kernel do not overlap, one product and a rearrangement do."""
     x, w, window = xs[0], xs[1], _window(call)
     assert x is not None, "conv_transpose without input"
     assert w is not None, "conv_transpose without weight"
+    if _is_disjoint(call, window):
+        return [_as_product(gb, call, x, w, xs[2] if len(xs) > 2 else None)]
 
     def op(name: str, *args: Value, **attrs: AttrValue) -> Value:
         return gb.add(name, args, attrs, loc=call.loc)
@@ -116,6 +120,39 @@ def _decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | None]) -> li
     inputs += [b for b in xs[2:] if b is not None]
     group, dilations = call.attrs["group"], window.dilations
     return [gb.add("conv", inputs, {"group": group, "dilations": dilations}, loc=call.loc)]
+
+
+def _is_disjoint(call: OpCall, window: Window) -> bool:
+    """Whether each output element comes from one input element, and none is cut off."""
+    extra, ones = _extra(call, window), (1,) * window.spatial
+    pads = (*window.begins, *window.ends, *extra)
+    plain = window.kernel == window.strides and window.dilations == ones
+    return plain and not any(pads) and call.attrs["group"] == 1
+
+
+def _as_product(gb: GraphBuilder, call: OpCall, x: Value, w: Value, bias: Value | None) -> Value:
+    """``x[n, at, i] @ w[i, taps * o]``, whose columns are then put in their places."""
+
+    def op(name: str, *args: Value, **attrs: AttrValue) -> Value:
+        return gb.add(name, args, attrs, loc=call.loc)
+
+    n, inputs, *at = x.type.shape
+    outputs, *kernel = w.type.static_shape[1:]
+    k = len(kernel)
+    last = (0, *range(2, k + 2), 1)
+    columns = op("transpose", w, perm=last)
+    taps = math.prod(kernel)
+    matrix = op("reshape", columns, shape=(inputs, taps * outputs))
+    wide = op("matmul", op("transpose", x, perm=last), matrix)
+    if bias is not None:
+        every = op("expand", op("reshape", bias, shape=(1, outputs)), shape=(taps, outputs))
+        wide = op("add", wide, op("reshape", every, shape=(taps * outputs,)))
+    split = op("reshape", wide, shape=(n, *at, *kernel, outputs))
+    order = [axis for a in range(k) for axis in (1 + a, 1 + k + a)]
+    placed = op("transpose", split, perm=(0, *order, 2 * k + 1))
+    sizes = [d * size for d, size in zip(at, kernel, strict=True)]
+    whole = op("reshape", placed, shape=(n, *sizes, outputs))
+    return op("transpose", whole, perm=(0, k + 1, *range(1, k + 1)))
 
 
 def _spread(op: Emit, x: Value, window: Window) -> Value:

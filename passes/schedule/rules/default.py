@@ -25,6 +25,8 @@ from aisc.passes.schedule.tree import Place, find_loop, find_place, places
 
 # What a symbolic extent counts for when a nest is judged worth dividing.
 UNKNOWN_EXTENT = 64
+# Rows of fewer elements are joined to longer ones before they are cut into vectors.
+SHORT_ROW = 64
 
 
 def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Schedule:
@@ -73,7 +75,7 @@ def _chunk(s: Schedule, name: str, target: Target) -> Schedule:
         return s
     lanes = min(16, target.vector_bits // 8 // block.body.buffer.dtype.bytes)
     extent = inner[0].extent
-    if not isinstance(extent, Const) or int(extent.value) < 2 * lanes:
+    if isinstance(extent, Const) and int(extent.value) < 2 * lanes:
         return s
     loads = [n for n in walk(block.body) if isinstance(n, Load) and n.buffer != block.body.buffer]
     if any(mentions(i, inner[0].var) for n in loads for i in n.indices[:-1]):
@@ -119,9 +121,12 @@ def _same_size(a: Block, b: Block) -> bool:
 
 def _worth_tiling(reduction: Reduction, target: Target) -> bool:
     """Tiles need lanes at unit stride in every operand that they index."""
-    lane = reduction.lane.var
-    if isinstance(reduction.lane.extent, Const) and int(reduction.lane.extent.value) < 4:
-        return False
+    lane, weights = reduction.lane.var, reduction.weights
+    if isinstance(reduction.lane.extent, Const):
+        packed = weights is not None and weights.buffer.role == "weight"
+        shared = packed and reduction.contraction and reduction.row is not None
+        if int(reduction.lane.extent.value) < (2 if shared else 4):
+            return False
     for n in walk(reduction.block.body):
         if isinstance(n, Load):
             uses = [k for k, i in enumerate(n.indices) if mentions(i, lane)]
@@ -143,13 +148,13 @@ def _vectorize(s: Schedule, place: Place, target: Target) -> Schedule:
         return s
     if block.combiner or not isinstance(block.body, Store):
         return s
-    if _contiguous(block) and len(spatial) > 1:
-        flat = spatial[0]
-        for k, name in enumerate(spatial[1:]):
-            s = s.fuse(flat, name, name=f"{spatial[0]}_f{k}")
-            flat = f"{spatial[0]}_f{k}"
-        spatial = [flat]
     last = spatial[-1]
+    if _contiguous(block):
+        flat = _static_suffix(block, spatial)
+        last = flat[0]
+        for k, name in enumerate(flat[1:]):
+            s = s.fuse(last, name, name=f"{flat[0]}_f{k}")
+            last = f"{flat[0]}_f{k}"
     loop = next(f for f in find_place(s.func, block.name).loops if f.var.name == last)
     lanes = target.vector_bits // 8 // block.body.buffer.dtype.bytes
     lanes = min(lanes, 16)
@@ -157,6 +162,21 @@ def _vectorize(s: Schedule, place: Place, target: Target) -> Schedule:
         return s
     s = s.split(last, lanes, names=(f"{last}_o", f"{last}_l"))
     return s.vectorize(f"{last}_l")
+
+
+def _static_suffix(block: Block, spatial: list[str]) -> list[str]:
+    """The innermost loops whose fused index needs no division at run time: those of constant
+    extent, and one symbolic loop around them where they are short."""
+    extents = [it.extent for it in block.iters if it.kind == "spatial"]
+    first, size = len(spatial), 1
+    while first > 0:
+        extent = extents[first - 1]
+        if not isinstance(extent, Const):
+            break
+        first, size = first - 1, size * int(extent.value)
+    if first > 0 and size < SHORT_ROW:
+        first -= 1
+    return spatial[first:]
 
 
 def _contiguous(block: Block) -> bool:
@@ -203,7 +223,17 @@ def _spatial_chain(top: For) -> list[For]:
         node = node.body
     if found and any(isinstance(n, Alloc) for n in walk(found[-1].body)):
         return found
-    return found[:-1] if len(found) > 1 and not isinstance(found[-1].body, For) else found
+    return found[:-1] if len(found) > 1 and _is_short(found) else found
+
+
+def _is_short(chain: list[For]) -> bool:
+    """Whether an iteration of the innermost loop is too little work to find its place: one
+    element, or one vector where sizes must be divided at run time."""
+    body = chain[-1].body
+    if not isinstance(body, For):
+        return True
+    divided = any(not isinstance(f.extent, Const) for f in chain[1:])
+    return divided and body.kind == "vectorize"
 
 
 def _spatial_in(block: Block, loop: For) -> bool:

@@ -21,6 +21,9 @@ from aisc.passes.schedule.tree import find_place, places
 
 RUNTIME_PACK_ROWS = 32
 MAX_ROWS = 14
+# Rows of a tile where their number is known at run time only: a short input fills part of one tile.
+SYMBOLIC_ROWS = 8
+UNKNOWN_EXTENT = 1 << 20
 # First-level data caches of current cores: 8 to 12 ways of 4 KiB.
 CACHE_WAYS, CACHE_WAY_BYTES = 8, 4096
 
@@ -60,35 +63,40 @@ def candidate_tiles(reduction: Reduction, target: Target) -> list[Tile]:
 
 
 def _most_rows(reduction: Reduction) -> int:
-    """Rows of a tile: fewer where they lie a multiple of a cache way apart, since then they all
-    compete for one set of the first-level cache."""
+    """Rows of a tile: fewer where their number is symbolic, and where they lie a multiple of a
+    cache way apart, since then they all compete for one set of the first-level cache."""
     load, row = reduction.data, reduction.row
     if load is None or row is None:
         return MAX_ROWS
+    most = MAX_ROWS if isinstance(row.extent, Const) else SYMBOLIC_ROWS
     address: Expr = Const(0)
     for i, stride in zip(load.indices, load.buffer.strides, strict=True):
         address = address + i * of_dim(stride)
     step = Indexer().linear(address).coeff(row.var)
     if step is None or step * load.dtype.bytes % CACHE_WAY_BYTES:
-        return MAX_ROWS
-    return CACHE_WAYS - 1
+        return most
+    return min(most, CACHE_WAYS - 1)
 
 
 def _extent(it: Iter | None) -> int:
     if it is None:
         return 1
-    return int(it.extent.value) if isinstance(it.extent, Const) else 1 << 20
+    return int(it.extent.value) if isinstance(it.extent, Const) else UNKNOWN_EXTENT
 
 
 def _cost(t: Tile, width: int, height: int, contraction: bool) -> tuple[float, float, int, int]:
     """Estimated cycles per useful element: one multiply-add or load per cycle and vector."""
-    padded = -(-width // t.width) * t.width * (-(-height // t.rows) * t.rows)
-    waste = padded / (width * height)
+    waste = _rounding(width, t.width) * _rounding(height, t.rows)
     loads = t.vectors + t.rows if contraction else t.vectors * t.rows
     latency = 8
     step = max(t.rows * t.vectors, loads * 0.75, latency)
     cycles = waste * step / (t.rows * t.vectors)
     return round(cycles, 3), waste, -(t.rows * t.vectors), t.vectors
+
+
+def _rounding(extent: int, step: int) -> float:
+    """How much longer an extent becomes in whole steps; not at all where it is unknown."""
+    return 1.0 if extent == UNKNOWN_EXTENT else -(-extent // step) * step / extent
 
 
 def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> tuple[Schedule, str]:

@@ -1,0 +1,147 @@
+"""The measurements of the zoo's report; each returns plain numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import agreement
+import llvmlite.binding as llvm
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+import aisc
+import zoo
+from aisc.frontend.onnx.importer import import_model
+
+Array = NDArray[Any]
+Run = Callable[[], object]
+Row = dict[str, Any]
+
+
+def session(model: ModelProto, threads: int = 1) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    data = model.SerializeToString()
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def interleaved(a: Run, b: Run, repeats: int) -> tuple[float, float, float]:
+    """Median seconds of `a` and of `b`, run in turn, and the median of the paired ratios a/b."""
+    for run in (a, b):
+        run()
+    first: list[float] = []
+    second: list[float] = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a()
+        middle = time.perf_counter()
+        b()
+        first.append(middle - start)
+        second.append(time.perf_counter() - middle)
+    ratio = statistics.median(x / y for x, y in zip(first, second, strict=True))
+    return statistics.median(first), statistics.median(second), ratio
+
+
+def agrees(
+    model: ModelProto, feeds: Mapping[str, Array], got: list[Array], peer: ort.InferenceSession
+) -> bool:
+    """The definition of agreement, against a float64 reference."""
+    graph = import_model(model)
+    exact = agreement.reference(graph, [feeds[v.name] for v in graph.inputs])
+    try:
+        agreement.assert_agrees(got, peer.run(None, dict(feeds)), exact)
+    except AssertionError:
+        return False
+    return True
+
+
+def latency(entry: zoo.ZooModel, model: ModelProto, counts: list[int], repeats: int) -> Row:
+    """Agreement at the usual dimensions, and the time against onnxruntime's per thread count."""
+    feeds = zoo.feeds(model, entry.usual())
+    row: Row = {}
+    for threads in counts:
+        exe, peer = aisc.compile(model, threads=threads), session(model, threads)
+        if "agrees" not in row:
+            row["agrees"] = agrees(model, feeds, exe.run(None, feeds), peer)
+        mine, theirs, ratio = interleaved(
+            lambda e=exe: e.run(None, feeds), lambda p=peer: p.run(None, feeds), repeats
+        )
+        row[f"ms_{threads}"], row[f"ort_ms_{threads}"] = mine * 1e3, theirs * 1e3
+        row[f"ratio_{threads}"] = ratio
+    return row
+
+
+def symbolic(entry: zoo.ZooModel, model: ModelProto, count: int, repeats: int) -> Row:
+    """Time of the symbolic build over time of the build for one shape, on random shapes."""
+    exe, rng = aisc.compile(model, threads=1), np.random.default_rng(0)
+    ratios: dict[str, float] = {}
+    for k in range(count):
+        dims = entry.random_dims(rng)
+        feeds = zoo.feeds(model, dims, k)
+        special = aisc.compile(model, threads=1, shapes=dims, cache=False)
+        for a, b in zip(exe.run(None, feeds), special.run(None, feeds), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3 * max(1.0, np.abs(b).max()))
+        name = " ".join(f"{d}={v}" for d, v in dims.items())
+        ratios[name] = interleaved(
+            lambda f=feeds: exe.run(None, f), lambda e=special, f=feeds: e.run(None, f), repeats
+        )[2]
+    return {"symbolic_ratio": statistics.median(ratios.values()), "symbolic_ratios": ratios}
+
+
+def random_shapes(entry: zoo.ZooModel, count: int) -> Row:
+    """One object of the small version on random shapes: how many agree, and how many modules LLVM
+    was given after the object was there."""
+    model = entry.build(**entry.tiny)
+    exe, peer, rng = aisc.compile(model), session(model), np.random.default_rng(1)
+    parse, compiled = llvm.parse_assembly, 0
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        nonlocal compiled
+        compiled += 1
+        return parse(*args, **kwargs)
+
+    llvm.parse_assembly, good = counting, 0
+    try:
+        for k in range(count):
+            feeds = zoo.feeds(model, entry.random_dims(rng, tiny=True), k)
+            good += agrees(model, feeds, exe.run(None, feeds), peer)
+    finally:
+        llvm.parse_assembly = parse
+    return {"random_shapes": count, "random_agree": good, "recompilations": compiled}
+
+
+def probe(*arguments: str, cache: str = "") -> Row:
+    """A measurement of :mod:`zoo.probe`, in a fresh process."""
+    env = {**os.environ, **({"AISC_CACHE_DIR": cache} if cache else {})}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # users' interpreters keep compiled sources
+    command = [sys.executable, "-m", "zoo.probe", *arguments]
+    folder = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True)
+    row: Row = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def compile_times(path: str) -> Row:
+    """Seconds with an empty kernel cache, and with the one that this left, in fresh processes."""
+    with tempfile.TemporaryDirectory() as cache:
+        cold = probe("compile", path, cache=cache)["seconds"]
+        warm = min(probe("compile", path, cache=cache)["seconds"] for _ in range(2))
+    return {"cold_s": cold, "warm_s": warm}
+
+
+def memory(path: str, dims: Mapping[str, int]) -> Row:
+    """Peak memory of a run beside the weights, and its share of onnxruntime's."""
+    mine, theirs = (probe("memory", path, json.dumps(dims), r)["bytes"] for r in ("aisc", "ort"))
+    return {"memory_mb": mine / 1e6, "ort_memory_mb": theirs / 1e6, "memory_ratio": mine / theirs}

@@ -1,0 +1,74 @@
+"""Rules that make one matrix of the rows of many: ``[n, s, k] @ [k, m]`` is ``[n*s, k] @ [k, m]``.
+
+Rows of a batch then share register tiles, and the weights are read once. The reshape back sinks
+through the elementwise operators that follow, so that they stay epilogues of the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aisc.ir.arith.poly import Dim, product
+from aisc.ir.graph import opdef
+from aisc.ir.graph.core import Value
+from aisc.ir.rewrite.rules import Match, Rule, rule
+
+
+@rule("matmul")
+def flatten_rows(m: Match) -> Sequence[Value] | None:
+    """``matmul(x[..., s, k], w[k, m]) -> reshape(matmul(reshape(x), w))`` over one matrix."""
+    x, w = m.input(0), m.input(1)
+    if x is None or w is None or x.type.rank < 3 or w.type.rank != 2:
+        return None
+    shape = x.type.shape
+    flat = m.add("reshape", (x,), {"shape": (product(shape[:-1]), shape[-1])})
+    return (m.add("reshape", (m.add("matmul", (flat, w)),), {"shape": m.node.output.type.shape}),)
+
+
+def _matrix(shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    """`shape` with all axes but the last in one."""
+    return product(tuple(shape[:-1])), shape[-1]
+
+
+def sink_rows(m: Match) -> Sequence[Value] | None:
+    """``f(reshape(x), c) -> reshape(f(x, c'))`` for elementwise f, a matrix x whose rows the
+    reshape divides, and operands of the same shape or broadcast along the rows."""
+    shape = m.node.output.type.shape
+    if len(shape) < 3:
+        return None
+    flat = _matrix(shape)
+    found = [m.producer(v, "reshape") for v in m.node.inputs]
+    inner = [None if t is None else t.inputs[0] for t in found]
+    if not any(x is not None and x.type.shape == flat for x in inner):
+        return None
+    inputs: list[Value | None] = []
+    for v, x in zip(m.node.inputs, inner, strict=True):
+        if v is None or not _fits(v.type.shape, shape):
+            return None
+        inputs.append(x if x is not None and x.type.shape == flat else v)
+    return (_again(m, inputs, flat),)
+
+
+def _fits(operand: Sequence[Dim], shape: Sequence[Dim]) -> bool:
+    """Whether an operand has the whole shape, or one value (or one row of them) for every row."""
+    if tuple(operand) == tuple(shape):
+        return True
+    return all(d == 1 for d in operand[:-1]) and (not operand or operand[-1] in (1, shape[-1]))
+
+
+def _again(m: Match, inputs: Sequence[Value | None], flat: tuple[Dim, ...]) -> Value:
+    prepared: list[Value | None] = []
+    for v in inputs:
+        assert v is not None, "checked to be there"
+        if v.type.shape != flat and v.type.rank > 1:
+            same = v.type.size == product(flat)
+            v = m.add("reshape", (v,), {"shape": flat if same else v.type.shape[-1:]})
+        prepared.append(v)
+    result = m.add(m.node.op, prepared, m.node.attr_map)
+    return m.add("reshape", (result,), {"shape": m.node.output.type.shape})
+
+
+def rules() -> tuple[Rule, ...]:
+    """The table; the map rule is indexed by every elementwise operator of the registry."""
+    maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
+    return (flatten_rows, rule(*maps)(sink_rows))

@@ -1,0 +1,109 @@
+"""Whether an element says which iteration touched it: digits of fused loops, symbolic radices too.
+
+A loop that was fused from others takes its values apart again, ``f // s`` and ``f % s``. Where both
+are indices of every access, two iterations that touch one element have equal digits, and digits put
+together give back the loop's value: ``(f // s) * s + f % s``. So different iterations touch
+different elements. Exact integer sets cannot say so when `s` is symbolic, which is why this test
+comes before them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+from aisc.ir.arith.linear import Indexer, Linear, mentions
+from aisc.ir.node import Node, map_children, walk
+from aisc.ir.tensor.expr import Binary, Expr, Var, binary
+from aisc.ir.tensor.visitor import substitute
+
+# One index of one access: its low end and how many elements it takes from there.
+Window = tuple[Expr, Expr]
+
+
+def determined(
+    var: Var, accesses: Sequence[Sequence[Window]], ranges: Indexer, fixed: frozenset[Var]
+) -> bool:
+    """Whether the element determines `var`, for accesses of one buffer given by their windows per
+    axis. `fixed` variables have one value in all iterations that are compared."""
+    known: dict[Linear, None] = {}
+    for axis in zip(*accesses, strict=True):
+        digits = {_digit(var, low, extent, ranges, fixed) for low, extent in axis}
+        if len(digits) == 1:
+            (digit,) = digits
+            if digit is not None:
+                known[digit[0]] = None
+    return _follows(var, known, ranges, fixed)
+
+
+def _digit(
+    var: Var, low: Expr, extent: Expr, ranges: Indexer, fixed: frozenset[Var]
+) -> tuple[Linear, int, Linear] | None:
+    """(d, c, rest) for an index ``c*d + rest + inner`` where d depends on `var` and inner, with
+    the window's extent, stays in ``[0, c)``: the element's place determines d."""
+    table: dict[Expr, Var] = {}
+    form = ranges.linear(_with_names(low, var, fixed, table))
+    names = {v: e for e, v in table.items()}
+    own = [t for t in form.terms if _over(t[0], names)]
+    same = [t for t in form.terms if t not in own and _all_in(t[0], fixed)]
+    inner = [t for t in form.terms if t not in own and t not in same]
+    step = math.gcd(*(c for _, c in own)) if own else 0
+    if not own or not all(_all_in(m, fixed | set(names)) for m, _ in own):
+        return None
+    low_end, high_end = ranges.interval(Linear(tuple(inner), 0))
+    if low_end < 0 or high_end + ranges.bounds(extent)[1] - 1 >= step:
+        return None
+    digit = ranges.build(Linear(tuple((m, c // step) for m, c in own), 0))
+    return ranges.linear(substitute(digit, names)), step, Linear(tuple(same), form.const)
+
+
+def _with_names(e: Expr, var: Var, fixed: frozenset[Var], table: dict[Expr, Var]) -> Expr:
+    """`e` with each maximal quotient and remainder of `var` alone, and `var`, given a name, so
+    that the ranges of inner loops simplify what is around them."""
+
+    def go(n: Node) -> Node:
+        if not isinstance(n, Expr) or not mentions(n, var):
+            return n
+        digit = isinstance(n, Var) or (isinstance(n, Binary) and n.op in ("floordiv", "mod"))
+        if digit and _all_in((n,), fixed | {var}):
+            return table.setdefault(n, Var(f"{var.name} digit {len(table)}"))
+        return map_children(n, go)
+
+    result = go(e)
+    assert isinstance(result, Expr), "an index stays an expression"
+    return result
+
+
+def _over(mono: tuple[Expr, ...], names: Mapping[Var, Expr]) -> bool:
+    return any(n in names for a in mono for n in walk(a) if isinstance(n, Var))
+
+
+def _all_in(mono: tuple[Expr, ...], allowed: AbstractSet[Var]) -> bool:
+    return all(n in allowed for a in mono for n in walk(a) if isinstance(n, Var))
+
+
+def _follows(var: Var, known: dict[Linear, None], ranges: Indexer, fixed: frozenset[Var]) -> bool:
+    """Whether `var` is put together from the digits: x from ``x // e`` and ``x % e``."""
+    while ranges.linear(var) not in known:
+        found: list[Linear] = []
+        for form in known:
+            quotient = _quotient(form)
+            if quotient is None or not _all_in((quotient.b,), fixed):
+                continue
+            x = ranges.linear(quotient.a)
+            if x not in known and ranges.linear(binary("mod", quotient.a, quotient.b)) in known:
+                found.append(x)
+        if not found:
+            return False
+        known |= dict.fromkeys(found)
+    return True
+
+
+def _quotient(form: Linear) -> Binary | None:
+    """The floor division that a form consists of."""
+    if form.const == 0 and len(form.terms) == 1:
+        mono, c = form.terms[0]
+        if c == 1 and len(mono) == 1 and isinstance(mono[0], Binary) and mono[0].op == "floordiv":
+            return mono[0]
+    return None
