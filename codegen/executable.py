@@ -8,6 +8,7 @@ new numpy arrays (which are DLPack producers), or the caller's own through ``out
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -186,7 +187,9 @@ class Executable:
 
         return HostCalls(self.image.host)
 
-    def __del__(self, where: Callable[[Array], int] = address) -> None:
-        for space in getattr(self, "_idle", ()):  # names of modules are gone when Python ends
+    def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
+        if at_exit():  # the process gives everything back, and names of modules are gone
+            return
+        for space in getattr(self, "_idle", ()):
             for k in self.image.signature.segments:
-                self._release(where(space.memory) + 8 * k)
+                self._release(address(space.memory) + 8 * k)
