@@ -21,9 +21,10 @@ from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
 from aisc.options import Options
 from aisc.passes.lower.canonical import canonical
-from aisc.passes.plan.bind import ScheduledKernel
+from aisc.passes.plan.bind import ScheduledKernel, Version
 from aisc.passes.schedule.rules.default import default_schedule, tiles
 from aisc.passes.schedule.rules.tile import Tile
+from aisc.passes.schedule.rules.versions import for_one, one_row, row_dimension
 from aisc.passes.schedule.schedule import Schedule, Step, trace_to_json
 from aisc.passes.tensor.optimize import optimize_schedule
 
@@ -68,13 +69,29 @@ def _gated(lowered: Func, backend: CpuBackend) -> tuple[ScheduledKernel, Assembl
         scheduled = scheduled_by(lowered, schedule, backend.target)
         if tile is None:
             return scheduled, None
-        text = backend.emit([scheduled.func, *scheduled.packers])
-        assembled = backend.assemble(text, want_assembly=True)
+        scheduled = _with_versions(lowered, scheduled, schedule, tile, backend.target)
+        assembled = backend.assemble(backend.emit(scheduled.funcs), want_assembly=True)
         if spills(assembled.assembly) == 0:
             return scheduled, assembled
         first = first or (scheduled, assembled)
     assert first is not None, "there is at least one tile"
     return first
+
+
+def _with_versions(
+    lowered: Func, scheduled: ScheduledKernel, schedule: Schedule, tile: Tile, target: Target
+) -> ScheduledKernel:
+    """`scheduled` with a version for a single row, where the number of rows is symbolic."""
+    dim = row_dimension(lowered, target)
+    if dim is None:
+        return scheduled
+    special = for_one(lowered, dim)
+    other = default_schedule(special, target, one_row(tile))
+    if other.packers != schedule.packers:
+        return scheduled
+    func = optimize_schedule(special, other, scheduled.packers).func
+    func = replace(func, name=f"{lowered.name}_{dim}1")
+    return replace(scheduled, versions=(Version(dim, 1, func),))
 
 
 def scheduled_by(lowered: Func, schedule: Schedule, target: Target) -> ScheduledKernel:
@@ -122,7 +139,7 @@ def build_kernel(
             return found
     scheduled, assembled = _schedule(lowered, backend, options, lookup)
     if assembled is None:
-        assembled = backend.assemble(backend.emit([scheduled.func, *scheduled.packers]))
+        assembled = backend.assemble(backend.emit(scheduled.funcs))
     built = BuiltKernel(scheduled, assembled.object, False)
     if cache is not None:
         cache.put(key, _to_record(built))
@@ -135,6 +152,7 @@ def _to_record(built: BuiltKernel) -> dict[str, bytes]:
         "func": signature.to_json(s.func),
         "packers": [signature.to_json(p) for p in s.packers],
         "packed": [list(p) for p in s.packed],
+        "versions": [[v.dim, v.value, signature.to_json(v.func)] for v in s.versions],
     }
     return {"head": json.dumps(head).encode(), "object": built.object}
 
@@ -146,6 +164,10 @@ def _from_record(record: dict[str, bytes]) -> BuiltKernel | None:
         func = signature.from_json(head["func"])
         packers = tuple(map(signature.from_json, head["packers"]))
         packed = tuple((int(k), str(n)) for k, n in head["packed"])
-        return BuiltKernel(ScheduledKernel(func, packers, packed), record["object"], True)
+        versions = tuple(
+            Version(str(d), int(n), signature.from_json(f)) for d, n, f in head["versions"]
+        )
+        kernel = ScheduledKernel(func, packers, packed, versions)
+        return BuiltKernel(kernel, record["object"], True)
     except (KeyError, ValueError, TypeError):
         return None

@@ -10,10 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from aisc.ir.node import map_children
+from aisc.ir.tensor.expr import equal
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import Alloc, CallKernel, If, Seq, Stmt, While, seq
 from aisc.ir.tensor.visitor import buffers_of
 from aisc.passes.plan.barriers import storage, with_barriers
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Another kernel for calls in which a dimension has a value. It takes the same arguments but
+    for scratch of its own."""
+
+    dim: str
+    value: int
+    func: Func
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +36,12 @@ class ScheduledKernel:
     func: Func
     packers: tuple[Func, ...] = ()
     packed: tuple[tuple[int, str], ...] = ()
+    versions: tuple[Version, ...] = ()
+
+    @property
+    def funcs(self) -> tuple[Func, ...]:
+        """Every function that is to be compiled."""
+        return (self.func, *(v.func for v in self.versions), *self.packers)
 
 
 @dataclass(slots=True)
@@ -50,7 +67,7 @@ def bind_kernels(program: Program, kernels: Mapping[str, ScheduledKernel]) -> Pr
     entry = replace(program.entry, params=params, body=_synchronized(body, kernels))
     funcs: list[Func] = []
     for k in kernels.values():
-        funcs.extend((k.func, *k.packers))
+        funcs.extend(k.funcs)
     prepare = None
     if st.prepare:
         outputs = tuple(replace(b, role="output") for b in st.done.values())
@@ -59,7 +76,7 @@ def bind_kernels(program: Program, kernels: Mapping[str, ScheduledKernel]) -> Pr
 
 
 def _synchronized(body: Stmt, kernels: Mapping[str, ScheduledKernel]) -> Stmt:
-    return with_barriers(body, {name: k.func for name, k in kernels.items()})
+    return with_barriers(body, {f.name: f for k in kernels.values() for f in k.funcs})
 
 
 def _bind(st: _Binding, stmt: Stmt) -> Stmt:
@@ -79,14 +96,26 @@ def _bind_call(st: _Binding, call: CallKernel) -> list[Stmt]:
     packers = {p.name: p for p in kernel.packers}
     for position, packer in kernel.packed:
         args[position] = _packed(st, args[position], packers[packer])
+    made: Stmt = _with_scratch(st, call, kernel.func, args)
+    for version in kernel.versions:
+        names = [v.name for v in kernel.func.dims]
+        size = call.dims[names.index(version.dim)]
+        special = _with_scratch(st, call, version.func, args)
+        made = If(equal(size, version.value), special, made)
+    return [made]
+
+
+def _with_scratch(st: _Binding, call: CallKernel, func: Func, args: list[Buffer]) -> Stmt:
+    """A call of `func`, with scratch for the parameters that the lowered kernel does not have."""
     out: list[Stmt] = []
-    for param in kernel.func.params[len(args) :]:
-        name = f"{call.kernel}_{param.name}_{st.count}"
+    full = list(args)
+    for param in func.params[len(args) :]:
+        name = f"{func.name}_{param.name}_{st.count}"
         st.count += 1
         scratch = replace(param, name=name, alias_set=name)
         out.append(Alloc(scratch))
-        args.append(scratch)
-    return [*out, replace(call, args=tuple(args))]
+        full.append(scratch)
+    return seq(*out, replace(call, kernel=func.name, args=tuple(full)))
 
 
 def _packed(st: _Binding, source: Buffer, packer: Func) -> Buffer:

@@ -50,11 +50,17 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
 
 def tiles(func: Func, target: Target) -> list[Tile]:
     """Register tiles for the first contraction of `func`, best estimate first; none without one."""
+    found = tiled_contraction(func, target)
+    return [] if found is None else candidate_tiles(found, target)
+
+
+def tiled_contraction(func: Func, target: Target) -> Reduction | None:
+    """The first contraction of `func` that gets a register tile."""
     for place in places(func.body):
         found = analyse(place.block)
         if found is not None and found.contraction and _worth_tiling(found, target):
-            return candidate_tiles(found, target)
-    return []
+            return found
+    return None
 
 
 def _unless_refused(s: Schedule, step: Callable[[Schedule], Schedule]) -> Schedule:
