@@ -92,7 +92,15 @@ def _chunk(s: Schedule, name: str, target: Target) -> Schedule:
         return s
     s = s.split_chunks(name, loop.name, lanes)
     loops = [f.var.name for f in find_place(s.func, name).loops]
-    return s.vectorize(loops[-1]).decompose_reduction(name, loops[-2])
+    return s.vectorize(loops[-1]).decompose_reduction(name, _outermost_reduce_loop(s, name))
+
+
+def _outermost_reduce_loop(s: Schedule, name: str) -> str:
+    """The first loop around a block that a reduce iterator uses."""
+    place = find_place(s.func, name)
+    pairs = zip(place.block.iters, place.block.bindings, strict=True)
+    values = [value for it, value in pairs if it.kind == "reduce"]
+    return next(f.var.name for f in place.loops if any(mentions(v, f.var) for v in values))
 
 
 def inline_maps(s: Schedule) -> Schedule:
