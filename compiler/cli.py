@@ -35,6 +35,9 @@ Level = Annotated[int, typer.Option("-O", min=0, max=3, help="Optimisation level
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of a call.")]
 TimeSteps = Annotated[bool, typer.Option("--time-steps", help="Print seconds per step.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not use the kernel cache.")]
+NoHost = Annotated[
+    bool, typer.Option("--no-host", help="Refuse operators that would run on the host (numpy).")
+]
 Tuned = Annotated[Path | None, typer.Option("--tuned", help="Use the traces of this database.")]
 
 
@@ -65,6 +68,7 @@ def compile_command(
     ] = None,
     time_steps: TimeSteps = False,
     no_cache: NoCache = False,
+    no_host: NoHost = False,
     tuned: Tuned = None,
 ) -> None:
     """Compile a model and write what --emit names (to -o, or standard output)."""
@@ -72,7 +76,8 @@ def compile_command(
 
     compile_model(
         model, target, output, emit, stop_after,
-        _choices(shape, level, threads, no_cache, dump_dir, verify), time_steps, tuned,
+        {**_choices(shape, level, threads, no_cache, dump_dir, verify), "host": not no_host},
+        time_steps, tuned,
     )  # fmt: skip
 
 
@@ -90,10 +95,11 @@ def run(
     level: Level = 2,
     threads: Threads = None,
     no_cache: NoCache = False,
+    no_host: NoHost = False,
     tuned: Tuned = None,
 ) -> None:
     """Compile a model and run it once, or run a bundle."""
-    choices = _choices(shape, level, threads, no_cache)
+    choices = {**_choices(shape, level, threads, no_cache), "host": not no_host}
     if _is_bundle(model):
         from aisc.bundle_commands import run_bundle
 
@@ -157,6 +163,7 @@ def check(
     model: Runnable,
     target: TargetName = "cpu",
     shape: Shapes = None,
+    no_host: NoHost = False,
 ) -> None:
     """Report every reason why a model cannot be compiled, or what it or a bundle consists of."""
     if _is_bundle(model):
@@ -166,7 +173,7 @@ def check(
         return
     from aisc.commands import check_model
 
-    check_model(model, target, _choices(shape, 2, None, False))
+    check_model(model, target, {**_choices(shape, 2, None, False), "host": not no_host})
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from aisc.cache import Cache, default_folder
 from aisc.codegen.executable import Executable
 from aisc.dimensions import dimension_table
 from aisc.files import write_whole
+from aisc.host_table import host_operators, host_table
 from aisc.instruments import Collector, Timer
 from aisc.instruments import Progress as StepProgress
 from aisc.ir import target as targets
@@ -195,9 +197,10 @@ def check_model(model: str, target: str, choices: dict[str, Any]) -> None:
     imported, program = collector.products["import"], compiled.product
     assert isinstance(imported, Graph), "the product of import is a graph"
     assert isinstance(program, Program), "the product of lower is a Program"
-    counts: dict[str, int] = {}
-    for node in imported.nodes:
-        counts[node.op] = counts.get(node.op, 0) + 1
+    legal = collector.products["legalize"]
+    assert isinstance(legal, Graph), "the product of legalize is a graph"
+    on_host = host_operators(legal)
+    counts = Counter(_operators(imported))
     print(f"{Path(model).name}: can be compiled")
     for v in imported.inputs:
         print(f"  input  {v.name}: {v.type}")
@@ -212,7 +215,17 @@ def check_model(model: str, target: str, choices: dict[str, Any]) -> None:
         table.add_row(op, str(count))
     if any(v.type.symbols for v in imported.inputs):
         _out.print(dimension_table(imported))
+    if on_host:
+        _out.print(host_table(on_host))
     _out.print(table)
+
+
+def _operators(graph: Graph) -> Iterator[str]:
+    """Operators of a graph and its regions."""
+    for node in graph.nodes:
+        yield node.op
+        for region in node.regions:
+            yield from _operators(region)
 
 
 def tune_model(model: str, target: str, budget: float, path: Path, choices: dict[str, Any]) -> None:

@@ -48,6 +48,8 @@ def _axes(graph: Graph) -> Iterator[tuple[Dim, str, int]]:
 
 def _origin(symbol: SymDim, name: str, axis: int) -> str:
     """A size without a name in the model is called after its first place."""
+    if symbol.kind == "data":
+        return "computed by the run"
     stem = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
     return "unnamed axis" if symbol.name == f"{stem}_{axis}" else "named in the model"
 

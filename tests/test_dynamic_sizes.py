@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx_models import BOOL, I64, F, check_everywhere, close, const, model, node, value
 
 import aisc
+from aisc.cli import main
 from aisc.ir.diagnostics import CompileError, ExecutionError
 
 rng = np.random.default_rng(5)
@@ -197,3 +200,24 @@ def test_a_fault_on_the_host_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
             exe(x)
     assert "no such luck" in str(caught.value)
     close(exe(x), want, "after the fault")
+
+
+def test_check_names_what_runs_on_the_host(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(unique(), tmp_path / "m.onnx")
+    place = str(tmp_path / "m.onnx")
+    assert _exit_code(["check", place]) == 0
+    text = capsys.readouterr().out
+    assert "unique" in text
+    assert "24*n" in text
+    assert _exit_code(["check", "--no-host", place]) == 3
+    assert _exit_code(["run", "--no-host", place]) == 3
+
+
+def _exit_code(arguments: list[str]) -> int:
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
