@@ -8,12 +8,13 @@ from functools import cache
 
 from aisc.api import resolve_target
 from aisc.codegen.llvm import engine
+from aisc.codegen.llvm.link import Linked
 
 CHAINS = 12
 
 
 @cache
-def _burn() -> tuple[engine.Linked, int]:
+def _burn() -> tuple[Linked, int]:
     """A function ``double burn(i64 n)`` of n rounds of CHAINS multiply-adds, and its lanes."""
     target = resolve_target("cpu")
     lanes = target.vector_bits // 32
@@ -50,7 +51,7 @@ def _burn() -> tuple[engine.Linked, int]:
     )
     declaration = f"declare {vec} @llvm.fma.v{lanes}f32({vec}, {vec}, {vec})"
     module = engine.module_text(target, [text], [declaration], [])
-    return engine.Linked(target, [engine.assemble(module, target).object], ["burn"]), lanes
+    return Linked([engine.assemble(module, target).object], ["burn"]), lanes
 
 
 def fma_gflops(rounds: int = 2_000_000) -> float:

@@ -7,26 +7,31 @@ only definition: the printed LLVM IR and the ctypes structure derive from :data:
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 # name -> meaning; every field is 8 bytes wide.
 FIELDS: dict[str, str] = {
     "inputs": "array of pointers to the inputs, in order of the entry's parameters",
     "outputs": "array of pointers to the outputs",
     "weights": "array of pointers to the weights",
-    "dims": "array of int64 values of the entry's symbolic dimensions",
+    "dims": "array of int64: values of the entry's symbolic dimensions, then of those of results "
+    "that only the run gives",
     "state": "base of the state segment",
-    "arena": "base of the arena, aligned to 64 bytes",
-    "arena_size": "bytes in the arena",
+    "memory": "block of words of one call (aisc.codegen.cpu.memory), zero before the first",
     "pool": "the thread pool, or null for one thread",
     "threads": "number of threads that run the entry",
-    "alloc": "callback for memory whose size is known only at run time, or null",
+    "host": "callback ``int64 (int64 call, int64* words, int64* sizes)`` that runs an operator "
+    "without native code, or null",
     "error": "set to a non-zero ErrorCode by the code",
 }
 
-BAD_INDEX, DIVISION_BY_ZERO = 2, 3
+BAD_INDEX, DIVISION_BY_ZERO, BAD_SIZE, NO_MEMORY, HOST_FAILED = 2, 3, 4, 5, 6
 ERRORS: dict[int, str] = {
     BAD_INDEX: "an index is out of range",
     DIVISION_BY_ZERO: "an integer was divided by zero",
+    BAD_SIZE: "a size computed at run time does not fit",
+    NO_MEMORY: "there is not enough memory for this call",
+    HOST_FAILED: "an operator that runs on the host failed",
 }
 
 
@@ -39,3 +44,9 @@ class CallFrame(ctypes.Structure):
 def offset(name: str) -> int:
     """Byte offset of a field."""
     return list(FIELDS).index(name) * 8
+
+
+def function(address: int) -> Callable[[int], int]:
+    """An entry as a Python function of a frame's address. It runs without the interpreter's
+    lock."""
+    return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_size_t)(address)

@@ -1,97 +1,91 @@
 """Executables: compiled programs that are called with arrays.
 
-Inputs are taken without a copy when they are C-contiguous and of the right type: numpy arrays,
-anything with ``__array_interface__`` or the buffer protocol, DLPack tensors. Outputs are new numpy
-arrays (which are DLPack producers), or the caller's own through ``out=``.
+Inputs are taken without a copy when they are C-contiguous, aligned and of the right type: numpy
+arrays, anything with ``__array_interface__`` or the buffer protocol, DLPack tensors. Outputs are
+new numpy arrays (which are DLPack producers), or the caller's own through ``out=``.
 """
 
 from __future__ import annotations
 
 import ctypes
-import math
-import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
-from aisc.codegen.abi import ERRORS, CallFrame
-from aisc.codegen.cpu.backend import runtime_object
-from aisc.codegen.cpu.pool import borrowed
-from aisc.codegen.llvm.engine import Linked
-from aisc.ir.arith.poly import Dim, bounds, evaluate, sole_symbol
-from aisc.ir.diagnostics import ExecutionError, execution_error
-from aisc.ir.target import Target
-from aisc.ir.tensor.func import Buffer, Program
+from aisc.codegen import abi
+from aisc.codegen.arrays import Array, address, aligned, as_input, as_outputs, pointers
+from aisc.codegen.cpu import pool as pools
+from aisc.codegen.image import Image
+from aisc.codegen.llvm.link import Linked
+from aisc.codegen.signature import Binding, Signature, Values
+from aisc.ir.diagnostics import execution_error
 
-Array = NDArray[Any]
-MAX_ARENA = 1 << 40
+if TYPE_CHECKING:
+    from aisc.codegen.host import HostCalls
+
+
+class _Workspace:
+    """What one call needs for itself: a block of memory that compiled code manages, a frame and the
+    tables that the frame names. Kept between calls, used by one call at a time."""
+
+    __slots__ = ("at", "dims", "frame", "host", "inputs", "memory", "outputs")
+
+    def __init__(self, signature: Signature, weights: int, host: HostCalls | None) -> None:
+        counts = (
+            len(signature.inputs),
+            len(signature.outputs),
+            len(signature.dims) + len(signature.results),
+        )
+        tables = [(ctypes.c_int64 * max(1, n))() for n in counts]
+        self.inputs, self.outputs, self.dims = tables
+        self.memory = np.zeros(max(1, signature.words), np.int64)
+        self.host = host
+        frame = self.frame = abi.CallFrame()
+        frame.inputs, frame.outputs, frame.dims = map(ctypes.addressof, tables)
+        frame.weights, frame.memory = weights, address(self.memory)
+        frame.host = 0 if host is None else host.address
+        self.at = ctypes.addressof(frame)
 
 
 class Executable:
     """A compiled model: ``exe(*arrays)``, ``exe.run(None, {name: array})``.
 
-    Calls from several threads at once are safe: each has a frame and an arena of its own.
+    Calls from several threads at once are safe: each has a frame and memory of its own.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        arena: Dim,
-        objects: Sequence[bytes],
-        target: Target,
-        threads: int = 1,
-        names: tuple[Sequence[str], Sequence[str]] = ((), ()),
-    ) -> None:
-        self.program = program
+    def __init__(self, image: Image, threads: int = 1) -> None:
+        if not 1 <= threads <= pools.MAX_THREADS:
+            raise execution_error("E501", f"1 to {pools.MAX_THREADS} threads, got {threads}")
+        signature = image.signature
+        self.image = image
+        self.machine = image.machine
         self.threads = threads
-        self.target = target
-        self._arena_size = arena
-        entry = program.entry
-        self.inputs = [b for b in entry.params if b.role == "input"]
-        self.outputs = [b for b in entry.params if b.role == "output"]
-        self.input_names = list(names[0]) or [b.name for b in self.inputs]
-        self.output_names = list(names[1]) or [b.name for b in self.outputs]
-        self._dims = [v.name for v in entry.dims]
-        symbols = ["aisc_entry"] + (["aisc_prepare"] if program.prepare is not None else [])
-        self._linked = Linked(target, [runtime_object(target), *objects], symbols)
-        self._call = _function(self._linked.addresses["aisc_entry"])
-        self._weights = self._prepare(program)
-        pointers = [self._weights[b.name] for b in entry.params if b.role == "weight"]
-        self._weight_table = _pointers(pointers)
-        self._arenas: list[Array] = []
-        self._lock = threading.Lock()
+        self.inputs, self.outputs = signature.inputs, signature.outputs
+        self.input_names = [p.name for p in self.inputs]
+        self.output_names = [p.name for p in self.outputs]
+        self._dtypes = [p.dtype.numpy for p in self.inputs]
+        self._result_dtypes = [p.dtype.numpy for p in self.outputs]
+        self._binding = Binding(signature)
+        self._linked = Linked([image.runtime, *image.objects], ["aisc_entry", "aisc_release"])
+        self._entry = abi.function(self._linked.addresses["aisc_entry"])
+        self._release = abi.function(self._linked.addresses["aisc_release"])
+        self._weights = pointers(image.weights)
+        # Taking from and adding to a list are atomic, so this needs no lock that a fork could
+        # leave closed.
+        self._idle: list[_Workspace] = []
 
-    def _prepare(self, program: Program) -> dict[str, Array]:
-        """Weights by name, the packed ones computed now."""
-        weights: dict[str, Array] = {
-            name: np.ascontiguousarray(blob.array) for name, blob in program.weights.items()
-        }
-        prepare = program.prepare
-        if prepare is None:
-            return weights
-        sources = [weights[b.name] for b in prepare.params if b.role == "weight"]
-        results = [
-            aligned(b.type.static_shape, b.dtype.numpy)
-            for b in prepare.params
-            if b.role == "output"
-        ]
-        frame = CallFrame()
-        tables = _pointers(sources), _pointers(results)
-        frame.weights, frame.outputs = map(ctypes.addressof, tables)
-        frame.threads = 1
-        _function(self._linked.addresses["aisc_prepare"])(ctypes.byref(frame))
-        names = (b.name for b in prepare.params if b.role == "output")
-        used = {b.name for b in program.entry.params if b.role == "weight"}
-        weights.update(zip(names, results, strict=True))
-        return {n: w for n, w in weights.items() if n in used}
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an executable cannot be pickled: save it with aisc.save, and open it with aisc.load "
+            "in the other process"
+        )
 
     # -- calling -----------------------------------------------------------------------------
 
-    def __call__(self, *arrays: Any, out: Sequence[Array] | None = None) -> Any:
+    def __call__(self, *arrays: Any, out: Sequence[Array] | Array | None = None) -> Any:
         """Run on positional inputs; one result alone, several as a tuple."""
-        results = self._run(list(arrays), out)
+        results = self._run(arrays, out)
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
@@ -101,154 +95,98 @@ class Executable:
         if missing or unknown:
             notes = (f"expected {', '.join(self.input_names)}", f"got {', '.join(feeds)}")
             raise execution_error("E501", "the named inputs do not fit", *notes)
+        wanted = self.output_names if output_names is None else output_names
+        unknown = [n for n in wanted if n not in self.output_names]
+        if unknown:
+            raise execution_error("E501", f"there is no output {', '.join(unknown)}")
         results = self._run([feeds[n] for n in self.input_names], None)
         if output_names is None:
             return results
         table = dict(zip(self.output_names, results, strict=True))
-        unknown = [n for n in output_names if n not in table]
-        if unknown:
-            raise execution_error("E501", f"there is no output {', '.join(unknown)}")
         return [table[n] for n in output_names]
 
-    def _run(self, arrays: list[Any], out: Sequence[Array] | None) -> list[Array]:
+    def _run(self, arrays: Sequence[Any], out: Any) -> list[Array]:
         if len(arrays) != len(self.inputs):
             raise execution_error(
                 "E501", f"{len(self.inputs)} inputs are needed", f"got {len(arrays)}"
             )
         inputs = [
-            as_input(a, b, n) for a, b, n in zip(arrays, self.inputs, self.input_names, strict=True)
+            as_input(a, p, t) for a, p, t in zip(arrays, self.inputs, self._dtypes, strict=True)
         ]
-        dims = self._bind_dims(inputs)
+        dims = self._binding.values(inputs)
         outputs = self._allocate(dims, out, inputs)
-        size = self._arena_size
-        arena = self._borrow_arena(size if isinstance(size, int) else evaluate(size, dims))
+        space = self._borrow_memory()
         try:
-            self._invoke(inputs, outputs, dims, arena)
+            self._invoke(space, inputs, outputs, dims)
+            return [self._result(space, k, dims) if a is None else a for k, a in enumerate(outputs)]
         finally:
-            with self._lock:
-                self._arenas.append(arena)
-        return outputs
+            self._idle.append(space)
 
     def _invoke(
-        self, inputs: list[Array], outputs: list[Array], dims: Mapping[str, int], arena: Array
+        self, space: _Workspace, inputs: list[Array], outputs: list[Array | None], dims: Values
     ) -> None:
-        frame = CallFrame()
-        tables = _pointers(inputs), _pointers(outputs)
-        frame.inputs, frame.outputs = map(ctypes.addressof, tables)
-        frame.weights = ctypes.addressof(self._weight_table)
-        values = (ctypes.c_int64 * max(1, len(self._dims)))(*(dims[n] for n in self._dims))
-        frame.dims = ctypes.addressof(values)
-        frame.arena, frame.arena_size = _address(arena), arena.size
-        with borrowed(self.target, self.threads) as pool:
-            frame.pool, frame.threads = pool, self.threads if pool else 1
-            status = self._call(ctypes.byref(frame))
+        """Fill the frame and call the entry."""
+        for k, array in enumerate(inputs):
+            space.inputs[k] = address(array)
+        for k, result in enumerate(outputs):
+            space.outputs[k] = 0 if result is None else address(result)
+        for k, value in enumerate(dims):
+            space.dims[k] = value
+        frame = space.frame
+        frame.error = 0
+        pool = pools.acquire(self.image.runtime, self.threads)
+        try:
+            if pool is None:
+                frame.pool, frame.threads = 0, 1
+            else:
+                frame.pool, frame.threads = pool.address, self.threads
+            status = self._entry(space.at)
+        finally:
+            if pool is not None:
+                pool.lock.release()
         if status:
-            raise execution_error("E502", ERRORS.get(status, f"status {status}"))
+            if space.host is not None:
+                space.host.reraise()
+            raise execution_error("E502", abi.ERRORS.get(status, f"status {status}"))
 
-    def _bind_dims(self, inputs: list[Array]) -> dict[str, int]:
-        """Values of symbolic dimensions from the shapes, which must be consistent."""
-        values: dict[str, int] = {}
-        if not self._dims:
-            for array, b, name in zip(inputs, self.inputs, self.input_names, strict=True):
-                if array.shape != b.shape:
-                    raise _shape_error(name, b, array)
-            return values
-        for array, b in zip(inputs, self.inputs, strict=True):
-            for size, d in zip(array.shape, b.shape, strict=True):
-                symbol = sole_symbol(d)
-                if symbol is not None:
-                    values.setdefault(symbol.name, size)
-        for array, b, name in zip(inputs, self.inputs, self.input_names, strict=True):
-            expected = tuple(evaluate(d, values) for d in b.shape)
-            if array.shape != expected:
-                raise _shape_error(name, b, array)
-            for size, d in zip(array.shape, b.shape, strict=True):
-                low, high = bounds(d)
-                if not low <= size <= high:
-                    raise _shape_error(name, b, array)
-        return values
-
-    def _allocate(
-        self, dims: Mapping[str, int], out: Sequence[Array] | None, inputs: list[Array]
-    ) -> list[Array]:
-        shapes = [
-            b.type.static_shape if b.type.is_static else tuple(evaluate(d, dims) for d in b.shape)
-            for b in self.outputs
+    def _allocate(self, dims: Values, out: Any, inputs: list[Array]) -> list[Array | None]:
+        """Arrays for the outputs: new ones, or the caller's after a check; ``None`` for those whose
+        sizes only the run gives."""
+        shapes = self._binding.output_shapes(dims)
+        if out is not None:
+            sized = [s for s in shapes if s is not None]
+            if len(sized) < len(shapes):
+                raise execution_error("E501", "out= is not possible: the run decides the sizes")
+            return [*as_outputs(out, self.outputs, sized, inputs)]
+        return [
+            None if s is None else aligned(s, t)
+            for s, t in zip(shapes, self._result_dtypes, strict=True)
         ]
-        if out is None:
-            return [aligned(s, b.dtype.numpy) for s, b in zip(shapes, self.outputs, strict=True)]
-        if len(out) != len(shapes):
-            raise execution_error("E501", f"{len(shapes)} outputs are needed, got {len(out)}")
-        for array, s, b in zip(out, shapes, self.outputs, strict=True):
-            fits = array.shape == s and array.dtype == b.dtype.numpy and array.flags.c_contiguous
-            if not (fits and array.flags.writeable):
-                raise execution_error(
-                    "E501",
-                    f"out= for '{b.name}' does not fit",
-                    f"expected a writable C-contiguous {b.dtype}{list(s)}",
-                    f"got {array.dtype}{list(array.shape)}",
-                )
-            if any(np.may_share_memory(array, i) for i in inputs if i.size):
-                raise execution_error("E501", f"out= for '{b.name}' overlaps an input")
-        return list(out)
 
-    def _borrow_arena(self, size: int) -> Array:
-        if size > MAX_ARENA:
-            raise execution_error("E502", f"{size} bytes of scratch memory would be needed")
-        with self._lock:
-            for k, arena in enumerate(self._arenas):
-                if arena.size >= size:
-                    return self._arenas.pop(k)
-            if self._arenas:
-                self._arenas.pop()  # a larger one takes its place
-        return aligned((max(size, 1),), np.dtype(np.uint8))
+    def _result(self, space: _Workspace, k: int, dims: Values) -> Array:
+        """A new array with the contents of a result that lies in the program's memory."""
+        shape = self._binding.result_shape(k, (*dims, *space.dims[len(dims) :]))
+        array = aligned(shape, self._result_dtypes[k])
+        ctypes.memmove(address(array), space.outputs[k], array.nbytes)
+        return array
 
+    def _borrow_memory(self) -> _Workspace:
+        """A workspace that no other call uses."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            host = self._host_calls()
+            return _Workspace(self.image.signature, ctypes.addressof(self._weights), host)
 
-def _function(address: int) -> Any:
-    return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(address)
+    def _host_calls(self) -> HostCalls | None:
+        """The callback of a workspace, if operators need one. Only then the IR is loaded."""
+        if not self.image.host:
+            return None
+        from aisc.codegen.host import HostCalls
 
+        return HostCalls(self.image.host)
 
-def _address(array: Array) -> int:
-    """Address of the first element."""
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
-def _pointers(arrays: Sequence[Array]) -> Any:
-    values = [_address(a) for a in arrays]
-    return (ctypes.c_int64 * max(1, len(values)))(*values)
-
-
-def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An uninitialised C-contiguous array that starts on a 64-byte boundary."""
-    count = math.prod(shape) * dtype.itemsize
-    try:
-        raw = np.empty(count + 64, np.uint8)
-    except (MemoryError, ValueError):
-        raise execution_error("E502", f"{count} bytes cannot be allocated") from None
-    start = -_address(raw) % 64
-    return raw[start : start + count].view(dtype).reshape(shape)
-
-
-def as_input(value: Any, b: Buffer, name: str) -> Array:
-    """`value` as a C-contiguous array of the buffer's dtype and rank; E501 when it does not fit.
-
-    Copied only when it is not contiguous or not aligned to its elements.
-    """
-    if not isinstance(value, np.ndarray):
-        value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
-    if value.dtype != b.dtype.numpy or value.ndim != b.rank:
-        raise _shape_error(name, b, value)
-    contiguous: Array = np.ascontiguousarray(value).reshape(value.shape)
-    if _address(contiguous) % b.dtype.bytes:
-        contiguous = contiguous.copy()
-    return contiguous
-
-
-def _shape_error(name: str, b: Buffer, got: Array) -> ExecutionError:
-    return execution_error(
-        "E501",
-        f"input '{name}' does not fit",
-        f"expected {b.type}",
-        f"got {got.dtype}[{', '.join(map(str, got.shape))}]",
-    )
+    def __del__(self) -> None:
+        for space in getattr(self, "_idle", ()):
+            for k in self.image.signature.segments:
+                self._release(address(space.memory) + 8 * k)

@@ -17,7 +17,9 @@ __all__ = [
     "InternalError",
     "Target",
     "compile",
+    "load",
     "lower",
+    "save",
 ]
 
 if TYPE_CHECKING:
@@ -25,10 +27,13 @@ if TYPE_CHECKING:
     from aisc.codegen.executable import Executable
     from aisc.ir.diagnostics import AiscError, CompileError, ExecutionError, InternalError
     from aisc.ir.target import Target
+    from aisc.loading import load, save
 
 _HOMES = {
     "compile": "aisc.api",
     "lower": "aisc.api",
+    "load": "aisc.loading",
+    "save": "aisc.loading",
     "Executable": "aisc.codegen.executable",
     "AiscError": "aisc.ir.diagnostics",
     "CompileError": "aisc.ir.diagnostics",

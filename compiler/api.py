@@ -58,15 +58,19 @@ def compile(
     shapes: Mapping[str, Extent] | None = None,
     level: int = 2,
     cache: bool = True,
+    host: bool = True,
 ) -> Executable:
     """Compile a model for a target.
 
     model: path of an ONNX file, its bytes, an ``onnx.ModelProto`` or a :class:`Graph`.
     threads: how many threads a call uses; by default the cores of this process.
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
+    host: whether operators without native code may run on the host, through numpy.
     Raises ``CompileError`` when the model cannot be compiled.
     """
-    options = from_environment(threads=threads, shapes=shapes, level=level, use_cache=cache)
+    options = from_environment(
+        threads=threads, shapes=shapes, level=level, use_cache=cache, host=host
+    )
     compiled = build(model, target, options)
     assert compiled.executable is not None, "nothing stopped the pipeline"
     return compiled.executable

@@ -23,6 +23,9 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Argument(help="The model, e.g. model.onnx.")]
+Runnable = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The model, e.g. model.onnx, or a bundle of it.")
+]
 TargetName = Annotated[str, typer.Option("--target", help="cpu, a shipped target, or FILE.toml.")]
 Shapes = Annotated[
     list[str] | None,
@@ -46,13 +49,20 @@ def compile_command(
     target: TargetName = "cpu",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here.")] = None,
     emit: Annotated[
-        str, typer.Option(help="graph, tensor, program, llvm, asm or obj.")
-    ] = "program",
+        str,
+        typer.Option(
+            help="graph, tensor, program, llvm, asm, obj or bundle. By default bundle for an "
+            "output named .aisc, else program."
+        ),
+    ] = "",
     stop_after: Annotated[str, typer.Option(help="Stop after this step and print it.")] = "",
     dump_dir: Annotated[str, typer.Option(help="Write every step's product here.")] = "",
     verify: Annotated[bool, typer.Option("--verify-each", help="Verify after each step.")] = False,
     shape: Shapes = None,
     level: Level = 2,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads of a call of the bundle.")
+    ] = None,
     time_steps: TimeSteps = False,
     no_cache: NoCache = False,
     tuned: Tuned = None,
@@ -62,13 +72,13 @@ def compile_command(
 
     compile_model(
         model, target, output, emit, stop_after,
-        _choices(shape, level, None, no_cache, dump_dir, verify), time_steps, tuned,
+        _choices(shape, level, threads, no_cache, dump_dir, verify), time_steps, tuned,
     )  # fmt: skip
 
 
 @app.command()
 def run(
-    model: Model,
+    model: Runnable,
     input_: Annotated[
         list[str] | None, typer.Option("--input", help="NAME=@FILE.npy or NAME=random.")
     ] = None,
@@ -82,16 +92,22 @@ def run(
     no_cache: NoCache = False,
     tuned: Tuned = None,
 ) -> None:
-    """Compile a model and run it once."""
+    """Compile a model and run it once, or run a bundle."""
+    choices = _choices(shape, level, threads, no_cache)
+    if _is_bundle(model):
+        from aisc.bundle_commands import run_bundle
+
+        choices.update(target=target, tuned=tuned)
+        run_bundle(Path(model), input_ or [], output or [], choices)
+        return
     from aisc.commands import run_model
 
-    choices = _choices(shape, level, threads, no_cache)
     run_model(model, target, input_ or [], output or [], choices, tuned)
 
 
 @app.command()
 def bench(
-    model: Model,
+    model: Runnable,
     against: Annotated[str, typer.Option(help="Peers, e.g. onnxruntime.")] = "",
     threads: Annotated[str, typer.Option(help="Numbers of threads, e.g. 1,2.")] = "1",
     warmup: Annotated[int, typer.Option(min=0, help="Runs that are not counted.")] = 5,
@@ -101,14 +117,20 @@ def bench(
     shape: Shapes = None,
     tuned: Tuned = None,
 ) -> None:
-    """Measure the latency of a model, interleaved with other runtimes."""
-    from aisc.commands import bench_model
-
+    """Measure the latency of a model or a bundle, interleaved with other runtimes."""
     counts = [int(t) for t in threads.split(",") if t.isdigit() and int(t) > 0]
     if not counts:
         raise typer.BadParameter("expected numbers such as 1,2", param_hint="--threads")
     peers = [p for p in against.split(",") if p]
     choices = _choices(shape, 2, None, False)
+    if _is_bundle(model):
+        from aisc.bundle_commands import bench_bundle
+
+        choices.update(target=target, tuned=tuned)
+        bench_bundle(Path(model), peers, counts, (warmup, iterations), json_output, choices)
+        return
+    from aisc.commands import bench_model
+
     bench_model(model, target, peers, counts, (warmup, iterations), json_output, choices, tuned)
 
 
@@ -132,11 +154,16 @@ def opt(
 
 @app.command()
 def check(
-    model: Model,
+    model: Runnable,
     target: TargetName = "cpu",
     shape: Shapes = None,
 ) -> None:
-    """Report every reason why a model cannot be compiled, or what it consists of."""
+    """Report every reason why a model cannot be compiled, or what it or a bundle consists of."""
+    if _is_bundle(model):
+        from aisc.bundle_commands import check_bundle
+
+        check_bundle(Path(model), {**_choices(shape, 2, None, False), "target": target})
+        return
     from aisc.commands import check_model
 
     check_model(model, target, _choices(shape, 2, None, False))
@@ -176,6 +203,14 @@ def cache(
     if action not in ("status", "clear"):
         raise typer.BadParameter("expected status or clear", param_hint="ACTION")
     handle_cache(action)
+
+
+def _is_bundle(model: str) -> bool:
+    """Whether to open a file instead of compiling it. IR text may have the suffix of bundles, but
+    is for ``aisc opt`` only."""
+    from aisc.codegen.bundle import is_bundle
+
+    return model.endswith(".aisc") or is_bundle(Path(model))
 
 
 def _choices(

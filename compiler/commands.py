@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
+from aisc import running
 from aisc.api import build, resolve_target
-from aisc.bench import measure_latency
 from aisc.cache import Cache, default_folder
 from aisc.codegen.executable import Executable
 from aisc.dimensions import dimension_table
@@ -23,11 +21,12 @@ from aisc.files import write_whole
 from aisc.instruments import Collector, Timer
 from aisc.instruments import Progress as StepProgress
 from aisc.ir import target as targets
-from aisc.ir.diagnostics import error, execution_error
+from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
 from aisc.ir.tensor.func import Func, Program
 from aisc.ir.text.printer import print_ir
 from aisc.kernels import Lookup, untuned
+from aisc.loading import save
 from aisc.options import from_environment
 from aisc.pipeline import Compiled
 
@@ -96,9 +95,17 @@ def compile_model(
     tuned: Path | None,
 ) -> None:
     """``aisc compile``."""
-    if emit not in (*_EMIT_STEP, "obj"):
-        raise error("E401", f"cannot emit '{emit}'", f"expected {', '.join(_EMIT_STEP)} or obj")
+    if not emit:
+        emit = "bundle" if output is not None and output.suffix == ".aisc" else "program"
+    if emit not in (*_EMIT_STEP, "obj", "bundle"):
+        known = ", ".join((*_EMIT_STEP, "obj"))
+        raise error("E401", f"cannot emit '{emit}'", f"expected {known} or bundle")
     timer = Timer()
+    if emit == "bundle" and not stop_after:
+        _emit_bundle(model, target, output, choices, tuned, timer)
+        if time_steps:
+            _print_times(timer)
+        return
     if emit == "obj" and not stop_after:
         _emit_object(model, target, output, choices, tuned)
         return
@@ -129,6 +136,21 @@ def _emit_object(
     write_whole(output, backend.assemble(backend.emit_all(product)).object)
 
 
+def _emit_bundle(
+    model: str,
+    target: str,
+    output: Path | None,
+    choices: dict[str, Any],
+    tuned: Path | None,
+    timer: Timer,
+) -> None:
+    if output is None:
+        raise error("E401", "a bundle needs a file", "give -o FILE.aisc")
+    executable = _build(model, target, choices, tuned, timer).executable
+    assert executable is not None, "nothing stopped the pipeline"
+    save(executable, output, threads=choices["threads"] or 0)
+
+
 def _print_times(timer: Timer) -> None:
     table = Table("step", "seconds", title="time per step")
     for step, seconds in timer.seconds.items():
@@ -145,57 +167,7 @@ def run_model(
     tuned: Path | None,
 ) -> None:
     """``aisc run``."""
-    exe = _executable(model, target, choices, tuned)
-    feeds = _feeds(exe, inputs)
-    results = exe.run(None, feeds)
-    named = dict(zip(exe.output_names, results, strict=True))
-    for item in outputs:
-        name, _, place = item.partition("=")
-        if name not in named or not place.startswith("@"):
-            raise execution_error("E501", f"--output {item}: expected NAME=@FILE.npy")
-        with open(place[1:], "wb") as f:
-            np.save(f, named[name], allow_pickle=False)
-    for name, array in named.items():
-        head = np.array2string(array.reshape(-1)[:8], precision=6, separator=", ")
-        print(f"{name}: {array.dtype}{list(array.shape)} {head}")
-
-
-def _feeds(exe: Executable, inputs: Sequence[str]) -> dict[str, Any]:
-    """Inputs by name: from files, or random for those that are not given."""
-    given: dict[str, str] = {}
-    for item in inputs:
-        name, _, place = item.partition("=")
-        if name not in exe.input_names:
-            raise execution_error(
-                "E501", f"the model has no input '{name}'", f"it has {', '.join(exe.input_names)}"
-            )
-        given[name] = place
-    feeds = random_feeds(exe)
-    for name, place in given.items():
-        if place.startswith("@"):
-            try:
-                feeds[name] = np.load(place[1:], allow_pickle=False)
-            except (OSError, ValueError) as fault:
-                raise execution_error("E501", f"cannot read {place[1:]}", str(fault)) from None
-        elif place != "random":
-            raise execution_error("E501", f"--input {name}={place}: expected @FILE.npy or random")
-    return feeds
-
-
-def random_feeds(exe: Executable, seed: int = 0) -> dict[str, Any]:
-    """Seeded random inputs; symbolic dimensions are taken as 1."""
-    from aisc.ir.arith.poly import evaluate, symbols
-
-    rng = np.random.default_rng(seed)
-    feeds: dict[str, Any] = {}
-    for name, b in zip(exe.input_names, exe.inputs, strict=True):
-        ones = {s.name: max(1, s.lower) for d in b.shape for s in symbols(d)}
-        shape = tuple(evaluate(d, ones) for d in b.shape)
-        if b.dtype.is_float:
-            feeds[name] = rng.standard_normal(shape).astype(b.dtype.numpy)
-        else:
-            feeds[name] = rng.integers(0, 2, shape).astype(b.dtype.numpy)
-    return feeds
+    running.run_once(_executable(model, target, choices, tuned), inputs, outputs)
 
 
 def bench_model(
@@ -209,18 +181,11 @@ def bench_model(
     tuned: Path | None,
 ) -> None:
     """``aisc bench``."""
-    rows: list[dict[str, Any]] = []
-    for count in threads:
-        exe = _executable(model, target, {**choices, "threads": count}, tuned)
-        rows += measure_latency(model, exe, random_feeds(exe), peers, count, *runs)
-    table = Table("runtime", "threads", "median ms", "p90 ms", "min ms", "aisc is faster by")
-    for row in rows:
-        ratio = f"{row['ratio']:.2f} x" if row["runtime"] != "aisc" else ""
-        numbers = [f"{row[k]:.3f}" for k in ("median_ms", "p90_ms", "min_ms")]
-        table.add_row(row["runtime"], str(row["threads"]), *numbers, ratio)
-    _out.print(table)
-    if json_output is not None:
-        write_whole(json_output, json.dumps(rows, indent=2).encode())
+
+    def make(count: int) -> Executable:
+        return _executable(model, target, {**choices, "threads": count}, tuned)
+
+    running.bench(model, make, peers, threads, runs, json_output)
 
 
 def check_model(model: str, target: str, choices: dict[str, Any]) -> None:

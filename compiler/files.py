@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from aisc.ir.diagnostics import error
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside `path`, then rename; E503 when that fails."""
+def write_whole(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Write to a temporary file beside `path`, to the disk, then rename; E503 when that fails."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as f:
-                f.write(data)
+                for piece in (data,) if isinstance(data, bytes) else data:
+                    f.write(piece)
+                f.flush()
+                os.fsync(f.fileno())
             Path(name).chmod(0o644)
             Path(name).replace(path)
         except BaseException:

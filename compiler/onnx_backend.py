@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Array = NDArray[Any]
-_OPTIONS = ("threads", "level", "cache", "shapes")
+_OPTIONS = ("threads", "level", "cache", "shapes", "host")
 
 
 class Rep(BackendRep):
@@ -138,8 +138,8 @@ class AiscBackend(Backend):
     def prepare(cls, model: ModelProto, device: str = "CPU", **options: Any) -> Rep:
         """Compile `model`; ``CompileError`` when that cannot be done.
 
-        options: ``threads``, ``level``, ``cache`` and ``shapes`` of :func:`aisc.compile`; others
-        are ignored, as the onnx test runner passes its own.
+        options: ``threads``, ``level``, ``cache``, ``host`` and ``shapes`` of
+        :func:`aisc.compile`; others are ignored, as the onnx test runner passes its own.
         """
         if not cls.supports_device(device):
             raise error("E401", f"there is no device '{device}'", "known devices: CPU")

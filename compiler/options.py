@@ -25,12 +25,14 @@ class Options:
 
     level: 0 keeps operators apart and loops naive, 1 fuses, 2 and 3 also schedule.
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
+    host: whether operators without native code may run on the host, through their references.
     verify: check the IR after each step (``AISC_VERIFY=each``).
     """
 
     level: int = field(default=2, metadata={"code": True})
     shapes: Mapping[str, Extent] = field(default_factory=dict, metadata={"code": True})
     threads: int = field(default=1, metadata={"code": False})
+    host: bool = field(default=True, metadata={"code": False})
     stop_after: str = field(default="", metadata={"code": False})
     dump_dir: str = field(default="", metadata={"code": False})
     verify: bool = field(default=False, metadata={"code": False})

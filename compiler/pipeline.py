@@ -13,6 +13,7 @@ from typing import Any
 
 from aisc.cache import Cache, default_folder, key_of
 from aisc.codegen.cpu.backend import CpuBackend
+from aisc.codegen.cpu.image import image_of
 from aisc.codegen.executable import Executable
 from aisc.codegen.llvm import engine
 from aisc.fingerprint import fingerprint
@@ -24,6 +25,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.func import Program
 from aisc.kernels import BuiltKernel, Lookup, build_kernel, schedule_kernel, untuned
 from aisc.options import STEPS, Options
+from aisc.passes.analysis.host import require_native
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Legalize
@@ -70,6 +72,8 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
         ("fuse", Fuse(join=ctx.options.level > 0).run),
     ):
         graph = graph_step(graph, name, action, ctx)
+        if name == "legalize" and not ctx.options.host:
+            require_native(graph)
         if not ctx.continues(name):
             return Compiled(None, graph)
     with ctx.instruments.step("lower") as done:
@@ -162,8 +166,8 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
         return Compiled(None, "\n".join(r.assembly for r in results), plan)
     with ctx.instruments.step("load"):
         names = ([v.name for v in graph.inputs], list(graph.result_names))
-        threads = ctx.options.threads
-        executable = Executable(plan.program, plan.arena, objects, ctx.target, threads, names)
+        image = image_of(plan.program, objects, ctx.target, names)
+        executable = Executable(image, ctx.options.threads)
     hits = sum(b.cached for b in built.values())
     return Compiled(executable, plan.program, plan, len(program.kernels), hits)
 

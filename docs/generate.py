@@ -26,6 +26,7 @@ KINDS = {
     "window": "a window slides over spatial axes",
     "movement": "elements are only rearranged",
     "constant": "no operands: values known at compile time",
+    "control": "branches, loops, sizes from data: statements of a program's entry",
     "opaque": "structure, and what only its reference computes",
 }
 FAMILIES = {
@@ -80,7 +81,9 @@ def _computed(op: OpDef) -> str:
         return "an expression"
     if op.variants:
         return "loops: " + ", ".join(op.variants)
-    return "other operators" if op.decompose is not None else "no code yet: reference only"
+    if op.kind == "control":
+        return "by the entry"
+    return "other operators" if op.decompose is not None else "on the host: its reference"
 
 
 def primitives() -> str:

@@ -41,7 +41,10 @@ CODES: dict[str, str] = {
     # E5xx: execution
     "E501": "an input or output does not match the compiled signature",
     "E502": "the compiled code reported an error",
-    "E503": "the compiled object is damaged or does not fit this machine or version",
+    "E503": "a file of compiled code or tuning records cannot be read or written",
+    "E504": "the file is no bundle, or it is damaged",
+    "E505": "the bundle was made by another version of aisc or of the format",
+    "E506": "the code was made for another machine, or needs CPU features that this one lacks",
 }
 
 USER, UNSUPPORTED, INTERNAL = 1, 3, 70

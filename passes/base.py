@@ -6,10 +6,27 @@ timing and verifying: those are instruments of :mod:`aisc.instruments`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
-from aisc.ir.graph.core import Graph
+from aisc.ir.graph.core import Graph, GraphNode
 from aisc.ir.tensor.func import Func
+
+
+def map_regions(graph: Graph, fn: Callable[[Graph], Graph]) -> Graph:
+    """`graph` with `fn` applied to the regions of its control operators (not to fused groups);
+    the same object when nothing changes."""
+    nodes: list[GraphNode] = []
+    for node in graph.nodes:
+        if node.regions and node.op != "fused":
+            regions = tuple(map(fn, node.regions))
+            if any(a is not b for a, b in zip(regions, node.regions, strict=True)):
+                node = replace(node, regions=regions)
+        nodes.append(node)
+    if all(a is b for a, b in zip(nodes, graph.nodes, strict=True)):
+        return graph
+    return replace(graph, nodes=tuple(nodes))
 
 
 class GraphPass(Protocol):

@@ -70,7 +70,7 @@ def outcome(case: Any) -> str:
     model = case.model or onnx.load(Path(case.model_dir) / "model.onnx")
     stage = "compile"
     try:
-        rep = prepare(model, threads=1, cache=False)
+        rep = prepare(model, threads=1, cache=False, host=False)
         for inputs, outputs in data_sets(case, model):
             stage = "run"
             got = rep.run([array(x) for x in inputs])

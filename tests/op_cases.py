@@ -8,11 +8,13 @@ import ml_dtypes
 import numpy as np
 
 from aisc.ir import dtypes
+from aisc.ir.arith.poly import symbol
 from aisc.ir.graph import opdef
 
 SPECIAL = np.array(
     [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.5, np.nan, np.inf, -np.inf, 1e-30, -88.0, 20]
 )
+COUNT = (symbol("count", kind="data"),)
 rng = np.random.default_rng(7)
 
 
@@ -171,7 +173,25 @@ def _movements() -> list[Case]:
         Case("gather_nd", (x, index), {}), Case("gather_nd", (x, index[:, :1]), {"batch_dims": 1}),
         Case("scatter_elements", (x, np.array([[[1, -1, 0]]]), f32(1, 1, 3)), {"axis": 1}),
         Case("scatter_nd", (x, np.array([[1], [-2]]), f32(2, 3, 4)), {"reduction": "add"}),
-        Case("top_k", (x,), {"k": 2}), Case("top_k", (x,), {"k": 3, "axis": 1, "largest": False}),
+        Case("top_k", (x,), {"k": (2,)}),
+        Case("top_k", (x,), {"k": (3,), "axis": 1, "largest": False}),
+        Case("top_k", (SPECIAL.astype(np.float32),), {"k": (13,)}),
+        Case("top_k", (SPECIAL.astype(np.float32),), {"k": (13,), "largest": False}),
+        Case("top_k", (i32(2, 9),), {"k": (0,)}), Case("top_k", (i32(2, 9),), {"k": (5,)}),
+        Case("true_places", (np.array([True, False, True, True]),), {"size": (3,)}),
+        Case("unique", (i32(4, 5),), {"binds": COUNT}),
+        Case("unique", (i32(9, 1),), {"binds": COUNT, "axis": 0, "sorted": False}),
+        Case("non_max_suppression", (f32(1, 9, 4), f32(1, 2, 9), np.array([3])), {"binds": COUNT}),
+        Case("non_max_suppression",
+             (abs(f32(2, 9, 4)), f32(2, 2, 9), np.array([9]), np.array([0.3], np.float32)),
+             {"binds": COUNT, "centred": True}),
+        Case("true_places", (np.zeros(3, bool),), {"size": (0,)}),
+        *(
+            Case("scatter_elements", (x, np.array([[[1, -1, 1, 0]]]), f32(1, 1, 4)),
+                 {"axis": 1, "reduction": r})
+            for r in ("none", "add", "mul", "max", "min")
+        ),
+        Case("scatter_nd", (i32(3), np.array([[1], [1]]), i32(2)), {"reduction": "max"}),
         Case("one_hot", (np.array([[0, -1, 7]]),), {"depth": (4,), "axis": 1}),
         Case("iota", (), {"shape": (5,)}), Case("sizes", (), {"values": (3, 0, 5)}),
         Case("sizes", (), {"values": ()}),

@@ -14,6 +14,7 @@ import pytest
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm import engine
 from aisc.codegen.llvm.elementary import BOUNDS
+from aisc.codegen.llvm.link import Linked
 from aisc.codegen.llvm.trigonometric import DOMAIN
 from aisc.ir import dtypes, target
 from aisc.ir.dtypes import DType
@@ -46,7 +47,7 @@ def _kernel(name: str, dtype: DType, lanes: int, count: int) -> Func:
 
 
 @cache
-def _linked(dtype: DType, count: int) -> engine.Linked:
+def _linked(dtype: DType, count: int) -> Linked:
     """All functions of a type, as scalar and vector kernels of one object."""
     host = engine.complete(target.host())
     names = (*FUNCTIONS, "pow") if dtype.is_float else ("pow",)
@@ -54,7 +55,7 @@ def _linked(dtype: DType, count: int) -> engine.Linked:
     kernels = [_kernel(n, dtype, w, count) for n in names for w in widths]
     backend = CpuBackend(host)
     made = backend.assemble(backend.emit(kernels))
-    return engine.Linked(host, [made.object], [k.name for k in kernels])
+    return Linked([made.object], [k.name for k in kernels])
 
 
 def evaluate(name: str, dtype: DType, a: Any, b: Any = None, lanes: int = 1) -> Any:
@@ -269,7 +270,7 @@ def test_f64_to_narrow_rounds_once() -> None:
     schedule = Schedule.of(c.func("narrow", (a, y))).split("map_i0", 4, names=("io", "ii"))
     backend = CpuBackend(host)
     made = backend.assemble(backend.emit([optimize(schedule.vectorize("ii").func)]))
-    linked = engine.Linked(host, [made.object], ["narrow"])
+    linked = Linked([made.object], ["narrow"])
     out = np.empty(len(x), np.float16)
     kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_int64,
                               ctypes.c_void_p)(linked.addresses["narrow"])  # fmt: skip

@@ -23,8 +23,9 @@ FILES = sorted(FOLDER.iterdir())
 MODEL = """<ir_version: 8, opset_import: ["": 17]>
 g (float[2] x) => (y) { y = Relu(x) }"""
 # External data needs a second file (tests/test_bad_models.py), E306 needs bound loops
-# (tests/test_simt.py), E502 arrays (tests/test_executable.py).
-ELSEWHERE = {"E104", "E306", "E502"}
+# (tests/test_simt.py), E502 arrays (tests/test_executable.py), E506 a bundle for another machine
+# (tests/test_bundle.py).
+ELSEWHERE = {"E104", "E306", "E502", "E506"}
 
 
 def save(text: str, path: Path) -> Path:
@@ -43,6 +44,9 @@ def command(file: Path, folder: Path) -> list[str]:
     elif file.suffix == ".aisc":
         place = folder / "text.aisc"
         place.write_text(rest, encoding="utf-8")
+    elif file.suffix == ".hex":
+        place = folder / "bundle.aisc"
+        place.write_bytes(bytes.fromhex(rest))
     model = save(MODEL, folder / "small.onnx")
     words = first.lstrip("/# ").split()
     assert words[0] == "aisc", f"{file.name} names no command"

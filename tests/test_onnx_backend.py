@@ -50,12 +50,21 @@ def test_prepare_once_run_often() -> None:
 
 
 def test_a_shape_given_at_run_time() -> None:
-    """The model is compiled for every target shape it meets."""
     rep = backend.prepare(model("Reshape", ("x", F, [2, 6]), ("s", I64, [2])))
     x = floats(2, 6)
     for shape in ((3, 4), (12, 1), (3, 4)):
         (y,) = rep.run([x, np.array(shape)])
         np.testing.assert_array_equal(y, x.reshape(shape))
+    assert len(rep._compiled) == 1
+
+
+def test_axes_given_at_run_time() -> None:
+    """The model is compiled for all axes that it meets."""
+    rep = backend.prepare(model("ReduceSum", ("x", F, [2, 6]), ("a", I64, [1]), keepdims=0))
+    x = floats(2, 6)
+    for axis in (0, 1, 0):
+        (y,) = rep.run([x, np.array([axis])])
+        np.testing.assert_allclose(y, x.sum(axis), rtol=1e-5)
     assert len(rep._compiled) == 2
 
 

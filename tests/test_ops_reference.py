@@ -94,7 +94,8 @@ def symbolic_call(case: Case):  # type: ignore[no-untyped-def]
 def test_reference_fits_the_type_rule(case: Case) -> None:
     _, results = result_types(case)
     for array, t in zip(run(case), results, strict=True):
-        assert array.shape == t.shape
+        sizes = zip(array.shape, t.shape, strict=True)
+        assert all(a == b or not isinstance(b, int) for a, b in sizes)
         assert array.dtype == t.dtype.numpy
 
 
@@ -138,5 +139,5 @@ def test_symbolic_batch(case: Case) -> None:
 
 def test_every_operator_has_a_case() -> None:
     tried = {c.op for c in CASES}
-    missing = [op.name for op in opdef.all_ops() if op.name not in tried]
-    assert missing in (["constant"], ["constant", "fused"])
+    missing = [op for op in opdef.all_ops() if op.name not in tried]
+    assert [op.name for op in missing if op.kind not in ("constant", "control")] == ["fused"]

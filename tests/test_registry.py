@@ -20,7 +20,8 @@ def test_operator_is_complete(op: OpDef) -> None:
     assert callable(op.infer)
     assert callable(op.reference)
     forms = [op.scalar is not None, bool(op.variants), op.decompose is not None]
-    assert sum(forms) == (0 if op.kind in ("opaque", "constant") and not any(forms) else 1)
+    formless = op.kind in ("opaque", "constant", "control")
+    assert sum(forms) == (0 if formless and not any(forms) else 1)
     assert (op.scalar is not None) <= (op.kind == "map")
     assert {a.type for a in op.attrs} <= ATTR_TYPES
     assert not any(o.variadic for o in op.inputs[:-1])

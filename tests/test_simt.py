@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aisc.codegen.cpu.backend import CpuBackend
-from aisc.codegen.llvm.engine import Linked, complete
+from aisc.codegen.llvm.engine import complete
+from aisc.codegen.llvm.link import Linked
 from aisc.codegen.simt.backend import SimtBackend
 from aisc.codegen.simt.ptxas import find_ptxas, run_ptxas
 from aisc.ir import dtypes
@@ -75,7 +76,7 @@ def compiled(func: Func, args: list[np.ndarray]) -> None:
     """Run a function through the CPU back end."""
     backend = CpuBackend(complete(host()))
     code = backend.assemble(backend.emit([func])).object
-    linked = Linked(backend.target, [code], [func.name])
+    linked = Linked([code], [func.name])
     kinds = [ctypes.c_void_p] * len(args) + [ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
     call = ctypes.CFUNCTYPE(None, *kinds)(linked.addresses[func.name])
     for tid in range(2):

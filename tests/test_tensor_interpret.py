@@ -35,16 +35,18 @@ from aisc.ir.tensor.interpret import run_func, run_program
 from aisc.ir.tensor.stmt import (
     Alloc,
     Barrier,
+    Bind,
     CallKernel,
     Copy,
     For,
     If,
     Invoke,
-    Let,
     Region,
+    Reserve,
     Seq,
     Store,
     While,
+    seq,
 )
 from aisc.ir.tensor.verify import verify_program
 
@@ -277,13 +279,14 @@ def program(offset: int) -> Program:
     build.map(c, lambda i: Load(a, (i,)) * Load(b, (i,)))
     kernel = build.func("mul", (a, b, c), (Var("n"),))
     x, y = buffer("x", f32, (4,), "input"), buffer("y", f32, (4,), "output")
-    w = buffer("w", f32, (4,), "weight").with_(base="weights")
+    w = buffer("w", f32, (4,), "weight")
     t = buffer("t", f32, (4,)).with_(base="arena")
     u = buffer("u", f32, (4,)).with_(base="arena", offset=offset)
     four = (Const(4),)
     body = Seq(
         (
             Alloc(w),
+            Reserve("arena", Const(32)),
             Alloc(t),
             Alloc(u),
             CallKernel("mul", (x, w, t), four),
@@ -332,8 +335,10 @@ def test_data_dependent_size() -> None:
     body = For(ROW, ZERO, Var("k"), "serial", Store(o, (ROW,), Load(a, (ROW,))))
     kernel = Func("head", (a, o), (Var("k"),), body)
     count = cast(Load(x, (ZERO,)), dtypes.i64)
-    entry = Func("entry", (x, y), (), Let(Var("k"), count, CallKernel("head", (x, y), (Var("k"),))))
+    call = CallKernel("head", (x, y), (Var("k"),))
+    entry = Func("entry", (x, y), (), seq(Bind((Var("k"),), (count,)), Alloc(y), call))
     p = Program("p", (kernel,), entry)
+    verify_program(p)
     assert run_program(p, [np.array([3, 1, 2, 9], np.float32)])[0].tolist() == [3, 1, 2]
 
 

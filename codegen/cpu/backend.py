@@ -8,7 +8,7 @@ from functools import cache
 
 from aisc.codegen.cpu.entry import entry_text
 from aisc.codegen.cpu.runtime import runtime_text
-from aisc.codegen.llvm import engine
+from aisc.codegen.llvm import engine, link
 from aisc.codegen.llvm.function import FunctionEmitter, zeros_global
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
@@ -17,6 +17,8 @@ _RUNTIME_SYMBOLS = (
     "@aisc_barrier(",
     "@aisc_pool_run(",
     "@aisc_pool_start(",
+    "@aisc_reserve(",
+    "@aisc_place(",
     "@llvm.memcpy.p0.p0.i64(",
     "@llvm.memset.p0.i64(",
 )
@@ -31,7 +33,7 @@ class CpuBackend:
     @property
     def version(self) -> str:
         """What of the tools affects the code."""
-        return engine.version()
+        return link.version()
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """LLVM IR of kernels, as one module."""
@@ -40,18 +42,19 @@ class CpuBackend:
 
     def emit_entry(self, program: Program) -> str:
         """LLVM IR of a Program's entry."""
-        text, declarations = entry_text(program)
-        return engine.module_text(self.target, [text], list(declarations), [])
+        text, declarations, globals_ = entry_text(program)
+        return engine.module_text(self.target, [text], list(declarations), globals_)
 
     def emit_all(self, program: Program) -> str:
         """LLVM IR of a whole planned Program as one module: kernels, entry and run time."""
         texts, declarations = _functions(program.kernels)
-        entry, more = entry_text(program)
+        entry, more, globals_ = entry_text(program)
         declarations.update(more)
         defined = [f"@{f.name}(" for f in program.kernels] + list(_RUNTIME_SYMBOLS)
         kept = [d for d in declarations if not any(name in d for name in defined)]
         runtime = runtime_text(engine.machine_name())
-        return engine.module_text(self.target, [*texts, entry, runtime], kept, [zeros_global()])
+        globals_.append(zeros_global())
+        return engine.module_text(self.target, [*texts, entry, runtime], kept, globals_)
 
     def assemble(self, text: str, want_assembly: bool = False) -> engine.Assembled:
         """Machine code of a module."""

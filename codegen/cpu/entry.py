@@ -1,83 +1,274 @@
-"""The entry of a Program as LLVM IR: one fork per inference, kernels called in order.
+"""The entry of a Program as LLVM IR: one fork per inference, statements in order.
 
-``aisc_entry(frame)`` hands ``aisc_body`` to the pool; the body, run by every thread, reads the
-frame's pointers and calls the kernels. A kernel without parallel loops is run by thread 0.
+``aisc_entry(frame)`` reserves what is known to be needed, then hands ``aisc_entry_body`` to the
+pool; the body, run by every thread, reads the frame's pointers and calls the kernels. A kernel
+without parallel loops is run by thread 0, and so are copies and calls of the host. Every thread
+evaluates sizes and conditions itself, from memory that is not written before they all have done so
+(see :mod:`aisc.passes.plan.barriers`): they always take the same way.
+
+Variables that are bound more than once live in stack cells; their values are read again where
+ways meet: at the head of a loop, after it, and after a branch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
+from typing import Any
 
-from aisc.codegen.abi import offset
-from aisc.codegen.llvm.index import IndexEmitter, Scalar
+from aisc.codegen.abi import BAD_SIZE, offset
+from aisc.codegen.cpu.fork import fork_text
+from aisc.codegen.cpu.memory import emit_reserve, memory_of
+from aisc.codegen.host import host_dims
+from aisc.codegen.llvm.index import Scalar
+from aisc.codegen.llvm.values import ExprEmitter
 from aisc.codegen.llvm.writer import Writer
-from aisc.ir.arith.poly import Dim
+from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import of_dim
+from aisc.ir.tensor.expr import Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func, Program
-from aisc.ir.tensor.stmt import Alloc, Barrier, CallKernel, Copy, Seq, Stmt
+from aisc.ir.tensor.stmt import (
+    Alloc,
+    Barrier,
+    Bind,
+    CallKernel,
+    Copy,
+    HostCall,
+    If,
+    Require,
+    Reserve,
+    Seq,
+    Stmt,
+    While,
+)
+from aisc.ir.tensor.verify_func import deferred_outputs
 from aisc.passes.analysis.cost import PARALLEL_OPERATIONS
 
 _SEGMENTS = {"input": "inputs", "output": "outputs", "weight": "weights"}
 
 
-class EntryEmitter(IndexEmitter):
+def result_dims(entry: Func) -> list[str]:
+    """Dimensions of results that are known only after a run: the frame's ``dims`` hold them after
+    those that the entry takes."""
+    return sorted({s.name for b in deferred_outputs(entry) for s in b.type.symbols})
+
+
+class EntryEmitter(ExprEmitter):
     """Emits the body of one entry."""
 
     def __init__(self, entry: Func, kernels: Mapping[str, Func]) -> None:
         super().__init__(Writer())
         self.entry = entry
         self.kernels = kernels
+        self.memory = memory_of(entry)
         self.storages: dict[str, tuple[str, int]] = {}
+        self.segments: dict[str, str] = {}  # segment -> its base pointer here
+        self.cells: dict[str, tuple[str, str]] = {}  # variable or segment -> (cell, type)
+        self.count_host = 0
+        later = {b.name for b in deferred_outputs(entry)}
         counts: dict[str, int] = {}
         for b in entry.params:
             segment = _SEGMENTS[b.role]
-            self.storages[b.base or b.name] = (segment, counts.get(segment, 0))
+            if b.name not in later:
+                self.storages[b.base or b.name] = (segment, counts.get(segment, 0))
             counts[segment] = counts.get(segment, 0) + 1
 
     def emit(self, name: str) -> str:
         """Definition of the SPMD body called `name`."""
-        for k, d in enumerate(self.entry.dims):
-            table = self._field("dims")
-            at = self.w.let(f"getelementptr i64, ptr {table}, i64 {k}")
-            self.bind(d, Scalar(self.w.let(f"load i64, ptr {at}, align 8"), 0), 0, inf)
+        self._bind_dims()
         body = self.entry.body
-        for s in body.stmts if isinstance(body, Seq) else (body,):
+        first, rest = split_first(body)
+        if first is not None:
+            self._locate(first, fixed=True)
+        for s in rest:
             self._stmt(s)
+        self._publish_results()
         lines = self.w.finish()
         head = f"define void @{name}(ptr %frame, i64 %tid, i64 %nthreads, ptr %sync) #0 {{"
         return "\n".join([head, *lines, "}"])
 
-    def _field(self, name: str) -> str:
+    def emit_setup(self, name: str) -> str:
+        """Definition of what one thread does before the fork: memory for sizes known already."""
+        self._bind_dims()
+        first, _ = split_first(self.entry.body)
+        status = "0" if first is None else emit_reserve(self, self.memory, first)
+        lines = self.w.finish(f"ret i64 {status}")
+        return "\n".join([f"define i64 @{name}(ptr %frame) #0 {{", *lines, "}"])
+
+    def _bind_dims(self) -> None:
+        for k, d in enumerate(self.entry.dims):
+            at = self.w.let(f"getelementptr i64, ptr {self.field('dims')}, i64 {k}")
+            self.bind(d, Scalar(self.w.let(f"load i64, ptr {at}, align 8"), 0), 0, inf)
+
+    def field(self, name: str) -> str:
+        """A pointer held by the frame."""
         at = self.w.shared(f"getelementptr i8, ptr %frame, i64 {offset(name)}", "f", 0)
         return self.w.shared(f"load ptr, ptr {at}, align 8", "f", 0)
 
     def pointer(self, b: Buffer) -> str:
         """Pointer to the first element of an entry buffer."""
-        if b.base == "arena":
-            where = self.scalar(of_dim(b.offset))
-            return self.w.shared(f"getelementptr i8, ptr {self._field('arena')}, i64 {where}", "b")
-        segment, k = self.storages[b.base or b.name]
-        table = self._field(segment)
-        at = self.w.shared(f"getelementptr ptr, ptr {table}, i64 {k}", "f", 0)
-        return self.w.shared(f"load ptr, ptr {at}, align 8", "f", 0)
+        base = b.base or b.name
+        if base in self.storages:
+            segment, k = self.storages[base]
+            at = self.w.shared(f"getelementptr ptr, ptr {self.field(segment)}, i64 {k}", "f", 0)
+            start = self.w.shared(f"load ptr, ptr {at}, align 8", "f", 0)
+        else:
+            start = self.segments[base]
+        if b.offset == 0:
+            return start
+        where = self.scalar(of_dim(b.offset))
+        return self.w.shared(f"getelementptr i8, ptr {start}, i64 {where}", "b")
+
+    def base(self, buffer: Buffer) -> str:
+        """Name of the pointer to the first element."""
+        return self.pointer(buffer)
+
+    # -- variables ---------------------------------------------------------------------------
+
+    def _level(self) -> int:
+        return len(self.w.scopes) - 1
+
+    def _cell(self, name: str, kind: str) -> str:
+        if name not in self.cells:
+            cell = f"%cell{len(self.cells)}"
+            self.w.allocas.append(f"{cell} = alloca {kind}, align 8")
+            self.cells[name] = (cell, kind)
+        return self.cells[name][0]
+
+    def assign(self, name: str, value: str) -> None:
+        """Give a variable a value, from here on and where ways meet."""
+        self.w.line(f"store i64 {value}, ptr {self._cell(name, 'i64')}, align 8")
+        self.bind(Var(name), Scalar(value, self._level()), 0, inf)
+
+    def _refresh(self, names: list[str]) -> None:
+        """Read variables again that were bound on one of the ways that led here."""
+        for name in names:
+            cell, kind = self.cells[name]
+            value = self.w.let(f"load {kind}, ptr {cell}, align 8")
+            if kind == "ptr":
+                self.segments[name] = value
+            else:
+                self.bind(Var(name), Scalar(value, self._level()), 0, inf)
+
+    def _bound_in(self, s: Stmt) -> list[str]:
+        """Variables and segments that have a cell already and change inside `s`."""
+        names: dict[str, None] = {}
+        for n in walk(s):
+            if isinstance(n, Bind):
+                names.update({v.name: None for v in n.vars})
+            elif isinstance(n, HostCall):
+                names.update({v.name: None for v in n.binds})
+            elif isinstance(n, Reserve):
+                names[n.segment] = None
+                names.update({x.var.name: None for x in n.slots})
+        return [n for n in names if n in self.cells]
+
+    # -- statements --------------------------------------------------------------------------
 
     def _stmt(self, s: Stmt) -> None:
-        if isinstance(s, Alloc):
-            return
-        if isinstance(s, CallKernel):
-            self._call(s)
-        elif isinstance(s, Barrier):
-            self.w.declare("declare void @aisc_barrier(ptr, i64)")
-            self.w.line("call void @aisc_barrier(ptr %sync, i64 %nthreads)")
-        elif isinstance(s, Copy):
-            self._copy(s)
-        else:
+        handler = _HANDLERS.get(type(s))
+        if handler is None:
             raise InternalError(f"no code for {type(s).__name__} in an entry")
+        handler(self, s)
 
-    def _call(self, s: CallKernel) -> None:
+    def seq(self, s: Seq) -> None:
+        """Statements in order."""
+        for x in s.stmts:
+            self._stmt(x)
+
+    def alloc(self, s: Alloc) -> None:
+        """Nothing: segments hold the buffers."""
+
+    def barrier(self, s: Barrier | None = None) -> None:
+        """All threads meet."""
+        self.w.declare("declare void @aisc_barrier(ptr, i64)")
+        self.w.line("call void @aisc_barrier(ptr %sync, i64 %nthreads)")
+
+    def bind_stmt(self, s: Bind) -> None:
+        """Dimensions get values; all are evaluated before any is bound."""
+        values = [self.value(e).ref for e in s.values]
+        for v, value in zip(s.vars, values, strict=True):
+            self.assign(v.name, value)
+
+    def require(self, s: Require) -> None:
+        """Leave with an error unless the condition holds."""
+        failed = self.math.negate(self.value(s.cond)).ref
+        end = self.w.open_if(failed)
+        self.fail(str(BAD_SIZE))
+        self.w.close_if(end)
+        self.leave(failed)
+
+    def fail(self, code: str) -> None:
+        """Set the error slot."""
+        place = self.w.let(f"getelementptr i8, ptr %frame, i64 {offset('error')}", "f")
+        self.w.line(f"store atomic i64 {code}, ptr {place} monotonic, align 8")
+
+    def leave(self, cond: str) -> None:
+        """Return from the body where `cond`, the same in all threads, holds."""
+        out, go = self.w.label("leave"), self.w.label("go")
+        self.w.line(f"br i1 {cond}, label %{out}, label %{go}")
+        self.w.scope.lines += [f"{out}:", "  ret void"]
+        self.w.start_block(go)
+
+    def branch(self, s: If) -> None:
+        """A branch that all threads take alike."""
+        cond = self.value(s.cond)
+        for test, arm in ((cond, s.then), (self.math.negate(cond), s.other)):
+            if arm is not None:
+                end = self.w.open_if(test.ref)
+                self._refresh(self._bound_in(s))
+                self._stmt(arm)
+                self.w.close_if(end)
+        self._refresh(self._bound_in(s))
+
+    def loop(self, s: While) -> None:
+        """A loop that all threads run through alike."""
+        changed = self._bound_in(s)
+        end = self.w.open_while()
+        self._refresh(changed)
+        self.w.test_while(end, self.value(s.cond).ref)
+        self._stmt(s.body)
+        self.w.close_while(end)
+        self._refresh(changed)
+
+    def reserve(self, s: Reserve) -> None:
+        """Thread 0 reserves memory while the others wait; all read where it lies."""
+        self.barrier()
+        end = self.w.open_if(self._is_first())
+        emit_reserve(self, self.memory, s)
+        self.w.close_if(end)
+        self.barrier()
+        status = self.w.let(f"load i64, ptr {self.word(self.memory.status)}, align 8")
+        self.leave(self.w.let(f"icmp ne i64 {status}, 0"))
+        self._locate(s, fixed=False)
+
+    def word(self, index: int) -> str:
+        """Pointer to a word of the program's memory block."""
+        block = self.field("memory")
+        return self.w.shared(f"getelementptr i64, ptr {block}, i64 {index}", "m", 0)
+
+    def _locate(self, s: Reserve, fixed: bool) -> None:
+        """Where a segment and its slots lie; `fixed` when no other statement moves them."""
+        words = self.memory.segments[s.segment]
+        start = self.w.let(f"load ptr, ptr {self.word(words.base)}, align 8")
+        self.segments[s.segment] = start
+        if not fixed:
+            self.w.line(f"store ptr {start}, ptr {self._cell(s.segment, 'ptr')}, align 8")
+        for k, slot in enumerate(s.slots):
+            value = self.w.let(f"load i64, ptr {self.word(words.offsets + k)}, align 8")
+            if fixed:
+                self.bind(slot.var, Scalar(value, 0), 0, inf)
+            else:
+                self.assign(slot.var.name, value)
+
+    def _is_first(self) -> str:
+        return self.w.shared("icmp eq i64 %tid, 0", "first", 0)
+
+    # -- kernels -----------------------------------------------------------------------------
+
+    def call(self, s: CallKernel) -> None:
+        """A kernel on as many threads as it has work for."""
         kernel = self.kernels[s.kernel]
         fails = bool(kernel.attr("status", False))
         kinds = ["ptr"] * len(s.args) + ["i64"] * len(s.dims) + ["i64", "i64", "ptr"]
@@ -85,8 +276,8 @@ class EntryEmitter(IndexEmitter):
         self.w.declare(f"declare void @{s.kernel}({types})")
         args = [f"ptr {self.pointer(b)}" for b in s.args]
         args += [f"i64 {self.scalar(d)}" for d in s.dims]
-        threads = self._threads(kernel)
-        end = self.w.open_if(self.w.shared(f"icmp ult i64 %tid, {threads}", "mine", 0))
+        threads = self._threads(kernel, s)
+        end = self.w.open_if(self.w.shared(f"icmp ult i64 %tid, {threads}", "mine"))
         args += ["i64 %tid", f"i64 {threads}", "ptr %sync"]
         if fails:
             place = f"getelementptr i8, ptr %frame, i64 {offset('error')}"
@@ -94,110 +285,159 @@ class EntryEmitter(IndexEmitter):
         self.w.line(f"call void @{s.kernel}({', '.join(args)})")
         self.w.close_if(end)
 
-    def _threads(self, kernel: Func) -> str:
+    def _threads(self, kernel: Func, call: CallKernel) -> str:
         """How many threads run a kernel: all of them, if there is work for them this time."""
         if not kernel.attr("parallel", False):
             return "1"
         work = int(kernel.attr("operations", 0) or 0)
-        if work >= PARALLEL_OPERATIONS or not self.entry.dims:
+        sizes = sizes_of(kernel)
+        if work >= PARALLEL_OPERATIONS or not sizes:
             return "%nthreads"
-        total = self.w.shared(f"mul i64 {self._sizes()}, {work}", "work", 0)
-        enough = self.w.shared(f"icmp uge i64 {total}, {PARALLEL_OPERATIONS}", "enough", 0)
-        return self.w.shared(f"select i1 {enough}, i64 %nthreads, i64 1", "threads", 0)
+        total, level = str(work), 0
+        for v, d in zip(kernel.dims, call.dims, strict=True):
+            if v.name in sizes:
+                size, at = self.leveled(d)
+                level = max(level, at)
+                total = self.w.shared(f"mul i64 {total}, {size}", "work", level)
+        enough = self.w.shared(f"icmp uge i64 {total}, {PARALLEL_OPERATIONS}", "enough", level)
+        return self.w.shared(f"select i1 {enough}, i64 %nthreads, i64 1", "threads", level)
 
-    def _sizes(self) -> str:
-        """The product of all symbolic dimensions."""
-        total = "1"
-        for d in self.entry.dims:
-            total = self.w.shared(f"mul i64 {total}, {self.scalar(d)}", "sizes", 0)
-        return total
-
-    def _copy(self, s: Copy) -> None:
+    def copy(self, s: Copy) -> None:
+        """A copy by thread 0."""
         source, target = self.pointer(s.src), self.pointer(s.dst)
-        size = self._bytes(s.dst.bytes)
+        size = self.scalar(of_dim(s.dst.bytes))
         name = "llvm.memcpy.p0.p0.i64"
         self.w.declare(f"declare void @{name}(ptr, ptr, i64, i1)")
-        end = self.w.open_if(self.w.shared("icmp eq i64 %tid, 0", "first", 0))
+        end = self.w.open_if(self._is_first())
         self.w.line(f"call void @{name}(ptr {target}, ptr {source}, i64 {size}, i1 false)")
         self.w.close_if(end)
 
-    def _bytes(self, size: Dim) -> str:
-        return self.scalar(of_dim(size))
+    # -- the host ----------------------------------------------------------------------------
+
+    def host(self, s: HostCall) -> None:
+        """Thread 0 calls back with pointers, sizes and the dimensions of attributes, as one array
+        of words; all threads read the sizes that come back, and whether it succeeded."""
+        results = len(s.binds)
+        words = self._host_words(s)
+        index, self.count_host = self.count_host, self.count_host + 1
+        table = f"%host{index}"
+        self.w.allocas.append(f"{table} = alloca [{max(1, len(words))} x i64], align 8")
+        end = self.w.open_if(self._is_first())
+        for k, word in enumerate(words):
+            at = self.w.let(f"getelementptr i64, ptr {table}, i64 {k}")
+            self.w.line(f"store i64 {word}, ptr {at}, align 8")
+        at = self.w.let(f"getelementptr i8, ptr %frame, i64 {offset('host')}")
+        function = self.w.let(f"load ptr, ptr {at}, align 8")
+        into = self.word(self.memory.host)
+        status = self.w.let(f"call i64 {function}(i64 {index}, ptr {table}, ptr {into})")
+        self.w.line(f"store i64 {status}, ptr {self.word(self.memory.status)}, align 8")
+        failed = self.w.let(f"icmp ne i64 {status}, 0")
+        bad = self.w.open_if(failed)
+        self.fail(status)
+        self.w.close_if(bad)
+        self.w.close_if(end)
+        self.barrier()
+        status = self.w.let(f"load i64, ptr {self.word(self.memory.status)}, align 8")
+        self.leave(self.w.let(f"icmp ne i64 {status}, 0"))
+        for k in range(results):
+            value = self.w.let(f"load i64, ptr {self.word(self.memory.host + k)}, align 8")
+            self.assign(s.binds[k].name, value)
+        if results:
+            self.barrier()  # nobody writes the words again before all have read them
+
+    def _host_words(self, s: HostCall) -> list[str]:
+        words: list[str] = []
+        for b in (*s.inputs, *(() if s.binds else s.outputs)):
+            if b is not None:
+                words.append(self.w.let(f"ptrtoint ptr {self.pointer(b)} to i64"))
+                words += [self.scalar(of_dim(d)) for d in b.shape]
+        return words + [self.scalar(Var(n)) for n in host_dims(s)]
+
+    # -- results -----------------------------------------------------------------------------
+
+    def _publish_results(self) -> None:
+        """Tell the caller where results lie whose sizes were not known before, and the sizes."""
+        later = {b.name for b in deferred_outputs(self.entry)}
+        if not later:
+            return
+        end = self.w.open_if(self._is_first())
+        outputs = [b for b in self.entry.params if b.role == "output"]
+        for k, b in enumerate(outputs):
+            if b.name in later:
+                at = self.w.let(f"getelementptr ptr, ptr {self.field('outputs')}, i64 {k}")
+                self.w.line(f"store ptr {self.pointer(b)}, ptr {at}, align 8")
+        for k, name in enumerate(result_dims(self.entry), len(self.entry.dims)):
+            at = self.w.let(f"getelementptr i64, ptr {self.field('dims')}, i64 {k}")
+            self.w.line(f"store i64 {self.scalar(Var(name))}, ptr {at}, align 8")
+        self.w.close_if(end)
 
 
-def entry_text(program: Program) -> tuple[str, dict[str, None]]:
-    """Definitions of ``aisc_entry`` and, if there is one, ``aisc_prepare``; and declarations."""
+_HANDLERS: dict[type[Stmt], Callable[[EntryEmitter, Any], None]] = {
+    Seq: EntryEmitter.seq,
+    Alloc: EntryEmitter.alloc,
+    Barrier: EntryEmitter.barrier,
+    Bind: EntryEmitter.bind_stmt,
+    Require: EntryEmitter.require,
+    If: EntryEmitter.branch,
+    While: EntryEmitter.loop,
+    Reserve: EntryEmitter.reserve,
+    CallKernel: EntryEmitter.call,
+    Copy: EntryEmitter.copy,
+    HostCall: EntryEmitter.host,
+}
+
+
+def split_first(body: Stmt) -> tuple[Reserve | None, tuple[Stmt, ...]]:
+    """The reservation at the start of an entry, and what follows."""
+    stmts = body.stmts if isinstance(body, Seq) else (body,)
+    if stmts and isinstance(stmts[0], Reserve):
+        return stmts[0], stmts[1:]
+    return None, stmts
+
+
+def sizes_of(kernel: Func) -> set[str]:
+    """Dimensions in the shapes of a kernel's operands."""
+    return {s.name for b in kernel.params for d in b.shape for s in symbols(d)}
+
+
+def entry_text(program: Program) -> tuple[str, dict[str, None], list[str]]:
+    """Definitions of ``aisc_entry`` and, if there is one, ``aisc_prepare``; declarations and
+    globals that they need."""
     kernels = {k.name: k for k in program.kernels}
     parts: list[str] = []
     declarations: dict[str, None] = {}
+    globals_: list[str] = []
     for func, name in ((program.entry, "entry"), (program.prepare, "prepare")):
         if func is None:
             continue
-        emitter = EntryEmitter(func, kernels)
-        parts.append(emitter.emit(f"aisc_{name}_body"))
-        parts.append(_fork(name, len(func.dims), _least_sizes(func, kernels)))
-        declarations.update(emitter.w.declarations)
+        for emitter, text in _emitted(func, kernels, name):
+            parts.append(text)
+            declarations.update(emitter.w.declarations)
+        globals_ += memory_of(func).globals(name)
+        parts.append(fork_text(name, len(func.dims), _least_sizes(func, kernels)))
     declarations["declare void @aisc_pool_run(ptr, i64, ptr, ptr, i64)"] = None
-    return "\n\n".join(parts), declarations
+    return "\n\n".join(parts), declarations, globals_
+
+
+def _emitted(func: Func, kernels: Mapping[str, Func], name: str) -> list[tuple[EntryEmitter, str]]:
+    setup, body = (EntryEmitter(func, kernels) for _ in range(2))
+    setup.memory = body.memory = memory_of(func, name)
+    return [
+        (setup, setup.emit_setup(f"aisc_{name}_setup")),
+        (body, body.emit(f"aisc_{name}_body")),
+    ]
 
 
 def _least_sizes(entry: Func, kernels: Mapping[str, Func]) -> int:
     """The product of dimensions from which on some kernel has work for several threads; 0 when
-    one always has, -1 when none ever has."""
-    work = [
-        int(kernels[s.kernel].attr("operations", 0) or 0)
-        for s in walk(entry.body)
-        if isinstance(s, CallKernel) and kernels[s.kernel].attr("parallel", False)
-    ]
-    most = max(work, default=0)
+    one always has or may have, -1 when none ever has."""
+    given = {v.name for v in entry.dims}
+    most = 0
+    for s in walk(entry.body):
+        if isinstance(s, CallKernel) and kernels[s.kernel].attr("parallel", False):
+            if not sizes_of(kernels[s.kernel]) <= given:
+                return 0
+            most = max(most, int(kernels[s.kernel].attr("operations", 0) or 0))
     if most >= PARALLEL_OPERATIONS or (most and not entry.dims):
         return 0
     return -(-PARALLEL_OPERATIONS // most) if most else -1
-
-
-def _fork(name: str, dims: int, least: int) -> str:
-    """``aisc_<name>(frame)``: the body on one thread, or on the pool if the product of the
-    dimensions is at least `least`. The pool's size is kept in the eight bytes before it."""
-    fields = {k: offset(k) for k in ("pool", "threads", "error")}
-    small = _is_small(dims, least)
-    return f"""define i32 @aisc_{name}(ptr %frame) #0 {{
-  %np = getelementptr i8, ptr %frame, i64 {fields["threads"]}
-  %n = load i64, ptr %np, align 8
-  %pp = getelementptr i8, ptr %frame, i64 {fields["pool"]}
-  %pool = load ptr, ptr %pp, align 8
-  %one = icmp ule i64 %n, 1
-{small}
-  %single = or i1 %one, %small
-  br i1 %single, label %alone, label %fork
-alone:
-  call void @aisc_{name}_body(ptr %frame, i64 0, i64 1, ptr %pool)
-  br label %done
-fork:
-  %sizep = getelementptr i8, ptr %pool, i64 -8
-  %size = load i64, ptr %sizep, align 8
-  call void @aisc_pool_run(ptr %pool, i64 %size, ptr @aisc_{name}_body, ptr %frame, i64 %n)
-  br label %done
-done:
-  %ep = getelementptr i8, ptr %frame, i64 {fields["error"]}
-  %e = load i64, ptr %ep, align 8
-  %code = trunc i64 %e to i32
-  ret i32 %code
-}}"""
-
-
-def _is_small(dims: int, least: int) -> str:
-    """Instructions that compute ``%small``: too little work for several threads."""
-    if least <= 0:
-        return f"  %small = or i1 {'true' if least < 0 else 'false'}, false"
-    lines = [
-        f"  %dp = getelementptr i8, ptr %frame, i64 {offset('dims')}",
-        "  %dims = load ptr, ptr %dp, align 8",
-    ]
-    total = "1"
-    for k in range(dims):
-        lines.append(f"  %d{k}p = getelementptr i64, ptr %dims, i64 {k}")
-        lines.append(f"  %d{k} = load i64, ptr %d{k}p, align 8")
-        lines.append(f"  %m{k} = mul i64 {total}, %d{k}")
-        total = f"%m{k}"
-    lines.append(f"  %small = icmp ult i64 {total}, {least}")
-    return "\n".join(lines)

@@ -5,71 +5,84 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
-from aisc.codegen.cpu.backend import runtime_object
 from aisc.codegen.cpu.runtime import pool_bytes
-from aisc.codegen.llvm.engine import Linked
+from aisc.codegen.llvm.link import Linked
 from aisc.ir.diagnostics import execution_error
-from aisc.ir.target import Target
 
 _HEADER = 64  # the pool's size stands in the eight bytes before the pool
+MAX_THREADS = 1024
+
+
+@cache
+def _code(runtime: bytes) -> tuple[Linked, Any]:
+    """The run time linked for the pool's own use, and its ``aisc_pool_start``. Never unloaded:
+    workers execute it as long as the process lives, and children use it again after a fork."""
+    linked = Linked([runtime], ["aisc_pool_start"])
+    kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_size_t, ctypes.c_int64)
+    return linked, kind(linked.addresses["aisc_pool_start"])
 
 
 class Pool:
     """`size` threads, the caller's being one of them; used by one call at a time."""
 
-    def __init__(self, target: Target, size: int) -> None:
+    def __init__(self, runtime: bytes, size: int) -> None:
         self.size = size
         self.lock = threading.Lock()
-        self._linked = Linked(target, [runtime_object(target)], ["aisc_pool_start"])
+        start = _code(_first(runtime))[1]
         memory = ctypes.create_string_buffer(_HEADER * 2 + pool_bytes(size))
-        self._memory = memory
-        base = (ctypes.addressof(memory) + _HEADER + 63) // 64 * 64
-        self.address = base
-        ctypes.c_int64.from_address(base - 8).value = size
-        start = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64)(
-            self._linked.addresses["aisc_pool_start"]
-        )
-        status = start(base, size)
+        # Workers keep reading this memory, even when only some of them could be started.
+        _memories.append(memory)
+        self.address = (ctypes.addressof(memory) + _HEADER + 63) // 64 * 64
+        ctypes.c_int64.from_address(self.address - 8).value = size
+        status = start(self.address, size)
         if status != 0:
             raise execution_error("E502", f"{size} threads cannot be started", os.strerror(status))
 
 
+_memories: list[Any] = []
+_runtimes: list[bytes] = []
 _pools: list[Pool] = []
 _guard = threading.Lock()
 
 
+def _first(runtime: bytes) -> bytes:
+    """The run time that pools use: the first one seen. All that this version of aisc makes or
+    accepts from a bundle have the same layout."""
+    if not _runtimes:
+        _runtimes.append(runtime)
+    return _runtimes[0]
+
+
 def _after_fork() -> None:
-    """Threads do not survive a fork: the child starts a pool of its own. The old memory is kept
-    (its workers are gone, but a lock in it may be held)."""
+    """Threads do not survive a fork: the child starts a pool of its own. Locks may be held by
+    threads that are gone."""
     global _guard
-    _abandoned.extend(_pools)
     _pools.clear()
     _guard = threading.Lock()
 
 
-_abandoned: list[Pool] = []
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
-@contextmanager
-def borrowed(target: Target, threads: int) -> Iterator[int]:
-    """Address of a pool with at least `threads` threads for the time of one call; 0 when the call
-    must run on its own thread because the pool is in use."""
+def acquire(runtime: bytes, threads: int) -> Pool | None:
+    """A pool with at least `threads` threads for one call, which must release its lock; ``None``
+    when the call must run on its own thread, because one is enough or the pool is in use."""
     if threads <= 1:
-        yield 0
-        return
+        return None
+    pool = next((p for p in _pools if p.size >= threads), None)
+    if pool is None:
+        pool = _started(runtime, threads)
+    return pool if pool.lock.acquire(blocking=False) else None
+
+
+def _started(runtime: bytes, threads: int) -> Pool:
     with _guard:
         pool = next((p for p in _pools if p.size >= threads), None)
         if pool is None:
-            pool = Pool(target, threads)
+            pool = Pool(runtime, threads)
             _pools.append(pool)
-    if not pool.lock.acquire(blocking=False):
-        yield 0
-        return
-    try:
-        yield pool.address
-    finally:
-        pool.lock.release()
+        return pool

@@ -17,6 +17,8 @@ count, 256 barrier generation, 320 sleepers, 384 stop; then 16 bytes (pool, tid)
 
 from __future__ import annotations
 
+from aisc.codegen.cpu.memory_runtime import memory_text
+
 GENERATION, PENDING, FUNCTION, ARGUMENT, THREADS, CORE = 0, 64, 128, 136, 144, 152
 COUNT, PHASE, SLEEPERS, STOP, WORKERS = 192, 256, 320, 384, 448
 SPIN_INSIDE, SPIN_BETWEEN = 1500, 60
@@ -42,7 +44,7 @@ def runtime_text(machine: str) -> str:
     text = _TEXT
     for key, value in values.items():
         text = text.replace(f"${key}$", str(value))
-    return text
+    return text + memory_text()
 
 
 _TEXT = """

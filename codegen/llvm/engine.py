@@ -1,39 +1,22 @@
-"""llvmlite: parsing, verifying, SROA, code generation to objects, and linking them for running.
+"""llvmlite: parsing, verifying, SROA, code generation to objects.
 
 Only this package and the back ends import llvmlite. Objects are bytes: they can be cached on disk
-and linked in another process. llvmlite serialises its calls by one lock, so nothing here is
-parallel.
+and linked in another process (:mod:`aisc.codegen.llvm.link`). llvmlite serialises its calls by one
+lock, so nothing here is parallel.
 """
 
 from __future__ import annotations
 
-import itertools
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-import llvmlite
 import llvmlite.binding as llvm
 
+from aisc.codegen.llvm.link import host_machine, target_machine
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target, with_machine
-
-_library = itertools.count()
-
-
-@cache
-def _initialize() -> None:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    llvm.initialize_native_asmparser()
-
-
-def version() -> str:
-    """Versions of llvmlite and LLVM, part of every cache key."""
-    numbers = ".".join(map(str, llvm.llvm_version_info))
-    return f"llvmlite-{llvmlite.__version__}-llvm-{numbers}"
 
 
 def machine_name() -> str:
@@ -45,24 +28,13 @@ def complete(target: Target) -> Target:
     """`target` with LLVM's names of the host, where it leaves them open."""
     if target.triple:
         return target
-    _initialize()
-    features = llvm.get_host_cpu_features()
-    names = tuple(f"{'+' if on else '-'}{name}" for name, on in sorted(features.items()))
-    return with_machine(target, llvm.get_default_triple(), llvm.get_host_cpu_name(), names)
-
-
-@cache
-def _target_machine(triple: str, arch: str, features: str, jit: bool) -> Any:
-    _initialize()
-    return llvm.Target.from_triple(triple).create_target_machine(
-        cpu=arch, features=features, opt=3, reloc="pic", codemodel="jitdefault" if jit else "small",
-        jit=jit,
-    )  # fmt: skip
+    host = host_machine()
+    return with_machine(target, host.triple, host.arch, host.features)
 
 
 def machine_of(target: Target, jit: bool = True) -> Any:
     """The LLVM target machine of a completed target; made once per process."""
-    return _target_machine(target.triple, target.arch, ",".join(target.features), jit)
+    return target_machine(target.triple, target.arch, ",".join(target.features), jit)
 
 
 def module_text(
@@ -111,17 +83,3 @@ def assemble(text: str, target: Target, want_assembly: bool = False) -> Assemble
     manager.run(module, builder)
     assembly = machine.emit_assembly(module) if want_assembly else ""
     return Assembled(machine.emit_object(module), assembly)
-
-
-class Linked:
-    """Objects linked into this process; addresses stay valid as long as this lives."""
-
-    def __init__(self, target: Target, objects: Sequence[bytes], symbols: Sequence[str]) -> None:
-        self._jit = llvm.create_lljit_compiler(machine_of(target))
-        library = llvm.JITLibraryBuilder().add_current_process()
-        for o in objects:
-            library = library.add_object_img(o)
-        for s in symbols:
-            library = library.export_symbol(s)
-        self._tracker = library.link(self._jit, f"aisc{next(_library)}")
-        self.addresses: Mapping[str, int] = {s: self._tracker[s] for s in symbols}

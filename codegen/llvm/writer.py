@@ -123,6 +123,28 @@ class Writer:
         outer.lines.append(f"  br label %{end.done}")
         self.start_block(end.done)
 
+    def open_while(self) -> _WhileEnd:
+        """Start a loop whose condition is computed at its head, before :meth:`test_while`."""
+        end = _WhileEnd(self.label("while"), self.label("done"))
+        self.scopes.append(Scope(self.scope.level + 1, end.head))
+        return end
+
+    def test_while(self, end: _WhileEnd, cond: str) -> None:
+        """Go on with the body where `cond` holds."""
+        body = self.label("turn")
+        self.line(f"br i1 {cond}, label %{body}, label %{end.done}")
+        self.start_block(body)
+
+    def close_while(self, end: _WhileEnd) -> None:
+        """Finish the loop opened last."""
+        body = self.scopes.pop()
+        outer = self.scope
+        outer.lines.append(f"  br label %{end.head}")
+        outer.lines.append(f"{end.head}:")
+        outer.lines.extend(body.lines)
+        outer.lines.append(f"  br label %{end.head}")
+        self.start_block(end.done)
+
     def finish(self, ret: str = "ret void") -> list[str]:
         """All lines of the function's body, stack slots first."""
         assert len(self.scopes) == 1, "a scope is still open"
@@ -144,4 +166,10 @@ class _LoopEnd:
 class _IfEnd:
     cond: str
     then: str
+    done: str
+
+
+@dataclass(frozen=True, slots=True)
+class _WhileEnd:
+    head: str
     done: str

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from aisc.codegen.arrays import aligned
 from aisc.codegen.cpu.backend import CpuBackend
-from aisc.codegen.executable import aligned
 from aisc.codegen.llvm import engine
+from aisc.codegen.llvm.link import Linked
 from aisc.ir import target as targets
 from aisc.ir.diagnostics import AiscError, InternalError
 from aisc.ir.tensor.func import Func
@@ -32,7 +33,7 @@ class Prepared:
     def __init__(self, kernel: ScheduledKernel, lowered: Func, backend: CpuBackend) -> None:
         text = backend.emit([kernel.func, *kernel.packers])
         names = [kernel.func.name, *(p.name for p in kernel.packers)]
-        self._linked = engine.Linked(backend.target, [backend.assemble(text).object], names)
+        self._linked = Linked([backend.assemble(text).object], names)
         rng = np.random.default_rng(0)
         arrays = {b.name: _filled(b.type.static_shape, b.dtype.numpy, rng) for b in lowered.params}
         packed = dict(kernel.packed)

@@ -103,7 +103,7 @@ def main() -> None:
     start = time.perf_counter()
     exe = aisc.compile(MODEL)
     elapsed = time.perf_counter() - start
-    console.print(f"compiled {MODEL.name} for {exe.target.arch} in {elapsed:.2f} s")
+    console.print(f"compiled {MODEL.name} for {exe.machine.arch} in {elapsed:.2f} s")
     probabilities = exe(images)
     guesses = probabilities.argmax(axis=1)
     correct = int((guesses == labels).sum())

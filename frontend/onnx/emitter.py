@@ -2,40 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from aisc.frontend.onnx.fold import fold_constant, fold_symbolic, object_array
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim, Poly
+from aisc.ir.arith.poly import Dim, Poly, symbol
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Value
+from aisc.ir.graph.infer import BoundNeeded, implied_bound
 from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
 MAX_TENSOR_BYTES = 1 << 40
 MAX_VIEW_BYTES = 1 << 29  # larger broadcast constants stay an operation
+MAX_SIZE = 1 << 31  # of a dimension that run time gives
+MAX_PARTS = 64  # elements of a vector of sizes
+_REARRANGING = frozenset({"concat", "reshape", "gather", "slice", "cast"})
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """An element of a vector of sizes that only run time gives: element `index` of `value`."""
+
+    value: Value
+    index: int
+
+
+@dataclass(slots=True)
+class DimNames:
+    """Names of a model's dimensions; those that importing adds are numbered."""
+
+    taken: set[str] = field(default_factory=set)
+
+    def fresh(self, hint: str, lower: int = 0, upper: int | None = MAX_SIZE) -> Poly:
+        """A dimension that run time gives, between bounds."""
+        count = 0
+        while f"{hint}{count}" in self.taken:
+            count += 1
+        self.taken.add(f"{hint}{count}")
+        return symbol(f"{hint}{count}", lower, upper, "data")
 
 
 class Emitter:
     """Appends core nodes to a graph, folding what is known; `loc` is the node being translated."""
 
-    def __init__(self, builder: GraphBuilder) -> None:
+    def __init__(self, builder: GraphBuilder, names: DimNames | None = None) -> None:
         self.builder = builder
+        self.names = names or DimNames()
         self.loc = Loc()
-        self._dims: dict[Value, Array] = {}
+        self._dims: dict[Value, Array] = {}  # sizes; elements may be holes
+        self._bound: dict[Hole, Dim] = {}
 
     # --- emission -----------------------------------------------------------------------------
     def op(self, op: str, *inputs: Value | None, **attrs: AttrValue) -> Value:
-        """Append a node with one result, or fold it."""
+        """Append a node with one result, or fold it. Operands of elementwise operators whose
+        sizes may differ are taken to be of one size, which is tested at run time."""
         definition = opdef.get(op)
+        if definition.kind == "map" and len(inputs) > 1:
+            inputs = self._aligned(inputs)
         full = opdef.complete_attrs(definition, attrs, self.loc)
         types = tuple(None if v is None else v.type for v in inputs)
         known = tuple(None if v is None else self.builder.constants.get(v) for v in inputs)
@@ -48,7 +81,9 @@ class Emitter:
         dims = self._fold_dims(call, inputs, results)
         if dims is not None:
             return self.dims_value(dims, results[0].dtype)
-        return self.builder.add(op, inputs, attrs, loc=self.loc)
+        value = self.builder.add(op, inputs, attrs, loc=self.loc)
+        self._note_parts(call, inputs, value)
+        return value
 
     def multi(self, op: str, *inputs: Value | None, **attrs: AttrValue) -> tuple[Value, ...]:
         """Append a node with several results."""
@@ -72,6 +107,56 @@ class Emitter:
         if len(present) != len(operands) or not all(t.is_static for t in results):
             return None
         return fold_symbolic(call, present)
+
+    def _note_parts(self, call: opdef.OpCall, inputs: Sequence[Value | None], made: Value) -> None:
+        """Track a rearranged vector of sizes of which some elements are known."""
+        if call.op.name not in _REARRANGING or len(made.type.shape) > 1:
+            return
+        parts = [None if v is None else self.parts(v) for v in inputs]
+        present = [p for p in parts if p is not None]
+        if len(present) != len(parts) or all(isinstance(x, Hole) for p in present for x in p.flat):
+            return
+        found = fold_symbolic(call, present)
+        if found is not None:
+            self._dims[made] = found
+
+    def _aligned(self, inputs: Sequence[Value | None]) -> tuple[Value | None, ...]:
+        """Operands under shapes that broadcast: different sizes, at least one symbolic, are taken
+        to be equal."""
+        shapes = [v.type.shape for v in inputs if v is not None]
+        rank = max(map(len, shapes), default=0)
+        chosen: dict[int, Dim] = {}
+        for axis in range(-rank, 0):
+            sizes = dict.fromkeys(s[axis] for s in shapes if -axis <= len(s) and s[axis] != 1)
+            numbers = [d for d in sizes if isinstance(d, int)]
+            if len(sizes) > 1 and len(numbers) < 2:
+                self._require_bound(list(sizes))
+                chosen[axis] = numbers[0] if numbers else next(iter(sizes))
+        if not chosen:
+            return tuple(inputs)
+        return tuple(None if v is None else self._resized(v, chosen) for v in inputs)
+
+    def _require_bound(self, sizes: list[Dim]) -> None:
+        """Sizes that a bound of an input's dimension makes equal need no test at run time."""
+        implied = implied_bound(sizes)
+        if implied is not None:
+            message = f"whether sizes {' and '.join(map(str, sizes))} are equal is not known"
+            raise BoundNeeded(error("E204", message, loc=self.loc), *implied)
+
+    def _resized(self, value: Value, sizes: Mapping[int, Dim]) -> Value:
+        """`value` with other sizes at axes (from the end), which are tested at run time."""
+        shape = list(value.type.shape)
+        for axis, size in sizes.items():
+            if -axis <= len(shape) and shape[axis] != 1:
+                shape[axis] = size
+        return self.assume(value, shape)
+
+    def assume(self, value: Value, shape: Sequence[Dim]) -> Value:
+        """`value` under a shape that its elements must fit at run time."""
+        if value.type.shape == tuple(shape):
+            return value
+        attrs: dict[str, AttrValue] = {"shape": tuple(shape), "checked": True}
+        return self.builder.add("reshape", (value,), attrs, loc=self.loc)
 
     # --- constants ----------------------------------------------------------------------------
     def constant(self, array: object, dtype: DType | None = None) -> Value:
@@ -111,11 +196,28 @@ class Emitter:
     def known(self, value: Value) -> Array | None:
         """An integer tensor's elements as dimensions, when they are known at import."""
         if value in self._dims:
-            return self._dims[value]
+            found = self._dims[value]
+            return None if any(isinstance(x, Hole) for x in found.flat) else found
         blob = self.builder.constants.get(value)
         if blob is None or value.type.dtype.is_float or blob.array.size > 1 << 16:
             return None
         return object_array(blob.array.tolist()).reshape(blob.array.shape)
+
+    def parts(self, value: Value) -> Array | None:
+        """An integer tensor's elements as dimensions, with a :class:`Hole` for each that is not
+        known; ``None`` when it is no vector of a few elements."""
+        if value in self._dims:
+            return self._dims[value]
+        found = self.known(value)
+        shape = value.type.shape
+        if found is not None or not value.type.dtype.is_integer:
+            return found
+        if len(shape) > 1 or not value.type.is_static or value.type.size > MAX_PARTS:  # type: ignore[operator]
+            return None
+        holes = np.empty(value.type.static_shape, dtype=object)
+        for k in range(holes.size):
+            holes.reshape(-1)[k] = Hole(value, k)
+        return holes
 
     def array(self, value: Value | None) -> Array | None:
         """The contents of a constant; ``None`` when it is absent or not constant."""
@@ -123,15 +225,42 @@ class Emitter:
         return None if blob is None else blob.array
 
     def dims(self, value: Value, what: str) -> tuple[Dim, ...]:
-        """A vector (or scalar) of dimensions; E204 when it is computed at run time."""
-        found = self.known(value)
+        """A vector (or scalar) of sizes; those computed at run time become new dimensions. E204
+        when even their number is unknown."""
+        found = self.parts(value)
         if found is None:
-            raise error("E204", f"{what} must be known at compile time", loc=self.loc)
-        return tuple(found.ravel().tolist())
+            raise error("E204", f"{what}: how many sizes there are is not known", loc=self.loc)
+        holes = [x for x in found.flat if isinstance(x, Hole)]
+        self.bind(holes)
+        return tuple(self._bound[x] if isinstance(x, Hole) else x for x in found.flat)
+
+    def bind(self, holes: Sequence[Hole]) -> None:
+        """Give holes dimensions of their own: one node for all that is not bound yet."""
+        new = [h for h in dict.fromkeys(holes) if h not in self._bound]
+        if not new:
+            return
+        pieces = [self.element(h.value, h.index) for h in new]
+        sizes = [self.names.fresh("d") for _ in new]
+        self._bound.update(zip(new, sizes, strict=True))
+        self.bind_values(pieces, sizes)
+
+    def bind_values(self, pieces: Sequence[Value], dims: Sequence[Dim]) -> None:
+        """Give dimensions the values of vectors of one element each."""
+        vector = pieces[0] if len(pieces) == 1 else self.op("concat", *pieces, axis=0)
+        attrs: dict[str, AttrValue] = {"binds": tuple(dims)}
+        self.builder.add_multi("bind_dims", (vector,), attrs, loc=self.loc)
+
+    def element(self, value: Value, index: int) -> Value:
+        """One element of a vector (or a scalar), as an i64 vector of length 1."""
+        wide = self.reshape(self.cast(value, dtypes.i64), (value.type.size,))
+        return wide if wide.type.size == 1 else self.slice_axis(wide, 0, index, index + 1)
 
     def ints(self, value: Value, what: str) -> tuple[int, ...]:
         """A vector of plain integers; E204 when one is symbolic or computed at run time."""
-        dims = self.dims(value, what)
+        found = self.known(value)
+        if found is None:
+            raise error("E204", f"{what} must be known at compile time", loc=self.loc)
+        dims = tuple(found.ravel().tolist())
         numbers = tuple(int(d) for d in dims if isinstance(d, int))
         if len(numbers) != len(dims):
             note = "give the dimensions fixed sizes, e.g. --shape name=1"

@@ -29,6 +29,7 @@ from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.graph.infer import BoundNeeded
 from aisc.ir.graph.verify import verify
 from aisc.ir.location import Loc
+from aisc.ir.rewrite.driver import eliminate_dead
 from aisc.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ class _Importer:
                 if isinstance(extent, int):
                     return extent
                 low, high = extent[0], min(extent[1], extent[1] if high is None else high)
+        self.emitter.names.taken.add(name)
         return self.symbols.setdefault(name, symbol(name, low, high))
 
     def _check_shapes(self) -> None:
@@ -238,26 +240,19 @@ class _Importer:
     def _finish(self, outputs: Sequence[tuple[str, Value]]) -> Graph:
         """Keep what the outputs need, under the model's own names."""
         old = self.emitter.builder
-        needed = {v for _, v in outputs}
-        kept: list[GraphNode] = []
-        for node in reversed(old.nodes):
-            if any(v in needed for v in node.outputs):
-                kept.append(node)
-                needed.update(node.input_values)
+        whole = eliminate_dead(old.finish([v for _, v in outputs]))
         new = GraphBuilder(old.name)
         new.inputs = old.inputs
         renamed: dict[Value, Value] = {v: v for v in old.inputs}
-        taken = [v.name for v in old.inputs] + [
-            self.names[v] for n in kept for v in n.outputs if v in self.names
-        ]
-        for name in taken:
+        made = [v for n in whole.nodes for v in n.outputs]
+        for name in [v.name for v in old.inputs] + [self.names[v] for v in made if v in self.names]:
             new.fresh(name)
-        for node in reversed(kept):
+        for node in whole.nodes:
             for v in node.outputs:
                 renamed[v] = Value(self.names.get(v) or new.fresh(v.name), v.type)
             inputs = tuple(None if v is None else renamed[v] for v in node.inputs)
             results = tuple(renamed[v] for v in node.outputs)
-            new.append(GraphNode(node.op, inputs, results, node.attrs, (), node.loc))
+            new.append(GraphNode(node.op, inputs, results, node.attrs, node.regions, node.loc))
         names = [name for name, _ in outputs]
         return new.finish([renamed[v] for _, v in outputs], names)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from aisc.frontend.onnx.control import LostRegion, translate_control
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.functions import (
     MAX_DEPTH,
@@ -27,6 +28,7 @@ from aisc.ir.location import Loc
 if TYPE_CHECKING:
     from onnx import FunctionProto, NodeProto
 
+CONTROL = frozenset({"If", "Loop", "Scan"})
 Functions = Mapping[tuple[str, str, str], "FunctionProto"]
 
 
@@ -37,9 +39,16 @@ class Translator:
         self, emitter: Emitter, report: Report, functions: Functions, source: Source
     ) -> None:
         self.emitter, self.report, self.functions = emitter, report, functions
-        self.file, self.folder = source.file, source.folder
+        self.source, self.file, self.folder = source, source.file, source.folder
         self.names: dict[Value, str] = {}
+        self.nesting = 0
         self._done = 0
+
+    def inside(self, emitter: Emitter) -> Translator:
+        """The translator of a subgraph, which emits into a region."""
+        inner = Translator(emitter, self.report, self.functions, self.source)
+        inner.nesting = self.nesting + 1
+        return inner
 
     def run(self, bottom: Frame) -> None:
         """Translate the nodes of `bottom`, which then holds every value by name."""
@@ -73,6 +82,12 @@ class Translator:
             if node is None:
                 frame.lose(proto.output)
                 return None
+            if node.op in CONTROL and not self._is_decided(node):
+                self.emitter.loc = loc
+                results = translate_control(self, node, frame)
+                node.check_all_read()
+                self._bind(node.outputs, results, frame, loc)
+                return None
             called = self._call(proto, node, frame)
             if called is not None:
                 if depth >= MAX_DEPTH:
@@ -85,7 +100,13 @@ class Translator:
         except CompileError as fault:
             self.report.add(fault)
             frame.lose(proto.output)
+        except LostRegion:
+            frame.lose(proto.output)
         return None
+
+    def _is_decided(self, node: Node) -> bool:
+        """Whether only one branch of an If can run."""
+        return node.op == "If" and self.emitter.array(node.optional(0)) is not None
 
     def _return(self, inner: Frame, outer: Frame) -> None:
         loc = inner.parent or Loc(self.file)
@@ -137,10 +158,10 @@ class Translator:
     def _is_supported(self, proto: NodeProto, node: Node) -> bool:
         """Whether a node is worth silence when its operands are missing."""
         key = (domain_of(proto.domain), proto.op_type, proto.overload)
-        known = key in self.functions or node.op == "If"
+        known = key in self.functions or node.op in CONTROL
         known = known or find_handler(node.op, node.version) is not None
         if not known:
-            raise node.unsupported(_why_unsupported(proto))
+            raise node.unsupported("the operator is not supported")
         return known
 
     def _call(self, proto: NodeProto, node: Node, frame: Frame) -> Frame | None:
@@ -153,7 +174,7 @@ class Translator:
     def _branch(self, node: Node, frame: Frame) -> Frame:
         known = self.emitter.array(node.optional(0))
         if known is None or known.size != 1:
-            raise node.unsupported("a condition that is computed at run time is not supported")
+            raise node.malformed("the condition must be one value")
         graph = node.graph("then_branch" if known.reshape(()).item() else "else_branch")
         inner = Frame(graph.node, frame.opsets, dict(frame.scope), set(frame.lost))
         inner.attributes, inner.parent = frame.attributes, node.loc
@@ -173,7 +194,7 @@ class Translator:
             return None
         standard = schema_function(node, domain, proto)
         if standard is None:
-            raise node.unsupported(_why_unsupported(proto))
+            raise node.unsupported("the operator is not supported")
         return standard
 
     def _translate(self, node: Node) -> Sequence[Value]:
@@ -185,9 +206,3 @@ class Translator:
         if any(node.outputs[len(results) :]):
             raise node.unsupported(f"result {len(results)} is not supported")
         return results
-
-
-def _why_unsupported(proto: NodeProto) -> str:
-    if any(a.HasField("g") or a.graphs for a in proto.attribute):
-        return "control flow with subgraphs is not supported"
-    return "the operator is not supported"

@@ -66,6 +66,7 @@ class GraphBuilder:
         attrs: Mapping[str, AttrValue] | None = None,
         names: Sequence[str] = (),
         loc: Loc | None = None,
+        regions: tuple[Graph, ...] = (),
     ) -> tuple[Value, ...]:
         """Append a node; types come from the operator's inference rule."""
         where = self.loc if loc is None else loc
@@ -73,10 +74,10 @@ class GraphBuilder:
         full = opdef.complete_attrs(definition, attrs or {}, where)
         types = tuple(None if v is None else v.type for v in inputs)
         known = tuple(None if v is None else self.constants.get(v) for v in inputs)
-        results = definition.infer(opdef.OpCall(definition, types, full, known, where))
+        results = definition.infer(opdef.OpCall(definition, types, full, known, where, regions))
         hints = list(names) + [op] * (len(results) - len(names))
         outputs = tuple(Value(self.fresh(h), t) for h, t in zip(hints, results, strict=True))
-        self.append(GraphNode(op, tuple(inputs), outputs, tuple(full.items()), (), where))
+        self.append(GraphNode(op, tuple(inputs), outputs, tuple(full.items()), regions, where))
         return outputs
 
     def append(self, node: GraphNode) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Union
 
+from aisc.ir.arith.poly import Poly, SymDim, symbols
 from aisc.ir.blob import Blob
 from aisc.ir.dtypes import DType
 from aisc.ir.location import UNKNOWN, Loc
@@ -109,3 +110,45 @@ class Graph:
         yield from self.inputs
         for node in self.nodes:
             yield from node.outputs
+
+
+# Attributes that list dimensions which a node defines: for what follows it, or for its regions.
+DEFINITIONS = ("binds", "index", "carried_dims")
+
+
+def attribute_symbols(value: object) -> Iterator[SymDim]:
+    """Symbolic dimensions inside an attribute's value."""
+    if isinstance(value, Poly):
+        yield from symbols(value)
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from attribute_symbols(item)
+
+
+def defined_symbols(node: GraphNode) -> tuple[SymDim, ...]:
+    """Dimensions that are known from a node on: those of its attribute ``binds``."""
+    return tuple(s for d in node.attr_map.get("binds", ()) for s in attribute_symbols(d))  # type: ignore[union-attr]
+
+
+def used_symbols(node: GraphNode) -> set[SymDim]:
+    """Dimensions that a node mentions, its regions included."""
+    found = {s for _, value in node.attrs for s in attribute_symbols(value)}
+    for v in (*node.outputs, *node.input_values):
+        found |= v.type.symbols
+    for region in node.regions:
+        for inner in region.nodes:
+            found |= used_symbols(inner)
+        for v in region.values():
+            found |= v.type.symbols
+    return found
+
+
+def bound_symbols(graph: Graph) -> frozenset[str]:
+    """Names of the dimensions that nodes of a graph bind, regions included."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        for key in DEFINITIONS:
+            found |= {s.name for s in attribute_symbols(node.attr_map.get(key, ()))}
+        for region in node.regions:
+            found |= bound_symbols(region)
+    return frozenset(found)

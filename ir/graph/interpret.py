@@ -13,7 +13,7 @@ import numpy as np
 from aisc.ir.arith.poly import Poly, evaluate, sole_symbol, symbols
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.graph import opdef
-from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.core import DEFINITIONS, Graph, GraphNode, Value, defined_symbols
 from aisc.ir.graph.opdef import Array, OpCall
 from aisc.ir.types import TensorType
 
@@ -21,20 +21,26 @@ Inputs = Mapping[str, Array] | Sequence[Array]
 Keep = Callable[[Value, Array], None]
 
 
-def interpret(graph: Graph, inputs: Inputs, keep: Keep | None = None) -> list[Array]:
+def interpret(
+    graph: Graph, inputs: Inputs, keep: Keep | None = None, dims: Mapping[str, int] | None = None
+) -> list[Array]:
     """The outputs of `graph` for `inputs` (by name, or in order).
 
-    `keep(value, array)` is called for every value computed. Raises ``ExecutionError`` E501 when
-    the inputs do not fit the graph's signature, E502 when an operator fails on the data.
+    `keep(value, array)` is called for every value computed; `dims` are dimensions bound outside,
+    for regions. Raises ``ExecutionError`` E501 when the inputs do not fit the graph's signature,
+    E502 when an operator fails on the data.
     """
     env: dict[Value, Array] = {}
     arrays = _ordered(graph, inputs)
-    dims = bind_dims(tuple(v.type for v in graph.inputs), arrays, [v.name for v in graph.inputs])
+    types = tuple(v.type for v in graph.inputs)
+    dims = bind_dims(types, arrays, [v.name for v in graph.inputs], dims or {})
     for value, array in zip(graph.inputs, arrays, strict=True):
         env[value] = array
     last_use = _last_uses(graph)
     for place, node in enumerate(graph.nodes):
         args = [None if v is None else env[v] for v in node.inputs]
+        if node.op == "bind_dims":
+            bind_values(node, args[0], dims)
         for value, array in zip(node.outputs, run_node(node, args, dims), strict=True):
             env[value] = array
             if keep is not None:
@@ -69,10 +75,14 @@ def _ordered(graph: Graph, inputs: Inputs) -> list[Array]:
 
 
 def bind_dims(
-    types: Sequence[TensorType], arrays: Sequence[Array], names: Sequence[str]
+    types: Sequence[TensorType],
+    arrays: Sequence[Array],
+    names: Sequence[str],
+    known: Mapping[str, int],
 ) -> dict[str, int]:
-    """Values of the symbolic dimensions; ``ExecutionError`` E501 on any mismatch."""
-    env: dict[str, int] = {}
+    """Values of the symbolic dimensions, `known` ones included; ``ExecutionError`` E501 on any
+    mismatch."""
+    env = dict(known)
     for type_, array, name in zip(types, arrays, names, strict=True):
         if array.dtype != type_.dtype.numpy or array.ndim != type_.rank:
             raise _mismatch(name, type_, array)
@@ -84,10 +94,21 @@ def bind_dims(
                 env[symbol.name] = size
     for type_, array, name in zip(types, arrays, names, strict=True):
         for d, size in zip(type_.shape, array.shape, strict=True):
-            known = all(s.name in env for s in symbols(d))
-            if known and evaluate(d, env) != size:
+            complete = all(s.name in env for s in symbols(d))
+            if complete and evaluate(d, env) != size:
                 raise _mismatch(name, type_, array)
     return env
+
+
+def bind_values(node: GraphNode, values: Array | None, dims: dict[str, int]) -> None:
+    """Give the dimensions of a ``bind_dims`` the values in a vector; E502 when one is outside its
+    bounds."""
+    assert values is not None, "the values are there"
+    for s, size in zip(defined_symbols(node), values.tolist(), strict=True):
+        if size < s.lower or (s.upper is not None and size > s.upper):
+            message = f"a size computed at run time is {size}"
+            raise execution_error("E502", message, f"at {node.loc}")
+        dims[s.name] = size
 
 
 def _mismatch(name: str, type_: TensorType, array: Array) -> ExecutionError:
@@ -101,8 +122,8 @@ def concrete(call: OpCall, dims: Mapping[str, int]) -> OpCall:
         None if t is None else TensorType(tuple(evaluate(d, dims) for d in t.shape), t.dtype)
         for t in call.types
     )
-    attrs = {k: _concrete_attr(v, dims) for k, v in call.attrs.items()}
-    return OpCall(call.op, types, attrs, call.constants, call.loc, call.regions)
+    attrs = {k: v if k in DEFINITIONS else _concrete_attr(v, dims) for k, v in call.attrs.items()}
+    return OpCall(call.op, types, attrs, call.constants, call.loc, call.regions, dims)
 
 
 def _concrete_attr(value: object, dims: Mapping[str, int]) -> object:
@@ -113,10 +134,9 @@ def _concrete_attr(value: object, dims: Mapping[str, int]) -> object:
     return value
 
 
-def run_node(
-    node: GraphNode, inputs: Sequence[Array | None], dims: Mapping[str, int]
-) -> list[Array]:
-    """Evaluate one node; results have the node's result dtypes."""
+def run_node(node: GraphNode, inputs: Sequence[Array | None], dims: dict[str, int]) -> list[Array]:
+    """Evaluate one node; results have the node's result dtypes. Dimensions that it binds by the
+    shapes of its results are added to `dims`."""
     call = concrete(opdef.call_of(node), dims)
     try:
         with np.errstate(all="ignore"):
@@ -126,6 +146,12 @@ def run_node(
         message = f"{node.op} failed on its operands"
         raise execution_error("E502", message, str(fault), where) from fault
     found = [np.asarray(r) for r in results]
+    new = {s.name for s in defined_symbols(node)}
+    for value, array in zip(node.outputs, found, strict=True):
+        for d, size in zip(value.type.shape, array.shape, strict=False):
+            symbol = sole_symbol(d)
+            if symbol is not None and symbol.name in new:
+                dims[symbol.name] = size
     for value, array in zip(node.outputs, found, strict=True):
         shape = tuple(evaluate(d, dims) for d in value.type.shape)
         if shape != array.shape:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from aisc.ir.tensor.func import Buffer
 
 Array = NDArray[Any]
-Kind = Literal["map", "reduction", "contraction", "window", "movement", "constant", "opaque"]
+Kind = Literal[
+    "map", "reduction", "contraction", "window", "movement", "constant", "control", "opaque"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class OpCall:
     """What type inference and compute definitions see of a node.
 
     `types` has ``None`` for absent optional inputs; `attrs` is complete, defaults included;
-    `constants` holds the contents of inputs that are known at compile time.
+    `constants` holds the contents of inputs that are known at compile time; `dims` the values of
+    symbolic dimensions, when a reference runs.
     """
 
     op: OpDef
@@ -67,6 +70,7 @@ class OpCall:
     constants: tuple[Blob | None, ...] = ()
     loc: Loc = UNKNOWN
     regions: tuple[Graph, ...] = ()
+    dims: Mapping[str, int] = field(default_factory=dict)
 
     def type(self, index: int) -> TensorType:
         """Type of a present input."""
@@ -108,7 +112,9 @@ class OpDef:
     (``opaque`` operators may have none; they run through their reference).
 
     kind: ``map`` computes each output element from the elements at the same (broadcast) place;
-    ``movement`` only rearranges; ``contraction``, ``reduction`` and ``window`` reduce.
+    ``movement`` only rearranges; ``contraction``, ``reduction`` and ``window`` reduce; ``control``
+    operators have regions or bind dimensions, and are lowered by the entry of a Program.
+    An attribute called ``binds`` lists the symbolic dimensions that a node defines.
     traits: commutative, involution, idempotent, view (same elements in the same order).
     """
 

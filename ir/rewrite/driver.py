@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from aisc.ir.diagnostics import InternalError
-from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.core import Graph, GraphNode, Value, defined_symbols, used_symbols
 from aisc.ir.rewrite.rules import Match, RewriteGraph, Rule
 
 MAX_SWEEPS = 64
@@ -97,13 +97,17 @@ def use_counts(graph: Graph) -> dict[Value, int]:
 
 
 def eliminate_dead(graph: Graph) -> Graph:
-    """`graph` without the nodes that no output depends on; the same object if there are none."""
+    """`graph` without the nodes that no output depends on, through values or through sizes; the
+    same object if there are none."""
     live = set(graph.outputs)
+    sizes = {s for v in graph.outputs for s in v.type.symbols}
     kept: list[GraphNode] = []
     for node in reversed(graph.nodes):
-        if any(v in live for v in node.outputs):
+        binds = defined_symbols(node)
+        if any(v in live for v in node.outputs) or any(s in sizes for s in binds):
             kept.append(node)
             live.update(node.input_values)
+            sizes |= used_symbols(node)
     if len(kept) == len(graph.nodes):
         return graph
     return replace(graph, nodes=tuple(reversed(kept)))

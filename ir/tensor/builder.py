@@ -6,6 +6,7 @@ Compute definitions of operators use :class:`ComputeBuilder`; schedules come lat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from aisc.ir.arith.poly import Dim
 from aisc.ir.dtypes import DType
@@ -81,9 +82,11 @@ class ComputeBuilder:
         combiner: str,
         fn: Callable[[Sequence[Var], Sequence[Var]], Expr | tuple[Expr, ...]],
         name: str = "reduce",
+        ordered: Sequence[int] = (),
     ) -> None:
         """``out[i...] = combine over r... of fn(i, r)``; several outputs for combiners with
-        several results. Reduce iterators follow the spatial ones, outermost first.
+        several results. Reduce iterators follow the spatial ones, outermost first. Along the axes
+        `ordered` the elements are computed one after the other, and `fn` may read earlier ones.
 
         An empty reduction (an extent of 0) is a map of the combiner's identity."""
         outs = (out,) if isinstance(out, Buffer) else tuple(out)
@@ -95,7 +98,10 @@ class ComputeBuilder:
                 self.map(b, lambda *_, v=v: v, name)
             return
         block = self.fresh(name)
-        spatial = self._iters(outs[0].shape, "spatial", block)
+        spatial = tuple(
+            replace(it, kind="ordered") if axis in ordered else it
+            for axis, it in enumerate(self._iters(outs[0].shape, "spatial", block))
+        )
         reduce_ = self._iters(tuple(extents), "reduce", f"{block}_r")
         at = tuple(it.var for it in spatial)
         new = fn(at, tuple(it.var for it in reduce_))
@@ -105,6 +111,14 @@ class ComputeBuilder:
         init = seq(*(Store(b, at, v) for b, v in zip(outs, identity, strict=True)))
         body = self._stores(outs, at, combined)
         self._emit(block, spatial + reduce_, init, body, combiner)
+
+    def each(
+        self, extents: Sequence[Dim], fn: Callable[[Sequence[Var]], Stmt], name: str = "each"
+    ) -> None:
+        """``fn(i...)`` for every point, in order: statements that may store anywhere."""
+        block = self.fresh(name)
+        iters = self._iters(tuple(extents), "ordered", block)
+        self._emit(block, iters, None, fn(tuple(it.var for it in iters)), "")
 
     def _stores(
         self, outs: tuple[Buffer, ...], at: tuple[Var, ...], values: tuple[Expr, ...]

@@ -10,23 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from aisc.ir.arith.poly import Poly, evaluate, sole_symbol, symbols
+from aisc.ir.arith.poly import Poly, evaluate, sole_symbol
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.graph import opdef
-from aisc.ir.graph.core import GraphNode, Value
+from aisc.ir.graph.core import DEFINITIONS, GraphNode, Value
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.interpret_expr import layout_of
-from aisc.ir.tensor.interpret_stmt import Compiled, Machine, buffers_of
+from aisc.ir.tensor.interpret_stmt import Compiled, Machine
 from aisc.ir.tensor.stmt import HostCall
 from aisc.ir.tensor.storage import (
     Array,
-    Layout,
     Segments,
     Storage,
     allocate,
@@ -35,6 +33,7 @@ from aisc.ir.tensor.storage import (
     extent_of,
     of_array,
 )
+from aisc.ir.tensor.verify_func import deferred_outputs
 from aisc.ir.types import TensorType
 
 _NO_FUNCS: Mapping[str, Func] = {}
@@ -94,22 +93,22 @@ def run_program(
         raise execution_error("E501", f"{len(given)} inputs are needed, got {len(inputs)}")
     values = _solve_dims(entry, zip(given, inputs, strict=True), dims or {})
     kernels = {k.name: k for k in program.kernels}
-    host = partial(_host, values)
-    machine = Machine(kernels, intrinsics, functions or {}, nthreads, host)
-    weights = prepared_weights(program, intrinsics, functions)
-    segments = Segments(values, weights, state or {})
-    _reserve(entry, segments)
+    machine = Machine(kernels, intrinsics, functions or {}, nthreads, host_results)
+    segments = Segments(prepared_weights(program, intrinsics, functions), state or {})
     feeds = {b.name: np.asarray(a) for b, a in zip(given, inputs, strict=True)}
-    storages = [_parameter(b, segments, feeds) for b in entry.params]
+    later = deferred_outputs(entry)
     compiled = Compiled(entry, values, {}, machine, segments)
+    storages = [
+        None if b in later else _parameter(b, segments, feeds, values) for b in entry.params
+    ]
     frame = compiled.call(storages, [values[v.name] for v in entry.dims])
     for name, view in segments.states.items():
         if state and name in state:
             state[name][...] = view
     found = {**values, **compiled.scalars(frame)}  # data-dependent dimensions are known now
     return [
-        as_array(data, b.dtype, layout_of(b, found)).copy()
-        for b, data in zip(entry.params, storages, strict=True)
+        as_array(frame[slot], b.dtype, layout_of(b, found)).copy()
+        for b, slot in zip(entry.params, compiled.params, strict=True)
         if b.role == "output"
     ]
 
@@ -129,30 +128,12 @@ def prepared_weights(
     return weights
 
 
-def _reserve(entry: Func, segments: Segments) -> None:
-    for b in buffers_of(entry).values():
-        if b.base:
-            segments.reserve(b, _capacity(b, segments.dims))
-
-
-def _capacity(b: Buffer, dims: Mapping[str, int]) -> Layout:
-    """The greatest layout of a buffer: data-dependent dimensions at their upper bounds."""
-    full = dict(dims)
-    for d in (*b.shape, *b.strides, b.offset):
-        for s in sorted(symbols(d), key=str):
-            if s.name not in dims and s.upper is not None:
-                full[s.name] = s.upper
-    try:
-        return layout_of(b, full)
-    except KeyError as missing:
-        text = f"the size of {b.name} is not bounded: {missing.args[0]}"
-        raise execution_error("E502", text) from None
-
-
-def _parameter(b: Buffer, segments: Segments, feeds: Mapping[str, Array]) -> Storage:
+def _parameter(
+    b: Buffer, segments: Segments, feeds: Mapping[str, Array], dims: Mapping[str, int]
+) -> Storage:
     """Storage of an entry parameter with its contents."""
-    layout = _capacity(b, segments.dims)
-    data = segments.place(b, layout)
+    layout = layout_of(b, dims)
+    data = segments.place(b, layout, evaluate(b.offset, dims))
     if b.role == "input":
         copy_into(as_array(data, b.dtype, layout), feeds[b.name], b.name)
     return data
@@ -190,21 +171,15 @@ def _mismatch(param: Buffer, array: Array) -> ExecutionError:
     )
 
 
-def _host(dims: Mapping[str, int], call: HostCall, inputs: list[Any], outputs: list[Any]) -> None:
-    """Run a graph operator's reference and store its results."""
+def host_results(call: HostCall, inputs: list[Any], dims: Mapping[str, int]) -> list[Any]:
+    """Results of a graph operator's reference."""
     operands = tuple(
         None if b is None else Value(b.name, TensorType(tuple(a.shape), b.dtype))
         for b, a in zip(call.inputs, inputs, strict=True)
     )
-    results = tuple(
-        Value(b.name, TensorType(tuple(a.shape), b.dtype))
-        for b, a in zip(call.outputs, outputs, strict=True)
-    )
-    attrs = tuple((k, _static(v, dims)) for k, v in call.attrs)
-    node = GraphNode(call.op, operands, results, attrs)
-    found = opdef.run_reference(node, inputs)
-    for view, array, b in zip(outputs, found, call.outputs, strict=True):
-        copy_into(view, array, b.name)
+    results = tuple(Value(b.name, b.type) for b in call.outputs)
+    attrs = tuple((k, v if k in DEFINITIONS else _static(v, dims)) for k, v in call.attrs)
+    return list(opdef.run_reference(GraphNode(call.op, operands, results, attrs), inputs))
 
 
 def _static(value: Any, dims: Mapping[str, int]) -> Any:

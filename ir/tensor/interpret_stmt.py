@@ -9,13 +9,15 @@ hardware block are in :mod:`aisc.ir.tensor.interpret_threads`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aisc.ir.arith.poly import symbols
+from aisc.ir.arith.poly import sole_symbol, symbols
 from aisc.ir.diagnostics import execution_error
+from aisc.ir.graph.core import attribute_symbols
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Const, Expr, of_dim
+from aisc.ir.tensor.arena import first_fit
+from aisc.ir.tensor.expr import Const, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.interpret_expr import (
     Eval,
@@ -31,6 +33,7 @@ from aisc.ir.tensor.interpret_threads import Lockstep, holds_barrier, is_thread_
 from aisc.ir.tensor.stmt import (
     Alloc,
     Barrier,
+    Bind,
     Block,
     CallKernel,
     Copy,
@@ -40,6 +43,8 @@ from aisc.ir.tensor.stmt import (
     Invoke,
     Let,
     Region,
+    Require,
+    Reserve,
     Seq,
     Stmt,
     Store,
@@ -48,7 +53,8 @@ from aisc.ir.tensor.stmt import (
 from aisc.ir.tensor.storage import Segments, Storage, allocate, as_array, copy_into, extent_of
 
 Run = Callable[[Frame], None]
-HostFn = Callable[[HostCall, list[Any], list[Any]], None]
+# (call, operands, dimensions of its attributes) -> results
+HostFn = Callable[[HostCall, list[Any], Mapping[str, int]], list[Any]]
 
 
 @dataclass(slots=True)
@@ -147,6 +153,7 @@ class StmtCompiler:
         self.scope = scope
         self.machine = machine
         self.segments = segments
+        self.placed: list[tuple[Buffer, Run]] = []  # allocations in scope, in segments
 
     def stmt(self, s: Stmt) -> Run:
         """The closure that executes `s`."""
@@ -161,7 +168,9 @@ class StmtCompiler:
 
     def seq(self, s: Seq) -> Run:
         """Statements in order."""
+        outer = len(self.placed)
         items = [self.stmt(x) for x in s.stmts]
+        del self.placed[outer:]
         if len(items) == 2:
             first, second = items
 
@@ -182,9 +191,14 @@ class StmtCompiler:
         if is_thread_loop(s) and holds_barrier(s):
             return Lockstep(self).run(s)
         slot, turns, body = self.scope.slot(s.var.name), self.turns(s), self.stmt(s.body)
+        start = None if isinstance(s.extent, Const) else empty_reductions(s)
+        begin = _nothing if start is None else self.stmt(start)
 
         def run(f: Frame) -> None:
-            for i in turns(f):
+            found = turns(f)
+            if not found:
+                begin(f)
+            for i in found:
                 f[slot] = i
                 body(f)
 
@@ -282,11 +296,12 @@ class StmtCompiler:
         b, data = s.buffer, self.scope.buffer_slot(s.buffer)
         layout, segments = self.scope.layout(b), self.segments
         if segments is not None:
-            found = self._layout(b)
+            found, offset = self._layout(b), self.expr(of_dim(b.offset))
 
             def place(f: Frame) -> None:
-                f[data] = segments.place(b, found(f))
+                f[data] = segments.place(b, found(f), offset(f))
 
+            self.placed.append((b, place))
             return place
         if layout is not None:
             count = extent_of(*layout)
@@ -381,10 +396,91 @@ class StmtCompiler:
         if host is None:
             raise execution_error("E502", f"host operator '{s.op}' outside of a program's entry")
         reads = [None if b is None else self._array(b) for b in s.inputs]
-        writes = [self._array(b) for b in s.outputs]
+        names = sorted({x.name for _, v in s.attrs for x in attribute_symbols(v)})
+        dims = {n: self.expr(Var(n)) for n in names if all(n != v.name for v in s.binds)}
+        store = self._host_sizes(s) if s.binds else self._host_results(s)
 
         def run(f: Frame) -> None:
-            host(s, [None if r is None else r(f) for r in reads], [w(f) for w in writes])
+            operands = [None if r is None else r(f) for r in reads]
+            store(f, host(s, operands, {n: value(f) for n, value in dims.items()}))
+
+        return run
+
+    def _host_results(self, s: HostCall) -> Callable[[Frame, list[Any]], None]:
+        writes = [self._array(b) for b in s.outputs]
+
+        def store(f: Frame, found: list[Any]) -> None:
+            for write, array, b in zip(writes, found, s.outputs, strict=True):
+                copy_into(write(f), array, b.name)
+
+        return store
+
+    def _host_sizes(self, s: HostCall) -> Callable[[Frame, list[Any]], None]:
+        names = {v.name for v in s.binds}
+        places = [
+            (self.scope.slot(x.name), k, axis)
+            for k, b in enumerate(s.outputs)
+            for axis, d in enumerate(b.shape)
+            if (x := sole_symbol(d)) is not None and x.name in names
+        ]
+
+        def store(f: Frame, found: list[Any]) -> None:
+            for slot, k, axis in places:
+                f[slot] = found[k].shape[axis]
+
+        return store
+
+    def bind(self, s: Bind) -> Run:
+        """Assign dimensions; storages of these sizes that have no segment are made anew."""
+        slots = [self.scope.slot(v.name) for v in s.vars]
+        values = [self.expr(e) for e in s.values]
+        moved = self._resized({v.name for v in s.vars})
+
+        def run(f: Frame) -> None:
+            found = [value(f) for value in values]
+            for slot, number in zip(slots, found, strict=True):
+                f[slot] = number
+            for place in moved:
+                place(f)
+
+        return run
+
+    def _resized(self, names: set[str]) -> list[Run]:
+        """What places again the buffers in scope whose storage has one of these sizes."""
+        roots = {
+            b.name
+            for b, _ in self.placed
+            if b.base in ("", b.name) and any(s.name in names for s in b.type.symbols)
+        }
+        return [place for b, place in self.placed if (b.base or b.name) in roots]
+
+    def require(self, s: Require) -> Run:
+        """E502 unless the condition holds."""
+        cond = self.expr(s.cond)
+
+        def run(f: Frame) -> None:
+            if not cond(f):
+                raise execution_error("E502", "a size computed at run time does not fit")
+
+        return run
+
+    def reserve(self, s: Reserve) -> Run:
+        """Memory of a segment, offsets of its slots; buffers in it get their new places."""
+        segments = self.segments
+        if segments is None:
+            raise execution_error("E502", "a segment outside of a program's entry")
+        whole, slots = self.expr(s.size), [self.scope.slot(x.var.name) for x in s.slots]
+        sizes = [self.expr(x.size) for x in s.slots]
+        moved = [place for b, place in self.placed if b.base == s.segment]
+
+        def run(f: Frame) -> None:
+            items = [(n(f), x.first, x.last) for n, x in zip(sizes, s.slots, strict=True)]
+            offsets, total = first_fit(items)
+            for slot, offset in zip(slots, offsets, strict=True):
+                f[slot] = offset
+            segments.reserve(s.segment, max(total, whole(f)), s.keep)
+            for place in moved:
+                place(f)
 
         return run
 
@@ -414,9 +510,44 @@ _MAKERS: dict[type, Callable[[StmtCompiler, Any], Run]] = {
     Invoke: StmtCompiler.invoke,
     CallKernel: StmtCompiler.call_kernel,
     HostCall: StmtCompiler.host_call,
+    Bind: StmtCompiler.bind,
+    Require: StmtCompiler.require,
+    Reserve: StmtCompiler.reserve,
     Copy: StmtCompiler.copy,
     Barrier: StmtCompiler.barrier,
 }
+
+
+def empty_reductions(s: For) -> Stmt | None:
+    """What a loop does when it has no turns: reductions over it give the identity."""
+
+    def go(n: Stmt) -> Stmt | None:
+        if isinstance(n, Block):
+            return _start_of(n, s)
+        if isinstance(n, Seq):
+            found = [x for x in map(go, n.stmts) if x is not None]
+            return Seq(tuple(found)) if found else None
+        if isinstance(n, If):
+            then = go(n.then)
+            return None if then is None else If(n.cond, then)
+        if isinstance(n, For):
+            body = go(n.body)
+            used = body is not None and any(x == n.var for x in walk(body))
+            return None if body is None else replace(n, body=body) if used else body
+        return None
+
+    return go(s.body)
+
+
+def _start_of(b: Block, s: For) -> Stmt | None:
+    """The initialisation alone of a block that reduces over a loop."""
+    pairs = list(zip(b.iters, b.bindings, strict=True))
+    over = any(it.kind == "reduce" and any(x == s.var for x in walk(v)) for it, v in pairs)
+    if b.init is None or not over:
+        return None
+    kept = [(it, v) for it, v in pairs if it.kind != "reduce"]
+    iters, bindings = tuple(it for it, _ in kept), tuple(v for _, v in kept)
+    return replace(b, iters=iters, bindings=bindings, reads=(), init=None, body=b.init)
 
 
 def interleave(turns: range, nthreads: int) -> range | list[int]:

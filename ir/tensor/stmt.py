@@ -6,9 +6,10 @@ Grammar::
          | Block(name, iters, bindings, reads, writes, init, body, combiner)
          | Store(buffer, indices, value) | If(cond, then, other) | Let(var, value, body)
          | Alloc(buffer) | Seq(stmts) | Barrier(scope) | Invoke(intrinsic, operands, args)
-         | CallKernel(kernel, args, dims) | HostCall(op, inputs, outputs, attrs) | Copy(src, dst)
+         | CallKernel(kernel, args, dims) | Copy(src, dst) | Bind(vars, values) | Require(cond)
+         | HostCall(op, inputs, outputs, attrs, binds) | Reserve(segment, size, slots, keep)
 
-The last row of three stands only in entries of Programs. Unrolled and vectorized loops stay loops
+The last two rows stand only in entries of Programs. Unrolled and vectorized loops stay loops
 until they are printed.
 """
 
@@ -173,12 +174,17 @@ class CallKernel(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class HostCall(Stmt):
-    """Run a graph operator through its numpy reference."""
+    """Run a graph operator through its numpy reference.
+
+    A call that has `binds` only gives these dimensions, sizes of its results, their values; the
+    call after it, equal but for `binds`, stores the results.
+    """
 
     op: str
     inputs: tuple[Buffer | None, ...]
     outputs: tuple[Buffer, ...]
     attrs: tuple[tuple[str, AttrValue], ...] = ()
+    binds: tuple[Var, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +193,44 @@ class Copy(Stmt):
 
     src: Buffer
     dst: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Bind(Stmt):
+    """Give dimensions their values, for what follows in this sequence (loops around included) and
+    until they are bound again. All values are evaluated before any is bound."""
+
+    vars: tuple[Var, ...]
+    values: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Require(Stmt):
+    """End the run with an error unless `cond` holds: sizes computed from data do not fit."""
+
+    cond: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Slot(Node):
+    """A place in a segment: `var` becomes its offset in bytes; `size` is in bytes. It is in use
+    from `first` to `last`: slots whose spans do not meet may share memory."""
+
+    var: Var
+    size: Expr
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve(Stmt):
+    """Make a memory segment large enough for `size` bytes and for its `slots`, which get their
+    offsets (:func:`aisc.ir.tensor.arena.first_fit`). Contents are lost unless `keep`."""
+
+    segment: str
+    size: Expr
+    slots: tuple[Slot, ...] = ()
+    keep: bool = False
 
 
 def seq(*stmts: Stmt | None) -> Stmt:

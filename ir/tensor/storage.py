@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from aisc.ir.arith.poly import evaluate
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import execution_error
 from aisc.ir.dtypes import DType, from_numpy
@@ -89,36 +88,37 @@ class Segments:
     `states` collects the storage of state buffers, to be read back after the run.
     """
 
-    dims: Mapping[str, int]
     weights: Mapping[str, Blob]
     state: Mapping[str, Array] = field(default_factory=dict)
     memory: dict[str, bytearray] = field(default_factory=dict)
     states: dict[str, Array] = field(default_factory=dict)
 
-    def reserve(self, b: Buffer, layout: Layout) -> None:
-        """Make the segment of `b` large enough; call for every buffer before any runs."""
-        end = evaluate(b.offset, self.dims) + extent_of(*layout) * b.dtype.bytes
-        memory = self.memory.setdefault(b.base, bytearray())
-        if len(memory) < end:
-            memory.extend(b"\xff" * (end - len(memory)))
-        if b.role == "state":  # starts at zero unless the caller keeps it
-            start = evaluate(b.offset, self.dims)
-            memory[start:end] = bytes(end - start)
+    def reserve(self, segment: str, size: int, keep: bool) -> None:
+        """Fresh poisoned memory of a segment, with its old contents if `keep`."""
+        old = self.memory.get(segment, bytearray()) if keep else bytearray()
+        self.memory[segment] = old[:size] + bytearray(b"\xff" * max(0, size - len(old)))
 
-    def place(self, b: Buffer, layout: Layout) -> Storage:
+    def place(self, b: Buffer, layout: Layout, offset: int) -> Storage:
         """The storage of a buffer: its part of a segment, or memory of its own; weights and
-        state are filled with their contents."""
+        state are filled with their contents. A buffer that is its own base makes the segment."""
         count = extent_of(*layout)
-        data = self._part(b, count) if b.base else allocate(b.dtype, count)
+        if b.base == b.name:
+            self.reserve(b.base, offset + count * b.dtype.bytes, keep=False)
+        own = not b.base or b.role == "state"
+        data = allocate(b.dtype, count) if own else self._part(b, count, offset)
         if b.role == "weight" and (b.name in self.weights or not b.base):  # else a view of one
             copy_into(as_array(data, b.dtype, layout), self._weight(b), b.name)
         elif b.role == "state":
-            view = self.states[b.name] = as_array(data, b.dtype, layout)
-            if b.name in self.state:
-                copy_into(view, self.state[b.name], b.name)
-            elif not b.base:
-                view[...] = 0
+            self._restore(b, as_array(data, b.dtype, layout))
         return data
+
+    def _restore(self, b: Buffer, view: Array) -> None:
+        """State starts at zero unless the caller keeps it."""
+        self.states[b.name] = view
+        if b.name in self.state:
+            copy_into(view, self.state[b.name], b.name)
+        else:
+            view[...] = 0
 
     def _weight(self, b: Buffer) -> Array:
         if b.name not in self.weights:
@@ -128,8 +128,8 @@ class Segments:
             raise execution_error("E502", f"weight {b.name} has dtype {contents.dtype}")
         return contents
 
-    def _part(self, b: Buffer, count: int) -> Storage:
-        start, memory = evaluate(b.offset, self.dims), self.memory.get(b.base, bytearray())
+    def _part(self, b: Buffer, count: int, start: int) -> Storage:
+        memory = self.memory.get(b.base, bytearray())
         end = start + count * b.dtype.bytes
         if start < 0 or end > len(memory):
             text = f"{b.name} at bytes {start}..{end} is outside of segment '{b.base}'"

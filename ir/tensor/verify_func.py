@@ -23,6 +23,7 @@ from aisc.ir.tensor.stmt import (
     FOR_KINDS,
     Alloc,
     Barrier,
+    Bind,
     Block,
     CallKernel,
     Copy,
@@ -32,6 +33,8 @@ from aisc.ir.tensor.stmt import (
     Invoke,
     Let,
     Region,
+    Require,
+    Reserve,
     Seq,
     Stmt,
     Store,
@@ -56,7 +59,9 @@ class Level:
 
 _PLAIN: tuple[type[Stmt], ...] = (For, While, Block, Store, If, Let, Alloc, Seq)
 KERNEL = frozenset((*_PLAIN, Barrier, Invoke))
-ENTRY = frozenset((CallKernel, HostCall, Copy, Alloc, Barrier, If, While, Let, Seq))
+ENTRY = frozenset(
+    (CallKernel, HostCall, Copy, Alloc, Barrier, If, While, Let, Seq, Bind, Require, Reserve)
+)
 LEVELS: Mapping[str, Level] = {
     "lowered": Level(frozenset(_PLAIN), frozenset({"serial"}), blocks_only=True),
     "scheduled": Level(KERNEL, frozenset(FOR_KINDS)),
@@ -96,6 +101,16 @@ class _Inside:
     writes: set[str] = field(default_factory=set)
 
 
+def deferred_outputs(func: Func) -> tuple[Buffer, ...]:
+    """Outputs whose sizes are bound in the body: an ``Alloc`` declares where they are known."""
+    given = {v.name for v in func.dims}
+    return tuple(
+        b
+        for b in func.params
+        if b.role == "output" and any(s.name not in given for s in b.type.symbols)
+    )
+
+
 class FuncChecker:
     """Checks one function, statement by statement, with what is in scope."""
 
@@ -125,7 +140,8 @@ class FuncChecker:
         for v in self.func.dims:
             self.bind(v)
         for b in self.func.params:
-            self.declare(b)
+            if b not in deferred_outputs(self.func):
+                self.declare(b)
         self.stmt(self.func.body)
 
     def fault(self, message: str) -> None:
@@ -144,6 +160,15 @@ class FuncChecker:
         self.need(v.name not in self.taken, f"the name {v.name} is bound twice")
         self.taken.add(v.name)
         self.variables[v.name] = v
+
+    def rebind(self, variables: tuple[Var, ...]) -> None:
+        """Dimensions that are bound, for the first time or again."""
+        for v in variables:
+            if v.name in self.variables:
+                fixed = any(v.name == d.name for d in self.func.dims)
+                self.need(not fixed, f"the dimension {v.name} of the function is bound again")
+            else:
+                self.bind(v)
 
     def declare(self, b: Buffer) -> None:
         """A new buffer, whose dimensions are known here."""
@@ -306,9 +331,26 @@ class FuncChecker:
             self._buffers(s.args)
             self._scalars(s.dims)
         elif isinstance(s, HostCall):
-            self._buffers(tuple(b for b in s.inputs if b is not None) + s.outputs)
-            for b in s.outputs:
-                self._writes(b)
+            self._buffers(tuple(b for b in s.inputs if b is not None))
+            self.rebind(s.binds)
+            if not s.binds:
+                self._buffers(s.outputs)
+                for b in s.outputs:
+                    self._writes(b)
+        elif isinstance(s, Bind):
+            same = len(s.vars) == len(s.values)
+            self.need(same, f"{len(s.vars)} dimensions get {len(s.values)} values")
+            for v, e in zip(s.vars, s.values, strict=False):
+                self.rules.index(e, f"the value of {v.name}")
+            self.rebind(s.vars)
+        elif isinstance(s, Require):
+            self.rules.typed(s.cond, dtypes.boolean, "the condition")
+        elif isinstance(s, Reserve):
+            self.rules.index(s.size, f"the size of segment {s.segment}")
+            for slot in s.slots:
+                self.rules.index(slot.size, f"the size of {slot.var.name}")
+                self.need(slot.first <= slot.last, f"{slot.var.name} ends before it begins")
+            self.rebind(tuple(slot.var for slot in s.slots))
         elif isinstance(s, Copy):
             self._buffers((s.src, s.dst))
             same = s.src.shape == s.dst.shape and s.src.dtype is s.dst.dtype

@@ -51,7 +51,8 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
             return Copy(table.get(n.src, n.src), table.get(n.dst, n.dst))
         if isinstance(n, HostCall):
             ins = tuple(None if b is None else table.get(b, b) for b in n.inputs)
-            return HostCall(n.op, ins, tuple(table.get(b, b) for b in n.outputs), n.attrs)
+            outs = tuple(table.get(b, b) for b in n.outputs)
+            return HostCall(n.op, ins, outs, n.attrs, n.binds)
         return n
 
     return transform(node, swap)
@@ -67,8 +68,9 @@ def buffers_of(node: Node) -> dict[Buffer, None]:
             found.update(dict.fromkeys(n.args))
         elif isinstance(n, Copy):
             found.update({n.src: None, n.dst: None})
-        elif isinstance(n, HostCall):
-            found.update({b: None for b in (*n.inputs, *n.outputs) if b is not None})
+        elif isinstance(n, HostCall):  # one that binds sizes does not touch its results
+            used = n.inputs if n.binds else (*n.inputs, *n.outputs)
+            found.update({b: None for b in used if b is not None})
     return found
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim, DimCall, Poly, SymDim, symbols
+from aisc.ir.arith.poly import Dim, DimCall, Poly, SymDim
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.dtypes import DType
@@ -25,10 +25,11 @@ ROLES = ("input", "output", "weight", "state", "scratch")
 # knows states of the parser: tests try every word).
 KEYWORDS = frozenset(
     [
-        "_", "alias", "align", "alloc", "barrier", "base", "block", "body", "call", "copy", "dims",
-        "else", "entry", "false", "from", "func", "host", "if", "in", "inf", "init", "invoke",
-        "let", "nan", "none", "offset", "ordered", "prepare", "reduce", "seq", "space", "spatial",
-        "strides", "true", "while", "with", *ROLES, *FOR_KINDS,
+        "_", "alias", "align", "alloc", "barrier", "base", "bind", "block", "body", "call", "copy",
+        "dims", "else", "entry", "false", "from", "func", "host", "if", "in", "inf", "init",
+        "invoke", "keep", "let", "live", "nan", "none", "offset", "ordered", "prepare", "reduce",
+        "require", "reserve", "seq", "slot", "space", "spatial", "strides", "true", "while",
+        "with", *ROLES, *FOR_KINDS,
         *(t.name for t in dtypes.ALL),
     ]
 )  # fmt: skip
@@ -127,12 +128,3 @@ def attribute(value: object) -> str:
 def attributes(items: Iterable[tuple[str, object]]) -> str:
     """Attributes between braces."""
     return "{" + ", ".join(f"{word(k)} = {attribute(v)}" for k, v in items) + "}"
-
-
-def attribute_symbols(value: object) -> Iterable[SymDim]:
-    """Symbolic dimensions inside an attribute's value."""
-    if isinstance(value, Poly):
-        yield from symbols(value)
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from attribute_symbols(item)

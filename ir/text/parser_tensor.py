@@ -14,6 +14,7 @@ from aisc.ir.tensor.func import Buffer, Func, Program, row_major
 from aisc.ir.tensor.stmt import (
     Alloc,
     Barrier,
+    Bind,
     Block,
     CallKernel,
     Copy,
@@ -24,7 +25,10 @@ from aisc.ir.tensor.stmt import (
     Iter,
     Let,
     Region,
+    Require,
+    Reserve,
     Seq,
+    Slot,
     Stmt,
     Store,
     While,
@@ -138,9 +142,7 @@ class _TensorFolder(ExprFolder):
         """A declaration; the buffer is known from here on."""
         (name, dtype, shape), parts = _parts(c)
         text = str(name)
-        if text in self.buffers:
-            raise TextError(name, f"buffer '{text}' is declared twice")
-        made = self.buffers[text] = Buffer(
+        made = Buffer(
             text,
             dtype,
             shape,
@@ -152,7 +154,10 @@ class _TensorFolder(ExprFolder):
             unquote(parts["alias"]) if "alias" in parts else text,
             str(parts.get("role", "scratch")),  # type: ignore[arg-type]
         )
-        return made
+        known = self.buffers.setdefault(text, made)
+        if known is not made and (known != made or made.role != "output"):
+            raise TextError(name, f"buffer '{text}' is declared twice")
+        return known
 
     def body(self, c: list[Any]) -> _Body:
         """Statements between braces."""
@@ -286,7 +291,38 @@ class _TensorFolder(ExprFolder):
         """An operator on the host."""
         if None in c[2]:
             raise TextError(c[0], "a host operator has no absent results")
-        return HostCall(str(c[0]), c[1], c[2], c[3] if len(c) > 3 else ())
+        (name, inputs, outputs, *attrs), parts = _parts(c)
+        given = attrs[0] if attrs else ()
+        return HostCall(str(name), inputs, outputs, given, parts.get("binds", ()))
+
+    def host_binds(self, c: list[Var]) -> _Part:
+        """Dimensions that an operator on the host binds."""
+        return _Part("binds", tuple(c))
+
+    def binding(self, c: list[Any]) -> tuple[Var, Any]:
+        """A dimension and its value."""
+        return c[0], c[1]
+
+    def bind(self, c: list[tuple[Var, Any]]) -> Stmt:
+        """Dimensions get values."""
+        return Bind(tuple(v for v, _ in c), tuple(e for _, e in c))
+
+    def require(self, c: list[Any]) -> Stmt:
+        """A condition of the run."""
+        return Require(c[0])
+
+    def keep(self, c: list[Any]) -> _Part:
+        """Contents are kept."""
+        return _Part("keep", True)
+
+    def slot(self, c: list[Any]) -> Slot:
+        """A place in a segment."""
+        return Slot(c[0], c[1], to_int(c[2]), to_int(c[3]))
+
+    def reserve(self, c: list[Any]) -> Stmt:
+        """Memory of a segment."""
+        (name, size, *slots), parts = _parts(c)
+        return Reserve(str(name), size, tuple(slots), parts.get("keep", False))
 
     def func(self, c: list[Any]) -> Func:
         """A function."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aisc.ir.arith.poly import SymDim
-from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.core import Graph, GraphNode, Value, attribute_symbols
 from aisc.ir.text import lexical
 from aisc.ir.types import TensorType
 
@@ -76,4 +76,4 @@ def _symbols(g: Graph) -> Iterator[SymDim]:
         yield from v.type.symbols
     for node in g.nodes:
         for _, value in node.attrs:
-            yield from lexical.attribute_symbols(value)
+            yield from attribute_symbols(value)

@@ -15,6 +15,7 @@ from aisc.ir import dtypes
 from aisc.ir.arith.poly import SymDim, symbols
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.dtypes import DType
+from aisc.ir.graph.core import attribute_symbols
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import (
     MATH_CALLS,
@@ -34,6 +35,7 @@ from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import (
     Alloc,
     Barrier,
+    Bind,
     Block,
     CallKernel,
     Copy,
@@ -44,7 +46,10 @@ from aisc.ir.tensor.stmt import (
     Iter,
     Let,
     Region,
+    Require,
+    Reserve,
     Seq,
+    Slot,
     Stmt,
     Store,
     While,
@@ -259,8 +264,22 @@ def _simple(s: Stmt) -> str:
         inputs = ", ".join("_" if b is None else lexical.name(b.name) for b in s.inputs)
         outputs = ", ".join(lexical.name(b.name) for b in s.outputs)
         extra = f" {lexical.attributes(s.attrs)}" if s.attrs else ""
-        return f"host {lexical.word(s.op)}({inputs}) -> ({outputs}){extra}"
+        binds = f" bind {_list(s.binds)}" if s.binds else ""
+        return f"host {lexical.word(s.op)}({inputs}) -> ({outputs}){extra}{binds}"
+    if isinstance(s, Bind):
+        pairs = zip(s.vars, s.values, strict=True)
+        return f"bind {', '.join(f'{expr_text(v)} = {expr_text(e)}' for v, e in pairs)}"
+    if isinstance(s, Require):
+        return f"require {expr_text(s.cond)}"
+    if isinstance(s, Reserve):
+        slots = "".join(f" slot {_slot(x)}" for x in s.slots)
+        keep = " keep" if s.keep else ""
+        return f"reserve {lexical.word(s.segment)} {expr_text(s.size)}{keep}{slots}"
     raise InternalError(f"statement {type(s).__name__} has no text form")
+
+
+def _slot(s: Slot) -> str:
+    return f"{expr_text(s.var)} = {expr_text(s.size)} live {s.first} .. {s.last}"
 
 
 def _call(items: Iterator[str], scalars: tuple[Expr, ...]) -> str:
@@ -294,7 +313,7 @@ def _symbols(f: Func) -> Iterator[SymDim]:
             buffers[node.buffer] = None
         elif isinstance(node, HostCall):
             for _, value in node.attrs:
-                yield from lexical.attribute_symbols(value)
+                yield from attribute_symbols(value)
     for b in buffers:
         for d in (*b.shape, *b.strides, b.offset):
             if not isinstance(d, int):
@@ -329,4 +348,6 @@ def node_text(node: Node) -> str:
         return region_text(node)
     if isinstance(node, Iter):
         return _iter(node, None)
+    if isinstance(node, Slot):
+        return _slot(node)
     raise InternalError(f"{type(node).__name__} has no text form")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Const
-from aisc.ir.tensor.stmt import Stmt
+from aisc.ir.tensor.expr import Binary, Const
+from aisc.ir.tensor.stmt import Block, Stmt, Store
 from aisc.passes.schedule.tree import places
 
 # A kernel below this many scalar operations (some 15 microseconds of vector code) runs on one
@@ -12,11 +12,22 @@ from aisc.passes.schedule.tree import places
 PARALLEL_OPERATIONS = 1 << 20
 
 
+def _per_point(block: Block) -> int:
+    """Operations of one execution of a block; a multiply-add of a sum counts as two, since its
+    operands are in registers when it matters."""
+    body = block.body
+    if block.combiner == "sum" and isinstance(body, Store) and isinstance(body.value, Binary):
+        parts = body.value.a, body.value.b
+        if any(isinstance(p, Binary) and p.op == "mul" for p in parts):
+            return 2
+    return sum(1 for _ in walk(body)) // 4 + 1
+
+
 def operations(stmt: Stmt, unknown: int) -> int:
     """Scalar operations of a scheduled statement; symbolic extents count as `unknown`."""
     total = 0
     for place in places(stmt):
-        work = sum(1 for _ in walk(place.block.body)) // 4 + 1
+        work = _per_point(place.block)
         for f in place.loops:
             work *= int(f.extent.value) if isinstance(f.extent, Const) else unknown
         total += work

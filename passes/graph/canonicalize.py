@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from aisc.ir.graph.core import Graph
 from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Rule
+from aisc.passes.base import map_regions
 from aisc.passes.graph import affine, identities
 from aisc.passes.graph.cse import CommonSubexpressions
 from aisc.passes.graph.dce import DeadCode
@@ -23,7 +24,8 @@ class Canonicalize:
     rules: tuple[Rule, ...] = identities.RULES + affine.RULES
 
     def run(self, graph: Graph) -> Graph:
-        """Apply to one graph."""
+        """Apply to one graph and the regions of its control operators."""
+        graph = map_regions(graph, self.run)
         for _ in range(MAX_ROUNDS):
             before = graph
             graph = DeadCode().run(graph)

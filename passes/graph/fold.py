@@ -12,7 +12,8 @@ import numpy as np
 
 from aisc.ir.arith.poly import Poly
 from aisc.ir.blob import Blob
-from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph import opdef
+from aisc.ir.graph.core import Graph, GraphNode, Value, attribute_symbols
 from aisc.ir.graph.opdef import run_reference
 from aisc.ir.rewrite.driver import eliminate_dead
 
@@ -51,7 +52,13 @@ class Fold:
         return eliminate_dead(replace(graph, nodes=tuple(nodes)))
 
     def _foldable(self, node: GraphNode, known: dict[Value, Blob]) -> bool:
-        if node.regions or any(v not in known for v in node.input_values):
+        if (
+            opdef.get(node.op).kind == "control"
+            or node.regions
+            or any(v not in known for v in node.input_values)
+        ):
+            return False
+        if any(True for _, value in node.attrs for _ in attribute_symbols(value)):
             return False
         if any(_is_symbolic(value) for _, value in node.attrs):
             return False

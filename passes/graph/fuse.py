@@ -6,7 +6,8 @@ after:  ``%y = fused(%x, %w, %b) { %a = conv(…); return relu(%a) }``
 A group is an anchor (contraction, window, reduction, movement or map) and the elementwise operators
 that follow it one after another; an intermediate value has no reader outside of its group.
 Constants with one element move into the groups that read them; other constants and views stay
-outside. Postcondition: every node is a ``fused`` one, a ``constant`` or a view.
+outside, as do operators of kind control (whose regions are partitioned in turn) and those that
+only the host can compute. Postcondition: every other node is a ``fused`` one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import fuse
 from aisc.ir.rewrite.driver import use_counts
+from aisc.passes.base import map_regions
 
 # A group stops growing here: generated code and compile time grow with it.
 MAX_GROUP = 24
@@ -29,8 +31,24 @@ class _Group:
 
 
 def is_view(node: GraphNode) -> bool:
-    """Whether a node only gives another shape to the same elements in the same order."""
-    return "view" in opdef.get(node.op).traits
+    """Whether a node only gives another shape to elements that lie together in memory."""
+    return "view" in opdef.get(node.op).traits or _is_stretch(node)
+
+
+def _is_stretch(node: GraphNode) -> bool:
+    """Whether a slice is one stretch of memory: whole after its last cut, of size 1 before."""
+    if node.op != "slice" or any(s != 1 for s in node.attr("steps")):  # type: ignore[union-attr]
+        return False
+    (source,), shape = node.input_values, node.output.type.shape
+    cut = [k for k, (a, b) in enumerate(zip(source.type.shape, shape, strict=True)) if a != b]
+    return not cut or all(d == 1 for d in shape[: cut[-1]])
+
+
+def stays_alone(node: GraphNode) -> bool:
+    """Whether a node is no part of a kernel: constants, views, control, host operators."""
+    op = opdef.get(node.op)
+    native = op.scalar is not None or bool(op.variants)
+    return op.kind in ("constant", "control") or is_view(node) or not native
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +59,8 @@ class Fuse:
     join: bool = True
 
     def run(self, graph: Graph) -> Graph:
-        """Apply to one graph."""
+        """Apply to one graph and the regions of its control operators."""
+        graph = map_regions(graph, self.run)
         groups = self._partition(graph)
         last = {g.nodes[-1]: g for g in groups.values()}
         scalars = {
@@ -59,7 +78,7 @@ class Fuse:
         used, made = use_counts(graph), graph.producers()
         groups: dict[GraphNode, _Group] = {}
         for node in graph.nodes:
-            if node.op == "constant" or is_view(node):
+            if stays_alone(node):
                 continue
             joined = self._join(node, groups, made, used) if self.join else None
             group = joined or _Group()

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aisc.ir.diagnostics import Diagnostics
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.rewrite.rules import RewriteGraph
+from aisc.passes.base import map_regions
 from aisc.passes.graph import affine, identities, layout, rows
 from aisc.passes.graph.canonicalize import Canonicalize
 
@@ -31,21 +31,8 @@ class Legalize:
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph."""
         graph = Canonicalize().run(Decompose().run(graph))
-        require_native(graph)
         table = identities.RULES + affine.RULES + layout.rules() + rows.rules()
         return Canonicalize(rules=table).run(graph)
-
-
-def require_native(graph: Graph) -> None:
-    """One report (E102) of every operator that has no compute definition."""
-    problems = Diagnostics()
-    for node in graph.nodes:
-        op = opdef.get(node.op)
-        if not (op.scalar or op.variants or op.kind == "constant" or node.regions):
-            problems.add(
-                "E102", f"{op.name}: there is no native code for this operator", loc=node.loc
-            )
-    problems.raise_if_errors()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +42,8 @@ class Decompose:
     name: str = "decompose"
 
     def run(self, graph: Graph) -> Graph:
-        """Apply to one graph."""
+        """Apply to one graph and the regions of its control operators."""
+        graph = map_regions(graph, self.run)
         for _ in range(MAX_DEPTH):
             if not any(opdef.get(n.op).decompose for n in graph.nodes):
                 return graph

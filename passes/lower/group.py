@@ -6,13 +6,11 @@ after:  ``func k(x, w, y) { alloc a; for …: block matmul {…}  for …: block
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from aisc.ir.arith.poly import Poly, SymDim, symbols
+from aisc.ir.arith.poly import symbols
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.graph import opdef
-from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.core import Graph, GraphNode, Value, used_symbols
 from aisc.ir.location import Loc
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.builder import ComputeBuilder
@@ -43,18 +41,9 @@ def lower_group(
     if scalars:
         cb.stmts = [_inline_scalars(s, scalars) for s in cb.stmts]
     dims = {s.name for b in params for d in b.shape for s in symbols(d)}
-    dims |= {s.name for n in region.nodes for _, value in n.attrs for s in _symbols_in(value)}
+    dims |= {s.name for node in region.nodes for s in used_symbols(node)}
     cb.loc = loc
     return cb.func(name, params, tuple(map(Var, sorted(dims))), target=target)
-
-
-def _symbols_in(value: object) -> Iterator[SymDim]:
-    """Symbolic dimensions that an attribute speaks of."""
-    if isinstance(value, Poly):
-        yield from symbols(value)
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _symbols_in(item)
 
 
 def _clean(name: str) -> str:

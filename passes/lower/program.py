@@ -3,146 +3,154 @@
 before: ``%y = fused(%x, %w) {…}; return %y``
 after:  ``program { kernel k0 {…}  entry(x, y, w) { call k0(x, w, y) } }``
 Groups whose Funcs are equal up to the names of buffers share a kernel. Views become buffers over
-the same storage (a common ``base``).
+the same storage (a common ``base``); control operators become statements of the entry
+(:mod:`aisc.passes.lower.control`); operators without native code become calls of the host.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from aisc.ir.arith.poly import symbols
-from aisc.ir.blob import Blob
-from aisc.ir.graph.core import Graph, GraphNode, Value
-from aisc.ir.tensor.expr import Var
-from aisc.ir.tensor.func import Buffer, Func, Program, Role, buffer
-from aisc.ir.tensor.stmt import Alloc, CallKernel, Copy, Stmt, seq
+from aisc.ir.arith.poly import Dim, product, symbols
+from aisc.ir.graph.core import Graph, GraphNode, Value, bound_symbols, defined_symbols
+from aisc.ir.tensor.expr import Var, equal, of_dim
+from aisc.ir.tensor.func import Buffer, Func, Program, buffer, row_major
+from aisc.ir.tensor.stmt import CallKernel, Copy, HostCall, Require, Stmt, seq
 from aisc.ir.tensor.visitor import replace_buffers
+from aisc.passes.graph.fuse import is_view
 from aisc.passes.lower.canonical import canonical
+from aisc.passes.lower.control import lower_bind, lower_if, lower_loop
 from aisc.passes.lower.group import lower_group
+from aisc.passes.lower.state import State
 
-
-@dataclass(slots=True)
-class _State:
-    """What is known while the entry is being built."""
-
-    graph: Graph
-    buffers: dict[Value, Buffer] = field(default_factory=dict)
-    constants: dict[Value, Blob] = field(default_factory=dict)
-    weights: dict[str, Blob] = field(default_factory=dict)
-    params: list[Buffer] = field(default_factory=list)
-    body: list[Stmt] = field(default_factory=list)
-    kernels: dict[Func, str] = field(default_factory=dict)
-    locs: list[Func] = field(default_factory=list)
-    names: dict[str, int] = field(default_factory=dict)
-
-    def fresh(self, hint: str) -> str:
-        """A name that no buffer of the entry has."""
-        name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in hint)
-        name = name if name and not name[0].isdigit() else f"v{name}"
-        count = self.names.get(name, 0)
-        self.names[name] = count + 1
-        return name if count == 0 else self.fresh(f"{name}_{count}")
-
-    def declare(self, v: Value, role: Role) -> Buffer:
-        """A buffer for a value."""
-        b = buffer(self.fresh(v.name), v.type.dtype, v.type.shape, role=role)
-        self.buffers[v] = b
-        return b
+_CONTROL = {"bind_dims": lower_bind, "if": lower_if, "loop": lower_loop}
 
 
 def lower_graph(graph: Graph, target: str = "cpu") -> Program:
     """The Program of a partitioned graph; its entry's parameters are inputs, outputs, weights."""
-    st = _State(graph, constants=graph.constants())
+    st = State(target, lower_nodes)
     for v in graph.inputs:
         st.params.append(st.declare(v, "input"))
-    results = _declare_outputs(st)
+    st.dims = {s.name for v in graph.inputs for s in v.type.symbols}
+    st.names.update(dict.fromkeys((*st.dims, *bound_symbols(graph)), 1))
+    results = _declare_outputs(st, graph)
+    lower_nodes(st, graph)
+    for v, out in results:
+        if st.buffers.get(v) is not out and st.given.get(v) is not out:
+            st.allocate(out)
+            st.body.append(Copy(st.use(v), out))
+    params, body = _share_storage(st)
+    dims = tuple(Var(n) for n in sorted(st.dims))
+    entry = Func("entry", params, dims, body, (), target, graph.loc)
+    return Program(graph.name, tuple(st.funcs), entry, dict(st.weights))
+
+
+def lower_nodes(st: State, graph: Graph) -> None:
+    """Append the statements of a graph, or of a region."""
+    st.constants.update(graph.constants())
     for node in graph.nodes:
         if node.op == "constant":
             continue
         if node.op == "fused":
-            _call(st, node, target)
-        else:
+            _call(st, node)
+        elif node.op in _CONTROL:
+            _CONTROL[node.op](st, node)
+        elif is_view(node):
             _view(st, node)
-    for v, out in results:
-        if st.buffers.get(v) is not out:
-            st.body.append(Copy(_use(st, v), out))
-    dims = sorted({s.name for b in st.params for d in b.shape for s in symbols(d)})
-    params, body = _share_storage(st)
-    entry = Func("entry", params, tuple(Var(n) for n in dims), body, (), target, graph.loc)
-    return Program(graph.name, tuple(st.locs), entry, dict(st.weights))
+        else:
+            _host(st, node)
 
 
-def _share_storage(st: _State) -> tuple[tuple[Buffer, ...], Stmt]:
+def _share_storage(st: State) -> tuple[tuple[Buffer, ...], Stmt]:
     """Parameters and body in which a buffer that has views names its own storage, as they do."""
-    bases = {b.base for b in st.buffers.values() if b.base}
-    roots = {
-        b: replace(b, base=b.name)
-        for b in (*st.params, *st.buffers.values())
-        if b.name in bases and not b.base
-    }
+    everything = dict.fromkeys((*st.params, *st.buffers.values(), *st.views))
+    bases = {b.base for b in everything if b.base}
+    roots = {b: replace(b, base=b.name) for b in everything if b.name in bases and not b.base}
     body = replace_buffers(seq(*st.body), roots)
     return tuple(roots.get(b, b) for b in st.params), body
 
 
-def _declare_outputs(st: _State) -> list[tuple[Value, Buffer]]:
-    """Output parameters; a value computed by a kernel is written to its output directly."""
-    computed = {v for n in st.graph.nodes if n.op == "fused" for v in n.outputs}
+def _declare_outputs(st: State, graph: Graph) -> list[tuple[Value, Buffer]]:
+    """Output parameters; what a kernel, a branch or a loop computes is written there directly."""
+    made = ("fused", "if", "loop")
+    computed = {v for n in graph.nodes if n.op in made for v in n.outputs}
+    producers = graph.producers()
     results: list[tuple[Value, Buffer]] = []
-    for v, name in zip(st.graph.outputs, st.graph.result_names, strict=True):
+    for v, name in zip(graph.outputs, graph.result_names, strict=True):
         b = buffer(st.fresh(name), v.type.dtype, v.type.shape, role="output")
         st.params.append(b)
         results.append((v, b))
+        source = _origin(v, producers)
         if v in computed and v not in st.buffers:
             st.buffers[v] = b
+        elif source in computed and source not in (*st.buffers, *graph.outputs) and _sized(st, v):
+            st.buffers[source] = st.view(b, source.type, source.name)
+            st.given[v] = b
     return results
 
 
-def _use(st: _State, v: Value) -> Buffer:
-    """The buffer of a value; a constant becomes a weight parameter when it is first used."""
-    if v not in st.buffers:
-        b = st.declare(v, "weight")
-        st.params.append(b)
-        st.weights[b.name] = st.constants[v]
-    return st.buffers[v]
+def _sized(st: State, v: Value) -> bool:
+    return all(s.name in st.dims for s in v.type.symbols)
 
 
-def _view(st: _State, node: GraphNode) -> None:
+def _origin(v: Value, producers: Mapping[Value, GraphNode]) -> Value:
+    """The value that `v` is only another shape of."""
+    while v in producers and producers[v].op == "reshape" and not producers[v].attr_map["checked"]:
+        (v,) = producers[v].input_values
+    return v
+
+
+def _view(st: State, node: GraphNode) -> None:
     """Another shape over the same storage."""
     v = node.inputs[0]
     assert v is not None, "a view has an input"
-    source = _use(st, v)
     out = node.output
-    name = st.fresh(out.name)
-    shaped = buffer(name, out.type.dtype, out.type.shape, role=source.role)
-    view = replace(shaped, base=source.base or source.name, alias_set=source.alias_set)
-    st.buffers[out] = view
-    st.body.append(Alloc(view))
+    if node.attr_map.get("checked"):
+        sizes = of_dim(product(v.type.shape)), of_dim(product(out.type.shape))
+        st.body.append(Require(equal(*sizes)))
+    st.buffers[out] = st.view(st.use(v), out.type, out.name, _start_of(node, v))
 
 
-def _call(st: _State, node: GraphNode, target: str) -> None:
+def _start_of(node: GraphNode, source: Value) -> Dim:
+    """Bytes before the first element of a view in the storage of its source."""
+    if node.op != "slice":
+        return 0
+    starts: Any = node.attr("starts")
+    strides = row_major(source.type.shape)
+    at: Dim = sum((a * s for a, s in zip(starts, strides, strict=True)), 0)
+    return at * source.type.dtype.bytes
+
+
+def _call(st: State, node: GraphNode) -> None:
     values = node.input_values
-    weights = frozenset(k for k, v in enumerate(values) if _is_weight(st, v))
-    func = lower_group("kernel", node.regions[0], weights, node.loc, target)
+    weights = frozenset(k for k, v in enumerate(values) if st.is_weight(v))
+    func = lower_group("kernel", node.regions[0], weights, node.loc, st.target)
     name = _kernel_name(st, func, node)
-    args = [_use(st, v) for v in values]
-    for v in node.outputs:
-        if v not in st.buffers:
-            st.body.append(Alloc(st.declare(v, "scratch")))
-        args.append(st.buffers[v])
+    args = [st.use(v) for v in values] + [st.result(v) for v in node.outputs]
     st.body.append(CallKernel(name, tuple(args), func.dims))
 
 
-def _is_weight(st: _State, v: Value) -> bool:
-    return v in st.constants or (v in st.buffers and st.buffers[v].role == "weight")
-
-
-def _kernel_name(st: _State, func: Func, node: GraphNode) -> str:
+def _kernel_name(st: State, func: Func, node: GraphNode) -> str:
     """The name of the kernel equal to `func`, made when there is none."""
     key = canonical(func)
     if key not in st.kernels:
         ops = [n.op for n in node.regions[0].nodes if n.op != "constant"]
-        stem = "_".join(ops[:3])
-        name = f"k{len(st.kernels)}_{stem}"
+        name = f"k{len(st.kernels)}_{'_'.join(ops[:3])}"
         st.kernels[key] = name
-        st.locs.append(replace(func, name=name))
+        st.funcs.append(replace(func, name=name))
     return st.kernels[key]
+
+
+def _host(st: State, node: GraphNode) -> None:
+    """A call of the host; one before it that gives the sizes, where they depend on data."""
+    inputs = tuple(None if v is None else st.use(v) for v in node.inputs)
+    binds = tuple(Var(s.name) for s in defined_symbols(node))
+    known = [v for v in node.outputs if not any(symbols(d) for d in v.type.shape)]
+    outputs = {v: st.result(v) for v in (known if binds else node.outputs)}
+    if binds:
+        sized = tuple(outputs.get(v) or st.sized(v) for v in node.outputs)
+        st.body.append(HostCall(node.op, inputs, sized, node.attrs, binds))
+    results = tuple(outputs.get(v) or st.result(v) for v in node.outputs)
+    st.body.append(HostCall(node.op, inputs, results, node.attrs))

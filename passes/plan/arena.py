@@ -1,142 +1,230 @@
-"""Place the scratch buffers of an entry in one arena, by lifetimes.
+"""Places of an entry's buffers: memory segments, reserved when the sizes in them are known.
 
 before: ``alloc a; call k0(x, a); alloc b; call k1(a, b); alloc c; call k2(b, c)``
-after:  a at arena+0, b at arena+1024, c at arena+0.
+after:  ``reserve arena0 2048; a at arena0+0, b at arena0+1024, c at arena0+0``
 
-Static sizes are placed best-fit, the largest first, against the buffers alive at the same time
-(Pisarchyk & Lee, *Efficient Memory Management for Deep Neural Net Inference*, 2020). With symbolic
-sizes a buffer takes over the place of a dead one of the same size, or a place of its own after
-all others, so that offsets are dimensions.
+Buffers are grouped by the dimension of theirs that is bound last: one segment for those whose sizes
+are known at the start, another after each ``bind`` on which sizes depend. Sizes that are numbers
+are placed here; where one is symbolic, the ``reserve`` holds sizes and lifetimes, and the same
+algorithm (:func:`aisc.ir.tensor.arena.first_fit`) runs when its values are known.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from aisc.ir.arith.poly import Dim, ceildiv
+from aisc.ir.arith.poly import Poly, symbol
+from aisc.ir.node import map_children, walk
+from aisc.ir.tensor.arena import aligned, first_fit
+from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func, Program
-from aisc.ir.tensor.stmt import Alloc, Barrier, Seq, Stmt
+from aisc.ir.tensor.stmt import (
+    Alloc,
+    Barrier,
+    Bind,
+    CallKernel,
+    HostCall,
+    If,
+    Reserve,
+    Seq,
+    Slot,
+    Stmt,
+    While,
+    seq,
+)
+from aisc.ir.tensor.verify_func import deferred_outputs
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers
-from aisc.passes.plan.bind import storage
-
-ALIGNMENT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Interval:
-    """A storage: its size in bytes and the first and last statement that uses it."""
-
-    name: str
-    size: Dim
-    first: int
-    last: int
+from aisc.passes.plan.barriers import is_shared, storage
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A planned Program: `arena` is the size of the arena in bytes, `live` the greatest sum of
-    sizes alive at once (``None`` when sizes are symbolic)."""
+    """A planned Program: `arena` is the size in bytes of the segment reserved at the start, `live`
+    the greatest sum of sizes in it alive at once (``None`` when sizes are symbolic)."""
 
     program: Program
-    arena: Dim
+    arena: int | None
     live: int | None
 
 
+@dataclass(slots=True)
+class _Span:
+    """A storage and the times of its first and last use."""
+
+    root: Buffer
+    first: int
+    last: int
+
+
 def plan_memory(program: Program) -> Plan:
-    """Give every scratch buffer of the entry a base and an offset."""
+    """Give every scratch buffer of the entry a segment and an offset."""
     entry = program.entry
-    stmts = entry.body.stmts if isinstance(entry.body, Seq) else (entry.body,)
-    intervals = _lifetimes(entry, stmts)
-    if all(isinstance(i.size, int) for i in intervals):
-        live: int | None = _largest_live_set(intervals)
-        offsets, total = _best_fit(intervals)
-    else:
-        live = None
-        offsets, total = _take_over(intervals)
-    table: dict[Buffer, Buffer] = {}
-    for b in buffers_of(entry.body):
-        if storage(b) in offsets:
-            table[b] = replace(b, base="arena", offset=offsets[storage(b)])
-    body = replace_buffers(entry.body, table)
-    planned = replace(entry, body=body).with_attrs(arena=str(total))
-    return Plan(replace(program, entry=planned), total, live)
+    spans = _Timeline({k.name: k for k in program.kernels}, entry).spans
+    groups = _groups(entry)
+    members: dict[int, list[_Span]] = {}
+    for span in spans.values():
+        names = (s.name for s in span.root.type.symbols)
+        members.setdefault(max((groups.get(n, 0) for n in names), default=0), []).append(span)
+    reserves: dict[int, Reserve] = {}
+    places: dict[str, tuple[str, int | Poly]] = {}
+    for group, items in members.items():
+        reserves[group], offsets = _segment(f"arena{group}", items)
+        places.update({name: (f"arena{group}", at) for name, at in offsets.items()})
+    body = seq(reserves.get(0), _reserved(entry.body, groups, reserves))
+    table = {b: _placed(b, places) for b in _allocated(entry) if storage(b) in places}
+    params = tuple(table.get(b, b) for b in entry.params)
+    planned = replace(entry, params=params, body=replace_buffers(body, table))
+    whole = reserves.get(0, Reserve("arena0", ZERO))
+    static = isinstance(whole.size, Const) and not whole.slots
+    live = _largest_live_set(members.get(0, [])) if static else None
+    arena = int(whole.size.value) if static and isinstance(whole.size, Const) else None
+    return Plan(replace(program, entry=planned), arena, live)
 
 
-def _lifetimes(entry: Func, stmts: tuple[Stmt, ...]) -> list[_Interval]:
-    """Scratch storages in order of first use. Threads run ahead of each other up to the next
-    barrier, so a storage lives to the end of its last barrier-free stretch, and from its start."""
-    fixed = {storage(b) for b in entry.params}
-    stretch = 0
-    seen: dict[str, _Interval] = {}
-    for stmt in stmts:
-        if isinstance(stmt, Barrier):
-            stretch += 1
-        if isinstance(stmt, Alloc | Barrier):
-            continue
-        for b in buffers_of(stmt):
-            name = storage(b)
-            if name in fixed:
-                continue
-            size = ceildiv(b.bytes, ALIGNMENT) * ALIGNMENT
-            old = seen.get(name)
-            if old is None:
-                seen[name] = _Interval(name, size, stretch, stretch)
-            else:
-                seen[name] = replace(old, last=stretch)
-    return list(seen.values())
+def _allocated(entry: Func) -> list[Buffer]:
+    found = [n.buffer for n in walk(entry.body) if isinstance(n, Alloc)]
+    return [*found, *deferred_outputs(entry)]
 
 
-def _best_fit(intervals: list[_Interval]) -> tuple[dict[str, Dim], Dim]:
-    placed: list[tuple[int, int, _Interval]] = []
-    offsets: dict[str, Dim] = {}
-    total = 0
-    for item in sorted(intervals, key=lambda i: (-_bytes(i), i.first, i.name)):
-        alive = sorted(
-            (p for p in placed if p[2].first <= item.last and item.first <= p[2].last),
-            key=lambda p: (p[0], p[1]),
+def _placed(b: Buffer, places: Mapping[str, tuple[str, int | Poly]]) -> Buffer:
+    segment, at = places[storage(b)]
+    return replace(b, base=segment, offset=b.offset + at)
+
+
+def _groups(entry: Func) -> dict[str, int]:
+    """Variable -> number of the first ``bind`` (or host call) that gives it a value, from 1 on."""
+    found: dict[str, int] = {}
+    count = 0
+    for n in walk(entry.body):
+        names = n.vars if isinstance(n, Bind) else n.binds if isinstance(n, HostCall) else ()
+        new = [v.name for v in names if v.name not in found]
+        if new:
+            count += 1
+            found.update(dict.fromkeys(new, count))
+    return found
+
+
+def _reserved(s: Stmt, groups: Mapping[str, int], reserves: Mapping[int, Reserve]) -> Stmt:
+    """`s` with memory reserved wherever the sizes of a segment are bound."""
+    if isinstance(s, Bind | HostCall):
+        names = s.vars if isinstance(s, Bind) else s.binds
+        known = dict.fromkeys(groups[v.name] for v in names)
+        return seq(s, *(reserves[g] for g in known if g in reserves))
+    if isinstance(s, Seq):
+        return seq(*(_reserved(x, groups, reserves) for x in s.stmts))
+    if isinstance(s, If | While):
+        return map_children(
+            s, lambda n: _reserved(n, groups, reserves) if isinstance(n, Stmt) else n
         )
-        start = _smallest_gap(alive, _bytes(item))
-        placed.append((start, start + _bytes(item), item))
-        offsets[item.name] = start
-        total = max(total, start + _bytes(item))
-    return offsets, total
+    return s
 
 
-def _bytes(i: _Interval) -> int:
-    assert isinstance(i.size, int), "a static size"
-    return i.size
+def _segment(name: str, items: list[_Span]) -> tuple[Reserve, dict[str, int | Poly]]:
+    """The reservation of a segment, and the offsets of its storages."""
+    sizes = [i.root.bytes for i in items]
+    numbers = [n for n in sizes if isinstance(n, int)]
+    if len(numbers) == len(sizes):
+        spans = [(n, i.first, i.last) for n, i in zip(numbers, items, strict=True)]
+        found, total = first_fit(spans)
+        places = {i.root.name: at for i, at in zip(items, found, strict=True)}
+        return Reserve(name, Const(total)), dict(places)
+    slots = tuple(
+        Slot(Var(f"{i.root.name}.at"), of_dim(n), i.first, i.last)
+        for i, n in zip(items, sizes, strict=True)
+    )
+    offsets: dict[str, int | Poly] = {
+        i.root.name: symbol(f"{i.root.name}.at", kind="derived") for i in items
+    }
+    return Reserve(name, ZERO, slots), offsets
 
 
-def _smallest_gap(alive: list[tuple[int, int, _Interval]], size: int) -> int:
-    best, best_gap, end = -1, 0, 0
-    for low, high, _ in alive:
-        gap = low - end
-        if gap >= size and (best < 0 or gap < best_gap):
-            best, best_gap = end, gap
-        end = max(end, high)
-    return best if best >= 0 else end
-
-
-def _largest_live_set(intervals: list[_Interval]) -> int:
-    times = sorted({i.first for i in intervals})
+def _largest_live_set(items: list[_Span]) -> int:
+    times = sorted({i.first for i in items})
+    sizes = {id(i): n for i in items if isinstance(n := i.root.bytes, int)}
     return max(
-        (sum(_bytes(i) for i in intervals if i.first <= t <= i.last) for t in times), default=0
+        (sum(aligned(sizes[id(i)]) for i in items if i.first <= t <= i.last) for t in times),
+        default=0,
     )
 
 
-def _take_over(intervals: list[_Interval]) -> tuple[dict[str, Dim], Dim]:
-    slots: list[tuple[Dim, Dim, int]] = []  # size, offset, last use
-    offsets: dict[str, Dim] = {}
-    total: Dim = 0
-    for item in sorted(intervals, key=lambda i: (i.first, i.name)):
-        free = next(
-            (k for k, s in enumerate(slots) if s[0] == item.size and s[2] < item.first), None
-        )
-        if free is None:
-            slots.append((item.size, total, item.last))
-            offsets[item.name] = total
-            total = total + item.size
+@dataclass(slots=True)
+class _Timeline:
+    """Lifetimes of storages, in steps of the entry's statements in order.
+
+    What all threads use may be in use until the next barrier, and from the one before; what
+    thread 0 alone uses, only in its step. A storage declared before a loop and used in it lives
+    through the whole loop; arms of a branch follow each other.
+    """
+
+    kernels: Mapping[str, Func]
+    entry: Func
+    spans: dict[str, _Span] = field(default_factory=dict)
+    _now: int = 0
+    _stretch: int = 0
+    _shared: set[str] = field(default_factory=set)
+    _roots: dict[str, Buffer] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for b in deferred_outputs(self.entry):
+            self._roots[b.name] = b
+        self._stmt(self.entry.body)
+        self._meet()
+        for b in deferred_outputs(self.entry):
+            self._use(b.name, self._now)
+
+    def _stmt(self, s: Stmt) -> None:
+        if isinstance(s, Seq):
+            for x in s.stmts:
+                self._stmt(x)
+        elif isinstance(s, Alloc):
+            if s.buffer.base in ("", s.buffer.name) and s.buffer.role in ("scratch", "output"):
+                self._roots[s.buffer.name] = s.buffer
+        elif isinstance(s, Barrier | Reserve):
+            self._meet()
+        elif isinstance(s, If):
+            self._step(self._loads(s.cond), shared=True)
+            for arm in (s.then, s.other):
+                if arm is not None:
+                    self._stmt(arm)
+        elif isinstance(s, While):
+            self._loop(s)
         else:
-            slots[free] = (item.size, slots[free][1], item.last)
-            offsets[item.name] = slots[free][1]
-    return offsets, total
+            shared = isinstance(s, CallKernel) and is_shared(self.kernels[s.kernel])
+            names = [storage(b) for b in buffers_of(s)]
+            self._step(names, shared or not isinstance(s, CallKernel))
+
+    def _loop(self, s: While) -> None:
+        before, start = set(self._roots), self._now + 1
+        self._step(self._loads(s.cond), shared=True)
+        self._stmt(s.body)
+        self._step(self._loads(s.cond), shared=True)
+        for name, span in self.spans.items():
+            if name in before and span.last >= start:
+                span.first, span.last = min(span.first, start), self._now
+
+    def _loads(self, cond: Expr) -> list[str]:
+        return [storage(n.buffer) for n in walk(cond) if isinstance(n, Load)]
+
+    def _step(self, names: list[str], shared: bool) -> None:
+        self._now += 1
+        for name in names:
+            self._use(name, self._now)
+            if shared:
+                self._shared.add(name)
+                self._use(name, self._stretch)
+
+    def _meet(self) -> None:
+        """A barrier: what all threads used is in use up to here."""
+        self._now += 1
+        for name in self._shared:
+            self._use(name, self._now - 1)
+        self._shared.clear()
+        self._stretch = self._now
+
+    def _use(self, name: str, time: int) -> None:
+        root = self._roots.get(name)
+        if root is None:
+            return
+        span = self.spans.setdefault(name, _Span(root, time, time))
+        span.first, span.last = min(span.first, time), max(span.last, time)

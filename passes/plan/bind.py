@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from aisc.ir.node import map_children
 from aisc.ir.tensor.func import Buffer, Func, Program
-from aisc.ir.tensor.stmt import Alloc, Barrier, CallKernel, Seq, Stmt, seq
+from aisc.ir.tensor.stmt import Alloc, CallKernel, If, Seq, Stmt, While, seq
 from aisc.ir.tensor.visitor import buffers_of
+from aisc.passes.plan.barriers import storage, with_barriers
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +43,11 @@ class _Binding:
 def bind_kernels(program: Program, kernels: Mapping[str, ScheduledKernel]) -> Program:
     """`program` with scheduled kernels, their scratch, packed weights and barriers in place."""
     st = _Binding(kernels)
-    body: list[Stmt] = []
-    stmts = (
-        program.entry.body.stmts if isinstance(program.entry.body, Seq) else (program.entry.body,)
-    )
-    for stmt in stmts:
-        body.extend(_bind_call(st, stmt) if isinstance(stmt, CallKernel) else [stmt])
-    used = {storage(b) for s in body for b in buffers_of(s)}
+    body = _bind(st, program.entry.body)
+    used = {storage(b) for b in buffers_of(body)}
     kept = [b for b in program.entry.params if b.role != "weight" or storage(b) in used]
     params = (*kept, *st.done.values())
-    entry = replace(program.entry, params=params, body=seq(*_with_barriers(body, kernels)))
+    entry = replace(program.entry, params=params, body=_synchronized(body, kernels))
     funcs: list[Func] = []
     for k in kernels.values():
         funcs.extend((k.func, *k.packers))
@@ -59,6 +56,21 @@ def bind_kernels(program: Program, kernels: Mapping[str, ScheduledKernel]) -> Pr
         outputs = tuple(replace(b, role="output") for b in st.done.values())
         prepare = Func("prepare", (*st.sources.values(), *outputs), (), seq(*st.prepare))
     return replace(program, kernels=tuple(funcs), entry=entry, prepare=prepare)
+
+
+def _synchronized(body: Stmt, kernels: Mapping[str, ScheduledKernel]) -> Stmt:
+    return with_barriers(body, {name: k.func for name, k in kernels.items()})
+
+
+def _bind(st: _Binding, stmt: Stmt) -> Stmt:
+    """`stmt` with every call bound."""
+    if isinstance(stmt, CallKernel):
+        return seq(*_bind_call(st, stmt))
+    if isinstance(stmt, Seq | If | While):
+        if isinstance(stmt, Seq):
+            return seq(*(_bind(st, s) for s in stmt.stmts))
+        return map_children(stmt, lambda n: _bind(st, n) if isinstance(n, Stmt) else n)
+    return stmt
 
 
 def _bind_call(st: _Binding, call: CallKernel) -> list[Stmt]:
@@ -86,50 +98,3 @@ def _packed(st: _Binding, source: Buffer, packer: Func) -> Buffer:
         st.sources[source.name] = replace(source, role="weight")
         st.prepare.append(CallKernel(packer.name, (source, replace(result, role="output")), ()))
     return st.done[key]
-
-
-def _with_barriers(body: list[Stmt], kernels: Mapping[str, ScheduledKernel]) -> list[Stmt]:
-    """A barrier before a call that depends on what other threads may still be computing."""
-    out: list[Stmt] = []
-    pending: dict[str, bool] = {}  # alias set -> written by all threads (else by thread 0)
-    reading: dict[str, bool] = {}
-    for stmt in body:
-        if isinstance(stmt, Alloc):
-            out.append(stmt)
-            continue
-        shared = isinstance(stmt, CallKernel) and is_shared(kernels[stmt.kernel].func)
-        reads, writes = _effects(stmt, kernels)
-        clash = any(s in pending and (pending[s] or shared) for s in (*reads, *writes))
-        clash = clash or any(s in reading and (reading[s] or shared) for s in writes)
-        if clash:
-            out.append(Barrier("threads"))
-            pending, reading = {}, {}
-        out.append(stmt)
-        for s in writes:
-            pending[s] = pending.get(s, False) or shared
-        for s in reads:
-            reading[s] = reading.get(s, False) or shared
-    return out
-
-
-def is_shared(func: Func) -> bool:
-    """Whether all threads take part in a kernel; others are run by thread 0 alone."""
-    return bool(func.attr("parallel", False))
-
-
-def _effects(stmt: Stmt, kernels: Mapping[str, ScheduledKernel]) -> tuple[list[str], list[str]]:
-    """Alias sets (storage names) that a statement reads and writes."""
-    reads: list[str] = []
-    writes: list[str] = []
-    if isinstance(stmt, CallKernel):
-        for arg, param in zip(stmt.args, kernels[stmt.kernel].func.params, strict=True):
-            (reads if param.role in ("input", "weight") else writes).append(storage(arg))
-    else:
-        both = [storage(b) for b in buffers_of(stmt)]
-        reads, writes = both, both
-    return reads, writes
-
-
-def storage(b: Buffer) -> str:
-    """The name of the storage that a buffer lies in."""
-    return b.base or b.name

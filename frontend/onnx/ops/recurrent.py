@@ -1,22 +1,25 @@
-"""ONNX LSTM, GRU and RNN, unrolled over a sequence of known, bounded length.
+"""ONNX LSTM, GRU and RNN as loops over the sequence.
 
-The input's share of all gates is one matmul for the whole sequence; each step adds the recurrent
-share. Gates stand in ONNX's order: LSTM i, o, f, c; GRU z, r, h.
+The input's share of all gates is one matmul for the whole sequence; each turn adds the recurrent
+share. Gates stand in ONNX's order: LSTM i, o, f, c; GRU z, r, h. A sequence shorter than the
+longest keeps its states from its last element on, and gives zeros.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from aisc.frontend.onnx.control import element, reversed_rows
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
-from aisc.ir.diagnostics import error
+from aisc.frontend.onnx.regions import Region, Stepped, loop
+from aisc.ir import dtypes
+from aisc.ir.arith.poly import Dim
 from aisc.ir.graph.core import Value
 
-MAX_STEPS = 512
-Activation = Callable[[Value], Value]
+Activation = Callable[[Emitter, Value], Value]
 _PLAIN = {
     "sigmoid": "sigmoid", "tanh": "tanh", "relu": "relu", "softsign": "softsign",
     "softplus": "softplus",
@@ -73,31 +76,31 @@ class _Cell:
         if self.peephole is not None:
             i = em.op("add", i, em.op("mul", c, self.gate(self.peephole, 0)))
             forget = em.op("add", forget, em.op("mul", c, self.gate(self.peephole, 2)))
-        i, forget = f(self.clipped(i)), f(self.clipped(forget))
-        fresh = em.op("mul", i, g(self.clipped(cell)))
+        i, forget = f(em, self.clipped(i)), f(em, self.clipped(forget))
+        fresh = em.op("mul", i, g(em, self.clipped(cell)))
         c = em.op("add", em.op("mul", forget, c), fresh)
         if self.peephole is not None:
             o = em.op("add", o, em.op("mul", c, self.gate(self.peephole, 1)))
-        return em.op("mul", f(self.clipped(o)), last(c)), c
+        return em.op("mul", f(em, self.clipped(o)), last(em, c)), c
 
     def _gru(self, x: Value, h: Value) -> Value:
         em, (f, g) = self.em, self.activations
-        z = f(self.clipped(em.op("add", self.gate(x, 0), self._recur(h, 0))))
-        r = f(self.clipped(em.op("add", self.gate(x, 1), self._recur(h, 1))))
+        z = f(em, self.clipped(em.op("add", self.gate(x, 0), self._recur(h, 0))))
+        r = f(em, self.clipped(em.op("add", self.gate(x, 1), self._recur(h, 1))))
         if self.node.flag("linear_before_reset"):
             part = em.op("mul", r, self._recur(h, 2))
         else:
             part = self._recur(em.op("mul", r, h), 2)
-        fresh = g(self.clipped(em.op("add", self.gate(x, 2), part)))
+        fresh = g(em, self.clipped(em.op("add", self.gate(x, 2), part)))
         keep = em.op("mul", z, h)
         return em.op("add", em.op("mul", em.op("sub", em.like(1, z), z), fresh), keep)
 
     def _rnn(self, x: Value, h: Value) -> Value:
         (f,) = self.activations
-        return f(self.clipped(self.em.op("add", x, self._recur(h))))
+        return f(self.em, self.clipped(self.em.op("add", x, self._recur(h))))
 
 
-def _activations(em: Emitter, node: Node, directions: int) -> list[tuple[Activation, ...]]:
+def _activations(node: Node, directions: int) -> list[tuple[Activation, ...]]:
     """The functions of each direction; E102 for those that take parameters."""
     count = len(_DEFAULTS[node.op])
     names = node.attr("activations", "strs") or _DEFAULTS[node.op] * directions
@@ -108,7 +111,7 @@ def _activations(em: Emitter, node: Node, directions: int) -> list[tuple[Activat
         raise node.unsupported(f"activations {names} with parameters")
 
     def function(name: str) -> Activation:
-        return lambda x: em.op(_PLAIN[name.lower()], x)
+        return lambda em, x: em.op(_PLAIN[name.lower()], x)
 
     made = [function(n) for n in names]
     return [tuple(made[k * count : (k + 1) * count]) for k in range(directions)]
@@ -144,41 +147,69 @@ def _cell(
     return _Cell(em, node, em.transpose(r, (1, 0)), own, other, peephole, functions, hidden, clip)
 
 
+def _inside(cell: _Cell, region: Region) -> _Cell:
+    """The cell as a region sees it."""
+
+    def seen(v: Value | None) -> Value | None:
+        return None if v is None else region.capture(v)
+
+    return replace(
+        cell,
+        em=region.em,
+        recurrent=region.capture(cell.recurrent),
+        recurrent_bias=seen(cell.recurrent_bias),
+        peephole=seen(cell.peephole),
+    )
+
+
 def _run(
-    cell: _Cell, x: Value, w: Value, h: Value, c: Value | None, reverse: bool
-) -> tuple[list[Value], Value, Value | None]:
-    """All hidden states in the order of the sequence, and the last states."""
+    cell: _Cell, x: Value, w: Value, states: Sequence[Value], lengths: Value | None, reverse: bool
+) -> tuple[Value, list[Value]]:
+    """All hidden states (steps, batch, hidden) in the order of the sequence, the last states."""
     em, steps = cell.em, x.type.shape[0]
-    assert isinstance(steps, int), "a known number of steps"
     share = em.op("matmul", x, em.transpose(w, (1, 0)))
     if cell.input_bias is not None:
         share = em.op("add", share, cell.input_bias)
-    states: dict[int, Value] = {}
-    for t in reversed(range(steps)) if reverse else range(steps):
-        part = em.slice_axis(share, 0, t, t + 1)
-        h, c = cell.step(em.reshape(part, share.type.shape[1:]), h, c)
-        states[t] = h
-    return [states[t] for t in range(steps)], h, c
+
+    def step(region: Region, index: Dim, carried: list[Value]) -> Stepped:
+        at = steps - 1 - index if reverse else index
+        part = element(region.em, region.capture(share), 0, at)
+        h, c = _inside(cell, region).step(part, carried[0], carried[1] if carried[1:] else None)
+        new = [h] if c is None else [h, c]
+        if lengths is None:
+            return None, new, [h]
+        valid = _valid(region, lengths, at)
+        zero = region.em.like(0, h)
+        kept = [region.em.op("where", valid, a, b) for a, b in zip(new, carried, strict=True)]
+        return None, kept, [region.em.op("where", valid, h, zero)]
+
+    *last, rows = loop(em, step, states, trip=steps)
+    return reversed_rows(em, rows) if reverse else rows, last
 
 
-def _check(em: Emitter, node: Node, x: Value) -> None:
-    steps = x.type.shape[0]
-    if not isinstance(steps, int) or not 0 < steps <= MAX_STEPS:
-        raise node.unsupported(f"a sequence of {steps} steps (at most {MAX_STEPS}, known)")
-    lengths = em.array(node.optional(4))
-    if node.has(4) and lengths is None:
-        raise error("E204", f"{node.op}: the sequence lengths must be known", loc=node.loc)
-    if lengths is not None and not (lengths == steps).all():
-        raise node.unsupported("sequences of different lengths")
+def _valid(region: Region, lengths: Value, at: Dim) -> Value:
+    """Whether each sequence of the batch is longer than `at`: (batch, 1)."""
+    em = region.em
+    inside = em.op("less", em.dims_value([at]), em.cast(region.capture(lengths), dtypes.i64))
+    return em.reshape(inside, (*inside.type.shape, 1))
+
+
+def _lengths(em: Emitter, node: Node, x: Value) -> Value | None:
+    """The lengths of the sequences, unless all are known to be whole."""
     if node.flag("input_forget"):
         raise node.unsupported("coupled input and forget gates")
     node.flag("linear_before_reset")
+    lengths = node.optional(4)
+    known = em.array(lengths)
+    if lengths is None or (known is not None and bool((known == x.type.shape[0]).all())):
+        return None
+    return em.reshape(lengths, (x.type.shape[1],))
 
 
 def _stack(em: Emitter, values: Sequence[Value], axis: int) -> Value:
     shape = values[0].type.shape
     parts = [em.reshape(v, (*shape[:axis], 1, *shape[axis:])) for v in values]
-    return em.op("concat", *parts, axis=axis)
+    return parts[0] if len(parts) == 1 else em.op("concat", *parts, axis=axis)
 
 
 @onnx_op("LSTM", "GRU", "RNN", since=7)
@@ -187,26 +218,25 @@ def _recurrent(em: Emitter, node: Node) -> Sequence[Value]:
     if x.type.rank != 3 or any(node.input(k).type.rank != 3 for k in (1, 2)):
         raise node.malformed(f"operands {x.type}, {node.input(1).type}, {node.input(2).type}")
     x = em.transpose(x, (1, 0, 2)) if batch_first else x
-    _check(em, node, x)
+    lengths = _lengths(em, node, x)
     direction, hidden = node.text("direction", "forward"), node.integer("hidden_size")
     directions = 2 if direction == "bidirectional" else 1
     if node.input(1).type.shape[0] != directions or hidden < 1:
         raise node.malformed(f"{direction}, {hidden} units, weight {node.input(1).type}")
-    functions = _activations(em, node, directions)
+    functions = _activations(node, directions)
     rows: list[Value] = []
-    lasts: list[tuple[Value, Value | None]] = []
+    lasts: list[list[Value]] = []
     for k in range(directions):
-        start = [_initial(em, node, x, place, k, hidden, batch_first) for place in (5, 6)]
+        places = (5, 6) if node.op == "LSTM" else (5,)
+        start = [_initial(em, node, x, place, k, hidden, batch_first) for place in places]
         w = _needed(_of_direction(em, node.input(1), k))
-        c = start[1] if node.op == "LSTM" else None
         reverse = direction == "reverse" or k == 1
         cell = _cell(em, node, k, hidden, functions[k])
-        states, h, c = _run(cell, x, w, start[0], c, reverse)
-        rows.append(_stack(em, states, 0))
-        lasts.append((h, c))
-    y, y_h = _stack(em, rows, 1), _stack(em, [h for h, _ in lasts], 0)
-    cells = [c for _, c in lasts if c is not None]
-    results = [y, y_h] + ([_stack(em, cells, 0)] if cells else [])
+        states, last = _run(cell, x, w, start, lengths, reverse)
+        rows.append(states)
+        lasts.append(last)
+    y = _stack(em, rows, 1)
+    results = [y, *(_stack(em, list(column), 0) for column in zip(*lasts, strict=True))]
     if batch_first:
         results[0] = em.transpose(y, (2, 0, 1, 3))
         results[1:] = [em.transpose(v, (1, 0, 2)) for v in results[1:]]

@@ -64,7 +64,7 @@ def _cumsum(em: Emitter, node: Node) -> Value:
 
 @onnx_op("TopK")
 def _top_k(em: Emitter, node: Node) -> Sequence[Value]:
-    k = node.integer("k") if node.version < 10 else em.ints(node.input(1), "k")[0]
+    k = (node.integer("k"),) if node.version < 10 else em.dims(node.input(1), "k")
     axis, largest = node.integer("axis", -1), node.flag("largest", True)
     node.flag("sorted", True)
     return em.multi("top_k", node.input(0), k=k, axis=axis, largest=largest)

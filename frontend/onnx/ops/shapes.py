@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.onnx.emitter import Emitter, Hole
 from aisc.frontend.onnx.node import Node, onnx_op
+from aisc.frontend.onnx.sizes import (
+    exact_quotient,
+    require_sizes,
+    reshape_at_run_time,
+    slice_at_run_time,
+)
 from aisc.frontend.onnx.tensors import MAX_BYTES, element_type, to_blob
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, bounds, ceildiv, floordiv, maximum, minimum, product
@@ -17,8 +22,6 @@ from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value
-
-MAX_FLOAT_RANGE = 1 << 24  # elements; they are computed at import
 
 
 # --- constants --------------------------------------------------------------------------------
@@ -42,7 +45,8 @@ def _constant(em: Emitter, node: Node) -> Value:
     return em.blob(forms[0])
 
 
-def _bounded(node: Node, shape: Sequence[Dim], t: DType) -> None:
+def bounded(node: Node, shape: Sequence[Dim], t: DType) -> None:
+    """E103 or E105 unless `shape` is one that a tensor can have."""
     if any(isinstance(d, int) and d < 0 for d in shape):
         raise node.malformed(f"negative size in {list(map(str, shape))}")
     size = product(tuple(shape))
@@ -59,7 +63,7 @@ def _constant_of_shape(em: Emitter, node: Node) -> Value:
     if fill.size != 1:
         raise node.malformed("the value must have one element")
     shape = em.dims(node.input(0), "the shape")
-    _bounded(node, shape, dtypes.from_numpy(fill.dtype))
+    bounded(node, shape, dtypes.from_numpy(fill.dtype))
     return em.filled(shape, fill)
 
 
@@ -75,36 +79,12 @@ def _size(em: Emitter, node: Node) -> Value:
     return em.dims_value(node.input(0).type.size)
 
 
-@onnx_op("Range")
-def _range(em: Emitter, node: Node) -> Value:
-    start, limit, delta = (node.input(i) for i in range(3))
-    t = start.type.dtype
-    if t.is_float:
-        a, b, step = (em.scalar(v, "a bound of a range of floats") for v in (start, limit, delta))
-        count = (b - a) / step if step else math.nan
-        if not math.isfinite(count):
-            raise node.malformed(f"no range from {a} to {b} by {step}")
-        _bounded(node, (max(math.ceil(count), 0),), t)
-        if count > MAX_FLOAT_RANGE:
-            raise error("E105", f"Range: {count:.0f} floats are too many", loc=node.loc)
-        return em.constant(np.arange(max(math.ceil(count), 0)) * step + a, t)
-    first, last = (em.dims(v, "a bound of a range")[0] for v in (start, limit))
-    (by,) = em.ints(delta, "the step of a range")
-    if by == 0:
-        raise node.malformed("the step is zero")
-    size = maximum(ceildiv(last - first, by) if by > 0 else ceildiv(first - last, -by), 0)
-    _bounded(node, (size,), t)
-    value = em.op("iota", shape=(size,), dtype=t)
-    value = value if by == 1 else em.op("mul", value, em.like(by, value))
-    return value if first == 0 else em.op("add", value, em.cast(em.dims_value(first), t))
-
-
 @onnx_op("EyeLike")
 def _eye(em: Emitter, node: Node) -> Value:
     x, k, code = node.input(0), node.integer("k"), node.attr("dtype", "int")
     t = x.type.dtype if code is None else element_type(code, node.loc)
     rows, columns = em.ints(em.dims_value(list(x.type.shape)), "the shape")
-    _bounded(node, (rows, columns), t)
+    bounded(node, (rows, columns), t)
     ones = em.filled((rows, columns), np.ones((), t.numpy))
     return em.op("trilu", em.op("trilu", ones, k=k, upper=True), k=k, upper=False)
 
@@ -127,38 +107,6 @@ def _is_float(value: Value) -> bool:
 
 
 # --- reshape and kin --------------------------------------------------------------------------
-def exact_quotient(total: Dim, part: Dim) -> Dim | None:
-    """``total / part`` when it is exact for every value of the symbols (zero sizes aside)."""
-    if isinstance(total, int) and isinstance(part, int):
-        return total // part if part and total % part == 0 else None
-    if part == 1:
-        return total
-    if total == part:
-        return 1
-    quotient = _divide_terms(total, part)
-    return quotient if quotient is not None and quotient * part == total else None
-
-
-def _divide_terms(total: Dim, part: Dim) -> Dim | None:
-    """Divide each term of `total` by the single term `part`."""
-    from aisc.ir.arith.poly import Poly
-
-    terms = part.terms if isinstance(part, Poly) else (((), part),)
-    if len(terms) != 1 or part == 0:
-        return None
-    (mono, coeff), result = terms[0], 0
-    for m, c in total.terms if isinstance(total, Poly) else (((), total),):
-        powers = dict(m)
-        for atom, p in mono:
-            powers[atom] = powers.get(atom, 0) - p
-        if c % coeff or any(p < 0 for p in powers.values()):
-            return None
-        left = tuple((a, powers[a]) for a, _ in m if powers[a])
-        term: Dim = c // coeff if not left else Poly(((left, c // coeff),))
-        result = result + term  # type: ignore[assignment]
-    return result
-
-
 def reshaped(node: Node, x: Value, wanted: Sequence[Dim], allow_zero: bool) -> tuple[Dim, ...]:
     """The target shape with 0 (copy the size) and -1 (what is left) resolved."""
     shape: list[Dim] = []
@@ -191,8 +139,11 @@ def _reshape_attr(em: Emitter, node: Node) -> Value:
 
 @onnx_op("Reshape", since=5)
 def _reshape(em: Emitter, node: Node) -> Value:
-    x, wanted = node.input(0), em.dims(node.input(1), "the target shape")
-    return em.reshape(x, reshaped(node, x, wanted, node.flag("allowzero")))
+    x, zero = node.input(0), node.flag("allowzero")
+    wanted = em.parts(node.input(1))
+    if wanted is not None and any(isinstance(d, Hole) for d in wanted.flat):
+        return reshape_at_run_time(em, x, node.input(1), list(wanted.flat), zero)
+    return em.reshape(x, reshaped(node, x, em.dims(node.input(1), "the target shape"), zero))
 
 
 @onnx_op("Flatten")
@@ -261,18 +212,24 @@ def _concat(em: Emitter, node: Node) -> Value:
 @onnx_op("Expand")
 def _expand(em: Emitter, node: Node) -> Value:
     x, wanted = node.input(0), em.dims(node.input(1), "the target shape")
-    _bounded(node, wanted, x.type.dtype)
+    bounded(node, wanted, x.type.dtype)
     rank = max(x.type.rank, len(wanted))
     old = (1,) * (rank - x.type.rank) + x.type.shape
     new = (1,) * (rank - len(wanted)) + tuple(wanted)
-    shape = tuple(o if n == 1 else n for o, n in zip(old, new, strict=True))
+    # A size that only run time gives and that meets another: it is that one, or 1.
+    shape = tuple(
+        o if n == 1 or (o not in (1, n) and not isinstance(n, int)) else n
+        for o, n in zip(old, new, strict=True)
+    )
+    unsure = [(n, o) for o, n in zip(old, new, strict=True) if o not in (1, n) and n != 1]
+    x = require_sizes(em, x, [pair for pair in unsure if not isinstance(pair[0], int)])
     return x if shape == x.type.shape else em.op("expand", x, shape=shape)
 
 
 @onnx_op("Tile", since=6)
 def _tile(em: Emitter, node: Node) -> Value:
     repeats = em.dims(node.input(1), "the repeats")
-    _bounded(node, repeats, dtypes.u8)
+    bounded(node, repeats, dtypes.u8)
     return em.op("tile", node.input(0), repeats=repeats)
 
 
@@ -283,12 +240,16 @@ def _trilu(em: Emitter, node: Node) -> Value:
 
 
 # --- slice, split, pad ------------------------------------------------------------------------
+class UnknownSign(Exception):
+    """Whether a bound counts from the front or from the end is known only at run time."""
+
+
 def clamp(position: Dim, size: Dim, low: Dim, high: Dim) -> Dim:
     """A slice bound counted from the front and clamped to ``[low, high]``."""
     if isinstance(position, int) and position < 0:
         position = position + size
     elif bounds(position)[0] < 0:
-        raise ValueError("the sign of a bound is unknown")
+        raise UnknownSign
     return minimum(maximum(position, low), high)
 
 
@@ -307,15 +268,12 @@ def _slice(
         size = x.type.shape[axis]
         if step == 0:
             raise node.malformed("a step is zero")
-        try:
-            if step > 0:
-                begin[axis] = clamp(a, size, 0, size)
-                high[axis] = maximum(clamp(b, size, 0, size), begin[axis])
-            else:
-                begin[axis] = clamp(a, size, 0, size - 1)
-                high[axis] = minimum(clamp(b, size, -1, size - 1), begin[axis])
-        except ValueError as fault:
-            raise error("E204", f"Slice: {fault}", loc=node.loc) from None
+        if step > 0:
+            begin[axis] = clamp(a, size, 0, size)
+            high[axis] = maximum(clamp(b, size, 0, size), begin[axis])
+        else:
+            begin[axis] = clamp(a, size, 0, size - 1)
+            high[axis] = minimum(clamp(b, size, -1, size - 1), begin[axis])
         by[axis] = step
     return em.op("slice", x, starts=tuple(begin), ends=tuple(high), steps=tuple(by))
 
@@ -329,10 +287,21 @@ def _slice_attrs(em: Emitter, node: Node) -> Value:
 
 @onnx_op("Slice", since=10)
 def _slice_inputs(em: Emitter, node: Node) -> Value:
-    starts, ends = em.dims(node.input(1), "the starts"), em.dims(node.input(2), "the ends")
-    axes = em.ints(node.input(3), "the axes") if node.has(3) else tuple(range(len(starts)))
-    steps = em.ints(node.input(4), "the steps") if node.has(4) else (1,) * len(starts)
-    return _slice(em, node, axes, starts, ends, steps)
+    starts, ends = (em.parts(node.input(k)) for k in (1, 2))
+    if starts is None or ends is None:
+        raise error("E204", "Slice: how many axes it cuts is not known", loc=node.loc)
+    axes = em.ints(node.input(3), "the axes") if node.has(3) else tuple(range(starts.size))
+    steps = em.ints(node.input(4), "the steps") if node.has(4) else (1,) * starts.size
+    bounds_ = [list(starts.flat), list(ends.flat)]
+    if not any(isinstance(d, Hole) for side in bounds_ for d in side):
+        try:
+            return _slice(em, node, axes, bounds_[0], bounds_[1], steps)
+        except UnknownSign:
+            pass
+    if not len(axes) == starts.size == ends.size == len(steps) or 0 in steps:
+        raise node.malformed("starts, ends, axes and steps do not fit")
+    cuts = zip(positive_axes(node, axes, node.input(0).type.rank), steps, strict=True)
+    return slice_at_run_time(em, node.input(0), list(cuts), node.input(1), node.input(2))
 
 
 @onnx_op("Split")
@@ -346,8 +315,10 @@ def _split(em: Emitter, node: Node) -> Sequence[Value]:
     if sizes is None:
         each = ceildiv(size, count) if node.version >= 18 else floordiv(size, count)
         sizes = [each] * (count - 1) + [size - each * (count - 1)]
-    if sum(sizes, 0) != size or any(bounds(d)[1] < 0 for d in sizes):
+    total: Dim = sum(sizes, 0)
+    if any(bounds(d)[1] < 0 for d in sizes) or (isinstance(total, int) and total != size):
         raise node.malformed(f"parts {list(map(str, sizes))} of an axis of size {size}")
+    x = em.assume(x, [total if a == axis else d for a, d in enumerate(x.type.shape)])
     parts: list[Value] = []
     start: Dim = 0
     for part in sizes:
@@ -400,16 +371,6 @@ def _depth_to_space(em: Emitter, node: Node) -> Value:
     else:
         split, perm = em.reshape(x, (n, inner, b, b, h, w)), (0, 1, 4, 2, 5, 3)
     return em.reshape(em.transpose(split, perm), (n, inner, h * b, w * b))
-
-
-@onnx_op("NonZero")
-def _non_zero(em: Emitter, node: Node) -> Value:
-    array = em.array(node.input(0))
-    if array is None:
-        raise node.unsupported("a number of results that depends on the data")
-    if array.size > MAX_FLOAT_RANGE:
-        raise error("E105", "NonZero: the constant is too large", loc=node.loc)
-    return em.constant(np.stack(np.nonzero(np.atleast_1d(array))).astype(np.int64))
 
 
 @onnx_op("SpaceToDepth")

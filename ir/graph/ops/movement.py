@@ -48,7 +48,7 @@ def _reshape_rule(call: OpCall) -> tuple[TensorType, ...]:
     x, shape = call.type(0), tuple(call.attrs["shape"])
     if any(isinstance(d, int) and d < 0 for d in shape):
         raise call.fail(f"negative size in {shape}", code="E203")
-    if x.size != product(shape):
+    if x.size != product(shape) and not call.attrs["checked"]:
         static = isinstance(x.size, int) and isinstance(product(shape), int)
         wanted = ", ".join(map(str, shape))
         code = "E201" if static else "E204"
@@ -112,10 +112,12 @@ def _reshape_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> 
 
 register(
     OpDef(
-        "reshape", "The same elements in row-major order under another shape.",
+        "reshape",
+        "The same elements in row-major order under another shape. With `checked` the sizes are "
+        "compared at run time only.",
         X, _reshape_rule,
         lambda call, xs: [np.reshape(present(xs)[0], sizes(call.attrs["shape"]))],
-        "movement", (Attr("shape", "dims"),),
+        "movement", (Attr("shape", "dims"), Attr("checked", "bool", False)),
         variants={"direct": Variant(_reshape_compute)}, traits=frozenset({"view"}),
     )
 )  # fmt: skip

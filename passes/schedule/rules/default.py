@@ -106,9 +106,10 @@ def _inlinable(func: Func, place: Place) -> bool:
         return False
     if store.buffer.role != "scratch" or store.indices != tuple(it.var for it in block.iters):
         return False
-    readers = [
-        p.block for p in places(func.body) if store.buffer in {r.buffer for r in p.block.reads}
-    ]
+    blocks = [p.block for p in places(func.body)]
+    readers = [b for b in blocks if store.buffer in {r.buffer for r in b.reads}]
+    if any(b is not block and store.buffer in {r.buffer for r in b.writes} for b in blocks):
+        return False
     if not readers or any(r.combiner for r in readers):
         return False
     return not has_calls(block) or (len(readers) == 1 and _same_size(block, readers[0]))
