@@ -256,8 +256,8 @@ def test_targets(aisc: Run, tmp_path: Path) -> None:
 def test_cache(aisc: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AISC_CACHE_DIR", str(tmp_path / "own"))
     assert " 0 records" in aisc("cache").out
-    aisc("run", model)  # a kernel and the entry
-    assert " 2 records" in aisc("cache", "status").out
+    aisc("run", model)
+    assert " 2 records" in aisc("cache", "status").out  # a kernel and the entry
     assert "removed 2 records" in aisc("cache", "clear").out
     assert " 0 records" in aisc("cache").out
     assert aisc("cache", "shrink").code == 2
