@@ -36,8 +36,8 @@ def widened(graph: Graph) -> Graph:
             if value is dtypes.f32:
                 attrs[key] = dtypes.f64
         inputs = [None if v is None else table[v] for v in node.inputs]
-        regions = tuple(map(widened, node.regions))
         names = [v.name for v in node.outputs]
+        regions = tuple(map(widened, node.regions))
         outputs = b.add_multi(node.op, inputs, attrs, names, regions=regions)
         table.update(zip(node.outputs, outputs, strict=True))
     return b.finish([table[v] for v in graph.outputs], graph.result_names)

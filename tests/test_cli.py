@@ -257,7 +257,7 @@ def test_cache(aisc: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("AISC_CACHE_DIR", str(tmp_path / "own"))
     assert " 0 records" in aisc("cache").out
     aisc("run", model)
-    assert " 2 records" in aisc("cache", "status").out
+    assert " 2 records" in aisc("cache", "status").out  # a kernel and the entry
     assert "removed 2 records" in aisc("cache", "clear").out
     assert " 0 records" in aisc("cache").out
     assert aisc("cache", "shrink").code == 2

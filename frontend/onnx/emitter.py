@@ -17,7 +17,7 @@ from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Value
-from aisc.ir.graph.infer import implied_bound
+from aisc.ir.graph.infer import BoundNeeded, implied_bound
 from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
 
@@ -129,11 +129,19 @@ class Emitter:
         for axis in range(-rank, 0):
             sizes = dict.fromkeys(s[axis] for s in shapes if -axis <= len(s) and s[axis] != 1)
             numbers = [d for d in sizes if isinstance(d, int)]
-            if len(sizes) > 1 and len(numbers) < 2 and implied_bound(list(sizes)) is None:
+            if len(sizes) > 1 and len(numbers) < 2:
+                self._require_bound(list(sizes))
                 chosen[axis] = numbers[0] if numbers else next(iter(sizes))
         if not chosen:
             return tuple(inputs)
         return tuple(None if v is None else self._resized(v, chosen) for v in inputs)
+
+    def _require_bound(self, sizes: list[Dim]) -> None:
+        """Sizes that a bound of an input's dimension makes equal need no test at run time."""
+        implied = implied_bound(sizes)
+        if implied is not None:
+            message = f"whether sizes {' and '.join(map(str, sizes))} are equal is not known"
+            raise BoundNeeded(error("E204", message, loc=self.loc), *implied)
 
     def _resized(self, value: Value, sizes: Mapping[int, Dim]) -> Value:
         """`value` with other sizes at axes (from the end), which are tested at run time."""

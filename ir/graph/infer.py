@@ -86,7 +86,7 @@ class BoundNeeded(CompileError):
 
 
 def implied_bound(sizes: Sequence[Dim]) -> tuple[str, int] | None:
-    """(symbol, upper bound) that two sizes to be broadcast imply: ``s + k`` and
+    """(symbol of an input, upper bound) that two sizes to be broadcast imply: ``s + k`` and
     ``min(c, s + k)`` with c > 1 agree exactly where ``s + k <= c``."""
     if len(sizes) != 2:
         return None
@@ -98,7 +98,9 @@ def implied_bound(sizes: Sequence[Dim]) -> tuple[str, int] | None:
         (limit,) = others
         offset = a - symbol_part(a)
         symbol = sole_symbol(symbol_part(a))
-        if symbol is not None and isinstance(offset, int) and isinstance(limit, int) and limit > 1:
+        if symbol is None or symbol.kind != "input" or not isinstance(offset, int):
+            continue
+        if isinstance(limit, int) and limit > 1:
             return symbol.name, limit - offset
     return None
 
