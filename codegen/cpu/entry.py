@@ -18,7 +18,7 @@ from typing import Any
 
 from aisc.codegen.abi import BAD_SIZE, offset
 from aisc.codegen.cpu.fork import fork_text
-from aisc.codegen.cpu.memory import emit_reserve, memory_of
+from aisc.codegen.cpu.memory import Memory, emit_reserve, memory_of
 from aisc.codegen.host import host_dims
 from aisc.codegen.llvm.index import Scalar
 from aisc.codegen.llvm.values import ExprEmitter
@@ -57,11 +57,11 @@ def result_dims(entry: Func) -> list[str]:
 class EntryEmitter(ExprEmitter):
     """Emits the body of one entry."""
 
-    def __init__(self, entry: Func, kernels: Mapping[str, Func]) -> None:
+    def __init__(self, entry: Func, kernels: Mapping[str, Func], memory: Memory) -> None:
         super().__init__(Writer())
         self.entry = entry
         self.kernels = kernels
-        self.memory = memory_of(entry)
+        self.memory = memory
         self.storages: dict[str, tuple[str, int]] = {}
         self.segments: dict[str, str] = {}  # segment -> its base pointer here
         self.cells: dict[str, tuple[str, str]] = {}  # variable or segment -> (cell, type)
@@ -410,21 +410,23 @@ def entry_text(program: Program) -> tuple[str, dict[str, None], list[str]]:
     for func, name in ((program.entry, "entry"), (program.prepare, "prepare")):
         if func is None:
             continue
-        for emitter, text in _emitted(func, kernels, name):
+        memory = memory_of(func, name)
+        for emitter, text in _emitted(func, kernels, memory):
             parts.append(text)
             declarations.update(emitter.w.declarations)
-        globals_ += memory_of(func).globals(name)
+        globals_ += memory.globals()
         parts.append(fork_text(name, len(func.dims), _least_sizes(func, kernels)))
     declarations["declare void @aisc_pool_run(ptr, i64, ptr, ptr, i64)"] = None
     return "\n\n".join(parts), declarations, globals_
 
 
-def _emitted(func: Func, kernels: Mapping[str, Func], name: str) -> list[tuple[EntryEmitter, str]]:
-    setup, body = (EntryEmitter(func, kernels) for _ in range(2))
-    setup.memory = body.memory = memory_of(func, name)
+def _emitted(
+    func: Func, kernels: Mapping[str, Func], memory: Memory
+) -> list[tuple[EntryEmitter, str]]:
+    setup, body = (EntryEmitter(func, kernels, memory) for _ in range(2))
     return [
-        (setup, setup.emit_setup(f"aisc_{name}_setup")),
-        (body, body.emit(f"aisc_{name}_body")),
+        (setup, setup.emit_setup(f"aisc_{memory.entry}_setup")),
+        (body, body.emit(f"aisc_{memory.entry}_body")),
     ]
 
 

@@ -50,15 +50,14 @@ class Memory:
         """Name of the constant with the lifetimes of a segment's slots."""
         return f"@aisc.{self.entry}.{segment.replace('.', '_')}.spans"
 
-    def globals(self, entry: str) -> list[str]:
+    def globals(self) -> list[str]:
         """Constants that the code refers to."""
         found = []
         for name, words in self.segments.items():
             if words.slots:
                 items = ", ".join(f"i64 {n}" for span in words.slots for n in span)
                 kind = f"[{2 * len(words.slots)} x i64]"
-                label = Memory(entry, {}, 0).spans(name)
-                found.append(f"{label} = private constant {kind} [{items}], align 8")
+                found.append(f"{self.spans(name)} = private constant {kind} [{items}], align 8")
         return found
 
 

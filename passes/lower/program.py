@@ -20,7 +20,7 @@ from aisc.ir.tensor.func import Buffer, Func, Program, buffer, row_major
 from aisc.ir.tensor.stmt import CallKernel, Copy, HostCall, Require, Stmt, seq
 from aisc.ir.tensor.visitor import replace_buffers
 from aisc.passes.graph.fuse import is_view
-from aisc.passes.lower.canonical import canonical
+from aisc.passes.lower.canonical import canonical, group_key
 from aisc.passes.lower.control import lower_bind, lower_if, lower_loop
 from aisc.passes.lower.group import lower_group
 from aisc.passes.lower.state import State
@@ -126,21 +126,25 @@ def _start_of(node: GraphNode, source: Value) -> Dim:
 def _call(st: State, node: GraphNode) -> None:
     values = node.input_values
     weights = frozenset(k for k, v in enumerate(values) if st.is_weight(v))
-    func = lower_group("kernel", node.regions[0], weights, node.loc, st.target)
-    name = _kernel_name(st, func, node)
+    name, dims = _kernel(st, node, weights)
     args = [st.use(v) for v in values] + [st.result(v) for v in node.outputs]
-    st.body.append(CallKernel(name, tuple(args), func.dims))
+    st.body.append(CallKernel(name, tuple(args), dims))
 
 
-def _kernel_name(st: State, func: Func, node: GraphNode) -> str:
-    """The name of the kernel equal to `func`, made when there is none."""
-    key = canonical(func)
-    if key not in st.kernels:
-        ops = [n.op for n in node.regions[0].nodes if n.op != "constant"]
-        name = f"k{len(st.kernels)}_{'_'.join(ops[:3])}"
-        st.kernels[key] = name
-        st.funcs.append(replace(func, name=name))
-    return st.kernels[key]
+def _kernel(st: State, node: GraphNode, weights: frozenset[int]) -> tuple[str, tuple[Var, ...]]:
+    """Name and dimensions of the kernel of a group; equal groups, and groups that become equal
+    functions, share one."""
+    region = node.regions[0]
+    key = group_key(region, weights)
+    if key not in st.groups:
+        func = lower_group("kernel", region, weights, node.loc, st.target)
+        form = canonical(func)
+        if form not in st.kernels:
+            ops = [n.op for n in region.nodes if n.op != "constant"]
+            st.kernels[form] = f"k{len(st.kernels)}_{'_'.join(ops[:3])}"
+            st.funcs.append(replace(func, name=st.kernels[form]))
+        st.groups[key] = st.kernels[form], func.dims
+    return st.groups[key]
 
 
 def _host(st: State, node: GraphNode) -> None:

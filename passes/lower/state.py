@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from aisc.ir.arith.poly import Dim
 from aisc.ir.blob import Blob
 from aisc.ir.graph.core import Graph, Value
+from aisc.ir.tensor.expr import Var
 from aisc.ir.tensor.func import Buffer, Func, Role, buffer
 from aisc.ir.tensor.stmt import Alloc, Stmt
 from aisc.ir.types import TensorType
@@ -32,6 +33,7 @@ class State:
     dims: set[str] = field(default_factory=set)
     body: list[Stmt] = field(default_factory=list)
     kernels: dict[Func, str] = field(default_factory=dict)
+    groups: dict[object, tuple[str, tuple[Var, ...]]] = field(default_factory=dict)
     funcs: list[Func] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)
     given: dict[Value, Buffer] = field(default_factory=dict)  # results that are there already
