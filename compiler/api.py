@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aisc.codegen.executable import Executable
-from aisc.frontend.registry import Extent
 from aisc.instruments import Collector, Dumper, Instrument, Instruments, Timer, Verifier
 from aisc.ir import target as targets
+from aisc.ir.arith.poly import Extent
 from aisc.ir.graph.core import Graph
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Program

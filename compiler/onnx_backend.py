@@ -22,7 +22,7 @@ from onnx.backend.base import Backend, BackendRep, Device, DeviceType, namedtupl
 from aisc import api
 from aisc.codegen.executable import Executable
 from aisc.frontend.onnx.importer import import_model
-from aisc.frontend.registry import Extent
+from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import CompileError, error, execution_error
 from aisc.ir.graph.core import Graph
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from aisc.frontend.registry import Extent
+from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import error
 
 STEPS = (

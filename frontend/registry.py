@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
-
-# What a user says of a symbolic dimension: its value, or (least, greatest).
-Extent = int | tuple[int, int]
 
 
 class Importer(Protocol):

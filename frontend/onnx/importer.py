@@ -20,8 +20,7 @@ from aisc.frontend.onnx.reader import Source, read
 from aisc.frontend.onnx.report import Report
 from aisc.frontend.onnx.tensors import MAX_RANK, element_type, to_blob
 from aisc.frontend.onnx.translate import Translator
-from aisc.frontend.registry import Extent
-from aisc.ir.arith.poly import Dim, Poly, symbol
+from aisc.ir.arith.poly import Dim, Extent, Poly, symbol
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.builder import GraphBuilder

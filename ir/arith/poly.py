@@ -46,6 +46,8 @@ class DimCall:
 Atom = Union[SymDim, DimCall]
 Monomial = tuple[tuple[Atom, int], ...]
 Dim = Union[int, "Poly"]
+# What a user says of a symbolic dimension: its value, or (least, greatest).
+Extent = Union[int, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
