@@ -220,8 +220,10 @@ def _flags(node: Node, name: str, count: int) -> tuple[int, ...]:
 
 def element(em: Emitter, x: Value, axis: int, at: Dim) -> Value:
     """``x[..., at, ...]`` along one axis, without that axis."""
-    part = em.slice_axis(x, axis, at, at + 1)
-    return em.reshape(part, (*x.type.shape[:axis], *x.type.shape[axis + 1 :]))
+    shape = (*x.type.shape[:axis], *x.type.shape[axis + 1 :])
+    if x.type.shape[axis] == 0:  # there is no turn to need it
+        return em.filled(shape, np.zeros((), x.type.dtype.numpy))
+    return em.reshape(em.slice_axis(x, axis, at, at + 1), shape)
 
 
 def reversed_rows(em: Emitter, x: Value) -> Value:
