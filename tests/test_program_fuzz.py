@@ -23,6 +23,8 @@ from stretches import Stretches, without_barrier
 import aisc
 from aisc import api
 from aisc.codegen.cpu import entry
+from aisc.ir.arith.poly import maximum, minimum, symbol
+from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.same import same
@@ -126,7 +128,8 @@ def check(seed: int) -> None:
                 equal(run_program(products[step], arrays, nthreads=2), want, f"{step}, feed {k}")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("seed", range(12))
+# The last two: a tail clamped over an extent that is a minimum, an arm without a barrier.
+@pytest.mark.parametrize("seed", [*range(10), 1391, 197])
 def test_programs(seed: int) -> None:
     check(seed)
 
@@ -215,6 +218,23 @@ def test_a_scan_over_an_axis_of_size_zero() -> None:
     m = model([scan], [IN], [value("y")], const("w", X[:0]))
     y = aisc.compile(m, cache=False)(X)
     np.testing.assert_array_equal(y, X)
+
+
+def test_a_scan_over_sizes_of_two_names() -> None:
+    inner = graph([node("Add", "h r", "a"), node("Mul", "a s", "h2")],
+                  [value("h"), value("r"), value("s")], [value("h2")])  # fmt: skip
+    scan = node("Scan", "u x z", "y", body=inner, num_scan_inputs=2)
+    m = model([scan], [value("u", 1, [3]), IN, value("z", 1, ["m", 3])], [value("y")])
+    check_everywhere(m, [{"u": X[0], "x": X, "z": X}])
+    with pytest.raises(ExecutionError):
+        aisc.compile(m, cache=False)(X[0], X, X[:2])
+
+
+def test_a_size_that_is_never_negative_needs_no_maximum() -> None:
+    n = symbol("n")
+    assert maximum(0, n) == n
+    assert maximum(0, minimum(9, n)) == minimum(9, n)
+    assert maximum(n, symbol("one", 0, 0)) == n
 
 
 def test_a_carried_constant_that_nobody_needs() -> None:

@@ -226,9 +226,9 @@ def _sole_call(d: Dim, op: str) -> tuple[Dim, ...] | None:
 
 
 def _dominates(op: str, winner: Dim, loser: Dim) -> bool:
-    """`winner` makes `loser` irrelevant in the minimum or maximum (strictly, to keep one)."""
-    low = bounds(loser - winner if op == "min" else winner - loser)[0]
-    return low > 0 or (low == 0 and str(winner) < str(loser))
+    """`winner` makes `loser` irrelevant in the minimum or maximum; of equal ones one is kept."""
+    low, high = bounds(loser - winner if op == "min" else winner - loser)
+    return low > 0 or (low == 0 and (high > 0 or str(winner) < str(loser)))
 
 
 def minimum(*args: Dim) -> Dim:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from aisc.ir.arith.linear import Indexer, Linear, Monomial, mentions
-from aisc.ir.arith.poly import Dim, symbol
+from aisc.ir.arith.poly import Dim, call, symbol
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
@@ -93,8 +93,8 @@ def dim_of(expr: Expr, func: Func) -> Dim:
             return a - b
         if expr.op == "mul":
             return a * b
-        if expr.op == "floordiv":
-            return a // b
+        if expr.op in ("floordiv", "mod", "min", "max"):
+            return call(expr.op, a, b)
     raise error("E302", f"{func.name}: an extent is not a dimension")
 
 
