@@ -45,12 +45,15 @@ def host_dims(s: HostCall) -> list[str]:
 def to_text(calls: Sequence[HostCall]) -> str:
     """Host calls as the text of a function: how they are kept in a bundle."""
     body: list[Stmt] = []
+    count = 0
     for call in calls:
         names: dict[Buffer, Buffer] = {}
         for b in (*call.inputs, *call.outputs):
             if b is not None and b not in names:
-                names[b] = buffer(f"b{len(body)}", b.dtype, b.shape)
-                body.append(Alloc(names[b]))
+                names[b] = buffer(f"b{count}", b.dtype, b.shape)
+                count += 1
+                if not call.binds or b in call.inputs:  # what is only measured has no storage
+                    body.append(Alloc(names[b]))
         inputs = tuple(None if b is None else names[b] for b in call.inputs)
         outputs = tuple(names[b] for b in call.outputs)
         body.append(replace(call, inputs=inputs, outputs=outputs))

@@ -5,7 +5,6 @@ A small frozen record, made by the pipeline or read from a bundle. Nothing of th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from aisc.ir.arith.dim_json import dim_from_json, dim_to_json, integer, text
 from aisc.ir.arith.poly import Dim, SymDim, evaluate, sole_symbol
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.dtypes import DType
-from aisc.ir.types import TensorType
+from aisc.ir.types import MAX_SIZE, TensorType
 
 Values = tuple[int, ...]
 _MAX_RANK = 64  # of numpy
@@ -133,7 +132,7 @@ class Binding:
         self._sources = [sources[n] for n in names]
         bounds = {s.name: (s.lower, s.upper) for s in signature.symbols}
         self._bounds = [
-            (low, math.inf if high is None else high) for low, high in (bounds[n] for n in names)
+            (low, MAX_SIZE if high is None else high) for low, high in (bounds[n] for n in names)
         ]
         self._inputs = [_shape_rule(p.shape, names) for p in signature.inputs]
         self.later = [any(s.name not in names for s in p.type.symbols) for p in signature.outputs]
@@ -190,9 +189,11 @@ def _shape_rule(shape: tuple[Dim, ...], names: Sequence[str]) -> Callable[[Value
 def shape_error(what: str, port: Port, got: NDArray[Any]) -> ExecutionError:
     """E501: an array does not have the type of its port."""
     expected = [f"expected {port.type}"]
+    large = max(got.shape, default=0) > MAX_SIZE
     for s in sorted(port.type.symbols, key=str):
-        if s.lower > 0 or s.upper is not None:
-            expected.append(f"with {s.name} from {s.lower} to {s.upper or 'any size'}")
+        if s.lower > 0 or s.upper is not None or large:
+            most = MAX_SIZE if s.upper is None and large else s.upper or "any size"
+            expected.append(f"with {s.name} from {s.lower} to {most}")
     return execution_error(
         "E501",
         f"{what} '{port.name}' does not fit",

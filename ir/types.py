@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from aisc.ir.arith.poly import Dim, SymDim, product, symbols
 from aisc.ir.dtypes import DType
 
+# No dimension that only run time gives is larger: loops over an axis beside one of size 0 end soon,
+# and products of two sizes do not overflow.
+MAX_SIZE = 1 << 31
+
 
 @dataclass(frozen=True, slots=True)
 class TensorType:

@@ -25,7 +25,7 @@ from aisc.codegen.llvm.values import ExprEmitter
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import InternalError
-from aisc.ir.node import walk
+from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import (
@@ -200,9 +200,9 @@ class EntryEmitter(ExprEmitter):
         self.leave(failed)
 
     def fail(self, code: str) -> None:
-        """Set the error slot."""
+        """Set the error slot, unless something has failed before."""
         place = self.w.let(f"getelementptr i8, ptr %frame, i64 {offset('error')}", "f")
-        self.w.line(f"store atomic i64 {code}, ptr {place} monotonic, align 8")
+        self.w.let(f"cmpxchg ptr {place}, i64 0, i64 {code} monotonic monotonic, align 8")
 
     def leave(self, cond: str) -> None:
         """Return from the body where `cond`, the same in all threads, holds."""
@@ -229,8 +229,31 @@ class EntryEmitter(ExprEmitter):
         self._refresh(changed)
         self.w.test_while(end, self.value(s.cond).ref)
         self._stmt(s.body)
+        if any(self._may_fail(n) for n in walk(s.body)):
+            self._leave_after_faults(s.body)
         self.w.close_while(end)
         self._refresh(changed)
+
+    def _may_fail(self, n: Node) -> bool:
+        return isinstance(n, CallKernel) and bool(self.kernels[n.kernel].attr("status", False))
+
+    def _leave_after_faults(self, body: Stmt) -> None:
+        """Leave a loop in which a kernel has failed: what it did not compute may be the reason to
+        end. Thread 0 tells all what to do, since one may fail again while others still look."""
+        if not (isinstance(body, Seq) and isinstance(body.stmts[-1], Barrier)):
+            self.barrier()
+        end = self.w.open_if(self._is_first())
+        place = self.w.let(f"getelementptr i8, ptr %frame, i64 {offset('error')}")
+        code = self.w.let(f"load atomic i64, ptr {place} monotonic, align 8")
+        self.w.line(f"store i64 {code}, ptr {self.word(self.memory.status)}, align 8")
+        self.w.close_if(end)
+        self.barrier()
+        self._leave_on_status()
+
+    def _leave_on_status(self) -> None:
+        """Leave if thread 0 has told so before the last barrier."""
+        status = self.w.let(f"load i64, ptr {self.word(self.memory.status)}, align 8")
+        self.leave(self.w.let(f"icmp ne i64 {status}, 0"))
 
     def reserve(self, s: Reserve) -> None:
         """Thread 0 reserves memory while the others wait; all read where it lies."""
@@ -239,8 +262,7 @@ class EntryEmitter(ExprEmitter):
         emit_reserve(self, self.memory, s)
         self.w.close_if(end)
         self.barrier()
-        status = self.w.let(f"load i64, ptr {self.word(self.memory.status)}, align 8")
-        self.leave(self.w.let(f"icmp ne i64 {status}, 0"))
+        self._leave_on_status()
         self._locate(s, fixed=False)
 
     def word(self, index: int) -> str:
@@ -317,7 +339,7 @@ class EntryEmitter(ExprEmitter):
     def host(self, s: HostCall) -> None:
         """Thread 0 calls back with pointers, sizes and the dimensions of attributes, as one array
         of words; all threads read the sizes that come back, and whether it succeeded."""
-        results = len(s.binds)
+        self.barrier()  # nobody writes the status and the sizes again before all have read them
         words = self._host_words(s)
         index, self.count_host = self.count_host, self.count_host + 1
         table = f"%host{index}"
@@ -337,13 +359,10 @@ class EntryEmitter(ExprEmitter):
         self.w.close_if(bad)
         self.w.close_if(end)
         self.barrier()
-        status = self.w.let(f"load i64, ptr {self.word(self.memory.status)}, align 8")
-        self.leave(self.w.let(f"icmp ne i64 {status}, 0"))
-        for k in range(results):
+        self._leave_on_status()
+        for k in range(len(s.binds)):
             value = self.w.let(f"load i64, ptr {self.word(self.memory.host + k)}, align 8")
             self.assign(s.binds[k].name, value)
-        if results:
-            self.barrier()  # nobody writes the words again before all have read them
 
     def _host_words(self, s: HostCall) -> list[str]:
         words: list[str] = []

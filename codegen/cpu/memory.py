@@ -103,11 +103,11 @@ def _placed(em: EntryEmitter, memory: Memory, s: Reserve, words: Words, large: s
         up = w.let(f"add i64 {size}, {ALIGNMENT - 1}")
         whole = w.let(f"and i64 {up}, {-ALIGNMENT}")
         old = w.let(f"load i64, ptr {em.word(words.sizes + k)}, align 8")
+        if large != "false":  # sizes that overflow are neither placed nor remembered
+            whole = w.let(f"select i1 {large}, i64 {old}, i64 {whole}")
         differs = w.let(f"icmp ne i64 {old}, {whole}")
         w.line(f"store i64 {whole}, ptr {em.word(words.sizes + k)}, align 8")
         changed = differs if changed == "false" else w.let(f"or i1 {changed}, {differs}")
-    if large != "false":  # sizes that overflow are not placed
-        changed = w.let(f"select i1 {large}, i1 false, i1 {changed}")
     end = w.open_if(changed)
     w.declare("declare i64 @aisc_place(ptr, ptr, ptr, i64)")
     total = w.let(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aisc.frontend.onnx.emitter import MAX_SIZE, Emitter
+from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.functions import Frame
 from aisc.frontend.onnx.node import Node
 from aisc.frontend.onnx.regions import Region, branch, loop
@@ -16,6 +16,7 @@ from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph, Value
+from aisc.ir.types import MAX_SIZE
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ValueInfoProto
@@ -173,9 +174,11 @@ def _scan(tr: Translator, node: Node, frame: Frame) -> Sequence[Value]:
     axes = _axes(node, "scan_input_axes", scanned)
     flips = _flags(node, "scan_input_directions", count)
     trip: Dim = scanned[0].type.shape[axes[0]]
-    for x, axis in zip(scanned[1:], axes[1:], strict=True):
-        if x.type.shape[axis] != trip:
-            raise node.malformed(f"scanned sizes {trip} and {x.type.shape[axis]} differ")
+    for k, (x, axis) in enumerate(zip(scanned, axes, strict=True)):
+        size = x.type.shape[axis]
+        if size != trip and isinstance(size, int) and isinstance(trip, int):
+            raise node.malformed(f"scanned sizes {trip} and {size} differ")
+        scanned[k] = em.assume(x, (*x.type.shape[:axis], trip, *x.type.shape[axis + 1 :]))
 
     def step(
         region: Region, index: Dim, carried: list[Value]
@@ -220,8 +223,10 @@ def _flags(node: Node, name: str, count: int) -> tuple[int, ...]:
 
 def element(em: Emitter, x: Value, axis: int, at: Dim) -> Value:
     """``x[..., at, ...]`` along one axis, without that axis."""
-    part = em.slice_axis(x, axis, at, at + 1)
-    return em.reshape(part, (*x.type.shape[:axis], *x.type.shape[axis + 1 :]))
+    shape = (*x.type.shape[:axis], *x.type.shape[axis + 1 :])
+    if x.type.shape[axis] == 0:  # there is no turn to need it
+        return em.filled(shape, np.zeros((), x.type.dtype.numpy))
+    return em.reshape(em.slice_axis(x, axis, at, at + 1), shape)
 
 
 def reversed_rows(em: Emitter, x: Value) -> Value:

@@ -19,12 +19,11 @@ from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.graph.infer import BoundNeeded, implied_bound
 from aisc.ir.location import Loc
-from aisc.ir.types import TensorType
+from aisc.ir.types import MAX_SIZE, TensorType
 
 Array = np.ndarray[Any, Any]
 MAX_TENSOR_BYTES = 1 << 40
 MAX_VIEW_BYTES = 1 << 29  # larger broadcast constants stay an operation
-MAX_SIZE = 1 << 31  # of a dimension that run time gives
 MAX_PARTS = 64  # elements of a vector of sizes
 _REARRANGING = frozenset({"concat", "reshape", "gather", "slice", "cast"})
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from aisc.ir.arith.poly import Dim, bounds, floordiv, maximum, minimum, mod
 from aisc.ir.blob import Blob
+from aisc.ir.graph.core import attribute_symbols
 from aisc.ir.graph.opdef import OpCall
 from aisc.ir.types import TensorType
 
@@ -27,6 +28,8 @@ def fold_constant(call: OpCall, results: Sequence[TensorType]) -> Blob | None:
     blobs = [b for b in call.constants if b is not None]
     if call.op.name in _NEVER or len(results) != 1 or not results[0].is_static:
         return None
+    if not _is_plain(call):
+        return None
     if len(blobs) != len(call.constants) or not blobs:
         return None
     arrays = [b.array for b in blobs]
@@ -40,6 +43,11 @@ def fold_constant(call: OpCall, results: Sequence[TensorType]) -> Blob | None:
     except (IndexError, ValueError):
         return None  # the fault is reported when the model runs
     return Blob(np.asarray(value).astype(results[0].dtype.numpy, copy=False))
+
+
+def _is_plain(call: OpCall) -> bool:
+    """Whether no attribute holds a size, or the number of a turn, that only run time gives."""
+    return not any(True for x in call.attrs.values() for _ in attribute_symbols(x))
 
 
 def _total(t: TensorType) -> int:
@@ -160,7 +168,7 @@ SYMBOLIC: Mapping[str, Callable[[OpCall, Sequence[Array]], Array | None]] = {
 def fold_symbolic(call: OpCall, operands: Sequence[Array]) -> Array | None:
     """The dimensions that a call on vectors of dimensions gives; ``None`` when undecided."""
     rule = SYMBOLIC.get(call.op.name)
-    if rule is None or any(x.size > SMALL for x in operands):
+    if rule is None or not _is_plain(call) or any(x.size > SMALL for x in operands):
         return None
     result = rule(call, operands)
     return None if result is None else object_array(result)

@@ -7,7 +7,7 @@ and nodes is identity; :func:`aisc.ir.graph.same.same` compares structurally.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Union
 
@@ -80,8 +80,9 @@ class Graph:
 
     @property
     def result_names(self) -> tuple[str, ...]:
-        """The model's own names of the outputs."""
-        return self.output_names or tuple(v.name for v in self.outputs)
+        """The model's own names of the outputs, else those of the values; one that is returned
+        again gets a number."""
+        return self.output_names or _distinct([v.name for v in self.outputs])
 
     def producers(self) -> dict[Value, GraphNode]:
         """The node that computes each value; inputs are absent."""
@@ -110,6 +111,18 @@ class Graph:
         yield from self.inputs
         for node in self.nodes:
             yield from node.outputs
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    taken = set(names)
+    for name in names:
+        count, own = 0, name
+        while own in found or (count and own in taken):
+            count += 1
+            own = f"{name}_{count}"
+        found[own] = None
+    return tuple(found)
 
 
 # Attributes that list dimensions which a node defines: for what follows it, or for its regions.

@@ -301,7 +301,10 @@ class StmtCompiler:
             def place(f: Frame) -> None:
                 f[data] = segments.place(b, found(f), offset(f))
 
-            self.placed.append((b, place))
+            def move(f: Frame) -> None:
+                f[data] = segments.moved(b, found(f), offset(f))
+
+            self.placed.append((b, move))
             return place
         if layout is not None:
             count = extent_of(*layout)

@@ -53,6 +53,8 @@ def extent_of(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
 
 def as_array(data: Storage, dtype: DType, layout: Layout) -> Array:
     """A writable numpy view of storage."""
+    if data is None:
+        raise execution_error("E502", "a view of storage that has become smaller is used")
     shape, strides = layout
     flat: Array = np.asarray(data) if isinstance(data, np.ndarray) else _from_view(data, dtype)
     steps = tuple(s * dtype.bytes for s in strides)
@@ -111,6 +113,14 @@ class Segments:
         elif b.role == "state":
             self._restore(b, as_array(data, b.dtype, layout))
         return data
+
+    def moved(self, b: Buffer, layout: Layout, offset: int) -> Storage | None:
+        """The storage of a buffer whose segment has changed: ``None`` for a view that does not fit
+        any more, which nothing may use until it is declared again."""
+        end = offset + extent_of(*layout) * b.dtype.bytes
+        view = b.base not in ("", b.name)
+        outside = view and not 0 <= offset <= end <= len(self.memory.get(b.base, b""))
+        return None if outside else self.place(b, layout, offset)
 
     def _restore(self, b: Buffer, view: Array) -> None:
         """State starts at zero unless the caller keeps it."""

@@ -291,9 +291,17 @@ class _TensorFolder(ExprFolder):
         """An operator on the host."""
         if None in c[2]:
             raise TextError(c[0], "a host operator has no absent results")
+        name, inputs, outputs, *attrs = c
+        return HostCall(str(name), inputs, outputs, attrs[0] if attrs else ())
+
+    def measured(self, c: list[Buffer]) -> tuple[Buffer, ...]:
+        """Results of which only the sizes are asked."""
+        return tuple(c)
+
+    def host_sizes(self, c: list[Any]) -> Stmt:
+        """An operator on the host that gives sizes."""
         (name, inputs, outputs, *attrs), parts = _parts(c)
-        given = attrs[0] if attrs else ()
-        return HostCall(str(name), inputs, outputs, given, parts.get("binds", ()))
+        return HostCall(str(name), inputs, outputs, attrs[0] if attrs else (), parts["binds"])
 
     def host_binds(self, c: list[Var]) -> _Part:
         """Dimensions that an operator on the host binds."""

@@ -262,7 +262,8 @@ def _simple(s: Stmt) -> str:
         return f"copy {lexical.name(s.src.name)} -> {lexical.name(s.dst.name)}"
     if isinstance(s, HostCall):
         inputs = ", ".join("_" if b is None else lexical.name(b.name) for b in s.inputs)
-        outputs = ", ".join(lexical.name(b.name) for b in s.outputs)
+        # Results that are only measured are declared nowhere else.
+        outputs = ", ".join(buffer_text(b) if s.binds else lexical.name(b.name) for b in s.outputs)
         extra = f" {lexical.attributes(s.attrs)}" if s.attrs else ""
         binds = f" bind {_list(s.binds)}" if s.binds else ""
         return f"host {lexical.word(s.op)}({inputs}) -> ({outputs}){extra}{binds}"
@@ -312,6 +313,7 @@ def _symbols(f: Func) -> Iterator[SymDim]:
         if isinstance(node, Alloc):
             buffers[node.buffer] = None
         elif isinstance(node, HostCall):
+            buffers.update(dict.fromkeys(node.outputs))
             for _, value in node.attrs:
                 yield from attribute_symbols(value)
     for b in buffers:

@@ -309,6 +309,7 @@ def _keep_copied(st: State, carried: Sequence[_Carried], kept: _Kept) -> None:
         if (source.base or source.name) in lost:
             saved = buffer(st.fresh(f"{source.name}_saved"), source.dtype, source.shape)
             st.body.append(Alloc(saved))
+            st.views.append(saved)
             copy_into(st, source, saved)
             source = saved
         sources.append(source)

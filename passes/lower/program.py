@@ -15,10 +15,22 @@ from typing import Any
 
 from aisc.ir.arith.poly import Dim, product, symbols
 from aisc.ir.graph.core import Graph, GraphNode, Value, bound_symbols, defined_symbols
+from aisc.ir.node import map_children
 from aisc.ir.tensor.expr import Var, equal, of_dim
 from aisc.ir.tensor.func import Buffer, Func, Program, buffer, row_major
-from aisc.ir.tensor.stmt import CallKernel, Copy, HostCall, Require, Stmt, seq
-from aisc.ir.tensor.visitor import replace_buffers
+from aisc.ir.tensor.stmt import (
+    Alloc,
+    CallKernel,
+    Copy,
+    HostCall,
+    If,
+    Require,
+    Seq,
+    Stmt,
+    While,
+    seq,
+)
+from aisc.ir.tensor.visitor import buffers_of, replace_buffers
 from aisc.passes.graph.fuse import is_view
 from aisc.passes.lower.canonical import canonical, group_key
 from aisc.passes.lower.control import lower_bind, lower_if, lower_loop
@@ -64,12 +76,28 @@ def lower_nodes(st: State, graph: Graph) -> None:
 
 
 def _share_storage(st: State) -> tuple[tuple[Buffer, ...], Stmt]:
-    """Parameters and body in which a buffer that has views names its own storage, as they do."""
+    """Parameters and body in which a buffer that has views names its own storage, as they do.
+    Views that nothing uses are left out."""
     everything = dict.fromkeys((*st.params, *st.buffers.values(), *st.views))
     bases = {b.base for b in everything if b.base}
     roots = {b: replace(b, base=b.name) for b in everything if b.name in bases and not b.base}
-    body = replace_buffers(seq(*st.body), roots)
+    whole = seq(*st.body)
+    body = replace_buffers(_without_views(whole, buffers_of(whole)), roots)
     return tuple(roots.get(b, b) for b in st.params), body
+
+
+def _without_views(s: Stmt, used: Mapping[Buffer, None]) -> Stmt:
+    """`s` without declarations of views that are not used."""
+    if isinstance(s, Seq):
+        return seq(*(_without_views(x, used) for x in s.stmts if not _is_idle(x, used)))
+    if isinstance(s, If | While):
+        return map_children(s, lambda n: _without_views(n, used) if isinstance(n, Stmt) else n)
+    return s
+
+
+def _is_idle(s: Stmt, used: Mapping[Buffer, None]) -> bool:
+    is_view = isinstance(s, Alloc) and s.buffer.base not in ("", s.buffer.name)
+    return is_view and isinstance(s, Alloc) and s.buffer not in used
 
 
 def _declare_outputs(st: State, graph: Graph) -> list[tuple[Value, Buffer]]:
@@ -154,7 +182,7 @@ def _host(st: State, node: GraphNode) -> None:
     known = [v for v in node.outputs if not any(symbols(d) for d in v.type.shape)]
     outputs = {v: st.result(v) for v in (known if binds else node.outputs)}
     if binds:
-        sized = tuple(outputs.get(v) or st.sized(v) for v in node.outputs)
+        sized = tuple(map(st.sized, node.outputs))
         st.body.append(HostCall(node.op, inputs, sized, node.attrs, binds))
     results = tuple(outputs.get(v) or st.result(v) for v in node.outputs)
     st.body.append(HostCall(node.op, inputs, results, node.attrs))

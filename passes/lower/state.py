@@ -69,7 +69,7 @@ class State:
 
     def sized(self, v: Value) -> Buffer:
         """A buffer that only tells the type of a value."""
-        return buffer(v.name, v.type.dtype, v.type.shape)
+        return buffer(self.fresh(f"{v.name}_size"), v.type.dtype, v.type.shape)
 
     def use(self, v: Value) -> Buffer:
         """The buffer of a value; a constant becomes a weight parameter when it is first used."""

@@ -154,7 +154,8 @@ class _Timeline:
 
     What all threads use may be in use until the next barrier, and from the one before; what
     thread 0 alone uses, only in its step. A storage declared before a loop and used in it lives
-    through the whole loop; arms of a branch follow each other.
+    through the whole loop, and so does one that is in use when the next turn starts; arms of a
+    branch follow each other.
     """
 
     kernels: Mapping[str, Func]
@@ -183,10 +184,7 @@ class _Timeline:
         elif isinstance(s, Barrier | Reserve):
             self._meet()
         elif isinstance(s, If):
-            self._step(self._loads(s.cond), shared=True)
-            for arm in (s.then, s.other):
-                if arm is not None:
-                    self._stmt(arm)
+            self._branch(s)
         elif isinstance(s, While):
             self._loop(s)
         else:
@@ -194,14 +192,30 @@ class _Timeline:
             names = [storage(b) for b in buffers_of(s)]
             self._step(names, shared or not isinstance(s, CallKernel))
 
+    def _branch(self, s: If) -> None:
+        """A barrier in one arm is none for the way through the other."""
+        self._step(self._loads(s.cond), shared=True)
+        stretch, pending = self._stretch, set(self._shared)
+        ends: list[tuple[int, set[str]]] = []
+        for arm in (s.then, s.other):
+            self._stretch, self._shared = stretch, set(pending)
+            if arm is not None:
+                self._stmt(arm)
+            ends.append((self._stretch, self._shared))
+        self._stretch, self._shared = min(n for n, _ in ends), ends[0][1] | ends[1][1]
+
     def _loop(self, s: While) -> None:
         before, start = set(self._roots), self._now + 1
         self._step(self._loads(s.cond), shared=True)
+        stretch, pending = self._stretch, set(self._shared)
         self._stmt(s.body)
         self._step(self._loads(s.cond), shared=True)
         for name, span in self.spans.items():
-            if name in before and span.last >= start:
+            outlives = name in before and span.last >= start
+            if outlives or name in self._shared - pending:  # in use when the next turn starts
                 span.first, span.last = min(span.first, start), self._now
+        # There may be no turn at all, and with it no barrier.
+        self._stretch, self._shared = min(stretch, self._stretch), self._shared | pending
 
     def _loads(self, cond: Expr) -> list[str]:
         return [storage(n.buffer) for n in walk(cond) if isinstance(n, Load)]
