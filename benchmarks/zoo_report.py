@@ -4,7 +4,7 @@ Everything against onnxruntime runs interleaved in one process (a, b, a, b, …)
 before; ratios are medians of paired ratios, below 1 where aisc is faster::
 
     python benchmarks/zoo_report.py [MODEL …] [--threads 1,2] [--repeats 9] [--specialized 20]
-        [--random-shapes 50] [--skip latency,compile,memory] [--json FILE] [--markdown FILE]
+        [--random-shapes 50 [--full-size]] [--skip latency,compile,memory] [--json FILE] [--markdown FILE]
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def report(name: str, options: argparse.Namespace) -> Row:
                 entry, model, options.specialized, options.repeats
             )
         if options.random_shapes:
-            steps["random"] = lambda: measure.random_shapes(entry, options.random_shapes)
+            steps["random"] = lambda: measure.random_shapes(
+                entry, options.random_shapes, options.full_size
+            )
         for step, action in steps.items():
             if step not in skip:
                 row.update(action())
@@ -91,6 +93,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--specialized", type=int, default=0, metavar="K",
                         help="compare with builds for K random shapes")  # fmt: skip
+    parser.add_argument("--full-size", action="store_true", help="random shapes of the full model")
     parser.add_argument("--random-shapes", type=int, default=0, metavar="N")
     parser.add_argument("--skip", default="", help="of latency, compile, memory")
     parser.add_argument("--json", type=Path)

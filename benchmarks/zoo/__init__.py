@@ -45,6 +45,11 @@ class ZooModel:
         ranges = {**self.dims, **self.tiny_dims} if tiny else self.dims
         return {name: int(rng.integers(r.low, r.high + 1)) for name, r in ranges.items()}
 
+    def even_dims(self, rng: np.random.Generator) -> dict[str, int]:
+        """Dimensions drawn evenly over orders of size."""
+        ends = {name: (max(r.low, 1), r.high) for name, r in self.dims.items()}
+        return {n: int(low * (high / low) ** rng.random() + 0.5) for n, (low, high) in ends.items()}
+
 
 def feeds(model: ModelProto, dims: Mapping[str, int], seed: int = 0) -> dict[str, Array]:
     """Seeded inputs of a model, of plausible contents."""
