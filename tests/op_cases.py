@@ -138,6 +138,8 @@ def _reductions() -> list[Case]:
         for reverse in (False, True):
             attrs = {"axis": 1, "exclusive": exclusive, "reverse": reverse}
             cases.append(Case("cumsum", (f32(2, 5, 2),), attrs))
+            cases.append(Case("cumprod", (f32(2, 5, 2),), attrs))
+            cases.append(Case("cumprod", (i32(2, 3, 0),), attrs))
     for op_name in ("softmax", "log_softmax"):
         for axis in (0, 1, -1):
             cases.append(Case(op_name, (f32(2, 3, 4) * 30,), {"axis": axis}))
@@ -160,6 +162,9 @@ def _movements() -> list[Case]:
         Case("reshape", (x,), {"shape": (6, 1, 4)}), Case("reshape", (x,), {"shape": (1, 24, 1)}),
         Case("reshape", (f32(1, 1),), {"shape": ()}),
         Case("reshape", (f32(0, 3),), {"shape": (3, 0)}),
+        Case("bitcast", (x,), {"to": dtypes.i32}), Case("bitcast", (i32(3),), {"to": dtypes.f32}),
+        Case("bitcast", (np.array([True, False]),), {"to": dtypes.u8}),
+        Case("bitcast", (f32(),), {"to": dtypes.u32}),
         Case("transpose", (x,), {"perm": (2, 0, 1)}), Case("transpose", (f32(),), {"perm": ()}),
         Case("concat", (x, f32(2, 1, 4), f32(2, 0, 4)), {"axis": 1}),
         Case("concat", (x,), {"axis": -1}),

@@ -14,6 +14,7 @@ def host_nodes(graph: Graph) -> Iterator[GraphNode]:
     for node in graph.nodes:
         op = opdef.get(node.op)
         native = op.scalar is not None or bool(op.variants) or op.decompose is not None
+        native = native or "view" in op.traits
         if not native and op.kind not in ("constant", "control") and node.op != "fused":
             yield node
         for region in node.regions:

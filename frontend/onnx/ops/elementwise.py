@@ -89,11 +89,17 @@ def _identity(em: Emitter, node: Node) -> Value:
     return node.input(0)
 
 
+@onnx_op("BitCast")
+def _bit_cast(em: Emitter, node: Node) -> Value:
+    return em.op("bitcast", node.input(0), to=element_type(node.integer("to"), node.loc))
+
+
 @onnx_op("Dropout")
 def _dropout(em: Emitter, node: Node) -> Sequence[Value]:
     for name in ("ratio", "is_test", "seed"):
         node.attr(name, "float" if name == "ratio" else "int")
-    if node.has(2) and node.version >= 12 and em.scalar(node.input(2), "training_mode"):
+    training = node.has(2) and node.version >= 12 and em.scalar(node.input(2), "training_mode")
+    if training and not (node.has(1) and em.scalar(node.input(1), "the ratio") == 0):
         raise node.unsupported("training mode is not supported")
     x = node.input(0)
     if not any(node.outputs[1:]):

@@ -57,14 +57,16 @@ def _hardmax(em: Emitter, node: Node) -> Value:
 
 
 @onnx_op("BatchNormalization")
-def _batch_norm(em: Emitter, node: Node) -> Value:
+def _batch_norm(em: Emitter, node: Node) -> Value | Sequence[Value]:
     node.number("momentum")
     training = node.flag("training_mode") or (node.version < 7 and not node.flag("is_test"))
     spatial = node.flag("spatial", True)
     if node.version < 7 and not node.flag("is_test"):
         training = any(node.outputs[1:])  # in practice such models are used for inference
+    if training and node.version >= 14:
+        return _batch_norm_of_batch(em, node)
     if training or any(node.outputs[1:]):
-        raise node.unsupported("training mode is not supported")
+        raise node.unsupported("training mode is not supported before opset 14")
     x, *rest = (node.input(i) for i in range(5))
     t = x.type.dtype
     operands = [em.cast(v, t) for v in rest]
@@ -74,6 +76,25 @@ def _batch_norm(em: Emitter, node: Node) -> Value:
     scale, bias, mean, variance = operands
     root = em.op("sqrt", em.op("add", variance, em.like(epsilon, x)))
     return em.op("add", em.op("mul", em.op("div", em.op("sub", x, mean), root), scale), bias)
+
+
+def _batch_norm_of_batch(em: Emitter, node: Node) -> Sequence[Value]:
+    """In training mode: with the batch's own mean and variance, which move the running ones."""
+    x, scale, bias, *running = (node.input(i) for i in range(5))
+    axes = tuple(k for k in range(x.type.rank) if k != 1)
+    mean = em.op("reduce_mean", x, axes=axes, keepdims=True)
+    away = em.op("sub", x, mean)
+    variance = em.op("reduce_mean", em.op("mul", away, away), axes=axes, keepdims=True)
+    own = [em.reshape(v, (x.type.shape[1],)) for v in (mean, variance)]
+    operands = [em.cast(v, x.type.dtype) for v in (scale, bias)]
+    epsilon, momentum = node.number("epsilon", 1e-5), node.number("momentum", 0.9)
+    y = em.op("batch_norm", x, *operands, *own, axis=1, epsilon=epsilon)
+    moved = [
+        em.op("add", em.op("mul", old, em.like(momentum, old)),
+              em.op("mul", em.cast(new, old.type.dtype), em.like(1 - momentum, old)))
+        for old, new in zip(running, own, strict=True)
+    ]  # fmt: skip
+    return [y, *moved][: len(node.outputs)]
 
 
 @onnx_op("InstanceNormalization")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.ops.linear import pads_of
+from aisc.frontend.onnx.ops.windows import places_of_maxima
 from aisc.ir.graph.core import AttrValue, Value
 
 
@@ -22,10 +25,13 @@ def _window(node: Node, x: Value) -> dict[str, AttrValue]:
 
 
 @onnx_op("MaxPool")
-def _max_pool(em: Emitter, node: Node) -> Value:
-    node.one_output("indices of maxima")
+def _max_pool(em: Emitter, node: Node) -> Sequence[Value]:
+    window = _window(node, node.input(0))
+    y = em.op("max_pool", node.input(0), **window)
+    if any(node.outputs[1:]):
+        return y, places_of_maxima(em, node, y, window)
     node.integer("storage_order")
-    return em.op("max_pool", node.input(0), **_window(node, node.input(0)))
+    return (y,)
 
 
 @onnx_op("AveragePool")

@@ -55,11 +55,17 @@ onnx_op("ArgMax")(_arg("argmax"))
 onnx_op("ArgMin")(_arg("argmin"))
 
 
-@onnx_op("CumSum")
-def _cumsum(em: Emitter, node: Node) -> Value:
-    axis = int(em.scalar(node.input(1), "the axis"))
-    exclusive, reverse = node.flag("exclusive"), node.flag("reverse")
-    return em.op("cumsum", node.input(0), axis=axis, exclusive=exclusive, reverse=reverse)
+def _cumulative(op: str) -> Handler:
+    def handler(em: Emitter, node: Node) -> Value:
+        axis = int(em.scalar(node.input(1), "the axis"))
+        exclusive, reverse = node.flag("exclusive"), node.flag("reverse")
+        return em.op(op, node.input(0), axis=axis, exclusive=exclusive, reverse=reverse)
+
+    return handler
+
+
+onnx_op("CumSum")(_cumulative("cumsum"))
+onnx_op("CumProd")(_cumulative("cumprod"))
 
 
 @onnx_op("TopK")

@@ -123,6 +123,26 @@ register(
 )  # fmt: skip
 
 
+# --- bitcast ----------------------------------------------------------------------------------
+def _bitcast_rule(call: OpCall) -> tuple[TensorType, ...]:
+    x, to = call.type(0), call.attrs["to"]
+    if x.dtype.bits != to.bits or (to.kind == "bool" and x.dtype is not to):
+        raise call.fail(f"the bits of {x.dtype} are none of {to}")
+    return (TensorType(x.shape, to),)
+
+
+register(
+    OpDef(
+        "bitcast",
+        "The same bits as elements of another type of the same width.",
+        X, _bitcast_rule,
+        lambda call, xs: [np.ascontiguousarray(present(xs)[0]).view(call.attrs["to"].numpy)
+                          .reshape(present(xs)[0].shape)],
+        "opaque", (Attr("to", "dtype"),), traits=frozenset({"view"}),
+    )
+)  # fmt: skip
+
+
 # --- transpose --------------------------------------------------------------------------------
 def _transpose_rule(call: OpCall) -> tuple[TensorType, ...]:
     x, perm = call.type(0), tuple(call.attrs["perm"])

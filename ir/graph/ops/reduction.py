@@ -297,7 +297,10 @@ for _name, _fn in (("argmax", np.argmax), ("argmin", np.argmin)):
     )  # fmt: skip
 
 
-# --- cumulative sum ---------------------------------------------------------------------------
+# --- cumulative sums and products -------------------------------------------------------------
+_UNITS = {"cumsum": 0, "cumprod": 1}
+
+
 def _cumsum_rule(call: OpCall) -> tuple[TensorType, ...]:
     infer.check_dtype(call, 0, infer.is_number)
     _arg_axis(call)
@@ -308,10 +311,12 @@ def _cumsum_reference(call: OpCall, xs: Arrays) -> list[Array]:
     x, axis = wide_array(present(xs)[0]), _arg_axis(call)
     if call.attrs["reverse"]:
         x = np.flip(x, axis)
-    total = np.cumsum(x, axis=axis, dtype=x.dtype)
+    unit = _UNITS[call.op.name]
+    running = np.cumprod if unit else np.cumsum
+    total = running(x, axis=axis, dtype=x.dtype)
     if call.attrs["exclusive"] and x.shape[axis]:
         shifted = np.roll(total, 1, axis)
-        shifted[(slice(None),) * axis + (0,)] = 0
+        shifted[(slice(None),) * axis + (0,)] = unit
         total = shifted
     return [np.flip(total, axis) if call.attrs["reverse"] else total]
 
@@ -319,7 +324,7 @@ def _cumsum_reference(call: OpCall, xs: Arrays) -> list[Array]:
 def _cumsum_compute(
     cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
 ) -> None:
-    (x,), (out,) = ins, outs
+    (x,), (out,), unit = ins, outs, _UNITS[call.op.name]
     assert x is not None, "a reduction without operand"
     axis, t = _arg_axis(call), infer.accumulator(out.dtype)
     op = ("gt" if call.attrs["reverse"] else "lt") + ("" if call.attrs["exclusive"] else "e")
@@ -329,20 +334,22 @@ def _cumsum_compute(
     def value(at: Sequence[Var], r: Sequence[Var]) -> Expr:
         source = (*at[:axis], r[0], *at[axis + 1 :])
         counted = e.Binary(test, r[0], at[axis])
-        return e.select(counted, e.cast(Load(x, source), t), e.const(0, t))
+        return e.select(counted, e.cast(Load(x, source), t), e.const(unit, t))
 
-    cb.reduce(acc, (x.shape[axis],), "sum", value, "cumsum")
+    cb.reduce(acc, (x.shape[axis],), "prod" if unit else "sum", value, call.op.name)
     if acc is not out:
         cb.map(out, lambda *i: e.cast(Load(acc, i), out.dtype), "narrow")
 
 
-register(
-    OpDef(
-        "cumsum",
-        "Sums of the elements up to each place along `axis` (`exclusive`: before it; `reverse`: "
-        "from the end).",
-        X, _cumsum_rule, _cumsum_reference, "reduction",
-        (Attr("axis", "int", 0), Attr("exclusive", "bool", False), Attr("reverse", "bool", False)),
-        variants={"direct": Variant(_cumsum_compute)},
-    )
-)  # fmt: skip
+for _name, _what in (("cumsum", "Sums"), ("cumprod", "Products")):
+    register(
+        OpDef(
+            _name,
+            f"{_what} of the elements up to each place along `axis` (`exclusive`: before it; "
+            "`reverse`: from the end).",
+            X, _cumsum_rule, _cumsum_reference, "reduction",
+            (Attr("axis", "int", 0), Attr("exclusive", "bool", False),
+             Attr("reverse", "bool", False)),
+            variants={"direct": Variant(_cumsum_compute)},
+        )
+    )  # fmt: skip
