@@ -4,7 +4,8 @@ Everything against onnxruntime runs interleaved in one process (a, b, a, b, …)
 before; ratios are medians of paired ratios, below 1 where aisc is faster::
 
     python benchmarks/zoo_report.py [MODEL …] [--threads 1,2] [--repeats 9] [--specialized 20]
-        [--random-shapes 50 [--full-size]] [--skip latency,compile,memory] [--json FILE] [--markdown FILE]
+        [--random-shapes 50 [--full-size]] [--skip latency,compile,memory] [--json FILE]
+        [--markdown FILE]
 """
 
 from __future__ import annotations

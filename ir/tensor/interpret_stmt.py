@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aisc.ir.arith.poly import sole_symbol, symbols
+from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import execution_error
-from aisc.ir.graph.core import attribute_symbols
 from aisc.ir.node import walk
-from aisc.ir.tensor.arena import first_fit
-from aisc.ir.tensor.expr import Const, Expr, Var, of_dim
+from aisc.ir.tensor import interpret_entry
+from aisc.ir.tensor.expr import Const, Expr, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.interpret_expr import (
     Eval,
@@ -393,107 +392,14 @@ class StmtCompiler:
 
         return run
 
-    def host_call(self, s: HostCall) -> Run:
-        """Run a graph operator through its reference."""
-        host = self.machine.host
-        if host is None:
-            raise execution_error("E502", f"host operator '{s.op}' outside of a program's entry")
-        reads = [None if b is None else self._array(b) for b in s.inputs]
-        names = sorted({x.name for _, v in s.attrs for x in attribute_symbols(v)})
-        dims = {n: self.expr(Var(n)) for n in names if all(n != v.name for v in s.binds)}
-        store = self._host_sizes(s) if s.binds else self._host_results(s)
-
-        def run(f: Frame) -> None:
-            operands = [None if r is None else r(f) for r in reads]
-            store(f, host(s, operands, {n: value(f) for n, value in dims.items()}))
-
-        return run
-
-    def _host_results(self, s: HostCall) -> Callable[[Frame, list[Any]], None]:
-        writes = [self._array(b) for b in s.outputs]
-
-        def store(f: Frame, found: list[Any]) -> None:
-            for write, array, b in zip(writes, found, s.outputs, strict=True):
-                copy_into(write(f), array, b.name)
-
-        return store
-
-    def _host_sizes(self, s: HostCall) -> Callable[[Frame, list[Any]], None]:
-        names = {v.name for v in s.binds}
-        places = [
-            (self.scope.slot(x.name), k, axis)
-            for k, b in enumerate(s.outputs)
-            for axis, d in enumerate(b.shape)
-            if (x := sole_symbol(d)) is not None and x.name in names
-        ]
-
-        def store(f: Frame, found: list[Any]) -> None:
-            for slot, k, axis in places:
-                f[slot] = found[k].shape[axis]
-
-        return store
-
-    def bind(self, s: Bind) -> Run:
-        """Assign dimensions; storages of these sizes that have no segment are made anew."""
-        slots = [self.scope.slot(v.name) for v in s.vars]
-        values = [self.expr(e) for e in s.values]
-        moved = self._resized({v.name for v in s.vars})
-
-        def run(f: Frame) -> None:
-            found = [value(f) for value in values]
-            for slot, number in zip(slots, found, strict=True):
-                f[slot] = number
-            for place in moved:
-                place(f)
-
-        return run
-
-    def _resized(self, names: set[str]) -> list[Run]:
-        """What places again the buffers in scope whose storage has one of these sizes."""
-        roots = {
-            b.name
-            for b, _ in self.placed
-            if b.base in ("", b.name) and any(s.name in names for s in b.type.symbols)
-        }
-        return [place for b, place in self.placed if (b.base or b.name) in roots]
-
-    def require(self, s: Require) -> Run:
-        """E502 unless the condition holds."""
-        cond = self.expr(s.cond)
-
-        def run(f: Frame) -> None:
-            if not cond(f):
-                raise execution_error("E502", "a size computed at run time does not fit")
-
-        return run
-
-    def reserve(self, s: Reserve) -> Run:
-        """Memory of a segment, offsets of its slots; buffers in it get their new places."""
-        segments = self.segments
-        if segments is None:
-            raise execution_error("E502", "a segment outside of a program's entry")
-        whole, slots = self.expr(s.size), [self.scope.slot(x.var.name) for x in s.slots]
-        sizes = [self.expr(x.size) for x in s.slots]
-        moved = [place for b, place in self.placed if b.base == s.segment]
-
-        def run(f: Frame) -> None:
-            items = [(n(f), x.first, x.last) for n, x in zip(sizes, s.slots, strict=True)]
-            offsets, total = first_fit(items)
-            for slot, offset in zip(slots, offsets, strict=True):
-                f[slot] = offset
-            segments.reserve(s.segment, max(total, whole(f)), s.keep)
-            for place in moved:
-                place(f)
-
-        return run
-
-    def _array(self, b: Buffer) -> Callable[[Frame], Any]:
+    def array(self, b: Buffer) -> Callable[[Frame], Any]:
+        """A buffer's elements as an array."""
         data, layout = self.scope.buffer_slot(b), self._layout(b)
         return lambda f: as_array(f[data], b.dtype, layout(f))
 
     def copy(self, s: Copy) -> Run:
         """Copy a whole buffer."""
-        src, dst = self._array(s.src), self._array(s.dst)
+        src, dst = self.array(s.src), self.array(s.dst)
         return lambda f: copy_into(dst(f), src(f), s.dst.name)
 
     def barrier(self, s: Barrier) -> Run:
@@ -512,10 +418,10 @@ _MAKERS: dict[type, Callable[[StmtCompiler, Any], Run]] = {
     Alloc: StmtCompiler.alloc,
     Invoke: StmtCompiler.invoke,
     CallKernel: StmtCompiler.call_kernel,
-    HostCall: StmtCompiler.host_call,
-    Bind: StmtCompiler.bind,
-    Require: StmtCompiler.require,
-    Reserve: StmtCompiler.reserve,
+    HostCall: interpret_entry.host_call,
+    Bind: interpret_entry.bind,
+    Require: interpret_entry.require,
+    Reserve: interpret_entry.reserve,
     Copy: StmtCompiler.copy,
     Barrier: StmtCompiler.barrier,
 }
