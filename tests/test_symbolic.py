@@ -18,11 +18,12 @@ from aisc.ir.graph.infer import implied_bound
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.target import resolve
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Const, Expr, Load, Var
+from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var, const
 from aisc.ir.tensor.func import Buffer, Func, Program, buffer
 from aisc.ir.tensor.interpret import run_program
-from aisc.ir.tensor.stmt import For
+from aisc.ir.tensor.stmt import Block, For, Iter, Store
 from aisc.ir.types import TensorType
+from aisc.passes.analysis.cost import operations
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
@@ -238,3 +239,17 @@ def test_tiles_of_unknown_height_are_low() -> None:
 def products(x: Buffer, w: Buffer) -> Callable[[Sequence[Var], Sequence[Var]], Expr]:
     """The products of a matrix multiplication."""
     return lambda i, r: Load(x, (i[0], r[0])) * Load(w, (r[0], i[1]))
+
+
+def test_a_fused_loop_counts_all_its_turns() -> None:
+    """Work decides about threads at each call: what is constant in an extent must count."""
+    n = Var("n")
+    y = buffer("y", dtypes.f32, (symbol("n"), 1792), "output")
+    store = Store(y, (Var("i"), Var("j")), const(1.0, dtypes.f32))
+    iters = (Iter(Var("i"), n, "spatial"), Iter(Var("j"), Const(1792), "spatial"))
+    fused = Var("f")
+    block = Block("fill", iters, (fused // 1792, fused % 1792), (), (), None, store)
+    loop = For(fused, ZERO, n * 1792, "parallel", block)
+    one = operations(loop, unknown=1)
+    assert one >= 1792
+    assert operations(loop, unknown=64) == 64 * one

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Mapping
+
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Binary, Const
+from aisc.ir.tensor.expr import Binary, Const, Expr
 from aisc.ir.tensor.stmt import Block, Stmt, Store
 from aisc.passes.schedule.tree import places
 
@@ -23,12 +26,27 @@ def _per_point(block: Block) -> int:
     return sum(1 for _ in walk(body)) // 4 + 1
 
 
+_FOLD: Mapping[str, Callable[[int, int], int]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "min": min, "max": max,
+    "floordiv": lambda a, b: a // b if b else 0, "mod": lambda a, b: a % b if b else 0,
+}  # fmt: skip
+
+
+def _extent(e: Expr, unknown: int) -> int:
+    """An extent where every symbolic dimension is `unknown`."""
+    if isinstance(e, Const):
+        return int(e.value)
+    if isinstance(e, Binary) and e.op in _FOLD:
+        return _FOLD[e.op](_extent(e.a, unknown), _extent(e.b, unknown))
+    return unknown
+
+
 def operations(stmt: Stmt, unknown: int) -> int:
-    """Scalar operations of a scheduled statement; symbolic extents count as `unknown`."""
+    """Scalar operations of a scheduled statement; symbolic dimensions count as `unknown`."""
     total = 0
     for place in places(stmt):
         work = _per_point(place.block)
         for f in place.loops:
-            work *= int(f.extent.value) if isinstance(f.extent, Const) else unknown
+            work *= _extent(f.extent, unknown)
         total += work
     return total
