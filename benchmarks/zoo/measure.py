@@ -37,19 +37,30 @@ def session(model: ModelProto, threads: int = 1) -> ort.InferenceSession:
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def interleaved(a: Run, b: Run, repeats: int) -> tuple[float, float, float]:
-    """Median seconds of `a` and of `b`, run in turn, and the median of the paired ratios a/b."""
+SETTLE_SECONDS = 0.05  # until the other side's threads have stopped spinning
+
+
+def interleaved(a: Run, b: Run, repeats: int, threads: int = 1) -> tuple[float, float, float]:
+    """Median seconds of `a` and of `b`, run in turn, and the median of the paired ratios a/b.
+
+    With several threads each side rests first, then runs once uncounted: onnxruntime's threads
+    spin for a while after a run, on the cores that the other side needs."""
+
+    def turn(run: Run) -> float:
+        if threads > 1:
+            time.sleep(SETTLE_SECONDS)
+            run()
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
     for run in (a, b):
         run()
     first: list[float] = []
     second: list[float] = []
     for _ in range(repeats):
-        start = time.perf_counter()
-        a()
-        middle = time.perf_counter()
-        b()
-        first.append(middle - start)
-        second.append(time.perf_counter() - middle)
+        first.append(turn(a))
+        second.append(turn(b))
     ratio = statistics.median(x / y for x, y in zip(first, second, strict=True))
     return statistics.median(first), statistics.median(second), ratio
 
@@ -76,7 +87,7 @@ def latency(entry: zoo.ZooModel, model: ModelProto, counts: list[int], repeats: 
         if "agrees" not in row:
             row["agrees"] = agrees(model, feeds, exe.run(None, feeds), peer)
         mine, theirs, ratio = interleaved(
-            lambda e=exe: e.run(None, feeds), lambda p=peer: p.run(None, feeds), repeats
+            lambda e=exe: e.run(None, feeds), lambda p=peer: p.run(None, feeds), repeats, threads
         )
         row[f"ms_{threads}"], row[f"ort_ms_{threads}"] = mine * 1e3, theirs * 1e3
         row[f"ratio_{threads}"] = ratio

@@ -24,7 +24,7 @@ from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import Place, find_loop, find_place, places
 
 # What a symbolic extent counts for when a nest is judged worth dividing.
-UNKNOWN_EXTENT = 64
+UNKNOWN_EXTENT = 256
 # Rows of fewer elements are joined to longer ones before they are cut into vectors.
 SHORT_ROW = 64
 
