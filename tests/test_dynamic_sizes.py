@@ -154,6 +154,37 @@ def test_shapes_computed_by_the_graph() -> None:
     check_everywhere(m, [{"x": X, "k": ints(6)}, {"x": X[:1], "k": ints(-1)}])
 
 
+def test_sizes_that_exporters_leave_open() -> None:
+    """Axes called ``?`` or -1 have nothing to do with each other; squeezed axes are tested."""
+    nodes = [node("Squeeze", "x a", "s"), node("Reshape", "s t", "r"), node("Relu", "r", "y")]
+    inputs = [value("x", F, ["?", -1, "?"])]
+    m = model(nodes, inputs, [value("y")], const("a", ints(1)), const("t", ints(-1, 6)))
+    exe = aisc.compile(m, threads=1)
+    x = rng.standard_normal((4, 1, 3)).astype(np.float32)
+    np.testing.assert_array_equal(exe(x), np.maximum(x, 0).reshape(2, 6))
+    for wrong in (x.reshape(2, 2, 3), x[:1]):
+        with pytest.raises(ExecutionError) as caught:
+            exe(wrong)
+        assert caught.value.codes == ("E502",)
+
+
+def test_channels_are_no_widths() -> None:
+    """Operands of a normalisation belong to the channels, whatever the width is."""
+    weights = [const(n, rng.uniform(0.5, 1.5, 3).astype(np.float32)) for n in "abcd"]
+    m = model([node("BatchNormalization", "x a b c d", "y")],
+              [value("x", F, ["n", 3, "h", "w"])], [value("y")], *weights)  # fmt: skip
+    x = rng.standard_normal((2, 3, 5, 7)).astype(np.float32)
+    check_everywhere(m, [{"x": x}, {"x": x[:, :, :1, :1]}])
+
+
+def test_concatenated_sizes_are_tested() -> None:
+    m = model([node("Concat", "x z", "y0", axis=1), node("Neg", "y0", "y")],
+              [IN, value("z", F, ["m", 6])], [value("y")])  # fmt: skip
+    check_everywhere(m, [{"x": X, "z": X * 2}])
+    with pytest.raises(ExecutionError):
+        aisc.compile(m, threads=1).run(None, {"x": X, "z": X[:2]})
+
+
 # --- the host ---------------------------------------------------------------------------------
 def unique(**attrs: Any) -> Any:
     nodes = [node("Unique", "x", "u i v c", **attrs), node("Mul", "u u", "y")]

@@ -66,7 +66,7 @@ class Emitter:
         """Append a node with one result, or fold it. Operands of elementwise operators whose
         sizes may differ are taken to be of one size, which is tested at run time."""
         definition = opdef.get(op)
-        if definition.kind == "map" and len(inputs) > 1:
+        if definition.scalar is not None and len(inputs) > 1:
             inputs = self._aligned(inputs)
         full = opdef.complete_attrs(definition, attrs, self.loc)
         types = tuple(None if v is None else v.type for v in inputs)

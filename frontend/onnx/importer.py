@@ -167,13 +167,14 @@ class _Importer:
         return TensorType(dims, dtype)
 
     def _input_dim(self, dim: TensorShapeProto.Dimension, default: str, loc: Loc) -> Dim:
-        if dim.HasField("dim_value"):
+        if dim.HasField("dim_value") and dim.dim_value != -1:  # which some exporters call unknown
             if dim.dim_value < 0:
                 raise error("E103", f"negative size {dim.dim_value} of an input", loc=loc)
             if dim.dim_value > MAX_DIM:
                 raise error("E105", f"size {dim.dim_value} of an input is too large", loc=loc)
             return int(dim.dim_value)
-        given = dim.dim_param or default
+        named = any(c.isalnum() for c in dim.dim_param)  # "?" and the like are no names
+        given = dim.dim_param if named else default
         name = _identifier(given)
         low, high = 0, self.implied.get(name)
         for key in (given, name):

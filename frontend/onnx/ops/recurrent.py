@@ -254,6 +254,8 @@ def _initial(
     if batch_first:
         given = em.transpose(given, (1, 0, 2))
     state = _needed(_of_direction(em, given, index))
-    if state.type.shape != shape:
+    pairs = list(zip(state.type.shape, shape, strict=False))
+    differ = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
+    if state.type.rank != len(shape) or differ:
         raise node.malformed(f"initial state {given.type}")
-    return state
+    return em.assume(state, shape)

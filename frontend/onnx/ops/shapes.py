@@ -22,6 +22,7 @@ from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value
+from aisc.ir.types import MAX_SIZE
 
 
 # --- constants --------------------------------------------------------------------------------
@@ -124,6 +125,8 @@ def reshaped(node: Node, x: Value, wanted: Sequence[Dim], allow_zero: bool) -> t
     if open_axes:
         rest = product(tuple(d for d in shape if d != -1))
         quotient = exact_quotient(x.type.size, rest)
+        if quotient is None and isinstance(rest, int) and rest > 0 and not x.type.is_static:
+            quotient = floordiv(x.type.size, rest)  # whether it is exact is tested at run time
         if quotient is None:
             text = ", ".join(map(str, shape))
             raise node.malformed(f"{x.type} cannot be reshaped to [{text}]")
@@ -134,7 +137,14 @@ def reshaped(node: Node, x: Value, wanted: Sequence[Dim], allow_zero: bool) -> t
 @onnx_op("Reshape", until=4)
 def _reshape_attr(em: Emitter, node: Node) -> Value:
     x = node.input(0)
-    return em.reshape(x, reshaped(node, x, node.needed_ints("shape"), False))
+    return _as(em, x, reshaped(node, x, node.needed_ints("shape"), False))
+
+
+def _as(em: Emitter, x: Value, shape: Sequence[Dim]) -> Value:
+    """`x` under a shape; where only run time knows whether it fits, it is tested then."""
+    sizes = x.type.size, product(tuple(shape))
+    unsure = sizes[0] != sizes[1] and not all(isinstance(n, int) for n in sizes)
+    return em.assume(x, shape) if unsure else em.reshape(x, shape)
 
 
 @onnx_op("Reshape", since=5)
@@ -143,7 +153,7 @@ def _reshape(em: Emitter, node: Node) -> Value:
     wanted = em.parts(node.input(1))
     if wanted is not None and any(isinstance(d, Hole) for d in wanted.flat):
         return reshape_at_run_time(em, x, node.input(1), list(wanted.flat), zero)
-    return em.reshape(x, reshaped(node, x, em.dims(node.input(1), "the target shape"), zero))
+    return _as(em, x, reshaped(node, x, em.dims(node.input(1), "the target shape"), zero))
 
 
 @onnx_op("Flatten")
@@ -181,6 +191,7 @@ def _squeeze(em: Emitter, node: Node) -> Value:
         gone = positive_axes(node, axes, len(shape))
         if any(isinstance(shape[a], int) and shape[a] != 1 for a in gone):
             raise node.malformed(f"an axis of {x.type} to squeeze does not have size 1")
+    x = em.assume(x, [1 if i in gone else d for i, d in enumerate(shape)])
     return em.reshape(x, tuple(d for i, d in enumerate(shape) if i not in gone))
 
 
@@ -206,7 +217,22 @@ def _concat(em: Emitter, node: Node) -> Value:
     axis = node.integer("axis", 1) if node.version < 4 else node.attr("axis", "int")
     if axis is None:
         raise node.malformed("the axis is missing")
-    return em.op("concat", *node.all_inputs(), axis=axis)
+    return em.op("concat", *_alike(em, node.all_inputs(), axis), axis=axis)
+
+
+def _alike(em: Emitter, values: Sequence[Value], axis: int) -> list[Value]:
+    """Operands of a concatenation: sizes of other axes that may differ are taken to be equal,
+    which is tested at run time."""
+    rank = values[0].type.rank
+    if any(v.type.rank != rank for v in values) or not -rank <= axis < rank:
+        return list(values)
+    shape: dict[int, Dim] = {}
+    for a in set(range(rank)) - {axis % rank}:
+        sizes = dict.fromkeys(v.type.shape[a] for v in values)
+        numbers = [d for d in sizes if isinstance(d, int)]
+        if len(sizes) > 1 and len(numbers) < 2:
+            shape[a] = numbers[0] if numbers else next(iter(sizes))
+    return [em.assume(v, [shape.get(a, d) for a, d in enumerate(v.type.shape)]) for v in values]
 
 
 @onnx_op("Expand")
@@ -246,6 +272,8 @@ class UnknownSign(Exception):
 
 def clamp(position: Dim, size: Dim, low: Dim, high: Dim) -> Dim:
     """A slice bound counted from the front and clamped to ``[low, high]``."""
+    if isinstance(position, int) and abs(position) >= MAX_SIZE:  # "to the end", "from the start"
+        return high if position > 0 else low
     if isinstance(position, int) and position < 0:
         position = position + size
     elif bounds(position)[0] < 0:
