@@ -24,7 +24,6 @@ def exact_quotient(total: Dim, part: Dim) -> Dim | None:
 
 def _divide_terms(total: Dim, part: Dim) -> Dim | None:
     """Divide each term of `total` by the single term `part`."""
-
     terms = part.terms if isinstance(part, Poly) else (((), part),)
     if len(terms) != 1 or part == 0:
         return None

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aisc.ir.arith.poly import Poly
 from aisc.ir.blob import Blob
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value, attribute_symbols
@@ -60,8 +59,6 @@ class Fold:
             return False
         if any(True for _, value in node.attrs for _ in attribute_symbols(value)):
             return False
-        if any(_is_symbolic(value) for _, value in node.attrs):
-            return False
         size = 0
         for v in node.outputs:
             if not v.type.is_static:
@@ -69,10 +66,3 @@ class Fold:
             size += int(np.prod(v.type.static_shape, dtype=np.int64)) * v.type.dtype.bytes
         source = sum(known[v].array.nbytes for v in node.input_values)
         return size <= max(self.limit, source)
-
-
-def _is_symbolic(value: object) -> bool:
-    """Whether an attribute holds a dimension that is known at run time only."""
-    if isinstance(value, tuple):
-        return any(map(_is_symbolic, value))
-    return isinstance(value, Poly)

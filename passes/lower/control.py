@@ -135,7 +135,7 @@ class _Carried:
 @dataclass(frozen=True, slots=True)
 class _Kept:
     """Sizes that change from turn to turn: their names in the body, the variables that hold them
-    between turns, what they become, and their names after the loop."""
+    between turns, and what they become."""
 
     inner: tuple[Var, ...]
     held: tuple[SymDim, ...]

@@ -52,8 +52,6 @@ class _Binding:
     done: dict[tuple[str, str], Buffer] = field(default_factory=dict)
     prepare: list[Stmt] = field(default_factory=list)
     sources: dict[str, Buffer] = field(default_factory=dict)
-    replaced: dict[str, None] = field(default_factory=dict)
-    used: dict[str, None] = field(default_factory=dict)
     count: int = 0
 
 
