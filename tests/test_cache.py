@@ -111,5 +111,5 @@ def test_target_and_kernel_are_in_the_key() -> None:
 def test_signatures_round_trip(rows: Dim) -> None:
     x = buffer("x", dtypes.bf16, (rows, 7), "input")
     t = replace(buffer("t", dtypes.i8, (7, rows)), alignment=32, alias_set="shared")
-    func = Func("k", (x, t), (Var("n"),), Seq(()), (("parallel", True), ("operations", 9)))
+    func = Func("k", (x, t), (Var("n"),), Seq(()), (("parallel", True), ("work", 9)))
     assert signature.from_json(json.loads(json.dumps(signature.to_json(func)))) == func

@@ -40,8 +40,9 @@ Results = Sequence[np.ndarray]
 @pytest.fixture(autouse=True)
 def many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any work is enough for several threads."""
-    monkeypatch.setattr(entry, "PARALLEL_OPERATIONS", 1)
-    monkeypatch.setattr(default, "PARALLEL_OPERATIONS", 1)
+    monkeypatch.setattr(entry, "PARALLEL_WORK", 1)
+    monkeypatch.setattr(entry, "FORK_WORK", 1)
+    monkeypatch.setattr(default, "PARALLEL_WORK", 1)
 
 
 # --- onnxruntime ------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ X = np.arange(12, dtype=np.float32).reshape(4, 3) - 5
 @pytest.fixture(autouse=True)
 def many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any work is enough for several threads."""
-    monkeypatch.setattr(entry, "PARALLEL_OPERATIONS", 1)
-    monkeypatch.setattr(default, "PARALLEL_OPERATIONS", 1)
+    monkeypatch.setattr(entry, "PARALLEL_WORK", 1)
+    monkeypatch.setattr(entry, "FORK_WORK", 1)
+    monkeypatch.setattr(default, "PARALLEL_WORK", 1)
 
 
 def loop(nodes: list[Any], kind: int, result: str, test: str = "") -> Any:

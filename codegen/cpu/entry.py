@@ -26,7 +26,7 @@ from aisc.codegen.llvm.writer import Writer
 from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.node import Node, walk
-from aisc.ir.tensor.expr import Var, of_dim
+from aisc.ir.tensor.expr import Binary, Const, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import (
     Alloc,
@@ -43,8 +43,9 @@ from aisc.ir.tensor.stmt import (
     While,
 )
 from aisc.ir.tensor.verify_func import deferred_outputs
-from aisc.passes.analysis.cost import PARALLEL_OPERATIONS
+from aisc.passes.analysis.cost import FORK_WORK, PARALLEL_WORK
 
+UNKNOWN_TURNS = 16
 _SEGMENTS = {"input": "inputs", "output": "outputs", "weight": "weights"}
 
 
@@ -311,9 +312,10 @@ class EntryEmitter(ExprEmitter):
         """How many threads run a kernel: all of them, if there is work for them this time."""
         if not kernel.attr("parallel", False):
             return "1"
-        work = int(kernel.attr("operations", 0) or 0)
-        sizes = sizes_of(kernel)
-        if work >= PARALLEL_OPERATIONS or not sizes:
+        work, sizes = _work(kernel), sizes_of(kernel)
+        if not kernel.attr("scales", False):
+            return "%nthreads" if work >= PARALLEL_WORK else "1"
+        if work >= PARALLEL_WORK or not sizes:
             return "%nthreads"
         total, level = str(work), 0
         for v, d in zip(kernel.dims, call.dims, strict=True):
@@ -321,7 +323,7 @@ class EntryEmitter(ExprEmitter):
                 size, at = self.leveled(d)
                 level = max(level, at)
                 total = self.w.shared(f"mul i64 {total}, {size}", "work", level)
-        enough = self.w.shared(f"icmp uge i64 {total}, {PARALLEL_OPERATIONS}", "enough", level)
+        enough = self.w.shared(f"icmp uge i64 {total}, {PARALLEL_WORK}", "enough", level)
         return self.w.shared(f"select i1 {enough}, i64 %nthreads, i64 1", "threads", level)
 
     def copy(self, s: Copy) -> None:
@@ -449,16 +451,43 @@ def _emitted(
     ]
 
 
+def _work(kernel: Func) -> int:
+    return int(kernel.attr("work", 0) or 0)
+
+
 def _least_sizes(entry: Func, kernels: Mapping[str, Func]) -> int:
-    """The product of dimensions from which on some kernel has work for several threads; 0 when
-    one always has or may have, -1 when none ever has."""
+    """The product of dimensions from which on a run has work for several threads; 0 when every
+    run has or may have, -1 when none has."""
+    calls = [s for s in walk(entry.body) if isinstance(s, CallKernel)]
+    shared = [kernels[s.kernel] for s in calls if kernels[s.kernel].attr("parallel", False)]
     given = {v.name for v in entry.dims}
-    most = 0
-    for s in walk(entry.body):
-        if isinstance(s, CallKernel) and kernels[s.kernel].attr("parallel", False):
-            if not sizes_of(kernels[s.kernel]) <= given:
-                return 0
-            most = max(most, int(kernels[s.kernel].attr("operations", 0) or 0))
-    if most >= PARALLEL_OPERATIONS or (most and not entry.dims):
+    if any(k.attr("scales", False) and not sizes_of(k) <= given for k in shared):
         return 0
-    return -(-PARALLEL_OPERATIONS // most) if most else -1
+    fixed, scaled = _total(entry.body, kernels)
+    if fixed >= FORK_WORK:
+        return 0
+    return -(-(FORK_WORK - fixed) // scaled) if scaled else -1
+
+
+def _total(s: Stmt, kernels: Mapping[str, Func]) -> tuple[int, int]:
+    """Work below a statement that threads can share: of kernels that always cost the same, and
+    of others where every dimension is 1."""
+    if isinstance(s, CallKernel):
+        kernel = kernels[s.kernel]
+        if not kernel.attr("parallel", False):
+            return 0, 0
+        return (0, _work(kernel)) if kernel.attr("scales", False) else (_work(kernel), 0)
+    if isinstance(s, While):
+        turns = _turns(s.cond)
+        fixed, scaled = _total(s.body, kernels)
+        return fixed * turns, scaled * turns
+    below = s.stmts if isinstance(s, Seq) else (s.then, s.other) if isinstance(s, If) else ()
+    totals = [_total(x, kernels) for x in below if x is not None]
+    return sum(t[0] for t in totals), sum(t[1] for t in totals)
+
+
+def _turns(cond: Expr) -> int:
+    """How often a loop is run through, or a guess."""
+    if isinstance(cond, Binary) and cond.op == "lt" and isinstance(cond.b, Const):
+        return max(1, int(cond.b.value))
+    return UNKNOWN_TURNS

@@ -1,18 +1,26 @@
-"""A rough count of scalar operations, to decide what is worth more than one thread."""
+"""A rough count of the work of a kernel, to decide what is worth more than one thread.
+
+The unit is a scalar operation of vector code; a byte of weights counts as one, since a core reads
+about as many bytes from its second-level cache as it does operations in the same time.
+"""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
 
+from aisc.ir.arith.poly import product
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Binary, Const, Expr
 from aisc.ir.tensor.stmt import Block, Stmt, Store
 from aisc.passes.schedule.tree import places
 
-# A kernel below this many scalar operations (some 15 microseconds of vector code) runs on one
-# thread: waking another costs as much.
-PARALLEL_OPERATIONS = 1 << 20
+# Work from which on a kernel is divided among the threads of an inference (some microseconds):
+# they wait for each other by spinning, so a barrier costs a tenth of one.
+PARALLEL_WORK = 1 << 18
+# Work from which on an inference wakes other threads at all (some 75 microseconds): they sleep
+# between inferences, and waking them costs 10 to 30.
+FORK_WORK = 1 << 23
 
 
 def _per_point(block: Block) -> int:
@@ -50,3 +58,13 @@ def operations(stmt: Stmt, unknown: int) -> int:
             work *= _extent(f.extent, unknown)
         total += work
     return total
+
+
+def work(stmt: Stmt, unknown: int) -> int:
+    """What a scheduled statement costs: its operations, or the bytes of the weights it reads where
+    they are more."""
+    blocks = [p.block for p in places(stmt) if p.block.combiner]  # a gather reads some rows only
+    weights = {r.buffer for b in blocks for r in b.reads if r.buffer.role == "weight"}
+    sizes = [product(b.shape) for b in weights]
+    read = sum(n * b.dtype.bytes for n, b in zip(sizes, weights, strict=True) if isinstance(n, int))
+    return max(operations(stmt, unknown), read)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aisc.ir.tensor.func import Func
-from aisc.passes.analysis.cost import operations
+from aisc.passes.analysis.cost import work
 from aisc.passes.analysis.faults import can_fail
 from aisc.passes.base import FuncPass
 from aisc.passes.plan.bind import ScheduledKernel
@@ -32,8 +32,8 @@ def optimize_schedule(
     lowered: Func, schedule: Schedule, packers: tuple[Func, ...]
 ) -> ScheduledKernel:
     """The scheduled kernel with its (already scheduled) packers."""
-    work = operations(schedule.func.body, unknown=1)
-    func = optimize(schedule.func).with_attrs(operations=work)
+    once, twice = (work(schedule.func.body, unknown) for unknown in (1, 2))
+    func = optimize(schedule.func).with_attrs(work=once, scales=once != twice)
     before = {b.name: k for k, b in enumerate(lowered.params)}
     packed = []
     for packer in packers:

@@ -17,7 +17,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Load, Select, Var
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, Seq, Stmt, Store
-from aisc.passes.analysis.cost import PARALLEL_OPERATIONS, operations
+from aisc.passes.analysis.cost import PARALLEL_WORK, work
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls
 from aisc.passes.schedule.rules.tile import Tile, candidate_tiles, schedule_tile
 from aisc.passes.schedule.schedule import Schedule
@@ -213,7 +213,7 @@ def _top_nests(body: Stmt) -> list[str]:
 def _parallel(s: Schedule, name: str) -> Schedule:
     """Fuse the leading spatial loops of a costly nest and divide them among threads."""
     top = find_loop(s.func, name)
-    if operations(top, UNKNOWN_EXTENT) < PARALLEL_OPERATIONS or top.kind != "serial":
+    if work(top, UNKNOWN_EXTENT) < PARALLEL_WORK or top.kind != "serial":
         return s
     spatial = _spatial_chain(top)
     if not spatial:
