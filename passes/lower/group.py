@@ -93,14 +93,17 @@ def _lower_map(
     operands = [b for b in ins if b is not None]
 
     def value(*at: Expr) -> Expr:
-        return scalar(call, [_broadcast(b, at) for b in operands])
+        return scalar(call, [_broadcast(b, at, out) for b in operands])
 
     cb.map(out, value, definition.name)
 
 
-def _broadcast(b: Buffer, at: tuple[Expr, ...]) -> Load:
-    tail = at[len(at) - b.rank :]
-    return Load(b, tuple(ZERO if d == 1 else i for d, i in zip(b.shape, tail, strict=True)))
+def _broadcast(b: Buffer, at: tuple[Expr, ...], out: Buffer) -> Load:
+    """The element of an operand for the place `at` of the result; a size of 1 is no broadcast
+    where the result has it too, so that operands of its shape are read at its own iterators."""
+    skip = len(at) - b.rank
+    places = zip(b.shape, at[skip:], out.shape[skip:], strict=True)
+    return Load(b, tuple(ZERO if d == 1 and n != 1 else i for d, i, n in places))
 
 
 def _inline_scalars(stmt: Stmt, scalars: dict[Buffer, Expr]) -> Stmt:
