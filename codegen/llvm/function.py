@@ -24,6 +24,7 @@ from aisc.ir.tensor.stmt import (
     If,
     Invoke,
     Let,
+    Prefetch,
     Seq,
     Stmt,
     Store,
@@ -130,6 +131,8 @@ class FunctionEmitter(ExprEmitter):
         elif isinstance(s, Let):
             self.values[s.var] = self.value(s.value)
             self.stmt(s.body)
+        elif isinstance(s, Prefetch):
+            self.prefetch(s)
         elif isinstance(s, Alloc):
             self.alloc(s.buffer)
         elif isinstance(s, Barrier):
@@ -156,6 +159,13 @@ class FunctionEmitter(ExprEmitter):
         """All threads of the inference wait for each other."""
         self.w.declare("declare void @aisc_barrier(ptr, i64)")
         self.w.line("call void @aisc_barrier(ptr %sync, i64 %nthreads)")
+
+    def prefetch(self, s: Prefetch) -> None:
+        """Ask for a cache line, to be kept in all caches."""
+        pointer, _ = self.address(s.buffer, s.indices)
+        name = "llvm.prefetch.p0"
+        self.w.declare(f"declare void @{name}(ptr, i32, i32, i32)")
+        self.w.line(f"call void @{name}(ptr {pointer}, i32 {int(s.write)}, i32 3, i32 1)")
 
     def invoke(self, s: Invoke) -> None:
         """An instruction of the target."""

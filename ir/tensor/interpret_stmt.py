@@ -42,6 +42,7 @@ from aisc.ir.tensor.stmt import (
     If,
     Invoke,
     Let,
+    Prefetch,
     Region,
     Require,
     Reserve,
@@ -407,6 +408,10 @@ class StmtCompiler:
         """Nothing: what comes before has been completed."""
         return _nothing
 
+    def prefetch(self, s: Prefetch) -> Run:
+        """Nothing: a hint has no meaning."""
+        return _nothing
+
 
 _MAKERS: dict[type, Callable[[StmtCompiler, Any], Run]] = {
     Seq: StmtCompiler.seq,
@@ -425,6 +430,7 @@ _MAKERS: dict[type, Callable[[StmtCompiler, Any], Run]] = {
     Reserve: interpret_entry.reserve,
     Copy: StmtCompiler.copy,
     Barrier: StmtCompiler.barrier,
+    Prefetch: StmtCompiler.prefetch,
 }
 
 

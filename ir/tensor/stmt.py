@@ -6,6 +6,7 @@ Grammar::
          | Block(name, iters, bindings, reads, writes, init, body, combiner)
          | Store(buffer, indices, value) | If(cond, then, other) | Let(var, value, body)
          | Alloc(buffer) | Seq(stmts) | Barrier(scope) | Invoke(intrinsic, operands, args)
+         | Prefetch(buffer, indices, write)
          | CallKernel(kernel, args, dims) | Copy(src, dst) | Bind(vars, values) | Require(cond)
          | HostCall(op, inputs, outputs, attrs, binds) | Reserve(segment, size, slots, keep)
 
@@ -112,6 +113,16 @@ class Store(Stmt):
     buffer: Buffer
     indices: tuple[Expr, ...]
     value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch(Stmt):
+    """A hint: the cache line of ``buffer[indices]`` is soon read, or written if `write`. The place
+    may lie outside of the buffer; nothing is loaded then."""
+
+    buffer: Buffer
+    indices: tuple[Expr, ...]
+    write: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from aisc.ir.tensor.stmt import (
     If,
     Invoke,
     Let,
+    Prefetch,
     Region,
     Require,
     Reserve,
@@ -58,7 +59,7 @@ class Level:
 
 
 _PLAIN: tuple[type[Stmt], ...] = (For, While, Block, Store, If, Let, Alloc, Seq)
-KERNEL = frozenset((*_PLAIN, Barrier, Invoke))
+KERNEL = frozenset((*_PLAIN, Barrier, Invoke, Prefetch))
 ENTRY = frozenset(
     (CallKernel, HostCall, Copy, Alloc, Barrier, If, While, Let, Seq, Bind, Require, Reserve)
 )
@@ -313,6 +314,8 @@ class FuncChecker:
             self.rules.access(s.buffer, s.indices)
             self.rules.typed(s.value, s.buffer.dtype, f"the value stored into {s.buffer.name}")
             self._writes(s.buffer)
+        elif isinstance(s, Prefetch):
+            self.rules.access(s.buffer, s.indices)
         elif isinstance(s, Alloc):
             self.declare(s.buffer)
             for outer in self.blocks:

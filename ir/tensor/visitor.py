@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 from aisc.ir.node import Node, map_children, walk
 from aisc.ir.tensor.expr import Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
-from aisc.ir.tensor.stmt import Alloc, CallKernel, Copy, HostCall, Invoke, Region, Store
+from aisc.ir.tensor.stmt import Alloc, CallKernel, Copy, HostCall, Invoke, Prefetch, Region, Store
 
 N = TypeVar("N", bound=Node)
 
@@ -41,6 +41,8 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
             return Load(table[n.buffer], n.indices)
         if isinstance(n, Store) and n.buffer in table:
             return Store(table[n.buffer], n.indices, n.value)
+        if isinstance(n, Prefetch) and n.buffer in table:
+            return Prefetch(table[n.buffer], n.indices, n.write)
         if isinstance(n, Alloc) and n.buffer in table:
             return Alloc(table[n.buffer])
         if isinstance(n, Region) and n.buffer in table:

@@ -24,6 +24,7 @@ from aisc.ir.tensor.stmt import (
     Invoke,
     Iter,
     Let,
+    Prefetch,
     Region,
     Require,
     Reserve,
@@ -258,6 +259,14 @@ class _TensorFolder(ExprFolder):
     def store(self, c: list[Any]) -> Stmt:
         """A store."""
         return Store(self.known_buffer(c[0]), c[1], c[2])
+
+    def access(self, c: list[Token]) -> bool:
+        """Whether a hint is about writing."""
+        return str(c[0]) == "write"
+
+    def prefetch(self, c: list[Any]) -> Stmt:
+        """A hint about a cache line."""
+        return Prefetch(self.known_buffer(c[1]), c[2], c[0])
 
     def scalars(self, c: list[Any]) -> _Part:
         """Scalar arguments."""

@@ -45,6 +45,7 @@ from aisc.ir.tensor.stmt import (
     Invoke,
     Iter,
     Let,
+    Prefetch,
     Region,
     Require,
     Reserve,
@@ -249,6 +250,9 @@ def _simple(s: Stmt) -> str:
     if isinstance(s, Store):
         target = f"{lexical.name(s.buffer.name)}[{_list(s.indices)}]"
         return f"{target} = {expr_text(s.value)}"
+    if isinstance(s, Prefetch):
+        access = "write" if s.write else "read"
+        return f"prefetch {access} {lexical.name(s.buffer.name)}[{_list(s.indices)}]"
     if isinstance(s, Alloc):
         return f"alloc {buffer_text(s.buffer)}"
     if isinstance(s, Barrier):

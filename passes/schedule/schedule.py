@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from aisc.ir.diagnostics import error
+from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.node import walk
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Invoke
@@ -40,7 +40,7 @@ class Primitive:
 
 
 PRIMITIVES: dict[str, Primitive] = {}
-_MODULES = ("loops", "blocks", "reductions", "storage", "padding", "hardware")
+_MODULES = ("loops", "blocks", "reductions", "storage", "padding", "hardware", "hints")
 
 
 def primitive(
@@ -121,6 +121,16 @@ class Schedule:
     def to_python(self) -> str:
         """The trace as Python text that rebuilds this schedule."""
         return "\n".join(["s = Schedule.of(func)", *(f"s = s.{step}" for step in self.trace)])
+
+
+def unless_refused(s: Schedule, step: Callable[[Schedule], Schedule]) -> Schedule:
+    """Take a step that only speed depends on, or leave it out where it is not provably legal."""
+    try:
+        return step(s)
+    except CompileError as refusal:
+        if not set(refusal.codes) <= {"E302", "E303", "E304"}:
+            raise
+        return s
 
 
 def trace_to_json(trace: tuple[Step, ...]) -> str:

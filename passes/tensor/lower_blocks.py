@@ -25,7 +25,20 @@ from aisc.ir.tensor.expr import (
     logical_and,
 )
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import Block, For, If, Invoke, Let, Region, Seq, Stmt, Store, While, seq
+from aisc.ir.tensor.stmt import (
+    Block,
+    For,
+    If,
+    Invoke,
+    Let,
+    Prefetch,
+    Region,
+    Seq,
+    Stmt,
+    Store,
+    While,
+    seq,
+)
 from aisc.ir.tensor.visitor import substitute
 
 
@@ -53,6 +66,9 @@ def _stmt(stmt: Stmt, index: Indexer) -> Stmt:
     if isinstance(stmt, Store):
         at = tuple(index.simplify(i) for i in stmt.indices)
         return Store(stmt.buffer, at, simplify_value(stmt.value, index))
+    if isinstance(stmt, Prefetch):
+        at = tuple(index.simplify(i) for i in stmt.indices)
+        return replace(stmt, indices=at)
     if isinstance(stmt, Let):
         value = simplify_value(stmt.value, index)
         return Let(stmt.var, value, _stmt(stmt.body, index))

@@ -7,11 +7,9 @@ loops of costly nests are divided among threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from aisc.ir.arith.linear import mentions
-from aisc.ir.diagnostics import CompileError
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Load, Select, Var
@@ -20,7 +18,7 @@ from aisc.ir.tensor.stmt import Alloc, Block, For, Seq, Stmt, Store
 from aisc.passes.analysis.cost import PARALLEL_WORK, work
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls
 from aisc.passes.schedule.rules.tile import Tile, candidate_tiles, schedule_tile
-from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import Place, find_loop, find_place, places
 
 # What a symbolic extent counts for when a nest is judged worth dividing.
@@ -38,13 +36,13 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
             chosen = tile if tile is not None and reduction.contraction else None
             s, _ = schedule_tile(s, reduction, chosen or candidate_tiles(reduction, target)[0])
         else:
-            s = _unless_refused(s, partial(_chunk, name=name, target=target))
+            s = unless_refused(s, partial(_chunk, name=name, target=target))
     for name in [p.block.name for p in places(s.func.body)]:
         place = find_place(s.func, name)
         if all(f.kind == "serial" for f in place.loops):
-            s = _unless_refused(s, partial(_vectorize, place=place, target=target))
+            s = unless_refused(s, partial(_vectorize, place=place, target=target))
     for nest in _top_nests(s.func.body):
-        s = _unless_refused(s, partial(_parallel, name=nest))
+        s = unless_refused(s, partial(_parallel, name=nest))
     return s
 
 
@@ -61,16 +59,6 @@ def tiled_contraction(func: Func, target: Target) -> Reduction | None:
         if found is not None and found.contraction and _worth_tiling(found, target):
             return found
     return None
-
-
-def _unless_refused(s: Schedule, step: Callable[[Schedule], Schedule]) -> Schedule:
-    """Take a step that only speed depends on, or leave it out where it is not provably legal."""
-    try:
-        return step(s)
-    except CompileError as refusal:
-        if not set(refusal.codes) <= {"E302", "E303", "E304"}:
-            raise
-        return s
 
 
 def _chunk(s: Schedule, name: str, target: Target) -> Schedule:

@@ -8,15 +8,16 @@ compile time so that each reduce step reads NV consecutive vectors.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from aisc.ir.arith.linear import Indexer
+from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, of_dim
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
 from aisc.passes.schedule.rules.structure import Reduction, plain_axis
-from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_place, places
 
 RUNTIME_PACK_ROWS = 32
@@ -131,7 +132,26 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> tuple[Schedu
         s = s.unroll(f"{row}_r")
     s = s.unroll(names[1]).vectorize(names[2])
     s = s.decompose_reduction(block, reduce_loops[0] if reduce_loops else inner[0])
-    return _schedule_consumer(s, consumer, outer, tile), outer[0]
+    s = _schedule_consumer(s, consumer, outer, tile)
+    if not reduction.contraction:
+        return s, outer[0]
+    return _prefetch_epilogue(s, reduction, consumer, outer[-1]), outer[0]
+
+
+def _prefetch_epilogue(s: Schedule, reduction: Reduction, consumer: str, loop: str) -> Schedule:
+    """Ask for what the epilogue will read and write before the reduction starts, which hides the
+    way to memory; what is the same for all rows is in cache already."""
+    block = find_place(s.func, consumer).block
+    rows = [it.var for it in block.iters[:-1]]
+    for region in (*block.reads, *block.writes):
+        moves = any(mentions(i, v) for i in region.low for v in rows)
+        if moves and region.buffer.space == "global":
+            s = unless_refused(s, partial(_prefetch, consumer, region.buffer.name, loop))
+    return s
+
+
+def _prefetch(block: str, name: str, loop: str, s: Schedule) -> Schedule:
+    return s.prefetch(block, name, loop)
 
 
 def _loops_by_iter(s: Schedule, block: str) -> dict[str, str]:

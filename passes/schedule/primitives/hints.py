@@ -1,0 +1,66 @@
+"""Primitives that change no meaning, only what the caches hold: prefetch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aisc.ir.diagnostics import error
+from aisc.ir.tensor.expr import ZERO, Const, Expr, Var
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import For, Prefetch, Region, Stmt, seq
+from aisc.ir.tensor.visitor import substitute
+from aisc.passes.schedule.primitives.storage import find_buffer
+from aisc.passes.schedule.region import region_under
+from aisc.passes.schedule.schedule import primitive
+from aisc.passes.schedule.tree import find_loop, find_place, fresh, replace_stmt
+
+LINE_BYTES = 64
+MAX_REQUESTS = 64
+
+
+@primitive()
+def prefetch(func: Func, block: str, name: str, loop: str, ahead: int = 0) -> Func:
+    """Ask for the part of a buffer that a block touches in an iteration of `loop` at the start of
+    that iteration, or of the one `ahead` iterations before.
+
+    before: ``for i: { S(i); for j in 0..32: y[i, j] = … + x[i, j] }``
+    after:  ``for i: { prefetch x[i, 0]; prefetch x[i, 16]; S(i); for j: … }``
+    One request for each cache line of the region, at most 64. Always legal: a hint does nothing
+    where the place lies outside of the buffer.
+    """
+    place, target, b = find_place(func, block), find_loop(func, loop), find_buffer(func, name)
+    if target not in place.loops:
+        raise error("E302", f"prefetch({block}, {name}, {loop}): the loop is not around the block")
+    if b.space != "global":
+        raise error("E302", f"prefetch({block}, {name}): it lies in {b.space}, not in memory")
+    write = b in {w.buffer for w in place.block.writes}
+    region = region_under(func, target, b, write)
+    hints = _requests(func, f"{block}_{name}", region, write)
+    if ahead:
+        hints = substitute(hints, {target.var: target.var + ahead})
+    return replace_stmt(func, target, replace(target, body=seq(hints, target.body)))
+
+
+def _requests(func: Func, hint: str, region: Region, write: bool) -> Stmt:
+    """Unrolled loops over the cache lines of a region."""
+    step = max(1, LINE_BYTES // region.buffer.dtype.bytes)
+    loops: list[tuple[Var, int]] = []
+    at: list[Expr] = []
+    total = 1
+    for d, (low, extent) in enumerate(zip(region.low, region.extent, strict=True)):
+        if not isinstance(extent, Const):
+            raise error("E302", f"prefetch of {region.buffer.name}: axis {d} has no constant part")
+        last = d == region.buffer.rank - 1
+        count = -(-int(extent.value) // step) if last else int(extent.value)
+        total *= count
+        var = Var(fresh(func, f"{hint}_h{d}"))
+        if count > 1:
+            loops.append((var, count))
+        at.append(low + (var * step if last else var) if count > 1 else low)
+    if total > MAX_REQUESTS:
+        notes = (f"expected at most {MAX_REQUESTS} cache lines", f"got {total}")
+        raise error("E302", f"prefetch of {region.buffer.name}: the part is too large", *notes)
+    body: Stmt = Prefetch(region.buffer, tuple(at), write)
+    for var, count in reversed(loops):
+        body = For(var, ZERO, Const(count), "unroll", body)
+    return body
