@@ -26,13 +26,17 @@ def basic_blocks(assembly: str) -> list[tuple[str, list[str]]]:
 
 
 def hot_loop(assembly: str) -> list[str]:
-    """Instructions of the block that jumps to itself and has the most multiply-adds."""
+    """Instructions of the block that jumps to itself and consists most of multiply-adds."""
     best: list[str] = []
     for label, lines in basic_blocks(assembly):
         loops = any(re.search(rf"\b{re.escape(label)}\b", x) for x in lines[-2:])
-        if loops and _fmas(lines) > _fmas(best):
+        if loops and _density(lines) > _density(best):
             best = lines
     return best
+
+
+def _density(lines: list[str]) -> float:
+    return _fmas(lines) / len(lines) if lines else 0.0
 
 
 def _fmas(lines: list[str]) -> int:

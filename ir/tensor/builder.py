@@ -113,11 +113,16 @@ class ComputeBuilder:
         self._emit(block, spatial + reduce_, init, body, combiner)
 
     def each(
-        self, extents: Sequence[Dim], fn: Callable[[Sequence[Var]], Stmt], name: str = "each"
+        self,
+        extents: Sequence[Dim],
+        fn: Callable[[Sequence[Var]], Stmt],
+        name: str = "each",
+        kind: IterKind = "ordered",
     ) -> None:
-        """``fn(i...)`` for every point, in order: statements that may store anywhere."""
+        """``fn(i...)`` for every point: statements that may store anywhere. In order, or in any
+        order where `kind` is *spatial*."""
         block = self.fresh(name)
-        iters = self._iters(tuple(extents), "ordered", block)
+        iters = self._iters(tuple(extents), kind, block)
         self._emit(block, iters, None, fn(tuple(it.var for it in iters)), "")
 
     def _stores(

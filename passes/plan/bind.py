@@ -61,7 +61,7 @@ def bind_kernels(program: Program, kernels: Mapping[str, ScheduledKernel]) -> Pr
     body = _bind(st, program.entry.body)
     used = {storage(b) for b in buffers_of(body)}
     kept = [b for b in program.entry.params if b.role != "weight" or storage(b) in used]
-    params = (*kept, *st.done.values())
+    params = (*kept, *(b for b in st.done.values() if storage(b) in used))
     entry = replace(program.entry, params=params, body=_synchronized(body, kernels))
     funcs: list[Func] = []
     for k in kernels.values():
@@ -121,7 +121,10 @@ def _packed(st: _Binding, source: Buffer, packer: Func) -> Buffer:
     if key not in st.done:
         name = f"{source.name}_{packer.name}"
         result = replace(packer.params[1], name=name, alias_set=name, role="weight")
+        made = any(b.name == source.name for b in st.done.values())  # by another packer
         st.done[key] = result
-        st.sources[source.name] = replace(source, role="weight")
-        st.prepare.append(CallKernel(packer.name, (source, replace(result, role="output")), ()))
+        if not made:
+            st.sources[source.name] = replace(source, role="weight")
+        first = replace(source, role="output") if made else source
+        st.prepare.append(CallKernel(packer.name, (first, replace(result, role="output")), ()))
     return st.done[key]

@@ -40,7 +40,8 @@ class Primitive:
 
 
 PRIMITIVES: dict[str, Primitive] = {}
-_MODULES = ("loops", "blocks", "reductions", "storage", "padding", "hardware", "hints")
+_MODULES = ("loops", "blocks", "reductions", "storage", "padding", "hardware", "hints",
+            "algebra")  # fmt: skip
 
 
 def primitive(

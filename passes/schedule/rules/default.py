@@ -1,8 +1,8 @@
 """The default schedule of a function: one decision after another, primitives only.
 
-1. maps are inlined into the maps that read them; 2. reductions get register tiles, with the maps
-that follow them as epilogues; 3. what is left is vectorized along its last axis; 4. the outermost
-loops of costly nests are divided among threads.
+1. maps are inlined into the maps that read them; 2. convolutions become Winograd's where it pays;
+3. reductions get register tiles, with the maps that follow them as epilogues; 4. what is left is
+vectorized along its last axis; 5. the outermost loops of costly nests are divided among threads.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from aisc.ir.tensor.stmt import Alloc, Block, For, Seq, Stmt, Store
 from aisc.passes.analysis.cost import PARALLEL_WORK, work
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls
 from aisc.passes.schedule.rules.tile import Tile, candidate_tiles, schedule_tile
+from aisc.passes.schedule.rules.winograd import use_winograd
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import Place, find_loop, find_place, places
 
@@ -29,7 +30,7 @@ SHORT_ROW = 64
 
 def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Schedule:
     """Schedule `func`; `tile` overrides the choice for its contraction (the tuner's decision)."""
-    s = inline_maps(Schedule.of(func))
+    s = prepared(func, target)
     for name in [p.block.name for p in places(s.func.body)]:
         reduction = analyse(find_place(s.func, name).block)
         if reduction is not None and _worth_tiling(reduction, target):
@@ -46,6 +47,11 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
     return s
 
 
+def prepared(func: Func, target: Target) -> Schedule:
+    """The first steps of every schedule of `func`: maps inlined, variants chosen."""
+    return use_winograd(inline_maps(Schedule.of(func)), target)
+
+
 def tiles(func: Func, target: Target) -> list[Tile]:
     """Register tiles for the first contraction of `func`, best estimate first; none without one."""
     found = tiled_contraction(func, target)
@@ -54,7 +60,7 @@ def tiles(func: Func, target: Target) -> list[Tile]:
 
 def tiled_contraction(func: Func, target: Target) -> Reduction | None:
     """The first contraction of `func` that gets a register tile."""
-    for place in places(func.body):
+    for place in places(prepared(func, target).func.body):
         found = analyse(place.block)
         if found is not None and found.contraction and _worth_tiling(found, target):
             return found

@@ -86,6 +86,15 @@ def _uses(load: Load, var: Var) -> bool:
     return any(mentions(i, var) for i in load.indices)
 
 
+def shared_iters(reduction: Reduction) -> list[Iter]:
+    """Spatial iterators of a contraction that both factors depend on: they choose matrices."""
+    weights, data = reduction.weights, reduction.data
+    if weights is None or data is None:
+        return []
+    spatial = [it for it in reduction.block.iters if it.kind == "spatial"]
+    return [it for it in spatial if _uses(weights, it.var) and _uses(data, it.var)]
+
+
 def plain_axis(load: Load, var: Var) -> int | None:
     """The axis of `load` that is indexed by exactly `var`, if no other axis uses it."""
     found = [k for k, i in enumerate(load.indices) if mentions(i, var)]

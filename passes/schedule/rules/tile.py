@@ -16,7 +16,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, of_dim
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
-from aisc.passes.schedule.rules.structure import Reduction, plain_axis
+from aisc.passes.schedule.rules.structure import Reduction, plain_axis, shared_iters
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_place, places
 
@@ -124,7 +124,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> tuple[Schedu
     outer = [n for n in outer if n not in (*inner, *reduce_loops)]
     if reduction.contraction:  # the panel of weights stays in cache over all rows
         outer.remove(names[0])
-        outer.insert(0, names[0])
+        outer.insert(_count_shared(reduction, outer, loops), names[0])
     s = s.reorder(*outer, *reduce_loops, *inner)
     s = s.reverse_compute_at(consumer, outer[-1])
     s = s.set_scope(_result(s, block), "register")
@@ -132,10 +132,16 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> tuple[Schedu
         s = s.unroll(f"{row}_r")
     s = s.unroll(names[1]).vectorize(names[2])
     s = s.decompose_reduction(block, reduce_loops[0] if reduce_loops else inner[0])
-    s = _schedule_consumer(s, consumer, outer, tile)
+    s = schedule_consumer(s, consumer, outer, tile)
     if not reduction.contraction:
         return s, outer[0]
     return _prefetch_epilogue(s, reduction, consumer, outer[-1]), outer[0]
+
+
+def _count_shared(reduction: Reduction, outer: list[str], loops: dict[str, str]) -> int:
+    """How many of the outermost loops choose among matrices: other weights in each iteration."""
+    shared = [loops[it.var.name] for it in shared_iters(reduction) if it.var.name in loops]
+    return next((k for k, name in enumerate(outer) if name not in shared), len(outer))
 
 
 def _prefetch_epilogue(s: Schedule, reduction: Reduction, consumer: str, loop: str) -> Schedule:
@@ -185,8 +191,10 @@ def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
     if not constant and _extent(reduction.row) < RUNTIME_PACK_ROWS:
         return s
     rank = load.buffer.rank
-    rest = [k for k in range(rank + 1) if k not in (axis, axis + 1)]
-    return s.pack(load.buffer.name, axis, tile.width, (axis, *rest, axis + 1))
+    axes = [plain_axis(load, it.var) for it in shared_iters(reduction)]
+    first = [k for k in axes if k is not None and k < axis]
+    rest = [k for k in range(rank + 1) if k not in (axis, axis + 1, *first)]
+    return s.pack(load.buffer.name, axis, tile.width, (*first, axis, *rest, axis + 1))
 
 
 def _result(s: Schedule, block: str) -> str:
@@ -195,15 +203,22 @@ def _result(s: Schedule, block: str) -> str:
 
 def _consumer(s: Schedule, block: str) -> tuple[Schedule, str]:
     """The map that reads the result at its own iterators; a copy is made when there is none."""
-    place = find_place(s.func, block)
-    out = place.block.writes[0].buffer
-    readers = [p for p in places(s.func.body) if out in {r.buffer for r in p.block.reads}]
-    if out.role == "scratch" and len(readers) == 1 and _reads_in_place(readers[0].block, out):
-        return s, readers[0].block.name
+    reader = in_place_reader(s, block)
+    if reader is not None:
+        return s, reader
     before = {p.block.name for p in places(s.func.body)}
     s = s.cache_write(block, "global")
     (copy,) = (p.block.name for p in places(s.func.body) if p.block.name not in before)
     return s, copy
+
+
+def in_place_reader(s: Schedule, block: str) -> str | None:
+    """The only map that reads the private result of a block, at its own iterators."""
+    out = find_place(s.func, block).block.writes[0].buffer
+    readers = [p.block for p in places(s.func.body) if out in {r.buffer for r in p.block.reads}]
+    if out.role == "scratch" and len(readers) == 1 and _reads_in_place(readers[0], out):
+        return readers[0].name
+    return None
 
 
 def _reads_in_place(block: Block, out: Buffer) -> bool:
@@ -214,7 +229,7 @@ def _reads_in_place(block: Block, out: Buffer) -> bool:
     return block.body.indices == iters and all(n.indices == iters for n in loads)
 
 
-def _schedule_consumer(s: Schedule, block: str, outer: list[str], tile: Tile) -> Schedule:
+def schedule_consumer(s: Schedule, block: str, outer: list[str], tile: Tile) -> Schedule:
     """Unroll the rows of the epilogue, vectorize its lanes."""
     loops = [f for f in find_place(s.func, block).loops if f.var.name not in outer]
     for k, loop in enumerate(loops):

@@ -1,0 +1,170 @@
+"""Winograd's convolution: its error bound, odd sizes, refusals, and when the rule takes it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import aisc
+from aisc.api import resolve_target
+from aisc.ir import dtypes
+from aisc.ir.diagnostics import CompileError
+from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.graph.core import Graph
+from aisc.ir.graph.interpret import interpret
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.interpret import run_func
+from aisc.ir.types import TensorType
+from aisc.passes.graph.fuse import Fuse
+from aisc.passes.lower.program import lower_graph
+from aisc.passes.schedule.rules.default import prepared
+from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
+from aisc.passes.schedule.tree import places
+from aisc.passes.schedule.variants.winograd import ERROR_FACTOR
+from aisc.passes.tensor.optimize import optimize
+
+Array = np.ndarray
+
+
+def model(
+    n: int, h: int, w: int, c: int, o: int, kernel: int = 3, stride: int = 1, dtype=dtypes.f32
+) -> Graph:
+    """``relu(conv(x) + bias)`` over a channels-last image with a border of one."""
+    rng = np.random.default_rng(h * 1000 + w)
+    b = GraphBuilder()
+    x = b.input("x", TensorType((n, h, w, c), dtype))
+    weight = rng.standard_normal((kernel, kernel, c, o)) * np.sqrt(2 / (kernel**2 * c))
+    bias = b.constant(rng.standard_normal(o).astype(dtype.numpy))
+    attrs = {
+        "strides": (stride, stride), "pads": (1, 1, 1, 1), "dilations": (1, 1),
+        "data_layout": "NHWC", "group": 1,
+    }  # fmt: skip
+    y = b.add("conv", (x, b.constant(weight.astype(dtype.numpy)), bias), attrs)
+    return b.finish([b.add("relu", (y,))])
+
+
+def lowered(graph: Graph) -> tuple[Func, dict[str, Array]]:
+    """The only kernel, and its weights by the names of its parameters."""
+    program = lower_graph(Fuse().run(graph))
+    (kernel,) = program.kernels
+    shapes = {b.array.shape: b.array for b in program.weights.values()}
+    weights = {
+        p.name: shapes[p.type.static_shape] for p in kernel.params if p.role == "weight"
+    }  # fmt: skip
+    return kernel, weights
+
+
+def convolution(func: Func) -> str:
+    return next(p.block.name for p in places(func.body) if p.block.combiner)
+
+
+def run(s: Schedule, weights: dict[str, Array], x: Array) -> Array:
+    """The result of a schedule under the interpreter, packers first."""
+    table = dict(weights)
+    for packer in s.packers:
+        made = np.zeros(packer.params[1].type.static_shape, np.float32)
+        run_func(packer, [table[packer.params[0].name], made])
+        table[packer.params[1].name] = made
+    output = next(p for p in s.func.params if p.role == "output")
+    results = []
+    for func in (s.func, optimize(s.func)):
+        y = np.zeros(output.type.static_shape, np.float32)
+        given = {**table, output.name: y, func.params[0].name: x}
+        arrays = [
+            given.get(p.name, np.full(p.type.static_shape, np.nan, np.float32))
+            for p in func.params
+        ]  # fmt: skip
+        run_func(func, arrays)
+        results.append(y)
+    assert np.array_equal(*results), "step 8 changed the result"
+    return results[0]
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 8, 3, 5), (2, 10, 6, 4, 3), (1, 5, 7, 16, 16)])
+def test_the_variant_computes_the_convolution(sizes: tuple[int, ...]) -> None:
+    graph = model(*sizes)
+    func, weights = lowered(graph)
+    x = np.random.default_rng(0).standard_normal(sizes[:4]).astype(np.float32)
+    s = Schedule.of(func).variant(convolution(func), "winograd")
+    again = Schedule.of(func).replay(trace_from_json(trace_to_json(s.trace)))
+    assert again == s
+    (expected,) = interpret(graph, [x])
+    np.testing.assert_allclose(run(s, weights, x), expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 16, 16, 64, 32), (2, 14, 14, 32, 32), (1, 13, 19, 48, 64), (1, 28, 28, 128, 32)]
+)
+def test_machine_code_keeps_the_stated_bound(sizes: tuple[int, ...]) -> None:
+    """The error is at most a small multiple of that of summing directly in single precision."""
+    graph = model(*sizes)
+    assert is_used(graph)
+    x = np.abs(np.random.default_rng(1).standard_normal(sizes[:4])).astype(np.float32)
+    constants = [n.attr("value").array for n in graph.nodes if n.op == "constant"]
+    bias, weight = sorted(constants, key=np.ndim)
+    exact, direct = reference(x, weight, bias)
+    got = aisc.compile(graph, threads=1, cache=False)(x)
+    same = aisc.compile(graph, threads=2, cache=False)(x)
+    assert np.array_equal(got, same)
+    error = np.abs(got - exact).max()
+    assert error <= ERROR_FACTOR * np.abs(direct - exact).max()
+
+
+def reference(x: Array, w: Array, bias: Array) -> tuple[Array, Array]:
+    """In f64, and directly summed in f32, one product after the other."""
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    exact, direct = np.zeros((*x.shape[:3], w.shape[3])), np.float32(0)
+    for kh, kw in np.ndindex(3, 3):
+        part = padded[:, kh : kh + x.shape[1], kw : kw + x.shape[2]]
+        exact = exact + part.astype(np.float64) @ w[kh, kw].astype(np.float64)
+        for c in range(x.shape[3]):
+            direct = direct + part[..., c : c + 1] * w[kh, kw, c]
+    return np.maximum(exact + bias, 0), np.maximum(direct + bias, 0)
+
+
+def is_used(graph: Graph) -> bool:
+    func, _ = lowered(graph)
+    s = prepared(func, resolve_target("cpu"))
+    return any(step.primitive == "variant" for step in s.trace)
+
+
+@pytest.mark.parametrize(
+    ("graph", "used"),
+    [
+        (model(1, 56, 56, 64, 64), True),
+        (model(1, 7, 7, 512, 512), False),  # too few tiles for so many weights
+        (model(1, 56, 56, 3, 64), False),
+        (model(1, 56, 56, 64, 64, stride=2), False),
+        (model(1, 56, 56, 64, 64, kernel=1), False),
+        (model(1, 56, 56, 64, 64, dtype=dtypes.f64), False),
+    ],
+)
+def test_the_rule_takes_it_where_it_pays(graph: Graph, used: bool) -> None:
+    assert is_used(graph) == used
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [model(1, 8, 8, 16, 16, stride=2), model(1, 8, 8, 16, 16, dtype=dtypes.f64),
+     model(1, 8, 8, 16, 16, kernel=5)],
+)  # fmt: skip
+def test_other_computations_are_refused(graph: Graph) -> None:
+    func, _ = lowered(graph)
+    with pytest.raises(CompileError) as refused:
+        Schedule.of(func).variant(convolution(func), "winograd")
+    assert refused.value.codes == ("E302",)
+
+
+def test_a_scheduled_block_is_refused() -> None:
+    func, _ = lowered(model(1, 8, 8, 16, 16))
+    name = convolution(func)
+    loop = next(p for p in places(func.body) if p.block.name == name).loops[1].var.name
+    for step in (lambda s: s.split(loop, 4), lambda s: s.parallel(loop)):
+        with pytest.raises(CompileError, match="scheduled already"):
+            step(Schedule.of(func)).variant(name, "winograd")
+
+
+def test_an_unknown_variant_is_refused() -> None:
+    func, _ = lowered(model(1, 8, 8, 16, 16))
+    with pytest.raises(CompileError, match="known: winograd"):
+        Schedule.of(func).variant(convolution(func), "fft")
