@@ -70,6 +70,7 @@ def _refuse(path: Path, choices: dict[str, Any], **more: bool) -> None:
     """E401 for options that need the model that a bundle was compiled from."""
     given = {"--shape": bool(choices.get("shapes")), "--tuned": bool(choices.get("tuned")), **more}
     given["--no-host"] = not choices.get("host", True)
+    given["--profile"] = choices.get("profile", False)
     given["--target"] = choices.get("target", "cpu") != "cpu"
     asked = [name for name, on in given.items() if on]
     if asked:

@@ -119,24 +119,39 @@ def bench(
     warmup: Annotated[int, typer.Option(min=0, help="Runs that are not counted.")] = 5,
     iterations: Annotated[int, typer.Option(min=1, help="Counted runs of each side.")] = 50,
     json_output: Annotated[Path | None, typer.Option("--json", help="Write results here.")] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time, work and share of the limits per layer.")
+    ] = False,
+    top: Annotated[int, typer.Option(min=1, help="Layers of a profile that are shown.")] = 25,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--export-profile", help="Write a profile here for chrome://tracing."),
+    ] = None,
     target: TargetName = "cpu",
     shape: Shapes = None,
     tuned: Tuned = None,
 ) -> None:
-    """Measure the latency of a model or a bundle, interleaved with other runtimes."""
+    """Measure the latency of a model or a bundle, interleaved with other runtimes, or a profile."""
     counts = [int(t) for t in threads.split(",") if t.isdigit() and int(t) > 0]
     if not counts:
         raise typer.BadParameter("expected numbers such as 1,2", param_hint="--threads")
     peers = [p for p in against.split(",") if p]
     choices = _choices(shape, 2, None, False)
+    profile = profile or trace is not None
+    if profile and peers:
+        raise typer.BadParameter("a profile is of aisc alone", param_hint="--against")
     if _is_bundle(model):
         from aisc.bundle_commands import bench_bundle
 
-        choices.update(target=target, tuned=tuned)
+        choices.update(target=target, tuned=tuned, profile=profile)
         bench_bundle(Path(model), peers, counts, (warmup, iterations), json_output, choices)
         return
-    from aisc.commands import bench_model
+    from aisc.commands import bench_model, profile_model
 
+    if profile:
+        runs, places = (warmup, iterations), (json_output, trace)
+        profile_model(model, target, counts, runs, places, top, choices, tuned)
+        return
     bench_model(model, target, peers, counts, (warmup, iterations), json_output, choices, tuned)
 
 
