@@ -180,6 +180,7 @@ def bench_model(
     threads: Sequence[int],
     runs: tuple[int, int],
     json_output: Path | None,
+    dims: Mapping[str, int],
     choices: dict[str, Any],
     tuned: Path | None,
 ) -> None:
@@ -188,7 +189,7 @@ def bench_model(
     def make(count: int) -> Executable:
         return _executable(model, target, {**choices, "threads": count}, tuned)
 
-    running.bench(model, make, peers, threads, runs, json_output)
+    running.bench(model, make, peers, threads, runs, json_output, dims)
 
 
 def profile_model(
@@ -198,6 +199,7 @@ def profile_model(
     runs: tuple[int, int],
     places: tuple[Path | None, Path | None],
     top: int,
+    dims: Mapping[str, int],
     choices: dict[str, Any],
     tuned: Path | None,
 ) -> None:
@@ -210,7 +212,7 @@ def profile_model(
         wanted = {**choices, "threads": count, "profile": True}
         compiled = _build(model, target, wanted, tuned)
         assert compiled.executable is not None, "nothing stopped the pipeline"
-        feeds = running.random_feeds(compiled.executable)
+        feeds = running.random_feeds(compiled.executable, dims)
         profiles.append(profile_runs(compiled, feeds, *runs))
         _out.print(profile_table(profiles[-1], top, _out.width, Path(model).name))
     numbers, trace = places

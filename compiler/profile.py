@@ -53,14 +53,16 @@ class Row:
 class Profile:
     """Rows in the order of the entry, for statements that were executed.
 
-    between: seconds of thread 0 outside of all rows (sizes, memory); wall: of a whole call as the
-    caller sees it; fma: GFLOP/s and copy: GB/s that the threads reach at most.
+    between: seconds of thread 0 outside of all rows (sizes, memory); around: outside of the entry
+    (the call, fork and join); wall: of a whole call as the caller sees it; fma: GFLOP/s and copy:
+    GB/s that the threads reach at most.
     """
 
     threads: int
     runs: int
     rows: tuple[Row, ...]
     between: float
+    around: float
     wall: float
     fma: float
     copy: float
@@ -72,7 +74,7 @@ class Profile:
     def to_json(self) -> dict[str, Any]:
         """The profile as a JSON value, with the shares."""
         rows = [{**asdict(r), "roofline": self.least(r) / max(r.seconds, 1e-9)} for r in self.rows]
-        head = ("threads", "runs", "between", "wall", "fma", "copy")
+        head = ("threads", "runs", "between", "around", "wall", "fma", "copy")
         return {**{k: getattr(self, k) for k in head}, "rows": rows}
 
 
@@ -86,19 +88,35 @@ def profile_runs(
         exe.run(None, feeds)
     copies = [copy_gbytes(exe.threads) for _ in range(5)]
     exe.run(None, feeds)
-    samples: list[Words] = []
-    walls: list[float] = []
+    runs: list[tuple[Words, float]] = []
     burns: list[float] = []
     for k in range(iterations):
-        words, seconds = _one_run(exe, feeds)
-        samples.append(words)
-        walls.append(seconds)
+        runs.append(_one_run(exe, feeds))
         if k < MAX_BURNS:
             burns.append(fma_gflops(BURN_ROUNDS, exe.threads))
-    wall, fma, copy = map(statistics.median, (walls, burns, copies))
-    rows = _rows(compiled, np.stack(samples))
-    between = float(np.median([w[BETWEEN] for w in samples])) / 1e9
-    return Profile(exe.threads, iterations, rows, between, wall, fma, copy)
+    return _profile(compiled, exe.threads, runs, *map(statistics.median, (burns, copies)))
+
+
+def count_flops(compiled: Compiled, feeds: Mapping[str, Any]) -> int:
+    """Operations of one run of a model compiled with ``profile``."""
+    exe = compiled.executable
+    assert exe is not None and exe.image.profile, "compiled with the option profile"
+    return sum(r.flops for r in _profile(compiled, exe.threads, [_one_run(exe, feeds)], 1, 1).rows)
+
+
+def _profile(
+    compiled: Compiled, threads: int, runs: Sequence[tuple[Words, float]], fma: float, copy: float
+) -> Profile:
+    """The profile of some runs, given as their words and seconds."""
+    program = compiled.product
+    assert isinstance(program, Program), "the product of a whole compilation is its Program"
+    sites = sites_of(program.entry, {k.name: k for k in program.kernels})
+    places = (BETWEEN, *(s.at for s in sites))
+    around = statistics.median(wall - sum(int(w[k]) for k in places) / 1e9 for w, wall in runs)
+    between = statistics.median(int(w[BETWEEN]) / 1e9 for w, _ in runs)
+    wall = statistics.median(wall for _, wall in runs)
+    rows = _rows(sites, compiled.origins, np.stack([w for w, _ in runs]))
+    return Profile(threads, len(runs), rows, between, around, wall, fma, copy)
 
 
 def _one_run(exe: Executable, feeds: Mapping[str, Any]) -> tuple[Words, float]:
@@ -111,15 +129,12 @@ def _one_run(exe: Executable, feeds: Mapping[str, Any]) -> tuple[Words, float]:
     return words, seconds
 
 
-def _rows(compiled: Compiled, samples: Words) -> tuple[Row, ...]:
-    program = compiled.product
-    assert isinstance(program, Program), "the product of a whole compilation is its Program"
-    sites = sites_of(program.entry, {k.name: k for k in program.kernels})
+def _rows(sites: Sequence[Site], origins: Mapping[str, Func], samples: Words) -> tuple[Row, ...]:
     times = np.median(samples, axis=0)
     counts = np.mean(samples, axis=0)
     last = samples[-1]
     return tuple(
-        _row(s, compiled.origins, float(times[s.at]) / 1e9, float(counts[s.at + 1]), last)
+        _row(s, origins, float(times[s.at]) / 1e9, float(counts[s.at + 1]), last)
         for s in sites
         if counts[s.at + 1] > 0
     )

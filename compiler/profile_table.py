@@ -31,15 +31,14 @@ def profile_table(profile: Profile, top: int, width: int, title: str) -> Table:
         table.add_row(f"{len(rest)} more", "", *_numbers(profile, rest))
     table.add_section()
     table.add_row("all layers", "", *_numbers(profile, layers))
-    _add_overhead(table, profile, layers)
+    _add_overhead(table, profile)
     return table
 
 
-def _add_overhead(table: Table, profile: Profile, layers: Sequence[Row]) -> None:
-    """Lines for what is not a layer: they and the layers add up to the call."""
+def _add_overhead(table: Table, profile: Profile) -> None:
+    """Lines for what is not a layer. As all are medians, they add up to the call about."""
     waits = [r for r in profile.rows if r.kind == "wait"]
     waiting = sum(r.seconds for r in waits)
-    outside = profile.wall - profile.between - waiting - sum(r.seconds for r in layers)
     between = profile.between
     if profile.threads > 1:
         count = f"{sum(r.calls for r in waits):g}"
@@ -47,7 +46,7 @@ def _add_overhead(table: Table, profile: Profile, layers: Sequence[Row]) -> None
     else:
         between += waiting
     table.add_row("entry: sizes, memory", "", "", *_share(profile, between))
-    table.add_row("call, fork, join", "", "", *_share(profile, outside))
+    table.add_row("call, fork, join", "", "", *_share(profile, profile.around))
     table.add_row("whole call", "", "", *_share(profile, profile.wall))
 
 

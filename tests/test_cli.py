@@ -223,6 +223,10 @@ def test_bench_profile(aisc: Run, model: Path, tmp_path: Path) -> None:
     assert layer["bytes"] == 4 * (8 * 3 + 3 * 4 + 8 * 4)
     events = json.loads(places[1].read_text())["traceEvents"]
     assert len(events) == len(one["rows"]) + len(two["rows"])
+    assert aisc("bench", model, "--profile", "--dim", "n=8", *options[:-2]).code == 0
+    assert aisc("bench", model, "--dim", "m=8").codes == ["E106"]
+    assert aisc("bench", model, "--dim", f"n={10**15}").codes == ["E501"]
+    assert aisc("bench", model, "--dim", "n=1..2").code == 2
     assert aisc("bench", model, "--profile", "--against", "onnxruntime").code == 2
     assert aisc("bench", model, "--profile", "--json", tmp_path / "no" / "x").codes == ["E503"]
 
