@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from peak import fma_gflops
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +24,7 @@ from aisc.ir import dtypes
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph
 from aisc.ir.types import TensorType
+from aisc.roofline import fma_gflops
 
 # kernel, stride, input size, input channels, output channels
 RESNET50: tuple[tuple[int, int, int, int, int], ...] = (

@@ -1,11 +1,11 @@
 """Models with control flow, built from a seed: greedy decoding, an LSTM as a Scan, nested Ifs.
 
-python benchmarks/control_models.py    # their time against onnxruntime's
+python benchmarks/peers.py greedy_decoding lstm_as_scan nested_ifs    # their time against others
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,39 +206,8 @@ def _level(g: Nodes, level: int, depth: int, source: str, dim: int) -> list[onnx
     return [*head, *g.take()]
 
 
-def samples() -> list[Sample]:
-    """The three models."""
-    return [greedy_decoding(), lstm_as_scan(), nested_ifs()]
-
-
-def main() -> None:
-    """Time of each model against onnxruntime's, one thread, run in turn."""
-    import statistics
-    import time
-
-    import onnxruntime as ort
-    from rich.console import Console
-    from rich.table import Table
-
-    import aisc
-
-    table = Table("model", "aisc ms", "onnxruntime ms", "aisc is faster by")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    for sample in samples():
-        peer = ort.InferenceSession(sample.model.SerializeToString(), options)
-        exe = aisc.compile(sample.model, threads=1, host=False)
-        times: list[list[float]] = [[], []]
-        for _ in range(60):
-            for k, run in enumerate((exe.run, peer.run)):
-                start = time.perf_counter()
-                run(None, dict(sample.feeds))
-                times[k].append((time.perf_counter() - start) * 1e3)
-        ratio = statistics.median(b / a for a, b in zip(*times, strict=True))
-        mine, theirs = map(statistics.median, times)
-        table.add_row(sample.name, f"{mine:.3f}", f"{theirs:.3f}", f"{ratio:.2f} x")
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
+SAMPLES: Mapping[str, Callable[..., Sample]] = {
+    "greedy_decoding": greedy_decoding,
+    "lstm_as_scan": lstm_as_scan,
+    "nested_ifs": nested_ifs,
+}

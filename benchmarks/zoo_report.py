@@ -1,11 +1,9 @@
-"""Measure the zoo's models: agreement, speed, compile time, symbolic shapes, memory.
+"""What the zoo's models cost besides their latency: compile time, memory, symbolic shapes::
 
-Everything against onnxruntime runs interleaved in one process (a, b, a, b, …), both sessions built
-before; ratios are medians of paired ratios, below 1 where aisc is faster::
+    python benchmarks/zoo_report.py [MODEL …] [--repeats 9] [--specialized 20]
+        [--random-shapes 50 [--full-size]] [--skip compile,memory] [--json FILE] [--markdown FILE]
 
-    python benchmarks/zoo_report.py [MODEL …] [--threads 1,2] [--repeats 9] [--specialized 20]
-        [--random-shapes 50 [--full-size]] [--skip latency,compile,memory] [--json FILE]
-        [--markdown FILE]
+Latency against other runtimes is measured by ``benchmarks/peers.py``.
 """
 
 from __future__ import annotations
@@ -27,9 +25,6 @@ from zoo import measure
 from zoo.measure import Row
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (
-    ("agrees", "agrees", "{}"),
-    ("ms_1", "ms 1T", "{:.2f}"), ("ratio_1", "/ ort 1T", "{:.2f}"),
-    ("ms_2", "ms 2T", "{:.2f}"), ("ratio_2", "/ ort 2T", "{:.2f}"),
     ("cold_s", "cold s", "{:.2f}"), ("warm_s", "warm s", "{:.2f}"),
     ("symbolic_ratio", "sym/spec", "{:.2f}"),
     ("random", "random", "{}"), ("recompilations", "recompiled", "{}"),
@@ -46,9 +41,6 @@ def report(name: str, options: argparse.Namespace) -> Row:
         path = str(Path(folder) / f"{name}.onnx")
         onnx.save(model, path)
         steps: dict[str, Callable[[], Row]] = {
-            "latency": lambda: measure.latency(
-                entry, model, [int(t) for t in options.threads.split(",")], options.repeats
-            ),
             "compile": lambda: measure.compile_times(path),
             "memory": lambda: measure.memory(path, entry.usual()),
         }
@@ -90,13 +82,12 @@ def markdown(rows: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the zoo's models.")
     parser.add_argument("models", nargs="*", help=f"of {', '.join(zoo.ZOO)}; by default all")
-    parser.add_argument("--threads", default="1,2")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--specialized", type=int, default=0, metavar="K",
                         help="compare with builds for K random shapes")  # fmt: skip
     parser.add_argument("--full-size", action="store_true", help="random shapes of the full model")
     parser.add_argument("--random-shapes", type=int, default=0, metavar="N")
-    parser.add_argument("--skip", default="", help="of latency, compile, memory")
+    parser.add_argument("--skip", default="", help="of compile, memory")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()

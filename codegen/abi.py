@@ -23,6 +23,8 @@ FIELDS: dict[str, str] = {
     "host": "callback ``int64 (int64 call, int64* words, int64* sizes)`` that runs an operator "
     "without native code, or null",
     "error": "set to a non-zero ErrorCode by the code",
+    "profile": "block of words with times and counts (aisc.codegen.cpu.profile), or null; only "
+    "entries made for profiling look at it",
 }
 
 BAD_INDEX, DIVISION_BY_ZERO, BAD_SIZE, NO_MEMORY, HOST_FAILED = 2, 3, 4, 5, 6

@@ -30,9 +30,11 @@ class _Workspace:
     """What one call needs for itself: a block of memory that compiled code manages, a frame and the
     tables that the frame names. Kept between calls, used by one call at a time."""
 
-    __slots__ = ("at", "dims", "frame", "host", "inputs", "memory", "outputs")
+    __slots__ = ("at", "dims", "frame", "host", "inputs", "memory", "outputs", "profile")
 
-    def __init__(self, signature: Signature, weights: int, host: HostCalls | None) -> None:
+    def __init__(
+        self, signature: Signature, weights: int, host: HostCalls | None, profile: int
+    ) -> None:
         counts = (
             len(signature.inputs),
             len(signature.outputs),
@@ -41,11 +43,13 @@ class _Workspace:
         tables = [(ctypes.c_int64 * max(1, n))() for n in counts]
         self.inputs, self.outputs, self.dims = tables
         self.memory = np.zeros(max(1, signature.words), np.int64)
+        self.profile = np.zeros(profile, np.int64)
         self.host = host
         frame = self.frame = abi.CallFrame()
         frame.inputs, frame.outputs, frame.dims = map(ctypes.addressof, tables)
         frame.weights, frame.memory = weights, address(self.memory)
         frame.host = 0 if host is None else host.address
+        frame.profile = address(self.profile) if profile else 0
         self.at = ctypes.addressof(frame)
 
 
@@ -105,6 +109,19 @@ class Executable:
             return results
         table = dict(zip(self.output_names, results, strict=True))
         return [table[n] for n in output_names]
+
+    # -- profiles ----------------------------------------------------------------------------
+
+    def profiles(self) -> list[Array]:
+        """Times and counts of the calls that have ended since :meth:`reset_profiles`: blocks of
+        words as :mod:`aisc.codegen.cpu.profile` tells, empty ones unless compiled with ``profile``.
+        Calls that follow each other share one block."""
+        return [space.profile.copy() for space in tuple(self._idle)]
+
+    def reset_profiles(self) -> None:
+        """Begin times and counts anew."""
+        for space in tuple(self._idle):
+            space.profile[:] = 0
 
     def _run(self, arrays: Sequence[Any], out: Any) -> list[Array]:
         if len(arrays) != len(self.inputs):
@@ -177,7 +194,8 @@ class Executable:
             return self._idle.pop()
         except IndexError:
             host = self._host_calls()
-            return _Workspace(self.image.signature, ctypes.addressof(self._weights), host)
+            weights = ctypes.addressof(self._weights)
+            return _Workspace(self.image.signature, weights, host, self.image.profile)
 
     def _host_calls(self) -> HostCalls | None:
         """The callback of a workspace, if operators need one. Only then the IR is loaded."""

@@ -75,6 +75,8 @@ class Image:
     objects: kernels and entry. runtime: the object of the run time (barrier, pool).
     weights: in the signature's order, read-only; possibly mapped from a file.
     host: the operators that the entry calls back for, in the order of their numbers.
+    profile: words of the block that the entry fills with times and counts; 0 for most. Bundles do
+    not keep it: it is for whoever has just compiled the program.
     """
 
     signature: Signature
@@ -83,3 +85,4 @@ class Image:
     objects: tuple[bytes, ...]
     weights: tuple[NDArray[Any], ...]
     host: tuple[HostCall, ...] = ()
+    profile: int = 0

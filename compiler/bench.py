@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aisc.codegen.executable import Executable
-from aisc.ir.diagnostics import error
+from aisc.peers import Runner, peer
 
-Runner = Callable[[], object]
 SETTLE_SECONDS = 0.05
 
 
@@ -30,10 +29,8 @@ def measure_latency(
     above 1, aisc is faster.
     """
     runners: dict[str, Runner] = {"aisc": lambda: exe.run(None, feeds)}
-    for name in peers:
-        if name not in PEERS:
-            raise error("E401", f"unknown runtime '{name}'", f"known: {', '.join(PEERS)}")
-        runners[name] = PEERS[name](model, feeds, threads)
+    for chosen in map(peer, peers):
+        runners[chosen.name] = chosen.open(model, feeds, threads)
     times: dict[str, list[float]] = {name: [] for name in runners}
     for k in range(warmup + iterations):
         for name, runner in runners.items():
@@ -58,18 +55,3 @@ def _row(name: str, threads: int, mine: list[float], aisc: list[float]) -> dict[
         "ratio": statistics.median(m / a for m, a in zip(mine, aisc, strict=True)),
         "iterations": len(mine),
     }
-
-
-def _onnxruntime(model: str, feeds: Mapping[str, Any], threads: int) -> Runner:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise error("E402", "onnxruntime is not installed", "pip install aisc[bench]") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, dict(feeds))
-
-
-PEERS: dict[str, Callable[[str, Mapping[str, Any], int], Runner]] = {"onnxruntime": _onnxruntime}

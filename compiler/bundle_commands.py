@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,14 @@ def bench_bundle(
     threads: Sequence[int],
     runs: tuple[int, int],
     json_output: Path | None,
+    dims: Mapping[str, int],
     choices: dict[str, Any],
 ) -> None:
     """``aisc bench``."""
     _refuse(path, choices, **{"--against": bool(peers)})
-    running.bench(str(path), lambda n: load(path, threads=n), peers, threads, runs, json_output)
+    running.bench(
+        str(path), lambda n: load(path, threads=n), peers, threads, runs, json_output, dims
+    )
 
 
 def check_bundle(path: Path, choices: dict[str, Any]) -> None:
@@ -70,6 +73,7 @@ def _refuse(path: Path, choices: dict[str, Any], **more: bool) -> None:
     """E401 for options that need the model that a bundle was compiled from."""
     given = {"--shape": bool(choices.get("shapes")), "--tuned": bool(choices.get("tuned")), **more}
     given["--no-host"] = not choices.get("host", True)
+    given["--profile"] = choices.get("profile", False)
     given["--target"] = choices.get("target", "cpu") != "cpu"
     asked = [name for name, on in given.items() if on]
     if asked:

@@ -119,25 +119,45 @@ def bench(
     warmup: Annotated[int, typer.Option(min=0, help="Runs that are not counted.")] = 5,
     iterations: Annotated[int, typer.Option(min=1, help="Counted runs of each side.")] = 50,
     json_output: Annotated[Path | None, typer.Option("--json", help="Write results here.")] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time, work and share of the limits per layer.")
+    ] = False,
+    top: Annotated[int, typer.Option(min=1, help="Layers of a profile that are shown.")] = 25,
+    dim: Annotated[
+        list[str] | None,
+        typer.Option("--dim", help="Size of a symbolic dimension in the runs (n=8); else 1."),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--export-profile", help="Write a profile here for chrome://tracing."),
+    ] = None,
     target: TargetName = "cpu",
     shape: Shapes = None,
     tuned: Tuned = None,
 ) -> None:
-    """Measure the latency of a model or a bundle, interleaved with other runtimes."""
+    """Measure the latency of a model or a bundle, interleaved with other runtimes, or a profile."""
     counts = [int(t) for t in threads.split(",") if t.isdigit() and int(t) > 0]
     if not counts:
         raise typer.BadParameter("expected numbers such as 1,2", param_hint="--threads")
     peers = [p for p in against.split(",") if p]
-    choices = _choices(shape, 2, None, False)
+    choices, dims = _choices(shape, 2, None, False), dict(map(_size, dim or ()))
+    profile = profile or trace is not None
+    if profile and peers:
+        raise typer.BadParameter("a profile is of aisc alone", param_hint="--against")
     if _is_bundle(model):
         from aisc.bundle_commands import bench_bundle
 
-        choices.update(target=target, tuned=tuned)
-        bench_bundle(Path(model), peers, counts, (warmup, iterations), json_output, choices)
+        choices.update(target=target, tuned=tuned, profile=profile)
+        bench_bundle(Path(model), peers, counts, (warmup, iterations), json_output, dims, choices)
         return
-    from aisc.commands import bench_model
+    from aisc.commands import bench_model, profile_model
 
-    bench_model(model, target, peers, counts, (warmup, iterations), json_output, choices, tuned)
+    if profile:
+        runs, places = (warmup, iterations), (json_output, trace)
+        profile_model(model, target, counts, runs, places, top, dims, choices, tuned)
+        return
+    runs = warmup, iterations
+    bench_model(model, target, peers, counts, runs, json_output, dims, choices, tuned)
 
 
 @app.command()
@@ -243,6 +263,14 @@ def _extent(item: str) -> tuple[str, int | tuple[int, int]]:
         message = f"expected NAME=NUMBER or NAME=LEAST..GREATEST, got '{item}'"
         raise typer.BadParameter(message, param_hint="--shape")
     return name, int(value) if len(ends) == 1 else (int(ends[0]), int(ends[1]))
+
+
+def _size(item: str) -> tuple[str, int]:
+    """``n=8``."""
+    name, _, value = item.partition("=")
+    if not name or not value.isdigit():
+        raise typer.BadParameter(f"expected NAME=NUMBER, got '{item}'", param_hint="--dim")
+    return name, int(value)
 
 
 def _seconds(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -179,6 +180,7 @@ def bench_model(
     threads: Sequence[int],
     runs: tuple[int, int],
     json_output: Path | None,
+    dims: Mapping[str, int],
     choices: dict[str, Any],
     tuned: Path | None,
 ) -> None:
@@ -187,7 +189,38 @@ def bench_model(
     def make(count: int) -> Executable:
         return _executable(model, target, {**choices, "threads": count}, tuned)
 
-    running.bench(model, make, peers, threads, runs, json_output)
+    running.bench(model, make, peers, threads, runs, json_output, dims)
+
+
+def profile_model(
+    model: str,
+    target: str,
+    threads: Sequence[int],
+    runs: tuple[int, int],
+    places: tuple[Path | None, Path | None],
+    top: int,
+    dims: Mapping[str, int],
+    choices: dict[str, Any],
+    tuned: Path | None,
+) -> None:
+    """``aisc bench --profile``. `places`: of the numbers as JSON, and of a trace."""
+    from aisc.profile import chrome_trace, profile_runs
+    from aisc.profile_table import profile_table
+
+    profiles = []
+    for count in threads:
+        wanted = {**choices, "threads": count, "profile": True}
+        compiled = _build(model, target, wanted, tuned)
+        assert compiled.executable is not None, "nothing stopped the pipeline"
+        feeds = running.random_feeds(compiled.executable, dims)
+        profiles.append(profile_runs(compiled, feeds, *runs))
+        _out.print(profile_table(profiles[-1], top, _out.width, Path(model).name))
+    numbers, trace = places
+    if numbers is not None:
+        rows = [p.to_json() for p in profiles]
+        write_whole(numbers, json.dumps(rows, indent=2).encode())
+    if trace is not None:
+        write_whole(trace, json.dumps(chrome_trace(profiles)).encode())
 
 
 def check_model(model: str, target: str, choices: dict[str, Any]) -> None:

@@ -27,6 +27,8 @@ class Options:
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
     host: whether operators without native code may run on the host, through their references.
     verify: check the IR after each step (``AISC_VERIFY=each``).
+    profile: make an entry that times its statements. Kernels are the same, and the key of an
+    entry is its text, so this is neutral.
     """
 
     level: int = field(default=2, metadata={"code": True})
@@ -38,6 +40,7 @@ class Options:
     verify: bool = field(default=False, metadata={"code": False})
     use_cache: bool = field(default=True, metadata={"code": False})
     cache_dir: str = field(default="", metadata={"code": False})
+    profile: bool = field(default=False, metadata={"code": False})
 
     def __post_init__(self) -> None:
         if self.level not in (0, 1, 2, 3):

@@ -6,8 +6,8 @@ Everything that watches the steps (timing, dumps, verification) is an instrument
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from aisc.instruments import Instruments, Product
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
 from aisc.ir.target import Target
-from aisc.ir.tensor.func import Program
+from aisc.ir.tensor.func import Func, Program
 from aisc.kernels import BuiltKernel, Lookup, build_kernel, schedule_kernel, untuned
 from aisc.options import STEPS, Options
 from aisc.passes.analysis.host import require_native
@@ -31,7 +31,7 @@ from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Legalize
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.arena import Plan, plan_memory
-from aisc.passes.plan.bind import bind_kernels
+from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,17 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a compilation gives: an executable, unless it was stopped before."""
+    """What a compilation gives: an executable, unless it was stopped before.
+
+    origins: the kernel before scheduling for each function that the planned entry calls.
+    """
 
     executable: Executable | None
     product: Product | None
     plan: Plan | None = None
     kernels: int = 0
     from_cache: int = 0
+    origins: Mapping[str, Func] = field(default_factory=dict)
 
 
 def run_pipeline(model: Any, ctx: Context) -> Compiled:
@@ -144,14 +148,15 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
     else:
         with ctx.instruments.step("kernels") as done:
             built = _build(program, backend, cache, ctx)
-        bound = bind_kernels(program, {n: b.scheduled for n, b in built.items()})
+        scheduled = {n: b.scheduled for n, b in built.items()}
+        bound = bind_kernels(program, scheduled)
     with ctx.instruments.step("plan") as done:
         plan = plan_memory(bound)
         done(plan.program)
     if not ctx.continues("plan"):
         return Compiled(None, plan.program, plan)
     with ctx.instruments.step("emit") as done:
-        texts = [backend.emit_entry(plan.program)]
+        texts = [backend.emit_entry(plan.program, ctx.options.profile)]
         if watched:
             texts.append(backend.emit(plan.program.kernels))
         done("\n\n".join(texts))
@@ -166,10 +171,22 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
         return Compiled(None, "\n".join(r.assembly for r in results), plan)
     with ctx.instruments.step("load"):
         names = ([v.name for v in graph.inputs], list(graph.result_names))
-        image = image_of(plan.program, objects, ctx.target, names)
+        image = image_of(plan.program, objects, ctx.target, names, ctx.options.profile)
         executable = Executable(image, ctx.options.threads)
     hits = sum(b.cached for b in built.values())
-    return Compiled(executable, plan.program, plan, len(program.kernels), hits)
+    return Compiled(
+        executable, plan.program, plan, len(program.kernels), hits, _origins(program, scheduled)
+    )
+
+
+def _origins(program: Program, scheduled: Mapping[str, ScheduledKernel]) -> dict[str, Func]:
+    """The lowered kernel that each scheduled function computes."""
+    return {
+        f.name: lowered
+        for lowered in program.kernels
+        for s in (scheduled[lowered.name],)
+        for f in (s.func, *(v.func for v in s.versions))
+    }
 
 
 def _build(

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aisc.codegen.executable import Executable
+from aisc.codegen.signature import Port
 from aisc.files import write_whole
 from aisc.ir.arith.poly import evaluate
-from aisc.ir.diagnostics import execution_error
+from aisc.ir.diagnostics import error, execution_error
 
 
 def run_once(exe: Executable, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -55,18 +57,30 @@ def _feeds(exe: Executable, inputs: Sequence[str]) -> dict[str, Any]:
     return feeds
 
 
-def random_feeds(exe: Executable, seed: int = 0) -> dict[str, Any]:
-    """Seeded random inputs; symbolic dimensions are taken as 1."""
+def random_feeds(
+    exe: Executable, dims: Mapping[str, int] | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Seeded random inputs; symbolic dimensions that `dims` does not give are taken as 1. E106 for
+    names that are none."""
     rng = np.random.default_rng(seed)
-    feeds: dict[str, Any] = {}
-    for port in exe.inputs:
-        ones = {s.name: max(1, s.lower) for s in port.type.symbols}
-        shape = tuple(evaluate(d, ones) for d in port.shape)
-        if port.dtype.is_float:
-            feeds[port.name] = rng.standard_normal(shape).astype(port.dtype.numpy)
-        else:
-            feeds[port.name] = rng.integers(0, 2, shape).astype(port.dtype.numpy)
-    return feeds
+    sizes = {s.name: max(1, s.lower) for s in exe.image.signature.symbols}
+    unknown = [n for n in dims or () if n not in sizes]
+    if unknown:
+        known = f"it has {', '.join(sizes) or 'none'}"
+        raise error("E106", f"the model has no symbolic dimension {', '.join(unknown)}", known)
+    sizes.update(dims or {})
+    try:
+        return {p.name: _random(p, sizes, rng) for p in exe.inputs}
+    except (MemoryError, ValueError):  # numpy's words for more than there is, and more than it can
+        text = ", ".join(f"{n}={v}" for n, v in sizes.items())
+        raise execution_error("E501", "inputs of these sizes are too large", text) from None
+
+
+def _random(port: Port, sizes: Mapping[str, int], rng: np.random.Generator) -> NDArray[Any]:
+    shape = tuple(evaluate(d, sizes) for d in port.shape)
+    if port.dtype.is_float:
+        return rng.standard_normal(shape, np.float32).astype(port.dtype.numpy, copy=False)
+    return rng.integers(0, 2, shape).astype(port.dtype.numpy)
 
 
 def bench(
@@ -76,8 +90,10 @@ def bench(
     threads: Sequence[int],
     runs: tuple[int, int],
     json_output: Path | None,
+    dims: Mapping[str, int],
 ) -> None:
-    """Measure the executable that `make` gives for each number of threads, print a table."""
+    """Measure the executable that `make` gives for each number of threads on inputs of sizes
+    `dims`, print a table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -86,7 +102,7 @@ def bench(
     rows: list[Mapping[str, Any]] = []
     for count in threads:
         exe = make(count)
-        rows += measure_latency(model, exe, random_feeds(exe), peers, count, *runs)
+        rows += measure_latency(model, exe, random_feeds(exe, dims), peers, count, *runs)
     table = Table("runtime", "threads", "median ms", "p90 ms", "min ms", "aisc is faster by")
     for row in rows:
         ratio = f"{row['ratio']:.2f} x" if row["runtime"] != "aisc" else ""

@@ -25,6 +25,12 @@ class Loc:
     parent: Loc | None = None
     parts: tuple[Loc, ...] = ()
 
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the model's nodes that this place, or its parts, stands for."""
+        names = [p.node for p in self.parts or (self,) if p.node]
+        return tuple(dict.fromkeys(names))
+
     def __str__(self) -> str:
         if self.parts:
             return "fused(" + ", ".join(map(str, self.parts)) + ")"

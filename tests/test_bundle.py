@@ -443,6 +443,7 @@ def test_commands(
         ["run", path, "--tuned", tmp_path / "t.sqlite"],
         ["check", path, "--target", "sm_90"],
         ["bench", path, "--against", "onnxruntime"],
+        ["bench", path, "--profile"],
     ):
         code, _, err = command(capsys, *wrong)
         assert code == 1 and "error[E401]" in err

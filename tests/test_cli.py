@@ -208,6 +208,29 @@ def test_bench(aisc: Run, model: Path, tmp_path: Path) -> None:
     assert aisc("bench", model, "--threads", "none").code == 2
 
 
+def test_bench_profile(aisc: Run, model: Path, tmp_path: Path) -> None:
+    places = tmp_path / "profile.json", tmp_path / "trace.json"
+    options = ["--threads", "1,2", "--warmup", 0, "--iterations", 2, "--shape", "n=8"]
+    result = aisc(
+        "bench", model, "--profile", *options, "--json", places[0], "--export-profile", places[1]
+    )
+    assert result.code == 0
+    assert max(map(len, result.out.splitlines())) <= 80
+    one, two = json.loads(places[0].read_text())
+    assert (one["threads"], two["threads"]) == (1, 2)
+    (layer,) = [r for r in one["rows"] if r["kind"] == "kernel"]
+    assert layer["flops"] == 8 * 4 * (2 * 3 + 1)
+    assert layer["bytes"] == 4 * (8 * 3 + 3 * 4 + 8 * 4)
+    events = json.loads(places[1].read_text())["traceEvents"]
+    assert len(events) == len(one["rows"]) + len(two["rows"])
+    assert aisc("bench", model, "--profile", "--dim", "n=8", *options[:-2]).code == 0
+    assert aisc("bench", model, "--dim", "m=8").codes == ["E106"]
+    assert aisc("bench", model, "--dim", f"n={10**15}").codes == ["E501"]
+    assert aisc("bench", model, "--dim", "n=1..2").code == 2
+    assert aisc("bench", model, "--profile", "--against", "onnxruntime").code == 2
+    assert aisc("bench", model, "--profile", "--json", tmp_path / "no" / "x").codes == ["E503"]
+
+
 def test_bench_against_onnxruntime(aisc: Run, model: Path) -> None:
     pytest.importorskip("onnxruntime")
     result = aisc("bench", model, "--against", "onnxruntime", "--warmup", 1, "--iterations", 2)

@@ -29,40 +29,25 @@ Run = Callable[[], object]
 Row = dict[str, Any]
 
 
-def session(model: ModelProto, threads: int = 1) -> ort.InferenceSession:
+def session(model: ModelProto) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = 1, 1
     data = model.SerializeToString()
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-SETTLE_SECONDS = 0.05  # until the other side's threads have stopped spinning
-
-
-def interleaved(a: Run, b: Run, repeats: int, threads: int = 1) -> tuple[float, float, float]:
-    """Median seconds of `a` and of `b`, run in turn, and the median of the paired ratios a/b.
-
-    With several threads each side rests first, then runs once uncounted: onnxruntime's threads
-    spin for a while after a run, on the cores that the other side needs."""
+def interleaved(a: Run, b: Run, repeats: int) -> float:
+    """The median of the paired ratios of the times of `a` and `b`, which run in turn."""
 
     def turn(run: Run) -> float:
-        if threads > 1:
-            time.sleep(SETTLE_SECONDS)
-            run()
         start = time.perf_counter()
         run()
         return time.perf_counter() - start
 
     for run in (a, b):
         run()
-    first: list[float] = []
-    second: list[float] = []
-    for _ in range(repeats):
-        first.append(turn(a))
-        second.append(turn(b))
-    ratio = statistics.median(x / y for x, y in zip(first, second, strict=True))
-    return statistics.median(first), statistics.median(second), ratio
+    return statistics.median(turn(a) / turn(b) for _ in range(repeats))
 
 
 def agrees(
@@ -78,22 +63,6 @@ def agrees(
     return True
 
 
-def latency(entry: zoo.ZooModel, model: ModelProto, counts: list[int], repeats: int) -> Row:
-    """Agreement at the usual dimensions, and the time against onnxruntime's per thread count."""
-    feeds = zoo.feeds(model, entry.usual())
-    row: Row = {}
-    for threads in counts:
-        exe, peer = aisc.compile(model, threads=threads), session(model, threads)
-        if "agrees" not in row:
-            row["agrees"] = agrees(model, feeds, exe.run(None, feeds), peer)
-        mine, theirs, ratio = interleaved(
-            lambda e=exe: e.run(None, feeds), lambda p=peer: p.run(None, feeds), repeats, threads
-        )
-        row[f"ms_{threads}"], row[f"ort_ms_{threads}"] = mine * 1e3, theirs * 1e3
-        row[f"ratio_{threads}"] = ratio
-    return row
-
-
 def symbolic(entry: zoo.ZooModel, model: ModelProto, count: int, repeats: int) -> Row:
     """Time of the symbolic build over time of the build for one shape, on random shapes."""
     exe, rng = aisc.compile(model, threads=1), np.random.default_rng(0)
@@ -107,7 +76,7 @@ def symbolic(entry: zoo.ZooModel, model: ModelProto, count: int, repeats: int) -
         name = " ".join(f"{d}={v}" for d, v in dims.items())
         ratios[name] = interleaved(
             lambda f=feeds: exe.run(None, f), lambda e=special, f=feeds: e.run(None, f), repeats
-        )[2]
+        )
     return {"symbolic_ratio": statistics.median(ratios.values()), "symbolic_ratios": ratios}
 
 

@@ -40,9 +40,9 @@ class CpuBackend:
         texts, declarations = _functions(funcs)
         return engine.module_text(self.target, texts, list(declarations), [zeros_global()])
 
-    def emit_entry(self, program: Program) -> str:
-        """LLVM IR of a Program's entry."""
-        text, declarations, globals_ = entry_text(program)
+    def emit_entry(self, program: Program, profile: bool = False) -> str:
+        """LLVM IR of a Program's entry; `profile`: one that times its statements."""
+        text, declarations, globals_ = entry_text(program, profile)
         return engine.module_text(self.target, [text], list(declarations), globals_)
 
     def emit_all(self, program: Program) -> str:

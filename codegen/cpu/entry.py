@@ -13,12 +13,14 @@ ways meet: at the head of a loop, after it, and after a branch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import inf
 from typing import Any
 
 from aisc.codegen.abi import BAD_SIZE, offset
 from aisc.codegen.cpu.fork import fork_text
 from aisc.codegen.cpu.memory import Memory, emit_reserve, memory_of
+from aisc.codegen.cpu.profile import CLOCK, Stamps, Timed, sites_of, stamp_text
 from aisc.codegen.host import host_dims
 from aisc.codegen.llvm.index import Scalar
 from aisc.codegen.llvm.values import ExprEmitter
@@ -58,8 +60,15 @@ def result_dims(entry: Func) -> list[str]:
 class EntryEmitter(ExprEmitter):
     """Emits the body of one entry."""
 
-    def __init__(self, entry: Func, kernels: Mapping[str, Func], memory: Memory) -> None:
+    def __init__(
+        self,
+        entry: Func,
+        kernels: Mapping[str, Func],
+        memory: Memory,
+        stamps: Stamps | None = None,
+    ) -> None:
         super().__init__(Writer())
+        self.stamps = stamps
         self.entry = entry
         self.kernels = kernels
         self.memory = memory
@@ -77,6 +86,8 @@ class EntryEmitter(ExprEmitter):
 
     def emit(self, name: str) -> str:
         """Definition of the SPMD body called `name`."""
+        if self.stamps is not None:
+            self.stamps.start(self)
         self._bind_dims()
         body = self.entry.body
         first, rest = split_first(body)
@@ -85,6 +96,8 @@ class EntryEmitter(ExprEmitter):
         for s in rest:
             self._stmt(s)
         self._publish_results()
+        if self.stamps is not None:
+            self.stamps.end(self)
         lines = self.w.finish()
         head = f"define void @{name}(ptr %frame, i64 %tid, i64 %nthreads, ptr %sync) #0 {{"
         return "\n".join([head, *lines, "}"])
@@ -171,7 +184,10 @@ class EntryEmitter(ExprEmitter):
         handler = _HANDLERS.get(type(s))
         if handler is None:
             raise InternalError(f"no code for {type(s).__name__} in an entry")
-        handler(self, s)
+        if self.stamps is not None and isinstance(s, Timed):
+            self.stamps.around(self, s, partial(handler, self, s))
+        else:
+            handler(self, s)
 
     def seq(self, s: Seq) -> None:
         """Statements in order."""
@@ -421,9 +437,9 @@ def sizes_of(kernel: Func) -> set[str]:
     return {s.name for b in kernel.params for d in b.shape for s in symbols(d)}
 
 
-def entry_text(program: Program) -> tuple[str, dict[str, None], list[str]]:
+def entry_text(program: Program, profile: bool = False) -> tuple[str, dict[str, None], list[str]]:
     """Definitions of ``aisc_entry`` and, if there is one, ``aisc_prepare``; declarations and
-    globals that they need."""
+    globals that they need. `profile`: whether the entry fills the frame's profile."""
     kernels = {k.name: k for k in program.kernels}
     parts: list[str] = []
     declarations: dict[str, None] = {}
@@ -432,19 +448,24 @@ def entry_text(program: Program) -> tuple[str, dict[str, None], list[str]]:
         if func is None:
             continue
         memory = memory_of(func, name)
-        for emitter, text in _emitted(func, kernels, memory):
+        stamps = Stamps(sites_of(func, kernels)) if profile and name == "entry" else None
+        for emitter, text in _emitted(func, kernels, memory, stamps):
             parts.append(text)
             declarations.update(emitter.w.declarations)
         globals_ += memory.globals()
         parts.append(fork_text(name, len(func.dims), _least_sizes(func, kernels)))
     declarations["declare void @aisc_pool_run(ptr, i64, ptr, ptr, i64)"] = None
+    if profile:
+        declarations[CLOCK] = None
+        parts.append(stamp_text())
     return "\n\n".join(parts), declarations, globals_
 
 
 def _emitted(
-    func: Func, kernels: Mapping[str, Func], memory: Memory
+    func: Func, kernels: Mapping[str, Func], memory: Memory, stamps: Stamps | None
 ) -> list[tuple[EntryEmitter, str]]:
-    setup, body = (EntryEmitter(func, kernels, memory) for _ in range(2))
+    setup = EntryEmitter(func, kernels, memory)
+    body = EntryEmitter(func, kernels, memory, stamps)
     return [
         (setup, setup.emit_setup(f"aisc_{memory.entry}_setup")),
         (body, body.emit(f"aisc_{memory.entry}_body")),

@@ -12,6 +12,7 @@ from aisc.codegen.arrays import Array, aligned, pointers
 from aisc.codegen.cpu.backend import runtime_object
 from aisc.codegen.cpu.entry import result_dims
 from aisc.codegen.cpu.memory import memory_of
+from aisc.codegen.cpu.profile import profile_words, sites_of
 from aisc.codegen.host import host_calls
 from aisc.codegen.image import Image, Machine
 from aisc.codegen.llvm.link import Linked, host_machine
@@ -26,8 +27,10 @@ def image_of(
     objects: Sequence[bytes],
     target: Target,
     names: tuple[Sequence[str], Sequence[str]],
+    profile: bool = False,
 ) -> Image:
-    """The image of a planned Program. `names`: what the model calls inputs and outputs."""
+    """The image of a planned Program. `names`: what the model calls inputs and outputs;
+    `profile`: whether the entry was made for profiling."""
     entry = program.entry
     inputs, outputs, weights = (
         [b for b in entry.params if b.role == role] for role in ("input", "output", "weight")
@@ -51,7 +54,8 @@ def image_of(
     table = _weights(program, [runtime, *objects])
     arrays = tuple(table[b.name] for b in weights)
     calls = tuple(host_calls(entry))
-    return Image(signature, machine, runtime, tuple(objects), arrays, calls)
+    words = profile_words(sites_of(entry, {k.name: k for k in program.kernels})) if profile else 0
+    return Image(signature, machine, runtime, tuple(objects), arrays, calls, words)
 
 
 def _ports(buffers: Sequence[Buffer], names: Sequence[str]) -> tuple[Port, ...]:

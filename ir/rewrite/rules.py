@@ -53,8 +53,8 @@ class Match:
         attrs: dict[str, AttrValue] | None = None,
         also: Sequence[GraphNode] = (),
     ) -> Value:
-        """Append a node located at the root and at the nodes in `also`."""
-        loc = fuse([self.node.loc, *(n.loc for n in also)])
+        """Append a node located at the nodes in `also`, which come before the root, and at it."""
+        loc = fuse([*(n.loc for n in also), self.node.loc])
         name = self.node.outputs[0].name
         return self._graph.add(op, inputs, attrs, (name,), loc)
 

@@ -181,6 +181,7 @@ class CallKernel(Stmt):
     kernel: str
     args: tuple[Buffer, ...]
     dims: tuple[Expr, ...] = ()
+    loc: Loc = field(default=UNKNOWN, compare=False)  # of the call: equal layers share a kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,7 @@ class HostCall(Stmt):
     outputs: tuple[Buffer, ...]
     attrs: tuple[tuple[str, AttrValue], ...] = ()
     binds: tuple[Var, ...] = ()
+    loc: Loc = field(default=UNKNOWN, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

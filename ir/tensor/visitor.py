@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar, cast
 
 from aisc.ir.node import Node, map_children, walk
@@ -48,13 +49,13 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
         if isinstance(n, Region) and n.buffer in table:
             return Region(table[n.buffer], n.low, n.extent)
         if isinstance(n, CallKernel):
-            return CallKernel(n.kernel, tuple(table.get(b, b) for b in n.args), n.dims)
+            return replace(n, args=tuple(table.get(b, b) for b in n.args))
         if isinstance(n, Copy):
             return Copy(table.get(n.src, n.src), table.get(n.dst, n.dst))
         if isinstance(n, HostCall):
             ins = tuple(None if b is None else table.get(b, b) for b in n.inputs)
             outs = tuple(table.get(b, b) for b in n.outputs)
-            return HostCall(n.op, ins, outs, n.attrs, n.binds)
+            return replace(n, inputs=ins, outputs=outs)
         return n
 
     return transform(node, swap)

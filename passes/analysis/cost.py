@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from aisc.ir.arith.poly import product
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Binary, Const, Expr
+from aisc.ir.tensor.expr import Binary, Const, Expr, Var
 from aisc.ir.tensor.stmt import Block, Stmt, Store
 from aisc.passes.schedule.tree import places
 
@@ -40,13 +40,13 @@ _FOLD: Mapping[str, Callable[[int, int], int]] = {
 }  # fmt: skip
 
 
-def _extent(e: Expr, unknown: int) -> int:
-    """An extent where every symbolic dimension is `unknown`."""
+def extent(e: Expr, sizes: Mapping[str, int], unknown: int = 1) -> int:
+    """An extent for values of the dimensions by name; what is not among them is `unknown`."""
     if isinstance(e, Const):
         return int(e.value)
     if isinstance(e, Binary) and e.op in _FOLD:
-        return _FOLD[e.op](_extent(e.a, unknown), _extent(e.b, unknown))
-    return unknown
+        return _FOLD[e.op](extent(e.a, sizes, unknown), extent(e.b, sizes, unknown))
+    return sizes.get(e.name, unknown) if isinstance(e, Var) else unknown
 
 
 def operations(stmt: Stmt, unknown: int) -> int:
@@ -55,7 +55,7 @@ def operations(stmt: Stmt, unknown: int) -> int:
     for place in places(stmt):
         work = _per_point(place.block)
         for f in place.loops:
-            work *= _extent(f.extent, unknown)
+            work *= extent(f.extent, {}, unknown)
         total += work
     return total
 

@@ -156,7 +156,7 @@ def _call(st: State, node: GraphNode) -> None:
     weights = frozenset(k for k, v in enumerate(values) if st.is_weight(v))
     name, dims = _kernel(st, node, weights)
     args = [st.use(v) for v in values] + [st.result(v) for v in node.outputs]
-    st.body.append(CallKernel(name, tuple(args), dims))
+    st.body.append(CallKernel(name, tuple(args), dims, node.loc))
 
 
 def _kernel(st: State, node: GraphNode, weights: frozenset[int]) -> tuple[str, tuple[Var, ...]]:
@@ -183,6 +183,6 @@ def _host(st: State, node: GraphNode) -> None:
     outputs = {v: st.result(v) for v in (known if binds else node.outputs)}
     if binds:
         sized = tuple(map(st.sized, node.outputs))
-        st.body.append(HostCall(node.op, inputs, sized, node.attrs, binds))
+        st.body.append(HostCall(node.op, inputs, sized, node.attrs, binds, node.loc))
     results = tuple(outputs.get(v) or st.result(v) for v in node.outputs)
-    st.body.append(HostCall(node.op, inputs, results, node.attrs))
+    st.body.append(HostCall(node.op, inputs, results, node.attrs, loc=node.loc))

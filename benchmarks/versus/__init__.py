@@ -1,0 +1,1 @@
+"""aisc against other runtimes: every side in a process of its own, measured in turn."""

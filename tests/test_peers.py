@@ -1,0 +1,176 @@
+"""Other runtimes, and the harness that measures against them: each side in its own process."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx_models import const, model, node, value
+from rich.console import Console
+from versus import report, statistics, subjects, worker
+from versus.rounds import Measurement, measure
+from versus.side import Side, SideFailed
+
+from aisc.ir.diagnostics import CompileError
+from aisc.peers import PEERS, peer
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """``y = softmax(x @ w)`` with a symbolic number of rows."""
+    w = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    nodes = [node("MatMul", "x w", "h"), node("Softmax", "h", "y")]
+    onnx.save(
+        model(nodes, [value("x", shape=["n", 5])], [value("y", shape=["n", 3])], const("w", w)),
+        str(tmp_path / "small.onnx"),
+    )
+    return tmp_path / "small.onnx"
+
+
+# -- peers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
+def test_a_peer_runs_a_model(name: str, path: Path) -> None:
+    needed = {"torch": ("torch", "onnx2torch")}.get(name, (name,))
+    if not all(map(find_spec, needed)):
+        pytest.skip(f"{name} is not installed")
+    x = np.random.default_rng(1).standard_normal((4, 5)).astype(np.float32)
+    (got,) = peer(name).open(str(path), {"x": x}, 1)()
+    w = onnx.numpy_helper.to_array(onnx.load(str(path)).graph.initializer[0])
+    e = np.exp(x @ w)
+    np.testing.assert_allclose(got, e / e.sum(1, keepdims=True), rtol=1e-4)
+    assert peer(name).version
+
+
+@pytest.mark.parametrize("name", sorted(PEERS))
+def test_a_peer_that_is_not_there_is_reported(
+    name: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, PEERS[name].package, None)
+    with pytest.raises(CompileError) as caught:
+        peer(name).open(str(path), {"x": np.zeros((1, 5), np.float32)}, 1)
+    assert caught.value.codes == ("E402",)
+    assert f"aisc[{PEERS[name].extra}]" in str(caught.value)
+
+
+def test_a_peer_that_fails_is_reported(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"no model")
+    with pytest.raises(CompileError) as caught:
+        peer("onnxruntime").open(str(bad), {}, 1)
+    assert caught.value.codes == ("E402",)
+    with pytest.raises(CompileError) as caught:
+        peer("nothing")
+    assert caught.value.codes == ("E401",)
+
+
+# -- subjects ------------------------------------------------------------------------------------
+
+
+def test_subjects_have_sizes(path: Path, tmp_path: Path) -> None:
+    mlp = subjects.prepare("mlp:batch=3", tmp_path)
+    assert [a.shape[0] for a in mlp.feeds.values()] == [3]
+    assert all(np.array_equal(np.load(p), mlp.feeds[n]) for n, p in mlp.inputs.items())
+    small = subjects.prepare(f"{path}:n=7", tmp_path)
+    assert small.model == path and small.feeds["x"].shape == (7, 5)
+    assert subjects.prepare(str(path), tmp_path).feeds["x"].shape == (1, 5)
+    turns = subjects.prepare("greedy_decoding:steps=2,dim=8,vocabulary=9", tmp_path)
+    assert turns.feeds["limit"] == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no_such_model", "mlp:rows=3", "mlp:batch=x", "greedy_decoding:speed=9"]
+)
+def test_bad_subjects_are_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(subjects.BadSubject):
+        subjects.prepare(text, tmp_path)
+
+
+# -- statistics ----------------------------------------------------------------------------------
+
+
+def test_paired_ratios_do_not_see_a_common_factor() -> None:
+    drift = [1.0, 5.0, 2.0, 9.0, 3.0]
+    found = statistics.ratio([3 * d for d in drift], [2 * d for d in drift])
+    assert (found.value, found.low, found.high) == (1.5, 1.5, 1.5)
+
+
+def test_bounds_hold_the_median() -> None:
+    rng = np.random.default_rng(3)
+    found = statistics.ratio(rng.uniform(1, 2, 40), [1.0] * 40)
+    assert 1 < found.low < found.value < found.high < 2
+    few = statistics.ratio(rng.uniform(1, 2, 5), [1.0] * 5)
+    assert few.high - few.low > found.high - found.low
+
+
+def test_geometric_mean_is_of_medians() -> None:
+    found = statistics.geometric_mean([[2.0, 2.0, 100.0], [8.0, 8.0, 8.0]])
+    assert found.value == pytest.approx(4.0)
+    assert found.low == pytest.approx(4.0)
+    assert statistics.best_peer({"a": [2.0, 2.0], "b": [1.5, 1.6]}, [1.0, 1.0]) == "b"
+
+
+# -- measuring -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(path: Path, tmp_path: Path) -> Measurement:
+    pytest.importorskip("onnxruntime")
+    subject = subjects.prepare(f"{path}:n=6", tmp_path)
+    return measure(subject, 2, ["onnxruntime", "nothing"], 3, tmp_path, lambda text: None)
+
+
+def test_sides_are_measured_in_turn(measured: Measurement) -> None:
+    assert measured.flops >= 6 * 3 * 5 * 2
+    assert len(measured.peaks) == 3
+    mine, theirs, missing = measured.sides.values()
+    assert len(mine.seconds) == len(theirs.seconds) == 3
+    assert (mine.results, theirs.results) == ("agrees", "near")
+    assert not missing.seconds and "nothing" in missing.reason
+    assert list(measured.peers) == ["onnxruntime"]
+
+
+def test_reports_say_the_same(measured: Measurement, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    about, rows, means = report.machine(), report.rows_of(measured), report.summary([measured])
+    assert json.loads(json.dumps([rows, means])) == [rows, means]
+    assert [r["side"] for r in rows] == ["aisc", "onnxruntime", "nothing"]
+    assert rows[1]["ratio_low"] <= rows[1]["ratio"] <= rows[1]["ratio_high"]
+    assert [(m["peer"], m["ratio"]) for m in means] == [("onnxruntime", rows[1]["ratio"])]
+    out = io.StringIO()
+    for table in report.tables(rows, means, about):
+        Console(file=out, width=200).print(table)
+    page = report.markdown(rows, means, about, "command")
+    for text in (out.getvalue(), page):
+        assert f"{rows[1]['ratio']:.2f}" in text
+    assert "nothing" in page and about["cpu"] in page
+    report.plot(rows, about, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_side_that_ends_is_an_answer() -> None:
+    with Side("aisc", 1) as side:
+        with pytest.raises(SideFailed):
+            side.ask("open", side="aisc", model="no such file", inputs={}, threads=1)
+        assert side.ask("peak", rounds=10, threads=1)["gflops"] > 0
+        side._process.kill()
+        with pytest.raises(SideFailed) as caught:
+            side.ask("peak", rounds=10, threads=1)
+        assert "ended" in str(caught.value)
+
+
+def test_requests_and_answers_are_lines() -> None:
+    lines = io.StringIO('{"do": "peak", "rounds": 10, "threads": 1}\n{"do": "turn"}\n')
+    out = io.StringIO()
+    worker.serve(lines, out)
+    first, second = map(json.loads, out.getvalue().splitlines())
+    assert first["gflops"] > 0
+    assert "error" in second
