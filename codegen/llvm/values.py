@@ -30,6 +30,7 @@ from aisc.ir.tensor.expr import (
     Select,
     Unary,
     Var,
+    const,
     of_dim,
 )
 from aisc.ir.tensor.func import Buffer
@@ -284,6 +285,8 @@ class ExprEmitter(IndexEmitter):
 
     def _select(self, e: Select) -> Val:
         cond = self.value(e.cond)
+        if cond.lanes == 1 and self._is_zero_filled(e):
+            return self.under(cond, lambda: self.value(e.then))
         then = self.under(cond, lambda: self.value(e.then))
         other = self.under(self.math.negate(cond), lambda: self.value(e.other))
         lanes = max(cond.lanes, then.lanes, other.lanes)
@@ -291,6 +294,12 @@ class ExprEmitter(IndexEmitter):
         if cond.lanes > 1:
             cond = self.broadcast(cond, lanes)
         return Val(self.w.let(f"select {cond.text}, {then.text}, {other.text}"), e.dtype, lanes)
+
+    def _is_zero_filled(self, e: Select) -> bool:
+        """Whether the select is a load or 0: a suppressed load reads a 0 already."""
+        if not isinstance(e.then, Load) or e.then.buffer.space != "global":
+            return False
+        return e.other == const(0, e.dtype)
 
     def under(self, cond: Val, action: Callable[[], Val]) -> Val:
         """Evaluate `action` with loads restricted to where `cond` holds."""

@@ -16,7 +16,7 @@ from aisc.ir.tensor.expr import Const, Load, Select, Var
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, Seq, Stmt, Store
 from aisc.passes.analysis.cost import PARALLEL_WORK, work
-from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls
+from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls, is_window
 from aisc.passes.schedule.rules.tile import Tile, candidate_tiles, schedule_tile
 from aisc.passes.schedule.rules.winograd import use_winograd
 from aisc.passes.schedule.schedule import Schedule, unless_refused
@@ -49,7 +49,27 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
 
 def prepared(func: Func, target: Target) -> Schedule:
     """The first steps of every schedule of `func`: maps inlined, variants chosen."""
-    return use_winograd(inline_maps(Schedule.of(func)), target)
+    return _inline_borders(use_winograd(inline_maps(Schedule.of(func)), target))
+
+
+def _inline_borders(s: Schedule) -> Schedule:
+    """Let windows that reduce over few places read a bordered input where it lies: they read each
+    element about as often as copying it would touch it."""
+    for name in [p.block.name for p in places(s.func.body)]:
+        block = find_place(s.func, name).block
+        readers = [p.block for p in places(s.func.body) if _reads(p.block, block)]
+        guarded = isinstance(block.body, Store) and isinstance(block.body.value, Select)
+        if guarded and len(readers) == 1 and is_window(readers[0]) and not has_calls(block):
+            s = unless_refused(s, partial(_inline, name))
+    return s
+
+
+def _reads(reader: Block, writer: Block) -> bool:
+    return bool({r.buffer for r in reader.reads} & {w.buffer for w in writer.writes})
+
+
+def _inline(name: str, s: Schedule) -> Schedule:
+    return s.inline(name)
 
 
 def tiles(func: Func, target: Target) -> list[Tile]:

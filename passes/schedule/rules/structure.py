@@ -9,11 +9,15 @@ blocks without reduce iterators are *maps*.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from aisc.ir.arith.linear import mentions
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Binary, Call, Cast, Expr, Load, Var
+from aisc.ir.tensor.expr import Binary, Call, Cast, Const, Expr, Load, Var
 from aisc.ir.tensor.stmt import Block, Iter, Store
+
+# Places of a window that is unrolled, and read where its input lies.
+MAX_WINDOW = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,19 @@ def plain_axis(load: Load, var: Var) -> int | None:
     """The axis of `load` that is indexed by exactly `var`, if no other axis uses it."""
     found = [k for k, i in enumerate(load.indices) if mentions(i, var)]
     return found[0] if len(found) == 1 and load.indices[found[0]] == var else None
+
+
+def is_window(block: Block) -> bool:
+    """Whether a block reduces over a small window alone: no other iterator is folded."""
+    found = analyse(block)
+    return found is not None and not found.contraction and window_size(block) <= MAX_WINDOW
+
+
+def window_size(block: Block) -> int:
+    """Places that a block reduces over; more than a window has where that is not known."""
+    sizes = [it.extent for it in block.iters if it.kind == "reduce"]
+    known = [int(e.value) for e in sizes if isinstance(e, Const)]
+    return prod(known) if len(known) == len(sizes) else MAX_WINDOW + 1
 
 
 def has_calls(block: Block) -> bool:

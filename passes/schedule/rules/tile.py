@@ -16,12 +16,13 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, of_dim
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
-from aisc.passes.schedule.rules.structure import Reduction, plain_axis, shared_iters
+from aisc.passes.schedule.rules.structure import Reduction, is_window, plain_axis, shared_iters
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_place, places
 
 RUNTIME_PACK_ROWS = 32
 MAX_ROWS = 14
+WINDOW_ACCUMULATORS = 8
 # Rows of a tile where their number is known at run time only: a short input fills part of one tile.
 SYMBOLIC_ROWS = 8
 UNKNOWN_EXTENT = 1 << 20
@@ -54,6 +55,8 @@ def candidate_tiles(reduction: Reduction, target: Target) -> list[Tile]:
     width, height = _extent(reduction.lane), _extent(reduction.row)
     heights = range(1, min(_most_rows(reduction), height) + 1)
     limit = 8 if height < 4 else 4 if reduction.contraction else 2
+    if is_window(reduction.block):  # unrolled taps share inputs, which need registers as well
+        budget, limit = WINDOW_ACCUMULATORS, 1
     found = [
         Tile(r, v, lanes)
         for v in range(1, limit + 1)
@@ -131,6 +134,8 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> tuple[Schedu
     if row is not None:
         s = s.unroll(f"{row}_r")
     s = s.unroll(names[1]).vectorize(names[2])
+    for name in reduce_loops if is_window(reduction.block) else ():
+        s = s.unroll(name)
     s = s.decompose_reduction(block, reduce_loops[0] if reduce_loops else inner[0])
     s = schedule_consumer(s, consumer, outer, tile)
     if not reduction.contraction:
