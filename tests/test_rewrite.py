@@ -76,6 +76,7 @@ EXAMPLES: dict[str, Make] = {
     "same_type_movement": lambda b, x: b.add("expand", (x,), {"shape": SHAPE}),
     "relu_twice": lambda b, x: b.add("relu", (b.add("relu", (x,)),)),
     "times_one": lambda b, x: b.add("mul", (x, b.constant(np.ones((1, 3, 1, 1), np.float32)))),
+    "small_power": lambda b, x: b.add("pow", (x, b.constant(np.float32(3)))),
     "scale_into_conv": lambda b, x: b.add("mul", (conv(b, x), b.constant(random(1, 6, 1, 1)))),
     "shift_into_conv": lambda b, x: b.add("add", (b.constant(random(6, 1, 1)), conv(b, x))),
     "channels_last": conv,

@@ -113,7 +113,21 @@ def integer_plus_zero(m: Match) -> Sequence[Value] | None:
     return (_only(m),) if _neutral(m, 0) else None
 
 
+@rule("pow")
+def small_power(m: Match) -> Sequence[Value] | None:
+    """``x ** 1 -> x``, ``x ** 2 -> x * x``, ``x ** 3 -> x * x * x``: within one more rounding."""
+    x = _only(m)
+    for exponent in (1, 2, 3):
+        if _neutral(m, exponent):
+            value = x
+            for _ in range(exponent - 1):
+                value = m.add("mul", (value, x))
+            return (value,)
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     transpose_identity, transpose_twice, transpose_is_reshape, reshape_identity, reshape_twice,
     same_type_movement, relu_twice, times_one, integer_plus_zero,
+    small_power,
 )  # fmt: skip
