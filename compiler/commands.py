@@ -263,7 +263,7 @@ def _operators(graph: Graph) -> Iterator[str]:
 
 def tune_model(model: str, target: str, budget: float, path: Path, choices: dict[str, Any]) -> None:
     """``aisc tune``: every kernel with a contraction gets its share of the budget."""
-    from aisc.passes.schedule.rules.default import tiles
+    from aisc.passes.schedule.rules.default import prepared, tiles
     from aisc.tuning.database import Database
     from aisc.tuning.measure import Worker
     from aisc.tuning.search import grid_search
@@ -272,7 +272,7 @@ def tune_model(model: str, target: str, budget: float, path: Path, choices: dict
     machine = resolve_target(target)
     program = _build(model, target, {**choices, "stop_after": "lower"}, None).product
     assert isinstance(program, Program), "the product of lower is a Program"
-    kernels = [k for k in program.kernels if not k.dims and tiles(k, machine)]
+    kernels = [k for k in program.kernels if not k.dims and tiles(prepared(k, machine), machine)]
     database = Database(path)
     table = Table("kernel", "candidates", "chosen", "faster by")
     deadline = time.monotonic() + budget

@@ -22,7 +22,7 @@ from aisc.ir.text.printer import print_ir
 from aisc.options import Options
 from aisc.passes.lower.canonical import canonical
 from aisc.passes.plan.bind import ScheduledKernel, Version
-from aisc.passes.schedule.rules.default import default_schedule, tiles
+from aisc.passes.schedule.rules.default import complete, default_schedule, prepared, tiles
 from aisc.passes.schedule.rules.tile import Tile
 from aisc.passes.schedule.rules.versions import for_one, one_row, row_dimension
 from aisc.passes.schedule.schedule import Schedule, Step, trace_to_json
@@ -63,13 +63,16 @@ def _gated(lowered: Func, backend: CpuBackend) -> tuple[ScheduledKernel, Assembl
     """The default schedule; a register tile whose hot loop touches the stack gives way to the
     next one of the rule."""
     first: tuple[ScheduledKernel, Assembled | None] | None = None
-    choices: list[Tile | None] = [*tiles(lowered, backend.target)[:MAX_TILES]]
+    start = prepared(lowered, backend.target)
+    dim = row_dimension(start, backend.target)
+    choices: list[Tile | None] = [*tiles(start, backend.target)[:MAX_TILES]]
     for tile in choices or [None]:
-        schedule = default_schedule(lowered, backend.target, tile)
+        schedule = complete(start, backend.target, tile)
         scheduled = scheduled_by(lowered, schedule, backend.target)
         if tile is None:
             return scheduled, None
-        scheduled = _with_versions(lowered, scheduled, schedule, tile, backend.target)
+        if dim is not None:
+            scheduled = _with_version(lowered, scheduled, schedule, tile, backend.target, dim)
         assembled = backend.assemble(backend.emit(scheduled.funcs), want_assembly=True)
         if spills(assembled.assembly) == 0:
             return scheduled, assembled
@@ -78,13 +81,15 @@ def _gated(lowered: Func, backend: CpuBackend) -> tuple[ScheduledKernel, Assembl
     return first
 
 
-def _with_versions(
-    lowered: Func, scheduled: ScheduledKernel, schedule: Schedule, tile: Tile, target: Target
+def _with_version(
+    lowered: Func,
+    scheduled: ScheduledKernel,
+    schedule: Schedule,
+    tile: Tile,
+    target: Target,
+    dim: str,
 ) -> ScheduledKernel:
-    """`scheduled` with a version for a single row, where the number of rows is symbolic."""
-    dim = row_dimension(lowered, target)
-    if dim is None:
-        return scheduled
+    """`scheduled` with a version for a single row, `dim` being the number of rows."""
     special = for_one(lowered, dim)
     other = default_schedule(special, target, one_row(tile))
     if other.packers != schedule.packers:

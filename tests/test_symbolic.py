@@ -230,7 +230,8 @@ def test_tiles_of_unknown_height_are_low() -> None:
         y = buffer("y", f32, (N, width), "output")
         cb = ComputeBuilder()
         cb.reduce(y, (96,), "sum", products(x, w), "mm")
-        first = tiles(cb.func("f", (x, w, y), (Var("n"),)), target)[0]
+        func = cb.func("f", (x, w, y), (Var("n"),))
+        first = tiles(prepared(func, target), target)[0]
         assert first.rows <= SYMBOLIC_ROWS
         assert width % first.width == 0
         assert first.rows * first.vectors >= 16 or target.vector_registers < 32

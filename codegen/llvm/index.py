@@ -51,32 +51,42 @@ class IndexEmitter:
         self.w = writer
         self.index = Indexer()
         self.bound: dict[Var, Scalar | Lane | int] = {}
+        self.fixed: dict[Var, Expr] = {}  # unrolled variables and their numbers
         self.lane_var: Var | None = None
 
     def bind(self, var: Var, value: Scalar | Lane | int, low: float, high: float) -> None:
-        """Give a variable its value and range until :meth:`unbind`."""
+        """Give a variable its value and range until :meth:`unbind`; the range of an unrolled one
+        is that of the whole loop, so that what is known of expressions is kept over its turns."""
         self.bound[var] = value
         if isinstance(value, int):
-            low = high = value
+            self.fixed[var] = Const(value)
         if self.index.ranges.get(var.name) != (low, high):
             self.index = self.index.bind(var, low, high)
 
     def unbind(self, var: Var) -> None:
         """Forget a variable; its range is kept, as names are unique."""
         self.bound.pop(var, None)
+        self.fixed.pop(var, None)
 
     def linear(self, expr: Expr) -> Linear:
         """Linear form with unrolled variables replaced by their numbers."""
         form = self.index.linear(expr)
-        fixed: dict[Var, Expr] = {}
-        for mono, _ in form.terms:
-            for atom in mono:
-                for v, value in self.bound.items():
-                    if isinstance(value, int) and mentions(atom, v):
-                        fixed[v] = Const(value)
-        if not fixed:
+        if not self.fixed:
             return form
-        return self.index.linear(substitute(self.index.build(form), fixed))
+        const, terms = form.const, []
+        for mono, c in form.terms:
+            number = self.bound.get(mono[0]) if isinstance(mono[0], Var) else None
+            if len(mono) == 1 and isinstance(number, int):
+                const += c * number
+            elif any(mentions(atom, v) for atom in mono for v in self.fixed):
+                return self.index.linear(substitute(self.index.build(form), self.fixed))
+            else:
+                terms.append((mono, c))
+        return Linear(tuple(terms), const)
+
+    def settled(self, cond: Expr) -> Expr:
+        """A condition with unrolled variables replaced, and decided where ranges do."""
+        return self.index.simplify(substitute(cond, self.fixed))
 
     def parts(self, expr: Expr) -> Parts:
         """Split an index for addressing; :class:`NotLinearInLane` where that is impossible."""

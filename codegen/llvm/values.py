@@ -284,7 +284,10 @@ class ExprEmitter(IndexEmitter):
         return self.math.call(e.name, [self.broadcast(a, lanes) for a in args], e.dtype)
 
     def _select(self, e: Select) -> Val:
-        cond = self.value(e.cond)
+        test = self.settled(e.cond) if self.fixed else e.cond
+        if isinstance(test, Const):
+            return self.value(e.then if test.value else e.other)
+        cond = self.value(test)
         if cond.lanes == 1 and self._is_zero_filled(e):
             return self.under(cond, lambda: self.value(e.then))
         then = self.under(cond, lambda: self.value(e.then))

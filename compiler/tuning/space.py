@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
-from aisc.passes.schedule.rules.default import default_schedule, tiles
+from aisc.passes.schedule.rules.default import complete, prepared, tiles
 from aisc.passes.schedule.rules.tile import Tile
-from aisc.passes.schedule.schedule import Step
+from aisc.passes.schedule.schedule import Schedule, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +27,21 @@ class Candidate:
 
 def candidates(func: Func, target: Target, limit: int = 64) -> list[Candidate]:
     """The default schedule, then one candidate per register tile, best estimate first."""
-    default = Candidate("default", default_schedule(func, target).trace)
+    start = prepared(func, target)
+    default = Candidate("default", complete(start, target).trace)
     found, seen = [default], {default.trace}
-    for tile in tiles(func, target):
+    for tile in tiles(start, target):
         if len(found) >= limit:
             break
-        trace = _trace(func, target, tile)
+        trace = _trace(start, target, tile)
         if trace is not None and trace not in seen:
             seen.add(trace)
             found.append(Candidate(f"{tile.rows}x{tile.vectors}", trace))
     return found
 
 
-def _trace(func: Func, target: Target, tile: Tile) -> tuple[Step, ...] | None:
+def _trace(start: Schedule, target: Target, tile: Tile) -> tuple[Step, ...] | None:
     try:
-        return default_schedule(func, target, tile).trace
+        return complete(start, target, tile).trace
     except CompileError:
         return None  # this tile does not apply to this kernel

@@ -30,7 +30,11 @@ SHORT_ROW = 64
 
 def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Schedule:
     """Schedule `func`; `tile` overrides the choice for its contraction (the tuner's decision)."""
-    s = prepared(func, target)
+    return complete(prepared(func, target), target, tile)
+
+
+def complete(s: Schedule, target: Target, tile: Tile | None = None) -> Schedule:
+    """The steps after :func:`prepared`."""
     for name in [p.block.name for p in places(s.func.body)]:
         reduction = analyse(find_place(s.func, name).block)
         if reduction is not None and _worth_tiling(reduction, target):
@@ -72,15 +76,16 @@ def _inline(name: str, s: Schedule) -> Schedule:
     return s.inline(name)
 
 
-def tiles(func: Func, target: Target) -> list[Tile]:
-    """Register tiles for the first contraction of `func`, best estimate first; none without one."""
-    found = tiled_contraction(func, target)
+def tiles(start: Schedule, target: Target) -> list[Tile]:
+    """Register tiles for the first contraction of what :func:`prepared` gave, best estimate first;
+    none without one."""
+    found = tiled_contraction(start, target)
     return [] if found is None else candidate_tiles(found, target)
 
 
-def tiled_contraction(func: Func, target: Target) -> Reduction | None:
-    """The first contraction of `func` that gets a register tile."""
-    for place in places(prepared(func, target).func.body):
+def tiled_contraction(start: Schedule, target: Target) -> Reduction | None:
+    """The first contraction that gets a register tile."""
+    for place in places(start.func.body):
         found = analyse(place.block)
         if found is not None and found.contraction and _worth_tiling(found, target):
             return found

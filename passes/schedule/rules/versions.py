@@ -15,18 +15,19 @@ from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.visitor import substitute
 from aisc.passes.schedule.rules.default import tiled_contraction
 from aisc.passes.schedule.rules.tile import Tile
+from aisc.passes.schedule.schedule import Schedule
 
 
-def row_dimension(func: Func, target: Target) -> str | None:
+def row_dimension(start: Schedule, target: Target) -> str | None:
     """The dimension that is the number of rows of the kernel's contraction, if it is worth a
-    version of its own."""
-    found = tiled_contraction(func, target)
+    version of its own; `start` are the first steps of the kernel's schedule."""
+    found = tiled_contraction(start, target)
     if found is None or found.weights is None or found.row is None:
         return None
     extent = found.row.extent
     if found.weights.buffer.role != "weight" or not isinstance(extent, Var):
         return None
-    return extent.name if extent in func.dims else None
+    return extent.name if extent in start.func.dims else None
 
 
 def for_one(func: Func, dimension: str) -> Func:
