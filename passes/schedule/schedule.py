@@ -41,8 +41,10 @@ class Primitive:
 
 
 PRIMITIVES: dict[str, Primitive] = {}
-_MODULES = ("loops", "blocks", "reductions", "storage", "padding", "hardware", "hints",
-            "algebra")  # fmt: skip
+_MODULES = (
+    "loops", "sequences", "blocks", "reductions", "factors", "storage", "pipelines", "padding",
+    "hardware", "hints", "algebra",
+)  # fmt: skip
 
 
 def primitive(

@@ -1,8 +1,9 @@
-"""Primitives on loops: split, fuse, reorder, unroll, vectorize, parallel,
+"""Primitives on loops: split, tile, fuse, reorder, predicate, unroll, vectorize, parallel,
 annotate."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from aisc.ir.arith.linear import Indexer, mentions
@@ -176,6 +177,58 @@ def reorder(func: Func, *loops: str) -> Func:
     slots = iter(found)
     order = tuple(next(slots) if f in found else f for f in chain)
     return replace_stmt(func, top, nest(order, chain[-1].body))
+
+
+@primitive(reassociating=True)
+def tile(
+    func: Func,
+    loops: Sequence[str],
+    factors: Sequence[int],
+    names: Sequence[tuple[str, str]] = (),
+) -> Func:
+    """Split several loops of one perfect nest, and move the inner ones inside.
+
+    before: ``for i in 0..N: for j in 0..M: S(i, j)``
+    after ``tile(("i", "j"), (4, 8))``:
+    ``for io: for jo: for ii in 0..4: for ji in 0..8: S(io*4+ii, jo*8+ji)``
+    with the guards of ``split``. `names` are pairs of an outer and an inner name. Legal where
+    ``reorder`` is.
+    """
+    step = f"tile({', '.join(loops)})"
+    if len(loops) < 1 or len(factors) != len(loops) or len(names) not in (0, len(loops)):
+        raise error("E302", f"{step}: each loop takes one factor and one pair of names, or none")
+    outer, inner = [], []
+    for k, (loop, factor) in enumerate(zip(loops, factors, strict=True)):
+        at = find_loop(func, loop)
+        pair = _split_names(func, loop, names[k] if names else ("", ""))
+        func = split(func, at.var.name, factor, pair)  # type: ignore[assignment]
+        outer.append(pair[0])
+        inner.append(pair[1])
+    return reorder(func, *outer, *inner)  # type: ignore[return-value]
+
+
+@primitive()
+def predicate(func: Func, loop: str, multiple: int) -> Func:
+    """Round a loop up to a multiple, with its body guarded, so that later steps find full tiles.
+
+    before: ``for i in 0..N: S(i)``
+    after:  ``for i in 0..ceil(N/m)*m: if i < N: S(i)``
+    The guard becomes a mask where the loop becomes lanes. Always legal. Where the excess may run
+    unguarded, ``clamp_tail`` is the faster one.
+    """
+    old = find_loop(func, loop)
+    if multiple < 1 or "." in old.kind:
+        raise error(
+            "E302", f"predicate({loop}, {multiple}): it does not apply to a {old.kind} loop"
+        )
+    count = Indexer().simplify(_ceildiv(old.extent, multiple) * multiple)
+    if count == old.extent:
+        return func
+    limit = {"unroll": MAX_UNROLL, "vectorize": MAX_LANES}.get(old.kind)
+    if limit is not None and not (isinstance(count, Const) and int(count.value) <= limit):
+        raise error("E302", f"predicate({loop}, {multiple}): more than {limit} iterations")
+    body = push_guard(old.body, binary("lt", old.var, old.low + old.extent))
+    return replace_stmt(func, old, replace(old, extent=count, body=body))
 
 
 def _require_fixed_ranges(chain: tuple[For, ...]) -> None:
