@@ -9,8 +9,9 @@ import pytest
 WITHOUT_LLVM = {
     "test_bad_models", "test_dsa", "test_graph_verify", "test_layers", "test_linear",
     "test_onnx_import", "test_onnx_wire", "test_ops_reference", "test_packaging",
-    "test_pad_reduction", "test_registry", "test_rewrite", "test_roofline", "test_schedule",
-    "test_tensor_interpret", "test_tensor_verify", "test_text",
+    "test_pad_reduction", "test_primitives", "test_registry", "test_rewrite", "test_roofline",
+    "test_schedule", "test_schedule_fuzz", "test_tensor_interpret", "test_tensor_verify",
+    "test_text",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from replay import assert_replays
 
 from aisc.ir import dtypes
 from aisc.ir.diagnostics import CompileError
@@ -182,26 +183,6 @@ def test_illegal_steps_are_refused(name: str) -> None:
     assert caught.value.codes == (code,)
 
 
-def touched(func: Func, block: str, loops: dict[str, int]) -> list[tuple[str, tuple[int, ...]]]:
-    """Elements that one execution of a block touches, by evaluating its regions."""
-    from aisc.ir.arith.linear import Indexer
-
-    place = next(p for p in places(func.body) if p.block.name == block)
-    env = {Var(k): Const(v) for k, v in loops.items()}
-    from aisc.ir.tensor.visitor import substitute
-
-    index = Indexer()
-    bound = {
-        it.var: index.simplify(substitute(v, env))
-        for it, v in zip(place.block.iters, place.block.bindings, strict=True)
-    }
-    found = []
-    for r in (*place.block.reads, *place.block.writes):
-        at = tuple(index.simplify(substitute(substitute(e, bound), env)) for e in r.low)
-        found.append((r.buffer.name, tuple(int(e.value) for e in at)))  # type: ignore[attr-defined]
-    return found
-
-
 def test_a_witness_replays_to_two_conflicting_accesses() -> None:
     s = Schedule.of(matmul_relu())
     with pytest.raises(ScheduleError) as caught:
@@ -209,10 +190,7 @@ def test_a_witness_replays_to_two_conflicting_accesses() -> None:
     w = caught.value.witness
     assert w is not None
     assert dict(w.first_loops)["mm_r_i0"] != dict(w.second_loops)["mm_r_i0"]
-    element = (w.buffer, w.index)
-    assert element in touched(s.func, w.first, dict(w.first_loops))
-    assert element in touched(s.func, w.second, dict(w.second_loops))
-    assert w.first_writes or w.second_writes
+    assert_replays(s.func, w)
 
 
 def recurrence() -> Func:

@@ -137,7 +137,8 @@ def test_a_shared_result_is_still_refused() -> None:
     cb = ComputeBuilder()
     cb.reduce(y, (S,), "sum", lambda i, r: Load(x, (i[0], r[0])), "total")
     schedule = Schedule.of(cb.func("f", (x, y), (Var("n"), Var("s"))))
-    fused = schedule.fuse("total_i0", "total_r_i0", name="p")
+    started = schedule.decompose_reduction("total", "total_i0")
+    fused = started.fuse("total_i0", "total_r_i0", name="p")
     with pytest.raises(CompileError):
         fused.parallel("p")
 

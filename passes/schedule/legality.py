@@ -7,82 +7,25 @@ undecided is refused with E304.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-
 from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
-from aisc.ir.node import walk
-from aisc.ir.tensor.expr import ONE, TRUE, Expr, Var, of_dim
-from aisc.ir.tensor.func import Buffer, Func, row_major
-from aisc.ir.tensor.stmt import Alloc, For
+from aisc.ir.tensor.expr import ONE, Expr, Var, of_dim
+from aisc.ir.tensor.func import Func, row_major
+from aisc.ir.tensor.stmt import For, Stmt
 from aisc.ir.tensor.visitor import substitute
+from aisc.passes.schedule.dependence import Access, Names, Order, Witness, accesses_under, meet
 from aisc.passes.schedule.digits import determined
-from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
-from aisc.passes.schedule.tree import Place, indexer, places
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """One region touched by one block, in terms of the loops around the block."""
-
-    place: Place
-    buffer: Buffer
-    low: tuple[Expr, ...]
-    extent: tuple[Expr, ...]
-    write: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Witness:
-    """Two executions that touch the same element, at least one of them writing."""
-
-    first: str
-    second: str
-    first_loops: tuple[tuple[str, int], ...]
-    second_loops: tuple[tuple[str, int], ...]
-    buffer: str
-    index: tuple[int, ...]
-    first_writes: bool
-    second_writes: bool
-
-    def __str__(self) -> str:
-        def side(block: str, loops: tuple[tuple[str, int], ...], writes: bool) -> str:
-            at = ", ".join(f"{k}={v}" for k, v in loops)
-            return f"block {block} at {at} {'writes' if writes else 'reads'}"
-
-        element = f"{self.buffer}[{', '.join(map(str, self.index))}]"
-        first = side(self.first, self.first_loops, self.first_writes)
-        return f"{first} {element}, {side(self.second, self.second_loops, self.second_writes)} it"
+from aisc.passes.schedule.sets import NotAffine, Undecided, affine
+from aisc.passes.schedule.tree import indexer, outer_loops, places
 
 
 class ScheduleError(CompileError):
-    """A refused step; `witness` is set when the refusal is proved by two executions."""
+    """A refused step; `witness` is set when the refusal is proved by two executions, of `func`."""
 
-    def __init__(self, diagnostic: Diagnostic, witness: Witness | None = None) -> None:
+    def __init__(self, diagnostic: Diagnostic, func: Func, witness: Witness | None = None) -> None:
         super().__init__(diagnostic)
+        self.func = func
         self.witness = witness
-
-
-def accesses_under(loop: For, outer: tuple[For, ...] = ()) -> Iterator[Access]:
-    """Accesses of all blocks below `loop` to buffers that are not allocated below it; `outer` are
-    the loops around it."""
-    private = {n.buffer for n in walk(loop.body) if isinstance(n, Alloc)}
-    for inner in places(loop):
-        place = replace(inner, loops=(*outer, *inner.loops))
-        bound = {
-            it.var: value for it, value in zip(place.block.iters, place.block.bindings, strict=True)
-        }
-        for regions, write in ((place.block.reads, False), (place.block.writes, True)):
-            for r in regions:
-                if r.buffer not in private:
-                    yield Access(
-                        place,
-                        r.buffer,
-                        tuple(substitute(e, bound) for e in r.low),
-                        tuple(substitute(e, bound) for e in r.extent),
-                        write,
-                    )
 
 
 def require_reorderable(func: Func, top: For, moved: tuple[Var, ...]) -> None:
@@ -97,25 +40,87 @@ def require_reorderable(func: Func, top: For, moved: tuple[Var, ...]) -> None:
                 )
 
 
-def require_independent(func: Func, loop: For, step: str) -> None:
-    """Different iterations of `loop` must not conflict on any element (E303, E304)."""
+def require_independent(func: Func, loop: For, step: str, apart: bool = False) -> None:
+    """Different iterations of `loop` must not conflict on any element (E303, E304): those of one
+    iteration of the loops around it, or `apart`, of any two."""
     outer = outer_loops(func, loop)
-    found = list(accesses_under(loop, outer))
-    written = dict.fromkeys(a.buffer for a in found if a.write)
-    for buffer in written:
+    shared = () if apart else outer
+    found = accesses_under(loop.body, (*outer, loop))
+    for buffer in dict.fromkeys(a.buffer for a in found if a.write):
         group = [a for a in found if a.buffer == buffer]
-        if _disjoint_by_radix(loop, outer, group, func.dims):
+        if _disjoint_by_radix(loop, shared, group, func.dims):
             continue
-        if not _disjoint_by_digits(loop, outer, group, func.dims):
-            _require_disjoint(func, loop, outer, group, step)
+        if not _disjoint_by_digits(loop, shared, group, func.dims):
+            pairs = [(a, b) for a in group if a.write for b in group]
+            name = f"{step}({loop.var.name})"
+            remedy = "choose a loop over a spatial iterator"
+            require_apart(func, pairs, shared, _differ(loop), name, remedy)
 
 
-def outer_loops(func: Func, loop: For) -> tuple[For, ...]:
-    """The loops around `loop`, outermost first."""
-    for place in places(func.body):
-        if loop in place.loops:
-            return place.loops[: [f is loop for f in place.loops].index(True)]
-    return ()
+def _differ(loop: For) -> Order:
+    return lambda a, b: [f"{a[loop.var]} != {b[loop.var]}"]
+
+
+def conflicts(first: list[Access], second: list[Access]) -> list[tuple[Access, Access]]:
+    """Pairs of accesses of one buffer of which one writes."""
+    return [(a, b) for a in first for b in second if a.buffer == b.buffer and (a.write or b.write)]
+
+
+def require_apart(
+    func: Func,
+    pairs: list[tuple[Access, Access]],
+    shared: tuple[For, ...],
+    order: Order,
+    step: str,
+    remedy: str,
+) -> None:
+    """No pair may meet in an element in executions related by `order`: E303 with the witness,
+    E304 where it is not known."""
+    for a, b in pairs:
+        try:
+            witness = meet(a, b, shared, func.dims, order)
+        except (NotAffine, Undecided) as why:
+            raise unproved(func, step, f"accesses of {a.buffer.name}", why) from why
+        if witness is not None:
+            notes = (str(witness), remedy)
+            illegal = Diagnostic("E303", f"{step} is illegal in {func.name}", func.loc, notes)
+            raise ScheduleError(illegal, func, witness)
+
+
+def require_sequence(
+    func: Func, loops: tuple[For, For], parts: tuple[Stmt, Stmt], step: str
+) -> None:
+    """No later iteration of the first loop over the first part may conflict with an earlier one of
+    the second over the second: then the parts may run one after the other or turn by turn."""
+    outer = outer_loops(func, loops[0])
+    first, second = (accesses_under(p, (*outer, f)) for p, f in zip(parts, loops, strict=True))
+    pairs = conflicts(first, second)
+    same = {loops[1].var: loops[0].var + (loops[1].low - loops[0].low)}
+    turned = accesses_under(
+        substitute(parts[1], same) if loops[0] is not loops[1] else parts[1], (*outer, loops[0])
+    )
+    for buffer in dict.fromkeys(a.buffer for a, _ in pairs):
+        group = [a for a in (*first, *turned) if a.buffer == buffer]
+        if not _disjoint_by_digits(loops[0], outer, group, func.dims):
+            own = [(a, b) for a, b in pairs if a.buffer == buffer]
+            require_apart(func, own, outer, _later(*loops), step, "keep the order of these blocks")
+
+
+def _later(first: For, second: For) -> Order:
+    """The first execution is in a later turn of its loop than the second one of its own."""
+
+    def order(a: Names, b: Names) -> list[str]:
+        lows = affine(first.low, dict(a)), affine(second.low, dict(b))
+        return [f"{a[first.var]} - {lows[0]} > {b[second.var]} - {lows[1]}"]
+
+    return order
+
+
+def unproved(func: Func, step: str, what: str, why: Exception) -> ScheduleError:
+    """The refusal of a step that may be legal."""
+    note = f"{what} are not decidable: {why}"
+    unknown = Diagnostic("E304", f"{step} could not be proved legal", func.loc, (note,))
+    return ScheduleError(unknown, func)
 
 
 def _disjoint_by_radix(
@@ -166,87 +171,3 @@ def _is_radix(index: Indexer, form: Linear, var: Var, fixed: set[Var]) -> bool:
             return False
         reach += c * span
     return seen
-
-
-def _require_disjoint(
-    func: Func, loop: For, outer: tuple[For, ...], group: list[Access], step: str
-) -> None:
-    for a in (x for x in group if x.write):
-        for b in group:
-            try:
-                witness = conflict(a, b, loop, outer, func.dims)
-            except (NotAffine, Undecided) as why:
-                name = loop.var.name
-                raise ScheduleError(
-                    Diagnostic(
-                        "E304",
-                        f"{step}({name}) could not be proved legal",
-                        func.loc,
-                        (f"accesses of {a.buffer.name} are not decidable: {why}",),
-                    )
-                ) from why
-            if witness is not None:
-                raise ScheduleError(
-                    Diagnostic(
-                        "E303",
-                        f"{step}({loop.var.name}) is illegal in {func.name}",
-                        func.loc,
-                        (str(witness), "choose a loop over a spatial iterator"),
-                    ),
-                    witness,
-                )
-
-
-def conflict(
-    a: Access, b: Access, loop: For, outer: tuple[For, ...], dims: tuple[Var, ...]
-) -> Witness | None:
-    """Two iterations of `loop`, equal in the `outer` loops, in which `a` and `b` meet."""
-    shared = {f.var: f"o{k}" for k, f in enumerate(outer)}
-    names: list[str] = list(shared.values())
-    constraints: list[str] = [c for f in outer for c in _range(f, shared)]
-    sides: list[dict[Var, str]] = []
-    for tag, access in (("a", a), ("b", b)):
-        rename = dict(shared)
-        for k, f in enumerate(access.place.loops):
-            if f.var not in rename:
-                rename[f.var] = f"{tag}{k}"
-                names.append(f"{tag}{k}")
-                constraints.extend(_range(f, rename))
-        if access.place.predicate != TRUE:
-            constraints.append(condition(access.place.predicate, rename))
-        sides.append(rename)
-    constraints.append(f"{sides[0][loop.var]} != {sides[1][loop.var]}")
-    element = [f"e{k}" for k in range(a.buffer.rank)]
-    names.extend(element)
-    for access, rename in ((a, sides[0]), (b, sides[1])):
-        constraints.extend(_inside(access, rename, element))
-    params = tuple(affine(d, {}) for d in dims)
-    point = Problem(tuple(names), params, (*constraints, *(f"{p} >= 0" for p in params))).sample()
-    if point is None:
-        return None
-    index = tuple(point[e] for e in element)
-    loops = [
-        tuple((f.var.name, point[rename[f.var]]) for f in access.place.loops)
-        for access, rename in ((a, sides[0]), (b, sides[1]))
-    ]
-    blocks = (a.place.block, b.place.block)
-    return Witness(
-        blocks[0].name, blocks[1].name, loops[0], loops[1], a.buffer.name, index,
-        a.write, b.write,
-    )  # fmt: skip
-
-
-def _range(loop: For, rename: dict[Var, str]) -> list[str]:
-    low = affine(loop.low, rename)
-    return [
-        f"{low} <= {rename[loop.var]}",
-        f"{rename[loop.var]} < {low} + {affine(loop.extent, rename)}",
-    ]
-
-
-def _inside(access: Access, rename: dict[Var, str], element: list[str]) -> list[str]:
-    found = []
-    for e, low, extent in zip(element, access.low, access.extent, strict=True):
-        start = affine(low, rename)
-        found.append(f"{start} <= {e} and {e} < {start} + {affine(extent, rename)}")
-    return found

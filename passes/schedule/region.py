@@ -22,8 +22,8 @@ from aisc.ir.diagnostics import error
 from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import For, Region
-from aisc.passes.schedule.legality import Access, accesses_under, outer_loops
-from aisc.passes.schedule.tree import indexer, places
+from aisc.passes.schedule.dependence import Access, declared_under
+from aisc.passes.schedule.tree import indexer, outer_loops, places
 
 
 def region_under(func: Func, loop: For, buffer: Buffer, write: bool) -> Region:
@@ -34,7 +34,7 @@ def region_under(func: Func, loop: For, buffer: Buffer, write: bool) -> Region:
     possible the whole dimension is taken.
     """
     outer = outer_loops(func, loop)
-    accesses = accesses_under(loop, outer)
+    accesses = declared_under(loop, outer)
     found = [a for a in accesses if a.buffer == buffer and a.write == write]
     if not found:
         raise error("E302", f"{buffer.name} is not {'written' if write else 'read'} there")

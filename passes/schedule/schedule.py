@@ -22,6 +22,7 @@ from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.node import walk
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Invoke
+from aisc.passes.schedule.kinds import require_kinds
 
 # A step's argument: names, numbers, or tuples of them.
 Argument = Any
@@ -40,8 +41,10 @@ class Primitive:
 
 
 PRIMITIVES: dict[str, Primitive] = {}
-_MODULES = ("loops", "blocks", "reductions", "storage", "padding", "hardware", "hints",
-            "algebra")  # fmt: skip
+_MODULES = (
+    "loops", "sequences", "blocks", "reductions", "factors", "storage", "pipelines", "padding",
+    "hardware", "hints", "algebra",
+)  # fmt: skip
 
 
 def primitive(
@@ -101,11 +104,10 @@ class Schedule:
             # Dependences are found on blocks: accesses of instructions would be overlooked.
             raise error("E302", f"{name} cannot follow tensorize", "tensorize at the end")
         result = known.rewrite(self.func, *args, **kwargs)
+        func, packers = (result[0], (result[1],)) if isinstance(result, tuple) else (result, ())
+        require_kinds(func, name)
         step = Step(name, args, tuple(kwargs.items()))
-        if isinstance(result, tuple):
-            func, packer = result
-            return Schedule(func, (*self.trace, step), (*self.packers, packer))
-        return Schedule(result, (*self.trace, step), self.packers)
+        return Schedule(func, (*self.trace, step), (*self.packers, *packers))
 
     def __getattr__(self, name: str) -> Callable[..., Schedule]:
         if name.startswith("_"):

@@ -83,22 +83,34 @@ def condition(expr: Expr, rename: dict[Var, str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Points of a problem for which `names` exist that fulfil the constraints."""
+
+    names: tuple[str, ...]
+    constraints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
-    """Is there an integer point? `names` are the set's dimensions, `params` its parameters."""
+    """Is there an integer point outside of all parts `without`? `names` are the set's dimensions,
+    `params` its parameters."""
 
     names: tuple[str, ...]
     params: tuple[str, ...]
     constraints: tuple[str, ...]
+    without: tuple[Part, ...] = ()
 
     def sample(self) -> dict[str, int] | None:
         """A point of the set, or ``None`` when it is empty; :class:`Undecided` at the bound."""
-        head = f"[{', '.join(self.params)}] -> " if self.params else ""
-        body = " and ".join(self.constraints) or "true"
         ctx = _context()
         ctx.set_max_operations(MAX_OPERATIONS)
         ctx.reset_operations()
         try:
-            found = isl.Set.read_from_str(ctx, f"{head}{{ [{', '.join(self.names)}] : {body} }}")
+            found = self._set(ctx, " and ".join(self.constraints) or "true")
+            for part in self.without:
+                body = " and ".join(part.constraints) or "true"
+                exists = f"exists ({', '.join(part.names)} : {body})" if part.names else body
+                found = found.subtract(self._set(ctx, exists))
             if found.is_empty():
                 return None
             point = found.sample_point()
@@ -113,3 +125,7 @@ class Problem:
             raise Undecided(str(fault)) from fault
         finally:
             ctx.set_max_operations(0)
+
+    def _set(self, ctx: isl.Context, body: str) -> isl.Set:
+        head = f"[{', '.join(self.params)}] -> " if self.params else ""
+        return isl.Set.read_from_str(ctx, f"{head}{{ [{', '.join(self.names)}] : {body} }}")

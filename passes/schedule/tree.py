@@ -13,7 +13,7 @@ from aisc.ir.arith.linear import Indexer
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, map_children, walk
 from aisc.ir.tensor.builder import accesses
-from aisc.ir.tensor.expr import TRUE, Const, Expr, Var, logical_and
+from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, logical_and
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Seq, Stmt, seq
 from aisc.ir.tensor.visitor import transform
@@ -43,6 +43,15 @@ def places(node: Stmt) -> Iterator[Place]:
             stack.append((top.then, loops, logical_and(cond, top.cond)))
         elif isinstance(top, Seq):
             stack.extend((s, loops, cond) for s in reversed(top.stmts))
+
+
+def outer_loops(func: Func, loop: For) -> tuple[For, ...]:
+    """The loops around `loop`, outermost first."""
+    for place in places(func.body):
+        for k, f in enumerate(place.loops):
+            if f is loop:
+                return place.loops[:k]
+    return ()
 
 
 def loops_of(node: Stmt) -> Iterator[For]:
@@ -136,6 +145,13 @@ def guarded(block: Block, cond: Expr) -> Stmt:
     return block if cond == TRUE else If(cond, block)
 
 
+def conjuncts(cond: Expr) -> list[Expr]:
+    """The conditions that a conjunction consists of; none for true."""
+    if isinstance(cond, Binary) and cond.op == "and":
+        return conjuncts(cond.a) + conjuncts(cond.b)
+    return [] if cond == TRUE else [cond]
+
+
 def with_regions(block: Block) -> Block:
     """`block` with its declared regions derived again from its body."""
     reads, writes = accesses(block.body)
@@ -172,6 +188,13 @@ def all_names(func: Func) -> set[str]:
         elif hasattr(n, "buffer"):
             names.add(n.buffer.name)
     return names
+
+
+def claim(func: Func, name: str, step: str) -> str:
+    """A name that the user chose, if nothing has it; E302 otherwise."""
+    if name in all_names(func):
+        raise error("E302", f"{step}: the name '{name}' is taken")
+    return name
 
 
 def fresh(func: Func, hint: str) -> str:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from aisc.ir.arith.linear import Indexer, mentions
+from aisc.ir.arith.poly import Dim
 from aisc.ir.diagnostics import error
-from aisc.ir.node import Node, walk
+from aisc.ir.node import Node, map_children, walk
 from aisc.ir.tensor.expr import (
     TRUE,
     ZERO,
     Const,
     Expr,
     Load,
+    Select,
     Var,
     binary,
     const,
@@ -22,15 +24,19 @@ from aisc.ir.tensor.expr import (
     select,
 )
 from aisc.ir.tensor.func import Buffer, Func, row_major
-from aisc.ir.tensor.stmt import Block, For, Iter, Seq, Stmt, Store, seq
+from aisc.ir.tensor.stmt import Block, For, Iter, Region, Seq, Stmt, Store, seq
 from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
+from aisc.passes.schedule.dependence import Names, Order, accesses_of
+from aisc.passes.schedule.legality import conflicts, require_apart
 from aisc.passes.schedule.motion import (
     order_of,
+    reads_of,
     require_unchanged,
     require_visible,
     with_allocs_first,
     writes_of,
 )
+from aisc.passes.schedule.points import require_same_points
 from aisc.passes.schedule.region import dim_of, region_under
 from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.tree import (
@@ -67,7 +73,8 @@ def inline(func: Func, block: str) -> Func:
     """Put the expression of a map block into its readers and drop the block.
 
     before: ``t[i] = f(i); y[j] = g(t[j])``   after: ``y[j] = g(f(j))``.
-    Legal for a block with spatial iterators only that writes one scratch buffer at its iterators.
+    Legal for a block with spatial iterators only that writes one scratch buffer at its iterators,
+    where nothing writes what it reads up to its readers.
     """
     place = find_place(func, block)
     b, store = place.block, place.block.body
@@ -78,7 +85,8 @@ def inline(func: Func, block: str) -> Func:
     if store.indices != tuple(it.var for it in b.iters):
         raise error("E302", f"inline({block}): the store is not indexed by the iterators")
     target = store.buffer
-
+    if target in reads_of(b):
+        raise error("E302", f"inline({block}): it updates {target.name} in place")
     if any(target in writes_of(p.block) for p in places(func.body) if p.block is not b):
         raise error("E302", f"inline({block}): another block writes {target.name} too")
     for reader in (p.block for p in places(func.body)):
@@ -93,11 +101,14 @@ def inline(func: Func, block: str) -> Func:
     def rewrite(other: Block) -> Stmt:
         if target not in {r.buffer for r in other.reads}:
             return other
-        return with_regions(replace(other, body=transform(other.body, expand)))
+        init = None if other.init is None else transform(other.init, expand)
+        return with_regions(replace(other, init=init, body=transform(other.body, expand)))
 
     without = replace_stmt(func, nest_of(func, place), None)
     body = map_blocks(without.body, rewrite)
-    return without_alloc(replace(func, body=body), target)
+    result = without_alloc(replace(func, body=body), target)
+    require_visible(f"inline({block})", result)
+    return result
 
 
 @primitive()
@@ -115,28 +126,36 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
     _require_unguarded("reverse_compute_at", place)
     if not reads or any(it.kind != "spatial" for it in place.block.iters):
         raise error("E302", f"reverse_compute_at({block}): it is no map over results of {loop}")
-    outer = _loops_to(func, target)
+    step = f"reverse_compute_at({block}, {loop})"
+    inside = [p.block for p in places(target)]
+    if place.block in inside or order_of(func, inside[0]) > order_of(func, place.block):
+        raise error("E302", f"{step}: it does not come after loop {loop}")
+    if reads_of(place.block) & writes_of(place.block):
+        raise error("E302", f"{step}: it updates what it writes in place")
+    read = {r.buffer for r in reads}
+    require_unchanged(step, func, place.block, inside[0], place.block, read)
+    _require_final(step, func, place, target, read)
+    window = _window(func, target, reads)
+    moved = _new_nest(func, place, window, _loops_to(func, target))
+    cut = with_allocs_first(replace_stmt(func, nest_of(func, place), None))
+    again = find_loop(cut, loop)
+    result = replace_stmt(cut, again, replace(again, body=seq(again.body, moved)))
+    require_visible(step, result)
+    new = find_place(result, block)
+    require_same_points(result, place, new, step)
+    _require_complete(result, new, find_loop(result, loop), read, step)
+    return result
+
+
+def _window(func: Func, target: For, reads: list[Region]) -> dict[Var, tuple[Expr, Expr]]:
+    """What one iteration of `target` produces for each iterator that indexes a read."""
     window: dict[Var, tuple[Expr, Expr]] = {}
     for read in reads:
         region = region_under(func, target, read.buffer, write=True)
         for at, low, extent in zip(read.low, region.low, region.extent, strict=True):
             if isinstance(at, Var):
                 window.setdefault(at, (low, extent))
-    _require_complete(func, place, target, [r.buffer for r in reads])
-    first = next(places(target)).block
-    if order_of(func, first) > order_of(func, place.block) or place.block in (
-        p.block for p in places(target)
-    ):
-        raise error("E302", f"reverse_compute_at({block}): it does not come after loop {loop}")
-    step = f"reverse_compute_at({block}, {loop})"
-    require_unchanged(step, func, place.block, first, place.block, {r.buffer for r in reads})
-    _require_final(step, func, place, target, {r.buffer for r in reads})
-    moved = _new_nest(func, place, window, outer)
-    cut = with_allocs_first(replace_stmt(func, nest_of(func, place), None))
-    again = find_loop(cut, loop)
-    result = replace_stmt(cut, again, replace(again, body=seq(again.body, moved)))
-    require_visible(step, result)
-    return result
+    return window
 
 
 def _loops_to(func: Func, loop: For) -> tuple[For, ...]:
@@ -164,21 +183,36 @@ def _require_final(step: str, func: Func, consumer: Place, target: For, read: se
             raise error("E303", f"{step}: block {p.block.name} still writes what it reads")
 
 
-def _require_complete(func: Func, consumer: Place, target: For, read: list[Buffer]) -> None:
-    """No reduction into the buffers read may still be open at the end of an iteration."""
-    outer = {f.var for f in _loops_to(func, target)}
+def _require_complete(
+    func: Func, consumer: Place, target: For, read: set[Buffer], step: str
+) -> None:
+    """No later iteration may write what the consumer, in its new place, reads."""
+    loops = _loops_to(func, target)
+    mine = [a for a in accesses_of(consumer) if a.buffer in read]
     for p in places(target):
-        if not any(w.buffer in read for w in p.block.writes):
+        if p.block is consumer.block:
             continue
-        for it, value in zip(p.block.iters, p.block.bindings, strict=True):
-            if it.kind != "spatial" and any(mentions(value, v) for v in outer):
-                name = consumer.block.name
-                raise error(
-                    "E303",
-                    f"reverse_compute_at({name}, {target.var.name}): block {p.block.name} has "
-                    "not finished its reduction there",
-                    f"reduce iterator {it.var.name} is bound to an outer loop",
-                )
+        writers = [a for a in accesses_of(_around(p, loops)) if a.write]
+        remedy = f"choose a loop in which block {p.block.name} has finished"
+        require_apart(func, conflicts(writers, mine), (), _later_in(loops), step, remedy)
+
+
+def _around(place: Place, loops: tuple[For, ...]) -> Place:
+    """A place found below the last of `loops`, with all loops around it."""
+    return replace(place, loops=(*loops[:-1], *place.loops))
+
+
+def _later_in(loops: tuple[For, ...]) -> Order:
+    """The first execution is in a later iteration of the loops than the second."""
+
+    def order(a: Names, b: Names) -> list[str]:
+        ways = []
+        for k, f in enumerate(loops):
+            same = [f"{a[g.var]} = {b[g.var]}" for g in loops[:k]]
+            ways.append(" and ".join([*same, f"{a[f.var]} > {b[f.var]}"]))
+        return [f"({' or '.join(f'({way})' for way in ways)})"]
+
+    return order
 
 
 def _new_nest(
@@ -199,9 +233,9 @@ def _new_nest(
             high = index.bounds(extent)[1]
             index = index.bind(var, 0, high - 1)
         bindings.append(value)
-        inside = index.simplify(binary("lt", value, it.extent))
-        if inside != TRUE:
-            conds.append(inside)
+        for inside in (binary("lt", value, it.extent), binary("ge", value, ZERO)):
+            if not index.proves(inside):
+                conds.append(index.simplify(inside))
     body: Stmt = guarded(
         replace(place.block, bindings=tuple(bindings)), logical_and(*conds, place.predicate)
     )
@@ -231,10 +265,12 @@ def compute_at(func: Func, block: str, loop: str) -> Func:
     for p in places(func.body):
         if id(p.block) not in below and buffer in {r.buffer for r in p.block.reads}:
             raise error("E303", f"compute_at({block}): {p.block.name} reads it outside of {loop}")
-    if not _is_scratch(buffer):
-        raise error("E302", f"compute_at({block}): {buffer.name} is not a scratch buffer")
+    if not _is_scratch(buffer) or buffer in reads_of(place.block):
+        raise error("E302", f"compute_at({block}): {buffer.name} is not computed from others")
     step = f"compute_at({block}, {loop})"
     users = [p.block for p in places(target)]
+    if not any(buffer in reads_of(b) for b in users):
+        raise error("E302", f"{step}: nothing reads {buffer.name} there")
     if place.block in users or order_of(func, users[0]) < order_of(func, place.block):
         raise error("E302", f"{step}: the block does not come before the loop")
     require_unchanged(step, func, place.block, place.block, users[-1], {buffer})
@@ -264,6 +300,8 @@ def clamp_tail(func: Func, block: str, loop: str, multiple: int, zero: bool = Fa
     buffers only: whoever reads them reads the first N elements.
     """
     place, target = find_place(func, block), find_loop(func, loop)
+    if multiple < 1:
+        raise error("E302", f"clamp_tail({block}, {loop}): {multiple} is no positive number")
     n = target.extent
     count = (
         Const(-(-int(n.value) // multiple) * multiple)
@@ -279,6 +317,9 @@ def clamp_tail(func: Func, block: str, loop: str, multiple: int, zero: bool = Fa
     if len(found) != 1 or place.block.iters[found[0]].kind != "spatial":
         raise error("E302", f"clamp_tail({block}, {loop}): the loop is not a spatial iterator")
     it = place.block.iters[found[0]]
+    if it.extent != n:
+        raise error("E302", f"clamp_tail({block}, {loop}): the loop is a part of the iterator only")
+    _require_own_axis(place.block, it.var, f"clamp_tail({block}, {loop})")
     index = _iter_ranges(func, place, it.var, count)
     iters = tuple(replace(i, extent=count) if i is it else i for i in place.block.iters)
     sizes: dict[Expr, Expr] = {i.var: i.extent for i in iters}
@@ -290,6 +331,14 @@ def clamp_tail(func: Func, block: str, loop: str, multiple: int, zero: bool = Fa
     return _enlarge(func, find_place(func, block).block, it.var, count)
 
 
+def _require_own_axis(block: Block, var: Var, step: str) -> None:
+    """Excess iterations write behind the end of an axis, and nowhere else."""
+    for region in block.writes:
+        own = [i for i in region.low if mentions(i, var)]
+        if own != [var]:
+            raise error("E302", f"{step}: {region.buffer.name} has no axis of its own for it")
+
+
 def _iter_ranges(func: Func, place: Place, var: Var, count: Expr) -> Indexer:
     index = Indexer({d.name: (0, float("inf")) for d in func.dims})
     for it in place.block.iters:
@@ -299,26 +348,32 @@ def _iter_ranges(func: Func, place: Place, var: Var, count: Expr) -> Indexer:
 
 
 def _clamped(body: Stmt, it: Iter, index: Indexer, sizes: Mapping[Expr, Expr], zero: bool) -> Stmt:
+    """`body` with the reads that excess iterations could take outside of their buffers changed."""
     written = {n.buffer for n in walk(body) if isinstance(n, Store)}
     last = binary("min", it.var, it.extent - 1)
 
-    def guard(n: Node) -> Node:
+    def inside(i: Expr, d: Dim) -> bool:
+        whole = i in sizes and index.linear(sizes[i]) == index.linear(of_dim(d))
+        return whole or index.proves(binary("lt", i, of_dim(d)))
+
+    def go(n: Node) -> Node:
+        m = map_children(n, go)
+        if isinstance(n, Select) and isinstance(m, Select) and not zero:
+            moved = m.then is not n.then or m.other is not n.other
+            return replace(m, cond=substitute(n.cond, {it.var: last})) if moved else m
         if not isinstance(n, Load) or n.buffer in written:
-            return n
+            return m
         if not any(mentions(i, it.var) for i in n.indices):
-            return n
-        inside = [
-            (i in sizes and index.linear(sizes[i]) == index.linear(of_dim(d)))
-            or index.proves(binary("lt", i, of_dim(d)))
-            for i, d in zip(n.indices, n.buffer.shape, strict=True)
-        ]
-        if all(inside):
-            return n
+            return m
+        if all(inside(i, d) for i, d in zip(n.indices, n.buffer.shape, strict=True)):
+            return m
         if zero:
-            return select(binary("lt", it.var, it.extent), n, const(0, n.dtype))
+            return select(binary("lt", it.var, it.extent), m, const(0, n.dtype))  # type: ignore[arg-type]
         return Load(n.buffer, tuple(substitute(i, {it.var: last}) for i in n.indices))
 
-    return transform(body, guard)
+    result = go(body)
+    assert isinstance(result, Stmt), "a body stays a statement"
+    return result
 
 
 def _enlarge(func: Func, block: Block, var: Var, count: Expr) -> Func:

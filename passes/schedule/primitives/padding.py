@@ -30,6 +30,8 @@ def pad_reduction(func: Func, block: str, loop: str, multiple: int) -> Func:
     (``clamp_tail`` with `zero`); of integers one such factor is enough.
     """
     place, target = find_place(func, block), find_loop(func, loop)
+    if multiple < 1:
+        raise error("E302", f"pad_reduction({block}, {loop}): {multiple} is no positive number")
     count = _rounded(target.extent, multiple)
     if count == target.extent:
         return func
@@ -37,6 +39,8 @@ def pad_reduction(func: Func, block: str, loop: str, multiple: int) -> Func:
     if len(found) != 1 or target.low != ZERO or len(list(places(target))) != 1:
         raise error("E302", f"pad_reduction({block}, {loop}): the loop is no iterator of it alone")
     it = place.block.iters[found[0]]
+    if it.extent != target.extent:
+        raise error("E302", f"pad_reduction({block}, {loop}): the loop is a part of the iterator")
     if it.kind != "reduce" or place.block.combiner != "sum":
         raise error("E302", f"pad_reduction({block}, {loop}): it is not the loop of a sum")
     _require_zero(func, place.block, it.var, target.extent, count)

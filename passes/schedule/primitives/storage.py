@@ -13,10 +13,14 @@ from aisc.ir.tensor.expr import Const, Expr, Load, binary, of_dim, select
 from aisc.ir.tensor.func import Buffer, Func, buffer, row_major
 from aisc.ir.tensor.stmt import Alloc, Block, Stmt, seq
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers, transform
-from aisc.passes.schedule.motion import require_private
+from aisc.passes.schedule.dependence import private_to
+from aisc.passes.schedule.flow import require_own_values, require_written_before
+from aisc.passes.schedule.motion import reads_of, writes_of
+from aisc.passes.schedule.points import require_all_written
 from aisc.passes.schedule.region import innermost_common_loop
 from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.tree import (
+    claim,
     find_place,
     fresh,
     map_blocks,
@@ -40,8 +44,8 @@ def set_scope(func: Func, name: str, space: str) -> Func:
     """Place a scratch buffer in another memory space, declared in the innermost loop around all
     its uses, so that each iteration has its own. Storage is compacted later.
 
-    Legal when no iteration of that loop reads what another one wrote (a block writes each
-    element before it is read: map or initialised reduction).
+    Legal when no iteration of that loop reads what another one wrote: it writes each element
+    before it reads it. In global memory a buffer is declared at the start of the function.
     """
     old = find_buffer(func, name)
     if old.role != "scratch":
@@ -50,9 +54,9 @@ def set_scope(func: Func, name: str, space: str) -> Func:
     cut = without_alloc(func, old)
     cut = replace(cut, body=replace_buffers(cut.body, {old: new}))
     at = innermost_common_loop(cut, new)
-    if at is None:
+    if at is None or space == "global":
         return replace(cut, body=seq(Alloc(new), cut.body))
-    require_private(cut, new, at)
+    require_own_values(cut, new, at, f"set_scope({name})")
     return replace_stmt(cut, at, replace(at, body=seq(Alloc(new), at.body)))
 
 
@@ -67,7 +71,8 @@ def cache_write(func: Func, block: str, space: str, name: str = "") -> Func:
     """Let a block write a scratch buffer, and copy that to its result afterwards.
 
     before: ``for i: c[i] = …``   after: ``for i: c_local[i] = …;  for i: c[i] = c_local[i]``.
-    The copy is a map block called ``<block>_copy``. Always legal.
+    The copy is a map block called ``<block>_copy``. Legal when the block's nest writes the whole
+    result, and each element before it reads it.
     """
     place = find_place(func, block)
     if len(place.block.writes) != 1:
@@ -75,9 +80,14 @@ def cache_write(func: Func, block: str, space: str, name: str = "") -> Func:
     if place.block.combiner and place.block.init is None:
         raise error("E303", f"cache_write({block}): its initialisation stands elsewhere")
     out = place.block.writes[0].buffer
-    local = buffer(name or fresh(func, f"{out.name}_local"), out.dtype, out.shape)
-    local = replace(local, space=space)
+    step = f"cache_write({block})"
+    chosen = claim(func, name, step) if name else fresh(func, f"{out.name}_local")
+    local = replace(buffer(chosen, out.dtype, out.shape), space=space)
     nest = place.loops[0] if place.loops else place.block
+    if out in private_to(nest):
+        raise error("E302", f"{step}: {out.name} is private to its nest")
+    require_all_written(func, out, nest, step)
+    require_written_before(func, out, nest, (), step)
     copy = _copy_nest(func, fresh(func, f"{block}_copy"), local, out)
     return replace_stmt(func, nest, seq(Alloc(local), replace_buffers(nest, {out: local}), *copy))
 
@@ -93,11 +103,14 @@ def cache_read(func: Func, block: str, name: str, space: str, as_name: str = "")
     place, src = find_place(func, block), find_buffer(func, name)
     if src in {w.buffer for w in place.block.writes}:
         raise error("E303", f"cache_read({block}): it writes {name}")
-    local = buffer(as_name or fresh(func, f"{name}_{space}"), src.dtype, src.shape)
+    chosen = claim(func, as_name, f"cache_read({block})") if as_name else ""
+    local = buffer(chosen or fresh(func, f"{name}_{space}"), src.dtype, src.shape)
     local = replace(local, space=space)
     nest = place.loops[0] if place.loops else place.block
     if any(src in {w.buffer for w in p.block.writes} for p in places(nest)):
         raise error("E303", f"cache_read({block}): {name} is written in the same nest")
+    if src in private_to(nest) or src not in reads_of(place.block):
+        raise error("E302", f"cache_read({block}): {name} is private to its nest or not read")
     fill = _copy_nest(func, fresh(func, f"{local.name}_fill"), src, local)
     return replace_stmt(func, nest, seq(Alloc(local), *fill, replace_buffers(nest, {src: local})))
 
@@ -114,6 +127,10 @@ def pack(
     by a block ``<name>_pack`` at the start of the function. Always legal for what is only read.
     """
     src = find_buffer(func, name)
+    if not 0 <= axis < src.rank or factor < 1:
+        raise error("E302", f"pack({name}): it takes one of {src.rank} axes and a factor above 0")
+    if any(src in writes_of(p.block) for p in places(func.body)):
+        raise error("E303", f"pack({name}): a block writes it")
     split = (*src.shape[:axis], ceildiv(src.shape[axis], factor), factor, *src.shape[axis + 1 :])
     if sorted(order) != list(range(len(split))):
         raise error("E302", f"pack({name}): order must permute {len(split)} axes")
@@ -154,7 +171,8 @@ def _read_packed(
 
     if src not in {r.buffer for r in block.reads}:
         return block
-    return with_regions(replace(block, body=transform(block.body, swap)))
+    init = None if block.init is None else transform(block.init, swap)
+    return with_regions(replace(block, init=init, body=transform(block.body, swap)))
 
 
 def _unpacked(

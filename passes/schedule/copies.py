@@ -1,0 +1,48 @@
+"""Copies of statements: all names in a function are unique, so a copy has names of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aisc.ir.node import Node, walk
+from aisc.ir.tensor.expr import Expr, Var
+from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.stmt import Alloc, Block, For, Let, Stmt
+from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
+from aisc.passes.schedule.tree import all_names
+
+
+class Names:
+    """Names that a function does not use yet; each is given once."""
+
+    def __init__(self, func: Func) -> None:
+        self.taken = all_names(func)
+
+    def fresh(self, hint: str) -> str:
+        """`hint`, or `hint` with the first free number."""
+        name, count = hint, 0
+        while name in self.taken:
+            count += 1
+            name = f"{hint}_{count}"
+        self.taken.add(name)
+        return name
+
+
+def copied(stmt: Stmt, names: Names) -> Stmt:
+    """`stmt` with fresh names for all that it binds: loops, blocks, iterators, scalars, and the
+    buffers that it declares."""
+    variables: dict[Var, Expr] = {}
+    buffers: dict[Buffer, Buffer] = {}
+    for n in walk(stmt):
+        if isinstance(n, For | Let):
+            variables[n.var] = replace(n.var, name=names.fresh(n.var.name))
+        elif isinstance(n, Block):
+            variables.update({it.var: Var(names.fresh(it.var.name)) for it in n.iters})
+        elif isinstance(n, Alloc):
+            name = names.fresh(n.buffer.name)
+            buffers[n.buffer] = replace(n.buffer, name=name, alias_set=name)
+
+    def rename(n: Node) -> Node:
+        return replace(n, name=names.fresh(n.name)) if isinstance(n, Block) else n
+
+    return transform(replace_buffers(substitute(stmt, variables), buffers), rename)

@@ -1,0 +1,82 @@
+"""Where loops of each kind may stand: what holds after every step of a schedule.
+
+Threads of a function meet at barriers between its outermost statements only, and every thread
+executes a statement that holds a parallel loop. So a parallel loop stands alone in its nest, and
+storage that each thread has for itself is declared inside of it. Lanes hold neither lanes nor
+storage.
+"""
+
+from __future__ import annotations
+
+from aisc.ir.diagnostics import error
+from aisc.ir.node import walk
+from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.stmt import Alloc, For, Seq, Stmt
+from aisc.ir.tensor.visitor import buffers_of
+from aisc.passes.schedule.tree import loops_of
+
+MAX_UNROLL = 64
+MAX_LANES = 64
+
+
+def require_kinds(func: Func, step: str) -> None:
+    """Every parallel and every vectorized loop stands where it may; E302 otherwise."""
+    kinds = {f.kind for f in loops_of(func.body)}
+    if "vectorize" in kinds:
+        for loop in (f for f in loops_of(func.body) if f.kind == "vectorize"):
+            _require_lanes(loop, step)
+    if "parallel" in kinds:
+        top = func.body.stmts if isinstance(func.body, Seq) else (func.body,)
+        shared = {s.buffer for s in top if isinstance(s, Alloc) and s.buffer.space != "global"}
+        for stmt in top:
+            _require_alone(stmt, shared, step)
+
+
+def _require_lanes(loop: For, step: str) -> None:
+    for n in walk(loop.body):
+        if isinstance(n, Alloc) or (isinstance(n, For) and n.kind == "vectorize"):
+            held = f"storage {n.buffer.name}" if isinstance(n, Alloc) else f"lanes {n.var.name}"
+            raise error("E302", f"{step}: vectorized loop {loop.var.name} would hold {held}")
+
+
+def _require_alone(stmt: Stmt, shared: set[Buffer], step: str) -> None:
+    """A statement that holds a parallel loop is a nest of loops down to it."""
+    own = set(shared)
+    while _holds_parallel(stmt):
+        if isinstance(stmt, For):
+            if stmt.kind == "parallel":
+                _require_inside(stmt, own, step)
+                return
+            stmt = stmt.body
+            continue
+        inner = [s for s in stmt.stmts if not isinstance(s, Alloc)] if isinstance(stmt, Seq) else []
+        if len(inner) != 1:
+            raise error(
+                "E302",
+                f"{step}: a parallel loop would not stand alone in its nest",
+                "threads meet between outermost statements only",
+                "divide an outer loop among the threads, or divide loops at the end",
+            )
+        own |= {n.buffer for n in walk(stmt) if isinstance(n, Alloc) and not _below(n, inner[0])}
+        stmt = inner[0]
+
+
+def _require_inside(loop: For, own: set[Buffer], step: str) -> None:
+    name = loop.var.name
+    if _holds_parallel(loop.body):
+        raise error("E302", f"{step}: a parallel loop would stand inside parallel loop {name}")
+    used = [b.name for b in buffers_of(loop.body) if b in own and b.space != "global"]
+    if used:
+        raise error(
+            "E302",
+            f"{step}: threads would share {used[0]}, which is private to each",
+            f"it is declared outside of parallel loop {name}",
+        )
+
+
+def _holds_parallel(stmt: Stmt) -> bool:
+    return any(f.kind == "parallel" for f in loops_of(stmt))
+
+
+def _below(node: Alloc, stmt: Stmt) -> bool:
+    return any(n is node for n in walk(stmt))
