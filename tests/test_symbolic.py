@@ -28,7 +28,7 @@ from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
 from aisc.passes.schedule.digits import determined
-from aisc.passes.schedule.rules.default import default_schedule, tiles
+from aisc.passes.schedule.rules.default import default_schedule, prepared, tiles
 from aisc.passes.schedule.rules.tile import SYMBOLIC_ROWS
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import loops_of
