@@ -22,6 +22,14 @@ class Node:
 
 
 _FIELDS: dict[type, tuple[str, ...]] = {}
+_CHILD_FIELDS: dict[type, tuple[str, ...]] = {}
+# Annotations of fields that hold no nodes: traversals pass them over.
+_LEAVES = frozenset(
+    [
+        "str", "bool", "int", "int | float | bool", "Buffer", "DType", "Loc", "ForKind", "IterKind",
+        "tuple[tuple[str, Attribute], ...]", "tuple[Buffer, ...]",
+    ]
+)  # fmt: skip
 
 
 def field_names(cls: type[Node]) -> tuple[str, ...]:
@@ -33,9 +41,19 @@ def field_names(cls: type[Node]) -> tuple[str, ...]:
     return names
 
 
+def child_fields(cls: type[Node]) -> tuple[str, ...]:
+    """Names of the fields that may hold nodes; computed once per class."""
+    names = _CHILD_FIELDS.get(cls)
+    if names is None:
+        assert dataclasses.is_dataclass(cls), f"{cls.__name__} is not a dataclass"
+        kept = (f.name for f in dataclasses.fields(cls) if f.type not in _LEAVES)
+        names = _CHILD_FIELDS[cls] = tuple(kept)
+    return names
+
+
 def children(node: Node) -> Iterator[Node]:
     """The direct children of `node`, in field order."""
-    for name in field_names(type(node)):
+    for name in child_fields(type(node)):
         value = getattr(node, name)
         if isinstance(value, Node):
             yield value
@@ -48,7 +66,7 @@ def children(node: Node) -> Iterator[Node]:
 def map_children(node: N, fn: Callable[[Node], Node]) -> N:
     """`node` with `fn` applied to each child; the same object when nothing changes."""
     changed: dict[str, object] = {}
-    for name in field_names(type(node)):
+    for name in child_fields(type(node)):
         value = getattr(node, name)
         if isinstance(value, Node):
             new: object = fn(value)
@@ -59,7 +77,10 @@ def map_children(node: N, fn: Callable[[Node], Node]) -> N:
             continue
         if new is not value:
             changed[name] = new
-    return dataclasses.replace(node, **changed) if changed else node  # type: ignore[type-var]
+    if not changed:
+        return node
+    names = field_names(type(node))
+    return type(node)(*(changed[n] if n in changed else getattr(node, n) for n in names))
 
 
 def walk(node: Node) -> Iterator[Node]:

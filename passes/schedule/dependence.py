@@ -31,7 +31,7 @@ from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Stmt, Store, While
 from aisc.ir.tensor.visitor import substitute
 from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
-from aisc.passes.schedule.tree import Place, conjuncts, places
+from aisc.passes.schedule.tree import Place, conjuncts, places, statements
 
 Names = Mapping[Var, str]
 
@@ -77,7 +77,7 @@ class Witness:
 
 def private_to(root: Stmt) -> frozenset[Buffer]:
     """Buffers declared below a statement: each execution of it has its own."""
-    return frozenset(n.buffer for n in walk(root) if isinstance(n, Alloc))
+    return frozenset(n.buffer for n in statements(root) if isinstance(n, Alloc))
 
 
 def declared_under(loop: For, outer: tuple[For, ...] = ()) -> Iterator[Access]:
@@ -102,18 +102,18 @@ def accesses_under(root: Stmt, outer: tuple[For, ...] = ()) -> list[Access]:
 def accesses_of(place: Place) -> list[Access]:
     """Every access of one block, those of its initialisation first, in the order of execution."""
     block, bound = place.block, _bound(place.block)
-    found: dict[_Touch, None] = {}
+    found: list[_Touch] = []
     if block.init is not None:
         first = logical_and(
             *(equal(bound[it.var], ZERO) for it in block.iters if it.kind == "reduce")
         )
         at_first = () if first == TRUE else (first,)
-        found |= dict.fromkeys(_touches(substitute(block.init, bound), place.loops, at_first))
-    found |= dict.fromkeys(_touches(substitute(block.body, bound), place.loops, ()))
+        found += _touches(substitute(block.init, bound), place.loops, at_first)
+    found += _touches(substitute(block.body, bound), place.loops, ())
     return [
         Access(replace(place, loops=t.loops), t.buffer, t.at, (ONE,) * len(t.at), t.write, t.conds)
-        for t in found
-    ]
+        for t in {t.key: t for t in reversed(found)}.values()
+    ][::-1]
 
 
 def started_loops(root: Stmt) -> list[For]:
@@ -144,6 +144,11 @@ class _Touch:
     loops: tuple[For, ...]
     conds: tuple[Expr, ...]
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes it differ from other accesses of a block, where loops have unique names."""
+        return self.buffer.name, self.at, self.write, tuple(f.var for f in self.loops), self.conds
+
 
 def _touches(n: Node, loops: tuple[For, ...], conds: tuple[Expr, ...]) -> Iterator[_Touch]:
     """Accesses of a statement or expression in the order of execution."""
@@ -155,7 +160,9 @@ def _touches(n: Node, loops: tuple[For, ...], conds: tuple[Expr, ...]) -> Iterat
         return
     if isinstance(n, Let):
         yield from _touches(n.value, loops, conds)
-        yield from _touches(substitute(n.body, {n.var: n.value}), loops, conds)
+        # Places in buffers depend on integers only, so other values need not be carried along.
+        named = {n.var: n.value} if n.var.dtype is dtypes.i64 else {}
+        yield from _touches(substitute(n.body, named), loops, conds)
         return
     inside = conds
     if isinstance(n, For):

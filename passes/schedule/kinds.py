@@ -9,11 +9,10 @@ storage.
 from __future__ import annotations
 
 from aisc.ir.diagnostics import error
-from aisc.ir.node import walk
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, For, Seq, Stmt
 from aisc.ir.tensor.visitor import buffers_of
-from aisc.passes.schedule.tree import loops_of
+from aisc.passes.schedule.tree import loops_of, statements
 
 MAX_UNROLL = 64
 MAX_LANES = 64
@@ -21,11 +20,10 @@ MAX_LANES = 64
 
 def require_kinds(func: Func, step: str) -> None:
     """Every parallel and every vectorized loop stands where it may; E302 otherwise."""
-    kinds = {f.kind for f in loops_of(func.body)}
-    if "vectorize" in kinds:
-        for loop in (f for f in loops_of(func.body) if f.kind == "vectorize"):
-            _require_lanes(loop, step)
-    if "parallel" in kinds:
+    loops = list(loops_of(func.body))
+    for loop in (f for f in loops if f.kind == "vectorize"):
+        _require_lanes(loop, step)
+    if any(f.kind == "parallel" for f in loops):
         top = func.body.stmts if isinstance(func.body, Seq) else (func.body,)
         shared = {s.buffer for s in top if isinstance(s, Alloc) and s.buffer.space != "global"}
         for stmt in top:
@@ -33,7 +31,7 @@ def require_kinds(func: Func, step: str) -> None:
 
 
 def _require_lanes(loop: For, step: str) -> None:
-    for n in walk(loop.body):
+    for n in statements(loop.body):
         if isinstance(n, Alloc) or (isinstance(n, For) and n.kind == "vectorize"):
             held = f"storage {n.buffer.name}" if isinstance(n, Alloc) else f"lanes {n.var.name}"
             raise error("E302", f"{step}: vectorized loop {loop.var.name} would hold {held}")
@@ -57,7 +55,9 @@ def _require_alone(stmt: Stmt, shared: set[Buffer], step: str) -> None:
                 "threads meet between outermost statements only",
                 "divide an outer loop among the threads, or divide loops at the end",
             )
-        own |= {n.buffer for n in walk(stmt) if isinstance(n, Alloc) and not _below(n, inner[0])}
+        own |= {
+            n.buffer for n in statements(stmt) if isinstance(n, Alloc) and not _below(n, inner[0])
+        }
         stmt = inner[0]
 
 
@@ -79,4 +79,4 @@ def _holds_parallel(stmt: Stmt) -> bool:
 
 
 def _below(node: Alloc, stmt: Stmt) -> bool:
-    return any(n is node for n in walk(stmt))
+    return any(n is node for n in statements(stmt))

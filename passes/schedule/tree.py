@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from aisc.ir.arith.linear import Indexer
 from aisc.ir.diagnostics import error
-from aisc.ir.node import Node, map_children, walk
+from aisc.ir.node import Node, map_children
 from aisc.ir.tensor.builder import accesses
 from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, logical_and
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import Alloc, Block, For, If, Seq, Stmt, seq
+from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Seq, Stmt, While, seq
 from aisc.ir.tensor.visitor import transform
 
 
@@ -54,9 +54,25 @@ def outer_loops(func: Func, loop: For) -> tuple[For, ...]:
     return ()
 
 
+def statements(node: Stmt) -> Iterator[Stmt]:
+    """`node` and every statement below it, outer ones first; expressions are not looked at."""
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        yield top
+        if isinstance(top, Seq):
+            stack.extend(reversed(top.stmts))
+        elif isinstance(top, For | While | Let):
+            stack.append(top.body)
+        elif isinstance(top, Block):
+            stack.extend(s for s in (top.body, top.init) if s is not None)
+        elif isinstance(top, If):
+            stack.extend(s for s in (top.other, top.then) if s is not None)
+
+
 def loops_of(node: Stmt) -> Iterator[For]:
     """Every loop below `node`, outer ones first."""
-    return (n for n in walk(node) if isinstance(n, For))
+    return (n for n in statements(node) if isinstance(n, For))
 
 
 def find_loop(func: Func, name: str) -> For:
@@ -182,10 +198,12 @@ def indexer(loops: tuple[For, ...], dims: tuple[Var, ...] = ()) -> Indexer:
 def all_names(func: Func) -> set[str]:
     """Names of all loops, blocks and variables, to make fresh ones."""
     names = {b.name for b in func.params} | {v.name for v in func.dims}
-    for n in walk(func.body):
-        if isinstance(n, Block | Var):
-            names.add(n.name)
-        elif hasattr(n, "buffer"):
+    for n in statements(func.body):
+        if isinstance(n, For | Let):
+            names.add(n.var.name)
+        elif isinstance(n, Block):
+            names.update((n.name, *(it.var.name for it in n.iters)))
+        elif isinstance(n, Alloc):
             names.add(n.buffer.name)
     return names
 
