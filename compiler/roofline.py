@@ -5,6 +5,7 @@ together."""
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -93,18 +94,30 @@ def copy_gbytes(threads: int = 1) -> float:
 def _rate(threads: int, work: int, run: Callable[[int], object]) -> float:
     """`work` per second of each thread that executes `run`, added up; all run at once."""
     rates = [0.0] * threads
-    start_together = threading.Barrier(threads)
+    together = threading.Barrier(threads)
 
     def one(k: int) -> None:
-        start_together.wait()
+        if threads > 1:
+            _settle(k)
+            together.wait()
         start = time.perf_counter()
         run(k)
         rates[k] = work / (time.perf_counter() - start)
 
-    others = [threading.Thread(target=one, args=(k,)) for k in range(1, threads)]
-    for t in others:
+    if threads == 1:
+        one(0)
+        return rates[0]
+    all_ = [threading.Thread(target=one, args=(k,)) for k in range(threads)]
+    for t in all_:
         t.start()
-    one(0)
-    for t in others:
+    for t in all_:
         t.join()
     return sum(rates)
+
+
+def _settle(k: int) -> None:
+    """Give the calling thread, number `k`, a core of its own: threads that wait for each other and
+    then wake are often put on one."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[k % len(cores)]})
