@@ -80,7 +80,7 @@ def main() -> None:
     means = report.summary(found)
     for table in report.tables(rows, means, about):
         Console().print(table)
-    for text in report.failures(rows):
+    for text in (*report.failures(rows), *report.disturbed(rows)):
         Console().print(text, style="yellow", highlight=False, markup=False)
     if options.json:
         numbers: dict[str, Any] = {"machine": about, "rows": rows, "means": means}

@@ -73,22 +73,23 @@ def fma_gflops(rounds: int = 2_000_000, threads: int = 1) -> float:
 
 
 @cache
-def _arrays(threads: int) -> list[tuple[int, int, object]]:
-    """A source and a target per thread: two addresses and what keeps them alive."""
-    pairs = [np.ones((2, COPY_BYTES), np.uint8) for _ in range(threads)]
+def _arrays(threads: int, size: int) -> list[tuple[int, int, object]]:
+    """A source and a target of `size` bytes per thread: two addresses and what keeps them alive."""
+    pairs = [np.ones((2, size), np.uint8) for _ in range(threads)]
     return [(p[0].ctypes.data, p[1].ctypes.data, p) for p in pairs]
 
 
-def copy_gbytes(threads: int = 1) -> float:
-    """GB/s read and written by copies that no cache holds, one measurement of some hundredths of a
-    second."""
-    arrays = _arrays(threads)
+def copy_gbytes(threads: int = 1, size: int = COPY_BYTES) -> float:
+    """GB/s read and written by copies of `size` bytes, by default more than a cache holds; one
+    measurement of some hundredths of a second."""
+    arrays, times = _arrays(threads, size), max(1, COPY_BYTES // size)
 
     def copy(k: int) -> None:
         source, target, _ = arrays[k]
-        ctypes.memmove(target, source, COPY_BYTES)
+        for _ in range(times):
+            ctypes.memmove(target, source, size)
 
-    return _rate(threads, 2 * COPY_BYTES, copy) / 1e9
+    return _rate(threads, 2 * size * times, copy) / 1e9
 
 
 def _rate(threads: int, work: int, run: Callable[[int], object]) -> float:

@@ -1,16 +1,20 @@
-"""Other runtimes, and the harness that measures against them: each side in its own process."""
+"""Other runtimes, the harness that measures against them, and kernels by family."""
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import kernels
 import numpy as np
 import onnx
 import pytest
+import zoo
 from onnx_models import const, model, node, value
 from rich.console import Console
 from versus import report, statistics, subjects, worker
@@ -174,3 +178,35 @@ def test_requests_and_answers_are_lines() -> None:
     first, second = map(json.loads, out.getvalue().splitlines())
     assert first["gflops"] > 0
     assert "error" in second
+
+
+# -- kernels -------------------------------------------------------------------------------------
+
+
+def test_kernels_are_counted_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "GEMMS", ((3, 8, 16, True), (4, 8, 16, False)))
+    monkeypatch.setattr(kernels, "ROWS", {"here": 2})
+    options = argparse.Namespace(threads=1, runs=2)
+    products, rows = list(kernels.gemm(options)), list(kernels.rows(options))
+    assert [e["flops"] for e in products] == [2 * m * 8 * 16 for m in (3, 4)]
+    moved = {e["name"].split(",")[0]: e["bytes"] for e in rows}
+    assert moved["relu"] == moved["softmax"] == 2 * 4 * 2 * 1024
+    assert moved["add"] == 3 * 4 * 2 * 1024
+    assert all(e["peak_share"] > 0 and e["copy_share"] > 0 for e in (*products, *rows))
+    out = io.StringIO()
+    for family, entries in (("gemm", products), ("rows", rows)):
+        Console(file=out, width=100).print(kernels.table(family, entries))
+    assert all(e["name"] in out.getvalue() for e in (*products, *rows))
+
+
+def test_convolutions_are_measured_in_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = zoo.ZOO["resnet50"]
+    small = replace(full, build=lambda: full.build(**full.tiny))
+    monkeypatch.setitem(zoo.ZOO, "resnet50", small)
+    *layers, whole = kernels.conv(argparse.Namespace(threads=1, runs=2))
+    convolutions = sum(n.op_type == "Conv" for n in small.build().graph.node)
+    assert sum(int(e["name"].rpartition(", ")[2].split()[0]) for e in layers) == convolutions
+    assert whole["flops"] >= sum(e["flops"] for e in layers) > 0
+    out = io.StringIO()
+    Console(file=out, width=100).print(kernels.table("conv", [*layers, whole]))
+    assert f"of {len(layers)} distinct layers" in out.getvalue()

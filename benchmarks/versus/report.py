@@ -12,6 +12,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from versus.neighbours import LIMIT
 from versus.rounds import Measurement
 from versus.statistics import Estimate, best_peer, geometric_mean, ratio, spread
 
@@ -43,6 +44,7 @@ def rows_of(m: Measurement) -> list[Row]:
     mine = m.sides["aisc"].seconds
     head = {"model": m.subject.name, "dims": dict(m.subject.dims), "threads": m.threads}
     head |= {"flops": m.flops, "peak_gflops": statistics.median(m.peaks)}
+    head["others"] = m.others
     rows: list[Row] = []
     for name, side in m.sides.items():
         row: Row = {**head, "side": name, "version": side.version}
@@ -109,8 +111,11 @@ def _ratio(row: Row) -> tuple[str, str]:
 
 def title(threads: int, peak: float, about: Row) -> str:
     """The line above a table."""
-    plural = "s" * (threads > 1)
-    return f"{threads} thread{plural}, fp32, {about['cpu']}: peak {peak:.0f} GFLOP/s"
+    return f"{_threads(threads)}, fp32, {about['cpu']}: peak {peak:.0f} GFLOP/s"
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread" + "s" * (count > 1)
 
 
 def tables(rows: Sequence[Row], means: Sequence[Row], about: Row) -> list[Table]:
@@ -140,6 +145,16 @@ def tables(rows: Sequence[Row], means: Sequence[Row], about: Row) -> list[Table]
 def failures(rows: Sequence[Row]) -> list[str]:
     """Why sides did not take part, a line each."""
     found = (f"{r['model']}, {r['side']}: {r['reason']}" for r in rows if "reason" in r)
+    return list(dict.fromkeys(found))
+
+
+def disturbed(rows: Sequence[Row]) -> list[str]:
+    """Measurements during which other processes used the machine, a line each."""
+    found = (
+        f"{r['model']}, {_threads(r['threads'])}: other processes used {r['others']:.1f} cores"
+        for r in rows
+        if r["others"] > LIMIT
+    )
     return list(dict.fromkeys(found))
 
 
@@ -177,9 +192,9 @@ def markdown(rows: Sequence[Row], means: Sequence[Row], about: Row, command: str
         ]
     if means:
         lines += ["", "## Geometric means", "", *_grid(MEANS, map(_mean_cells, means))]
-    missing = failures(rows)
-    if missing:
-        lines += ["", "## Not measured", "", *(f"- {text}" for text in missing)]
+    for heading, texts in (("Not measured", failures(rows)), ("Disturbed", disturbed(rows))):
+        if texts:
+            lines += ["", f"## {heading}", "", *(f"- {text}" for text in texts)]
     return "\n".join(lines) + "\n"
 
 
@@ -214,7 +229,7 @@ def plot(rows: Sequence[Row], about: Row, path: Path) -> None:
         axis.set_yticks(range(len(models)), models)
         axis.invert_yaxis()
         axis.set_xlabel("peer / aisc: above 1, aisc is faster")
-        axis.set_title(f"{threads} thread" + "s" * (threads > 1))
+        axis.set_title(_threads(threads))
     figure.suptitle(f"{about['cpu']}, fp32")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=150)

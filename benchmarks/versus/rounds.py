@@ -4,11 +4,12 @@ Each side is a process. In a round every side runs once: at several threads it r
 the threads of the one before sleep; then it makes a call that is not counted, which brings its data
 back into the caches, and then the calls that count: one, or as many as fill about 10 ms. The
 multiply-add peak is measured in every round too, so ratios and shares compare what was measured
-within a moment.
+within a moment. Rounds in which other processes use the machine are repeated.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from versus.neighbours import LIMIT, Moment
 from versus.side import Side, SideFailed
 from versus.subjects import Array, Subject
 
@@ -29,9 +31,10 @@ import agreement
 from aisc.frontend.registry import importer_for
 
 WARMUP_ROUNDS = 2
+MOST_REPEATED = 2  # times the number of rounds
 REST_SECONDS = 0.05
 TURN_SECONDS = 0.01
-BURN_ROUNDS = 1_000_000
+BURN_ROUNDS = 500_000
 # What the float64 reference may cost: it computes some GFLOP/s.
 MAX_REFERENCE_FLOPS = 5e10
 NEAR = 1e-3  # of the largest element: fp32 results of long sums differ by about 1e-5
@@ -55,15 +58,27 @@ class SideResult:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Round:
+    """One turn of everyone: seconds per call by side, GFLOP/s of the peak, and how many cores other
+    processes used meanwhile."""
+
+    seconds: Mapping[str, float]
+    peak: float
+    others: float
+
+
 @dataclass
 class Measurement:
-    """A model at a number of threads. peaks: GFLOP/s per round; flops: of one run."""
+    """A model at a number of threads. flops: of one run; others: cores that other processes used,
+    the mean over the rounds that count."""
 
     subject: Subject
     threads: int
     flops: int
     peaks: list[float]
     sides: dict[str, SideResult]
+    others: float
 
     @property
     def peers(self) -> dict[str, list[float]]:
@@ -77,10 +92,11 @@ def measure(
     """Measure a subject. A side that fails is left out, with its reason; ``SideFailed`` when it is
     aisc."""
     found = {name: SideResult() for name in ("aisc", *peers)}
+    about = f"{subject.name}, {threads} thread{'s' * (threads > 1)}"
     with ExitStack() as stack:
         sides: dict[str, Side] = {}
         for name in found:
-            report(f"{subject.name}, {threads} threads: opening {name}")
+            report(f"{about}: opening {name}")
             side = stack.enter_context(Side(name, threads))
             if _opened(side, subject, threads, found[name]):
                 sides[name] = side
@@ -88,15 +104,28 @@ def measure(
         files = {"model": str(subject.model), "inputs": _named(subject)}
         flops = int(peak.ask("flops", **files)["flops"])
         _compare(sides, found, subject, flops, folder)
-        peaks: list[float] = []
-        for k in range(WARMUP_ROUNDS + rounds):
-            report(f"{subject.name}, {threads} threads: round {k + 1} of {WARMUP_ROUNDS + rounds}")
-            _round(sides, found, peak, peaks, threads)
-            if k < WARMUP_ROUNDS:
-                peaks.clear()
-                for result in found.values():
-                    result.seconds.clear()
-    return Measurement(subject, threads, flops, peaks, found)
+        done = _rounds(sides, found, (peak, threads), rounds, lambda t: report(f"{about}: {t}"))
+    for name, result in found.items():
+        result.seconds = [] if result.reason else [r.seconds[name] for r in done]
+    others = statistics.fmean(r.others for r in done)
+    return Measurement(subject, threads, flops, [r.peak for r in done], found, others)
+
+
+def _rounds(
+    sides: dict[str, Side], found: Mapping[str, SideResult], peak: tuple[Side, int], wanted: int,
+    report: Report,
+) -> list[Round]:  # fmt: skip
+    """As many rounds as are wanted. Rounds in which other processes work are replaced by later
+    ones, up to twice as many; then those with least of it are taken."""
+    done: list[Round] = []
+    for k in range(WARMUP_ROUNDS + (1 + MOST_REPEATED) * wanted):
+        report(f"round {k + 1}")
+        this = _round(sides, found, *peak)
+        if k >= WARMUP_ROUNDS:
+            done.append(this)
+        if sum(r.others <= LIMIT for r in done) == wanted:
+            break
+    return sorted(done, key=lambda r: max(r.others, LIMIT))[:wanted]
 
 
 def _opened(side: Side, subject: Subject, threads: int, result: SideResult) -> bool:
@@ -118,29 +147,32 @@ def _named(subject: Subject) -> dict[str, str]:
 
 
 def _round(
-    sides: dict[str, Side], found: Mapping[str, SideResult], peak: Side, peaks: list[float],
-    threads: int,
-) -> None:  # fmt: skip
-    """Every side's turn, and the peak's."""
-
-    def rest() -> None:
-        if threads > 1:
-            time.sleep(REST_SECONDS)
-
+    sides: dict[str, Side], found: Mapping[str, SideResult], peak: Side, threads: int
+) -> Round:
+    """Every side's turn, and the peak's. A side that fails is taken out."""
+    pids = [s.pid for s in (*sides.values(), peak)]
+    start = Moment.now(pids)
+    seconds: dict[str, float] = {}
     for name, side in list(sides.items()):
-        rest()
         try:
-            answer = side.ask("turn", seconds=TURN_SECONDS)
+            answer = _turn(side, threads > 1, "turn", seconds=TURN_SECONDS)
         except SideFailed as fault:
             if name == "aisc":
                 raise
-            found[name].reason, found[name].seconds = str(fault), []
+            found[name].reason = str(fault)
             del sides[name]
             continue
-        found[name].seconds.append(answer["seconds"])
-        found[name].calls = answer["calls"]
-    rest()
-    peaks.append(peak.ask("peak", rounds=BURN_ROUNDS, threads=threads)["gflops"])
+        seconds[name], found[name].calls = answer["seconds"], answer["calls"]
+    burnt = _turn(peak, threads > 1, "peak", rounds=BURN_ROUNDS, threads=threads)["gflops"]
+    alive = [p for p in pids if Path(f"/proc/{p}/stat").exists()]
+    return Round(seconds, burnt, Moment.now(alive).others_since(start))
+
+
+def _turn(side: Side, rest: bool, do: str, **values: Any) -> dict[str, Any]:
+    """A request to a side, after a rest where threads of the one before may still spin."""
+    if rest:
+        time.sleep(REST_SECONDS)
+    return side.ask(do, **values)
 
 
 # -- results ------------------------------------------------------------------------------------

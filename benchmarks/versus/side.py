@@ -31,6 +31,11 @@ class Side:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
 
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
     def ask(self, do: str, **values: Any) -> dict[str, Any]:
         """The answer to a request; :class:`SideFailed` when there is none."""
         assert self._process.stdin is not None and self._process.stdout is not None, "pipes"

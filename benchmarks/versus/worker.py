@@ -78,8 +78,10 @@ class Worker:
         return {"flops": count_flops(compiled, _inputs(request))}
 
     def peak(self, request: Request) -> Answer:
-        """``threads``: GFLOP/s, one measurement."""
-        return {"gflops": fma_gflops(request["rounds"], request["threads"])}
+        """``rounds, threads``: GFLOP/s, the most of three measurements: nothing makes it more than
+        it is."""
+        burns = (fma_gflops(request["rounds"], request["threads"]) for _ in range(3))
+        return {"gflops": max(burns)}
 
     def answer(self, request: Request) -> Answer:
         """What a request asks for."""
