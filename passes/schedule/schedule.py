@@ -121,6 +121,13 @@ class Schedule:
             schedule = schedule.apply(step.primitive, *step.args, **dict(step.kwargs))
         return schedule
 
+    @property
+    def algorithm(self) -> tuple[Step, ...]:
+        """The steps up to the last choice of a variant; none where the function computes what was
+        lowered. Replayed, they give what is computed, before most of how."""
+        chosen = [k for k, step in enumerate(self.trace) if step.primitive == "variant"]
+        return self.trace[: chosen[-1] + 1] if chosen else ()
+
     def to_python(self) -> str:
         """The trace as Python text that rebuilds this schedule."""
         return "\n".join(["s = Schedule.of(func)", *(f"s = s.{step}" for step in self.trace)])

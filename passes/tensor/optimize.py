@@ -7,7 +7,7 @@ from aisc.passes.analysis.cost import work
 from aisc.passes.analysis.faults import can_fail
 from aisc.passes.base import FuncPass
 from aisc.passes.plan.bind import ScheduledKernel
-from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.schedule import Schedule, trace_to_json
 from aisc.passes.tensor.barriers import InsertBarriers, is_parallel
 from aisc.passes.tensor.compact import Compact
 from aisc.passes.tensor.hoist_scratch import HoistScratch
@@ -34,6 +34,8 @@ def optimize_schedule(
     """The scheduled kernel with its (already scheduled) packers."""
     once, twice = (work(schedule.func.body, unknown) for unknown in (1, 2))
     func = optimize(schedule.func).with_attrs(work=once, scales=once != twice)
+    if schedule.algorithm:  # for profiles: how much is computed is not what was lowered
+        func = func.with_attrs(algorithm=trace_to_json(schedule.algorithm))
     before = {b.name: k for k, b in enumerate(lowered.params)}
     packed = []
     for packer in packers:
