@@ -62,13 +62,16 @@ def profile(model: Any, feeds: dict[str, Any] | None, options: argparse.Namespac
 
 def entry(name: str, p: Profile, rows: Sequence[Row]) -> Entry:
     """Figures of the kernels of one case, together."""
-    seconds = sum(r.seconds for r in rows)
-    flops, moved = sum(r.flops for r in rows), sum(r.bytes for r in rows)
+    seconds, flops, executed, moved = (
+        sum(getattr(r, key) for r in rows) for key in ("seconds", "flops", "executed", "bytes")
+    )
     return {
         "name": name, "threads": p.threads, "runs": p.runs, "us": seconds * 1e6,
+        "flops": flops, "executed": executed, "bytes": moved,
         "gflops": flops / seconds / 1e9, "gbytes": moved / seconds / 1e9,
-        "peak_share": flops / seconds / 1e9 / p.fma, "copy_share": moved / seconds / 1e9 / p.copy,
-        "roofline": sum(map(p.least, rows)) / seconds, "flops": flops, "bytes": moved,
+        "peak_share": executed / seconds / 1e9 / p.fma,
+        "copy_share": moved / seconds / 1e9 / p.copy,
+        "roofline": sum(map(p.least, rows)) / seconds,
         "peak_gflops": p.fma, "copy_gbytes": p.copy,
     }  # fmt: skip
 

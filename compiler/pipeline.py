@@ -53,7 +53,8 @@ class Context:
 class Compiled:
     """What a compilation gives: an executable, unless it was stopped before.
 
-    origins: the kernel before scheduling for each function that the planned entry calls.
+    origins: with the option profile, the kernel before scheduling for each function that the
+    planned entry calls.
     """
 
     executable: Executable | None
@@ -174,9 +175,8 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
         image = image_of(plan.program, objects, ctx.target, names, ctx.options.profile)
         executable = Executable(image, ctx.options.threads)
     hits = sum(b.cached for b in built.values())
-    return Compiled(
-        executable, plan.program, plan, len(program.kernels), hits, _origins(program, scheduled)
-    )
+    origins = _origins(program, scheduled) if ctx.options.profile else {}
+    return Compiled(executable, plan.program, plan, len(program.kernels), hits, origins)
 
 
 def _origins(program: Program, scheduled: Mapping[str, ScheduledKernel]) -> dict[str, Func]:

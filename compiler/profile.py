@@ -27,6 +27,7 @@ from aisc.ir.tensor.func import Func, Program
 from aisc.ir.tensor.stmt import Barrier, CallKernel, Copy, HostCall
 from aisc.passes.analysis.roofline import flops, traffic
 from aisc.passes.plan.barriers import storage
+from aisc.passes.schedule.schedule import Schedule, trace_from_json
 from aisc.pipeline import Compiled
 from aisc.roofline import copy_gbytes, fma_gflops
 
@@ -39,7 +40,8 @@ Words = NDArray[np.int64]
 class Row:
     """One statement of the entry, per run. kind: kernel, copy, host, or wait (a barrier); nodes:
     what the model calls the layer, empty if it has no name for it; calls: how often it is executed;
-    seconds: median; bytes: read and written, weights included."""
+    seconds: median; flops: of the operators as the model has them; executed: of the algorithm that
+    was chosen for them; bytes: that it reads and writes, weights included."""
 
     kind: str
     nodes: tuple[str, ...]
@@ -47,6 +49,7 @@ class Row:
     calls: float
     seconds: float
     flops: int
+    executed: int
     bytes: int
 
 
@@ -70,7 +73,7 @@ class Profile:
 
     def least(self, row: Row) -> float:
         """Seconds that a row needs at least."""
-        return max(row.flops / self.fma, row.bytes / self.copy) / 1e9
+        return max(row.executed / self.fma, row.bytes / self.copy) / 1e9
 
     def to_json(self) -> dict[str, Any]:
         """The profile as a JSON value, with the shares."""
@@ -113,12 +116,14 @@ def _profile(
     """The profile of some runs, given as their words and seconds."""
     program = compiled.product
     assert isinstance(program, Program), "the product of a whole compilation is its Program"
-    sites = sites_of(program.entry, {k.name: k for k in program.kernels})
+    kernels = {k.name: k for k in program.kernels}
+    sites = sites_of(program.entry, kernels)
     places = (BETWEEN, *(s.at for s in sites))
     around = statistics.median(wall - sum(int(w[k]) for k in places) / 1e9 for w, wall in runs)
     between = statistics.median(int(w[BETWEEN]) / 1e9 for w, _ in runs)
     wall = statistics.median(wall for _, wall in runs)
-    rows = _rows(sites, compiled.origins, np.stack([w for w, _ in runs]))
+    table = {n: _Kernel(f, _algorithm(f, kernels[n])) for n, f in compiled.origins.items()}
+    rows = _rows(sites, table, np.stack([w for w, _ in runs]))
     return Profile(threads, len(runs), rows, between, around, wall, fma, copy)
 
 
@@ -145,31 +150,47 @@ def _one_run(exe: Executable, call: Callable[[], object]) -> tuple[Words, float]
     return words, seconds
 
 
-def _rows(sites: Sequence[Site], origins: Mapping[str, Func], samples: Words) -> tuple[Row, ...]:
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """A kernel as it was lowered, and with the variants that its schedule chose."""
+
+    lowered: Func
+    algorithm: Func
+
+
+def _algorithm(lowered: Func, scheduled: Func) -> Func:
+    chosen = str(scheduled.attr("algorithm", "[]"))
+    return Schedule.of(lowered).replay(trace_from_json(chosen)).func
+
+
+def _rows(sites: Sequence[Site], kernels: Mapping[str, _Kernel], samples: Words) -> tuple[Row, ...]:
     times = np.median(samples, axis=0)
     counts = np.mean(samples, axis=0)
     last = samples[-1]
     return tuple(
-        _row(s, origins, float(times[s.at]) / 1e9, float(counts[s.at + 1]), last)
+        _row(s, kernels, float(times[s.at]) / 1e9, float(counts[s.at + 1]), last)
         for s in sites
         if counts[s.at + 1] > 0
     )
 
 
 def _row(
-    site: Site, origins: Mapping[str, Func], seconds: float, calls: float, words: Words
+    site: Site, kernels: Mapping[str, _Kernel], seconds: float, calls: float, words: Words
 ) -> Row:
     s = site.stmt
     values = words[site.at + 2 : site.end]
     sizes = {n: int(v) for (n, _), v in zip(site.sizes, values, strict=True)}
-    work = 0
+    work = executed = 0
     if isinstance(s, CallKernel):
         kind, nodes, name = "kernel", s.loc.nodes, s.kernel
-        work, moved = kernel_work(s, origins[name], sizes)
+        kernel = kernels[name]
+        work, executed = flops(kernel.lowered, sizes), flops(kernel.algorithm, sizes)
+        moved = _moved(s, kernel.algorithm, sizes)
     else:
         kind, nodes, name = _what(s)
         moved = sum(evaluate(b.bytes, sizes) for b in buffers_at(s))
-    return Row(kind, nodes, name, calls, seconds, round(work * calls), round(moved * calls))
+    numbers = (round(n * calls) for n in (work, executed, moved))
+    return Row(kind, nodes, name, calls, seconds, *numbers)
 
 
 def _what(s: Copy | HostCall | Barrier) -> tuple[str, tuple[str, ...], str]:
@@ -181,14 +202,14 @@ def _what(s: Copy | HostCall | Barrier) -> tuple[str, tuple[str, ...], str]:
     return "wait", (), "barrier"
 
 
-def kernel_work(call: CallKernel, lowered: Func, sizes: Mapping[str, int]) -> tuple[int, int]:
-    """Operations and bytes of one call; a buffer that is passed twice is read once."""
-    moved: dict[tuple[str, object], int] = {}
-    # Scratch comes after the parameters of the lowered kernel, and stays in the cache.
-    for b, n in zip(call.args, traffic(lowered, sizes), strict=False):
+def _moved(call: CallKernel, algorithm: Func, sizes: Mapping[str, int]) -> int:
+    """Bytes that one call reads and writes; a buffer that is passed twice is read once."""
+    found: dict[tuple[str, object], int] = {}
+    # Scratch comes after the parameters of the algorithm, and stays in the cache.
+    for b, n in zip(call.args, traffic(algorithm, sizes), strict=False):
         key = storage(b), b.offset
-        moved[key] = max(n, moved.get(key, 0))
-    return flops(lowered, sizes), sum(moved.values())
+        found[key] = max(n, found.get(key, 0))
+    return sum(found.values())
 
 
 def chrome_trace(profiles: Sequence[Profile]) -> dict[str, Any]:

@@ -88,6 +88,24 @@ def test_layers_are_accounted_for(threads: int, rows: int) -> None:
     assert p.fma > 0 and p.copy > 0
 
 
+def test_another_algorithm_is_told_apart() -> None:
+    """A convolution that Winograd's algorithm computes: what it is, and what is executed."""
+    source = model(
+        [node("Conv", "x w", "c", pads=[1, 1, 1, 1]), node("Relu", "c", "y")],
+        [value("x", shape=[1, 64, 24, 24])],
+        [value("y")],
+        const("w", random(64, 64, 3, 3)),
+    )
+    p = profiled(source, {"x": random(1, 64, 24, 24)}, 1)
+    (row,) = [r for r in p.rows if "conv" in r.kernel]
+    assert row.flops == 24 * 24 * 64 * (2 * 64 * 9 + 1)
+    products = 2 * 36 * 36 * 64 * 64  # 36 tiles of 36 points
+    assert products < row.executed < row.flops
+    images = 4 * 2 * 64 * 24 * 24
+    assert row.bytes == images + 4 * 36 * 64 * 64
+    assert p.least(row) < row.flops / p.fma / 1e9
+
+
 def test_turns_of_a_loop_are_counted() -> None:
     for trips in (0, 3):
         p = profiled(counting_loop(), {"trips": np.int64(trips), "x": random(64)}, 1)
