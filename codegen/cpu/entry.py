@@ -21,14 +21,14 @@ from aisc.codegen.abi import BAD_SIZE, offset
 from aisc.codegen.cpu.fork import fork_text
 from aisc.codegen.cpu.memory import Memory, emit_reserve, memory_of
 from aisc.codegen.cpu.profile import CLOCK, Stamps, Timed, sites_of, stamp_text
+from aisc.codegen.cpu.threads import least_sizes, sizes_of, work_of
 from aisc.codegen.host import host_dims
 from aisc.codegen.llvm.index import Scalar
 from aisc.codegen.llvm.values import ExprEmitter
 from aisc.codegen.llvm.writer import Writer
-from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.node import Node, walk
-from aisc.ir.tensor.expr import Binary, Const, Expr, Var, of_dim
+from aisc.ir.tensor.expr import Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import (
     Alloc,
@@ -45,9 +45,8 @@ from aisc.ir.tensor.stmt import (
     While,
 )
 from aisc.ir.tensor.verify_func import deferred_outputs
-from aisc.passes.analysis.cost import FORK_WORK, PARALLEL_WORK
+from aisc.passes.analysis.cost import PARALLEL_WORK
 
-UNKNOWN_TURNS = 16
 _SEGMENTS = {"input": "inputs", "output": "outputs", "weight": "weights"}
 
 
@@ -328,7 +327,7 @@ class EntryEmitter(ExprEmitter):
         """How many threads run a kernel: all of them, if there is work for them this time."""
         if not kernel.attr("parallel", False):
             return "1"
-        work, sizes = _work(kernel), sizes_of(kernel)
+        work, sizes = work_of(kernel), sizes_of(kernel)
         if not kernel.attr("scales", False):
             return "%nthreads" if work >= PARALLEL_WORK else "1"
         if work >= PARALLEL_WORK or not sizes:
@@ -432,11 +431,6 @@ def split_first(body: Stmt) -> tuple[Reserve | None, tuple[Stmt, ...]]:
     return None, stmts
 
 
-def sizes_of(kernel: Func) -> set[str]:
-    """Dimensions in the shapes of a kernel's operands."""
-    return {s.name for b in kernel.params for d in b.shape for s in symbols(d)}
-
-
 def entry_text(program: Program, profile: bool = False) -> tuple[str, dict[str, None], list[str]]:
     """Definitions of ``aisc_entry`` and, if there is one, ``aisc_prepare``; declarations and
     globals that they need. `profile`: whether the entry fills the frame's profile."""
@@ -453,7 +447,7 @@ def entry_text(program: Program, profile: bool = False) -> tuple[str, dict[str, 
             parts.append(text)
             declarations.update(emitter.w.declarations)
         globals_ += memory.globals()
-        parts.append(fork_text(name, len(func.dims), _least_sizes(func, kernels)))
+        parts.append(fork_text(name, len(func.dims), least_sizes(func, kernels)))
     declarations["declare void @aisc_pool_run(ptr, i64, ptr, ptr, i64)"] = None
     if profile:
         declarations[CLOCK] = None
@@ -470,45 +464,3 @@ def _emitted(
         (setup, setup.emit_setup(f"aisc_{memory.entry}_setup")),
         (body, body.emit(f"aisc_{memory.entry}_body")),
     ]
-
-
-def _work(kernel: Func) -> int:
-    return int(kernel.attr("work", 0) or 0)
-
-
-def _least_sizes(entry: Func, kernels: Mapping[str, Func]) -> int:
-    """The product of dimensions from which on a run has work for several threads; 0 when every
-    run has or may have, -1 when none has."""
-    calls = [s for s in walk(entry.body) if isinstance(s, CallKernel)]
-    shared = [kernels[s.kernel] for s in calls if kernels[s.kernel].attr("parallel", False)]
-    given = {v.name for v in entry.dims}
-    if any(k.attr("scales", False) and not sizes_of(k) <= given for k in shared):
-        return 0
-    fixed, scaled = _total(entry.body, kernels)
-    if fixed >= FORK_WORK:
-        return 0
-    return -(-(FORK_WORK - fixed) // scaled) if scaled else -1
-
-
-def _total(s: Stmt, kernels: Mapping[str, Func]) -> tuple[int, int]:
-    """Work below a statement that threads can share: of kernels that always cost the same, and
-    of others where every dimension is 1."""
-    if isinstance(s, CallKernel):
-        kernel = kernels[s.kernel]
-        if not kernel.attr("parallel", False):
-            return 0, 0
-        return (0, _work(kernel)) if kernel.attr("scales", False) else (_work(kernel), 0)
-    if isinstance(s, While):
-        turns = _turns(s.cond)
-        fixed, scaled = _total(s.body, kernels)
-        return fixed * turns, scaled * turns
-    below = s.stmts if isinstance(s, Seq) else (s.then, s.other) if isinstance(s, If) else ()
-    totals = [_total(x, kernels) for x in below if x is not None]
-    return sum(t[0] for t in totals), sum(t[1] for t in totals)
-
-
-def _turns(cond: Expr) -> int:
-    """How often a loop is run through, or a guess."""
-    if isinstance(cond, Binary) and cond.op == "lt" and isinstance(cond.b, Const):
-        return max(1, int(cond.b.value))
-    return UNKNOWN_TURNS

@@ -1,0 +1,62 @@
+"""What is worth several threads: kernels, by their work and sizes, and whole runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aisc.ir.arith.poly import symbols
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import Binary, Const, Expr
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import CallKernel, If, Seq, Stmt, While
+from aisc.passes.analysis.cost import FORK_WORK
+
+UNKNOWN_TURNS = 16
+
+
+def sizes_of(kernel: Func) -> set[str]:
+    """Dimensions in the shapes of a kernel's operands."""
+    return {s.name for b in kernel.params for d in b.shape for s in symbols(d)}
+
+
+def work_of(kernel: Func) -> int:
+    """The work of one call; of kernels that scale, where every dimension is 1."""
+    return int(kernel.attr("work", 0) or 0)
+
+
+def least_sizes(entry: Func, kernels: Mapping[str, Func]) -> int:
+    """The product of dimensions from which on a run has work for several threads; 0 when every
+    run has or may have, -1 when none has."""
+    calls = [s for s in walk(entry.body) if isinstance(s, CallKernel)]
+    shared = [kernels[s.kernel] for s in calls if kernels[s.kernel].attr("parallel", False)]
+    given = {v.name for v in entry.dims}
+    if any(k.attr("scales", False) and not sizes_of(k) <= given for k in shared):
+        return 0
+    fixed, scaled = _total(entry.body, kernels)
+    if fixed >= FORK_WORK:
+        return 0
+    return -(-(FORK_WORK - fixed) // scaled) if scaled else -1
+
+
+def _total(s: Stmt, kernels: Mapping[str, Func]) -> tuple[int, int]:
+    """Work below a statement that threads can share: of kernels that always cost the same, and
+    of others where every dimension is 1."""
+    if isinstance(s, CallKernel):
+        kernel = kernels[s.kernel]
+        if not kernel.attr("parallel", False):
+            return 0, 0
+        return (0, work_of(kernel)) if kernel.attr("scales", False) else (work_of(kernel), 0)
+    if isinstance(s, While):
+        turns = _turns(s.cond)
+        fixed, scaled = _total(s.body, kernels)
+        return fixed * turns, scaled * turns
+    below = s.stmts if isinstance(s, Seq) else (s.then, s.other) if isinstance(s, If) else ()
+    totals = [_total(x, kernels) for x in below if x is not None]
+    return sum(t[0] for t in totals), sum(t[1] for t in totals)
+
+
+def _turns(cond: Expr) -> int:
+    """How often a loop is run through, or a guess."""
+    if isinstance(cond, Binary) and cond.op == "lt" and isinstance(cond.b, Const):
+        return max(1, int(cond.b.value))
+    return UNKNOWN_TURNS
