@@ -6,6 +6,8 @@ four times as large. So the variant pays where the image has enough tiles to use
 
 from __future__ import annotations
 
+from functools import partial
+
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.stmt import Block
@@ -26,8 +28,7 @@ def use_winograd(s: Schedule, target: Target) -> Schedule:
     lanes = max(1, target.vector_bits // 32)
     for place in list(places(s.func.body)):
         if _pays(place.block, lanes) and in_place_reader(s, place.block.name) is not None:
-            name = place.block.name
-            s = unless_refused(s, lambda s, name=name: _schedule(s, name, lanes))
+            s = unless_refused(s, partial(_schedule, name=place.block.name, lanes=lanes))
     return s
 
 
