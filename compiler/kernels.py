@@ -24,7 +24,7 @@ from aisc.passes.lower.canonical import canonical
 from aisc.passes.plan.bind import ScheduledKernel, Version
 from aisc.passes.schedule.rules.default import complete, default_schedule, prepared, tiles
 from aisc.passes.schedule.rules.tile import Tile
-from aisc.passes.schedule.rules.versions import for_one, one_row, row_dimension
+from aisc.passes.schedule.rules.versions import for_one, like, one_row, row_dimension
 from aisc.passes.schedule.schedule import Schedule, Step, trace_to_json
 from aisc.passes.tensor.optimize import optimize_schedule
 
@@ -95,7 +95,7 @@ def _with_version(
     if other.packers != schedule.packers:
         return scheduled
     func = optimize_schedule(special, other, scheduled.packers).func
-    func = replace(func, name=f"{lowered.name}_{dim}1")
+    func = replace(like(func, scheduled.func), name=f"{lowered.name}_{dim}1")
     return replace(scheduled, versions=(Version(dim, 1, func),))
 
 

@@ -115,8 +115,11 @@ def integer_plus_zero(m: Match) -> Sequence[Value] | None:
 
 @rule("pow")
 def small_power(m: Match) -> Sequence[Value] | None:
-    """``x ** 1 -> x``, ``x ** 2 -> x * x``, ``x ** 3 -> x * x * x``: within one more rounding."""
+    """``x ** 1 -> x``, ``x ** 2 -> x * x``, ``x ** 3 -> x * x * x`` on floats: within one more
+    rounding (integers overflow in their own way)."""
     x = _only(m)
+    if not x.type.dtype.is_float:
+        return None
     for exponent in (1, 2, 3):
         if _neutral(m, exponent):
             value = x

@@ -110,10 +110,13 @@ def accesses_of(place: Place) -> list[Access]:
         at_first = () if first == TRUE else (first,)
         found += _touches(substitute(block.init, bound), place.loops, at_first)
     found += _touches(substitute(block.body, bound), place.loops, ())
+    different: dict[tuple[object, ...], _Touch] = {}
+    for t in found:
+        different.setdefault(t.key, t)
     return [
         Access(replace(place, loops=t.loops), t.buffer, t.at, (ONE,) * len(t.at), t.write, t.conds)
-        for t in {t.key: t for t in reversed(found)}.values()
-    ][::-1]
+        for t in different.values()
+    ]
 
 
 def started_loops(root: Stmt) -> list[For]:

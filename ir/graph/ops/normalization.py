@@ -69,6 +69,7 @@ def _softmax_compute(log: bool) -> Compute:
         axis, t = _axis(call), infer.accumulator(out.dtype)
         rows = (*x.shape[:axis], *x.shape[axis + 1 :])
         top, total = cb.alloc("top", t, rows), cb.alloc("total", t, rows)
+        factor = cb.alloc("log_total" if log else "scale", t, rows)
         scratch = cb.alloc("shifted" if log else "exp", t, x.shape)
 
         def along(buf: Buffer, at: Sequence[Var], r: Sequence[Var]) -> Expr:
@@ -82,15 +83,17 @@ def _softmax_compute(log: bool) -> Compute:
             value = along(scratch, at, r)
             return e.math("exp", value) if log else value
 
+        def per_row(*i: Var) -> Expr:
+            return e.math("log", Load(total, i)) if log else e.const(1, t) / Load(total, i)
+
         def result(*i: Var) -> Expr:
-            divisor = Load(total, _without(i, axis))
-            value = Load(scratch, i)
-            scaled = value - e.math("log", divisor) if log else value / divisor
-            return e.cast(scaled, out.dtype)
+            value, by = Load(scratch, i), Load(factor, _without(i, axis))
+            return e.cast(value - by if log else value * by, out.dtype)
 
         cb.reduce(top, (x.shape[axis],), "max", lambda at, r: along(x, at, r), "max")
         cb.map(scratch, shifted, "shift" if log else "exp")
         cb.reduce(total, (x.shape[axis],), "sum", term, "sum")
+        cb.map(factor, per_row, "log" if log else "reciprocal")
         cb.map(out, result, "normalize")
 
     return compute
@@ -183,11 +186,12 @@ def _layer_compute(centred: bool) -> Compute:
             return value * value
 
         spread = norm.mean("variance" if centred else "mean_square", square)
-        epsilon = e.const(call.attrs["epsilon"], norm.t)
+        epsilon, one = e.const(call.attrs["epsilon"], norm.t), e.const(1, norm.t)
+        factor = cb.alloc("factor", norm.t, x.shape[: norm.axis])
+        cb.map(factor, lambda *i: one / e.Unary("sqrt", Load(spread, i) + epsilon), "root")
 
         def result(*i: Var) -> Expr:
-            root = e.Unary("sqrt", Load(spread, i[: norm.axis]) + epsilon)
-            value = norm.centred(mean, i) / root
+            value = norm.centred(mean, i) * Load(factor, i[: norm.axis])
             scale, bias = (ins[k] if k < len(ins) else None for k in (1, 2))
             if scale is not None:
                 value = value * norm.operand(scale, i)

@@ -12,10 +12,11 @@ from functools import partial
 from aisc.ir.arith.linear import mentions
 from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Const, Load, Select, Var
+from aisc.ir.tensor.expr import Const, Load, Select
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import Alloc, Block, For, Seq, Stmt, Store
+from aisc.ir.tensor.stmt import Alloc, Block, For, Stmt, Store
 from aisc.passes.analysis.cost import PARALLEL_WORK, work
+from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls, is_window
 from aisc.passes.schedule.rules.tile import Tile, candidate_tiles, schedule_tile
 from aisc.passes.schedule.rules.winograd import use_winograd
@@ -35,19 +36,25 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
 
 def complete(s: Schedule, target: Target, tile: Tile | None = None) -> Schedule:
     """The steps after :func:`prepared`."""
+    s = schedule_rows(s, target) or _schedule_nests(s, target, tile)
+    for nest in top_loops(s.func.body):
+        s = unless_refused(s, partial(_parallel, name=nest.var.name))
+    return s
+
+
+def _schedule_nests(s: Schedule, target: Target, tile: Tile | None) -> Schedule:
+    """Each nest for itself: tiles, partial results, vectors."""
     for name in [p.block.name for p in places(s.func.body)]:
         reduction = analyse(find_place(s.func, name).block)
         if reduction is not None and _worth_tiling(reduction, target):
             chosen = tile if tile is not None and reduction.contraction else None
             s, _ = schedule_tile(s, reduction, chosen or candidate_tiles(reduction, target)[0])
         else:
-            s = unless_refused(s, partial(_chunk, name=name, target=target))
+            s = unless_refused(s, partial(chunk, name=name, target=target))
     for name in [p.block.name for p in places(s.func.body)]:
         place = find_place(s.func, name)
         if all(f.kind == "serial" for f in place.loops):
             s = unless_refused(s, partial(_vectorize, place=place, target=target))
-    for nest in _top_nests(s.func.body):
-        s = unless_refused(s, partial(_parallel, name=nest))
     return s
 
 
@@ -90,36 +97,6 @@ def tiled_contraction(start: Schedule, target: Target) -> Reduction | None:
         if found is not None and found.contraction and _worth_tiling(found, target):
             return found
     return None
-
-
-def _chunk(s: Schedule, name: str, target: Target) -> Schedule:
-    """Give a reduction along contiguous rows one partial result per lane."""
-    block = find_place(s.func, name).block
-    inner = [it for it in block.iters if it.kind == "reduce"][-1:]
-    if not inner or block.init is None or not isinstance(block.body, Store):
-        return s
-    lanes = min(16, target.vector_bits // 8 // block.body.buffer.dtype.bytes)
-    extent = inner[0].extent
-    if isinstance(extent, Const) and int(extent.value) < 2 * lanes:
-        return s
-    loads = [n for n in walk(block.body) if isinstance(n, Load) and n.buffer != block.body.buffer]
-    if any(mentions(i, inner[0].var) for n in loads for i in n.indices[:-1]):
-        return s
-    place = find_place(s.func, name)
-    loop = place.block.bindings[place.block.iters.index(inner[0])]
-    if not isinstance(loop, Var):
-        return s
-    s = s.split_chunks(name, loop.name, lanes)
-    loops = [f.var.name for f in find_place(s.func, name).loops]
-    return s.vectorize(loops[-1]).decompose_reduction(name, _outermost_reduce_loop(s, name))
-
-
-def _outermost_reduce_loop(s: Schedule, name: str) -> str:
-    """The first loop around a block that a reduce iterator uses."""
-    place = find_place(s.func, name)
-    pairs = zip(place.block.iters, place.block.bindings, strict=True)
-    values = [value for it, value in pairs if it.kind == "reduce"]
-    return next(f.var.name for f in place.loops if any(mentions(v, f.var) for v in values))
 
 
 def inline_maps(s: Schedule) -> Schedule:
@@ -221,12 +198,6 @@ def _contiguous(block: Block) -> bool:
         if isinstance(n, Select) and any(mentions(n.cond, v) for v in iters):
             return False
     return True
-
-
-def _top_nests(body: Stmt) -> list[str]:
-    """Names of the outermost loops."""
-    stmts = body.stmts if isinstance(body, Seq) else (body,)
-    return [x.var.name for x in stmts if isinstance(x, For)]
 
 
 def _parallel(s: Schedule, name: str) -> Schedule:

@@ -13,7 +13,7 @@ from math import prod
 
 from aisc.ir.arith.linear import mentions
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Binary, Call, Cast, Const, Expr, Load, Var
+from aisc.ir.tensor.expr import Binary, Call, Cast, Const, Expr, Load, Unary, Var
 from aisc.ir.tensor.stmt import Block, Iter, Store
 
 # Places of a window that is unrolled, and read where its input lies.
@@ -119,9 +119,11 @@ def window_size(block: Block) -> int:
 
 
 def has_calls(block: Block) -> bool:
-    """Whether a block calls elementary functions, which make it costly to compute twice."""
+    """Whether a block calls elementary functions, takes roots or divides, which make it costly to
+    compute twice."""
     return any(
         (isinstance(n, Call) and n.name not in ("isnan", "isinf", "fma"))
-        or (isinstance(n, Binary) and n.op == "pow")
+        or (isinstance(n, Binary) and n.op in ("pow", "div"))
+        or (isinstance(n, Unary) and n.op == "sqrt")
         for n in walk(block.body)
     )

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from aisc.ir.arith.poly import substitute as dim_substitute
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import ONE, Var
-from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.visitor import substitute
+from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.visitor import buffers_of, replace_buffers, substitute
 from aisc.passes.schedule.rules.default import tiled_contraction
 from aisc.passes.schedule.rules.tile import Tile
 from aisc.passes.schedule.schedule import Schedule
@@ -31,8 +32,27 @@ def row_dimension(start: Schedule, target: Target) -> str | None:
 
 
 def for_one(func: Func, dimension: str) -> Func:
-    """`func` for calls in which the dimension is 1; its parameters stay as they are."""
-    return replace(func, body=substitute(func.body, {Var(dimension): ONE}))
+    """`func` for calls in which the dimension is 1, in loops and in the shapes of buffers."""
+    body = substitute(func.body, {Var(dimension): ONE})
+    every = dict.fromkeys((*func.params, *buffers_of(body)))
+    table = {b: _for_one(b, dimension) for b in every}
+    return replace(
+        func, params=tuple(table[b] for b in func.params), body=replace_buffers(body, table)
+    )
+
+
+def _for_one(b: Buffer, dimension: str) -> Buffer:
+    shape = tuple(dim_substitute(d, {dimension: 1}) for d in b.shape)
+    strides = tuple(dim_substitute(d, {dimension: 1}) for d in b.strides)
+    return replace(b, shape=shape, strides=strides)
+
+
+def like(func: Func, general: Func) -> Func:
+    """A version with the parameters of the function that it is a version of, scratch aside."""
+    named = {b.name: b for b in general.params}
+    table = {b: named[b.name] for b in func.params if b.role != "scratch" and b.name in named}
+    params = tuple(table.get(b, b) for b in func.params)
+    return replace(func, params=params, body=replace_buffers(func.body, table))
 
 
 def one_row(tile: Tile) -> Tile:

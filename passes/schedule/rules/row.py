@@ -1,0 +1,195 @@
+"""Row kernels: reductions along contiguous rows and the maps around them, one row after the other.
+
+Softmax, normalisations, sums and arg-reductions compute a few numbers per row and use them on the
+row again. Their loops over rows become one, so that a row stays in the first-level cache from its
+first use to its last, and what belongs to one row lives on the stack or in registers. Each
+reduction has several partial results per row, as many for every number of threads.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import prod
+
+from aisc.ir.arith.linear import mentions
+from aisc.ir.node import walk
+from aisc.ir.target import Target
+from aisc.ir.tensor.expr import Const, Expr, Load, Var
+from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.stmt import Block, For, Seq, Stmt, Store
+from aisc.passes.schedule.rules.structure import analyse, is_window
+from aisc.passes.schedule.schedule import Schedule, unless_refused
+from aisc.passes.schedule.tree import find_loop, find_place, places
+
+# Rows long enough for four vectors of partial results, which hide the latency of an addition.
+LONG_ROW = 16
+# Bytes of a row's own values that may lie on the stack.
+MAX_STACK = 16 << 10
+LAST_CHUNKS = 4
+
+
+def schedule_rows(s: Schedule, target: Target) -> Schedule | None:
+    """Schedule a function that works on rows alone; ``None`` for others."""
+    axes = _row_axes(s, target)
+    if axes is None:
+        return None
+    for place in list(places(s.func.body)):
+        if place.block.combiner:
+            s = chunk(s, place.block.name, target)
+    s = _merge(s, [x.var.name for x in top_loops(s.func.body)], axes)
+    for b in [b for b in _scratch(s) if _fits(b, axes)]:
+        s = unless_refused(s, partial(_stack, b.name))
+    for place in list(places(s.func.body)):
+        s = unless_refused(s, partial(_vectorize_row, place.block.name, axes, target))
+    return s
+
+
+def _row_axes(s: Schedule, target: Target) -> int | None:
+    """How many outer axes all nests share as rows, if every reduction runs along one."""
+    found = list(places(s.func.body))
+    reductions = [p.block for p in found if p.block.combiner]
+    if not reductions or len(found) < 2:
+        return None
+    rows = [it.extent for it in reductions[0].iters if it.kind == "spatial"]
+    for p in found:
+        own = [it.extent for it in p.block.iters if it.kind == "spatial"]
+        fresh = [f.var for f in p.loops] == list(p.block.bindings)
+        if (
+            not fresh
+            or own[: len(rows)] != rows
+            or any(it.kind == "ordered" for it in p.block.iters)
+        ):
+            return None
+        if p.block.combiner and (own != rows or not _is_row(p.block, target)):
+            return None
+    return len(rows) if rows and len(top_loops(s.func.body)) == len(found) else None
+
+
+def _is_row(block: Block, target: Target) -> bool:
+    found = analyse(block)
+    if found is None or found.contraction or is_window(block):
+        return False
+    return chunk_loop(block, target) is not None
+
+
+def lanes_of(block: Block, target: Target) -> int:
+    """Elements of the block's result in a vector."""
+    assert isinstance(block.body, Store), "a plain block"
+    return min(16, target.vector_bits // 8 // block.body.buffer.dtype.bytes)
+
+
+def chunk_loop(block: Block, target: Target) -> str | None:
+    """The loop of a reduction along contiguous elements that is worth partial results."""
+    inner = [it for it in block.iters if it.kind == "reduce"][-1:]
+    if not inner or block.init is None or not isinstance(block.body, Store):
+        return None
+    extent = inner[0].extent
+    if isinstance(extent, Const) and int(extent.value) < 2 * lanes_of(block, target):
+        return None
+    loads = [n for n in walk(block.body) if isinstance(n, Load) and n.buffer != block.body.buffer]
+    if any(mentions(i, inner[0].var) for n in loads for i in n.indices[:-1]):
+        return None
+    loop = block.bindings[block.iters.index(inner[0])]
+    return loop.name if isinstance(loop, Var) else None
+
+
+def chunk(s: Schedule, name: str, target: Target) -> Schedule:
+    """Give a reduction along contiguous rows one partial result per lane, or four of them; they
+    are combined pairwise: by vectors first, then one after the other."""
+    block = find_place(s.func, name).block
+    loop = chunk_loop(block, target)
+    if loop is None:
+        return s
+    lanes, extent = lanes_of(block, target), find_loop(s.func, loop).extent
+    if isinstance(extent, Const) and int(extent.value) >= LONG_ROW * lanes:
+        s = _partial(s, name, loop, 4 * lanes, lanes, unroll=False)
+        name = f"{name}_combine"
+        loop = _last_loop(s, name)
+        s = _partial(s, name, loop, lanes, lanes, unroll=True)
+    else:
+        s = _partial(s, name, loop, lanes, lanes, unroll=False)
+    name = f"{name}_combine"
+    s = _partial(s, name, _last_loop(s, name), LAST_CHUNKS, LAST_CHUNKS, unroll=True)
+    name = f"{name}_combine"
+    last = _last_loop(s, name)
+    return s.decompose_reduction(name, last).unroll(last)
+
+
+def _partial(s: Schedule, name: str, loop: str, chunks: int, lanes: int, unroll: bool) -> Schedule:
+    """Divide a reduction into `chunks` interleaved ones, as vectors of `lanes`."""
+    s = s.split_chunks(name, loop, chunks)
+    inner = _last_loop(s, name)
+    if chunks > lanes:
+        s = s.split(inner, lanes, names=(f"{inner}_v", f"{inner}_l"))
+        s, inner = s.unroll(f"{inner}_v"), f"{inner}_l"
+    outer = _outermost_reduce_loop(s, name)
+    s = s.vectorize(inner).decompose_reduction(name, outer)
+    return s.unroll(outer) if unroll else s
+
+
+def _last_loop(s: Schedule, name: str) -> str:
+    return find_place(s.func, name).loops[-1].var.name
+
+
+def _outermost_reduce_loop(s: Schedule, name: str) -> str:
+    """The first loop around a block that a reduce iterator uses."""
+    place = find_place(s.func, name)
+    pairs = zip(place.block.iters, place.block.bindings, strict=True)
+    values = [value for it, value in pairs if it.kind == "reduce"]
+    return next(f.var.name for f in place.loops if any(mentions(v, f.var) for v in values))
+
+
+def top_loops(body: Stmt) -> list[For]:
+    """The outermost loops of a statement."""
+    stmts = body.stmts if isinstance(body, Seq) else (body,)
+    return [x for x in stmts if isinstance(x, For)]
+
+
+def _merge(s: Schedule, names: list[str], axes: int) -> Schedule:
+    """One loop for the rows of all nests, axis by axis."""
+    for axis in range(axes):
+        first, *others = names
+        for other in others:
+            s = s.fuse_loops(first, other)
+        if axis + 1 < axes:
+            names = [x.var.name for x in top_loops(find_loop(s.func, first).body)]
+    return s
+
+
+def _scratch(s: Schedule) -> list[Buffer]:
+    written = {w.buffer: None for p in places(s.func.body) for w in p.block.writes}
+    return [b for b in written if b.role == "scratch" and b.space == "global"]
+
+
+def _fits(b: Buffer, axes: int) -> bool:
+    """Whether the part of one row is small and of known size."""
+    sizes = [d for d in b.shape[axes:] if isinstance(d, int)]
+    return len(sizes) == b.rank - min(axes, b.rank) and prod(sizes) * b.dtype.bytes <= MAX_STACK
+
+
+def _stack(name: str, s: Schedule) -> Schedule:
+    return s.set_scope(name, "stack")
+
+
+def _vectorize_row(name: str, axes: int, target: Target, s: Schedule) -> Schedule:
+    """The elements of a row as lanes, for a map over them."""
+    place = find_place(s.func, name)
+    inner = place.loops[axes:]
+    block = place.block
+    if block.combiner or len(inner) != 1 or inner[0].kind != "serial":
+        return s
+    if not isinstance(block.body, Store) or not _moves(block, inner[0].var):
+        return s
+    last, lanes = inner[0].var.name, lanes_of(block, target)
+    s = s.split(last, lanes, names=(f"{last}_o", f"{last}_l"))
+    return s.vectorize(f"{last}_l")
+
+
+def _moves(block: Block, var: Var) -> bool:
+    """Whether the last element index of the result moves with the loop."""
+    values: dict[Var, Expr] = {
+        it.var: v for it, v in zip(block.iters, block.bindings, strict=True)
+    }  # fmt: skip
+    assert isinstance(block.body, Store), "a plain block"
+    last = block.body.indices[-1:]
+    return any(isinstance(i, Var) and mentions(values.get(i, i), var) for i in last)
