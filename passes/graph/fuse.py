@@ -4,7 +4,8 @@ before: ``%a = conv(%x, %w, %b); %y = relu(%a)``
 after:  ``%y = fused(%x, %w, %b) { %a = conv(…); return relu(%a) }``
 
 A group is an anchor (contraction, window, reduction, movement or map) and the elementwise operators
-that follow it one after another; an intermediate value has no reader outside of its group.
+that follow it one after another; an intermediate value has no reader outside of its group. The
+transpose of an image of few channels joins the convolution that reads it.
 Constants with one element move into the groups that read them; other constants and views stay
 outside, as do operators of kind control (whose regions are partitioned in turn) and those that
 only the host can compute. Postcondition: every other node is a ``fused`` one.
@@ -22,6 +23,7 @@ from aisc.passes.base import map_regions
 
 # A group stops growing here: generated code and compile time grow with it.
 MAX_GROUP = 24
+FEW_CHANNELS = 4
 
 
 @dataclass(eq=False, slots=True)
@@ -81,6 +83,7 @@ class Fuse:
             if stays_alone(node):
                 continue
             joined = self._join(node, groups, made, used) if self.join else None
+            joined = joined or (_prologue(node, groups, made, used) if self.join else None)
             group = joined or _Group()
             group.nodes.append(node)
             group.anchored |= opdef.get(node.op).kind not in ("map", "movement")
@@ -122,6 +125,22 @@ class Fuse:
         for node in other.nodes:
             groups[node] = home
         home.nodes[:0] = other.nodes
+
+
+def _prologue(
+    node: GraphNode,
+    groups: dict[GraphNode, _Group],
+    made: dict[Value, GraphNode],
+    used: dict[Value, int],
+) -> _Group | None:
+    """The group of a transpose that only gives an image of few channels to a convolution, which
+    reads it one element at a time in either layout."""
+    producer = made.get(node.input_values[0]) if node.op == "conv" else None
+    if producer is None or producer.op != "transpose" or used[producer.output] != 1:
+        return None
+    channels = producer.output.type.shape[-1]
+    few = isinstance(channels, int) and channels <= FEW_CHANNELS
+    return groups.get(producer) if few and node.attr("data_layout") == "NHWC" else None
 
 
 def _fused(group: _Group, scalars: dict[Value, GraphNode]) -> GraphNode:

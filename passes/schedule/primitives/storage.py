@@ -11,7 +11,7 @@ from aisc.ir.node import Node
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Const, Expr, Load, binary, of_dim, select
 from aisc.ir.tensor.func import Buffer, Func, buffer, row_major
-from aisc.ir.tensor.stmt import Alloc, Block, Stmt, seq
+from aisc.ir.tensor.stmt import Alloc, Block, Prefetch, Stmt, Store, seq
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers, transform
 from aisc.passes.schedule.dependence import private_to
 from aisc.passes.schedule.flow import require_own_values, require_written_before
@@ -113,6 +113,37 @@ def cache_read(func: Func, block: str, name: str, space: str, as_name: str = "")
         raise error("E302", f"cache_read({block}): {name} is private to its nest or not read")
     fill = _copy_nest(func, fresh(func, f"{local.name}_fill"), src, local)
     return replace_stmt(func, nest, seq(Alloc(local), *fill, replace_buffers(nest, {src: local})))
+
+
+@primitive()
+def permute(func: Func, name: str, order: Sequence[int]) -> Func:
+    """Store a private buffer with its axes in another order.
+
+    before: ``t[i, j] = f(i, j);  y[i] += t[i, j]``
+    after ``permute("t", (1, 0))``: ``t[j, i] = f(i, j);  y[i] += t[j, i]``.
+    Always legal for a scratch buffer: all accesses change alike.
+    """
+    old = find_buffer(func, name)
+    if sorted(order) != list(range(old.rank)):
+        raise error("E302", f"permute({name}): order must permute {old.rank} axes")
+    if old.role != "scratch":
+        raise error("E302", f"permute({name}): only scratch buffers can be stored otherwise")
+    shape = tuple(old.shape[k] for k in order)
+    new = replace(old, shape=shape, strides=row_major(shape))
+
+    def swap(n: Node) -> Node:
+        if isinstance(n, Alloc) and n.buffer == old:
+            return Alloc(new)
+        if isinstance(n, Load) and n.buffer == old:
+            return Load(new, tuple(n.indices[k] for k in order))
+        if isinstance(n, Store) and n.buffer == old:
+            return Store(new, tuple(n.indices[k] for k in order), n.value)
+        if isinstance(n, Prefetch) and n.buffer == old:
+            return Prefetch(new, tuple(n.indices[k] for k in order), n.write)
+        return n
+
+    body = transform(func.body, swap)
+    return replace(func, body=map_blocks(body, with_regions))
 
 
 @primitive()

@@ -17,6 +17,7 @@ from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, Stmt, Store
 from aisc.passes.analysis.cost import PARALLEL_WORK, work
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
+from aisc.passes.schedule.rules.stem import keep_source_order
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls, is_window
 from aisc.passes.schedule.rules.tile import Tile, candidate_tiles, schedule_tile
 from aisc.passes.schedule.rules.winograd import use_winograd
@@ -60,7 +61,8 @@ def _schedule_nests(s: Schedule, target: Target, tile: Tile | None) -> Schedule:
 
 def prepared(func: Func, target: Target) -> Schedule:
     """The first steps of every schedule of `func`: maps inlined, variants chosen."""
-    return _inline_borders(use_winograd(inline_maps(Schedule.of(func)), target))
+    s = _inline_borders(use_winograd(inline_maps(Schedule.of(func)), target))
+    return keep_source_order(s, target)
 
 
 def _inline_borders(s: Schedule) -> Schedule:

@@ -18,7 +18,7 @@ from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
 from aisc.passes.schedule.rules.structure import Reduction, is_window, plain_axis, shared_iters
 from aisc.passes.schedule.schedule import Schedule, unless_refused
-from aisc.passes.schedule.tree import find_place, places
+from aisc.passes.schedule.tree import find_loop, find_place, places
 
 RUNTIME_PACK_ROWS = 32
 MAX_ROWS = 14
@@ -134,13 +134,22 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> tuple[Schedu
     if row is not None:
         s = s.unroll(f"{row}_r")
     s = s.unroll(names[1]).vectorize(names[2])
-    for name in reduce_loops if is_window(reduction.block) else ():
+    for name in _to_unroll(s, reduction, reduce_loops):
         s = s.unroll(name)
     s = s.decompose_reduction(block, reduce_loops[0] if reduce_loops else inner[0])
     s = schedule_consumer(s, consumer, outer, tile)
     if not reduction.contraction:
         return s, outer[0]
     return _prefetch_epilogue(s, reduction, consumer, outer[-1]), outer[0]
+
+
+def _to_unroll(s: Schedule, reduction: Reduction, reduce_loops: list[str]) -> list[str]:
+    """Reduce loops without which the code is better: all of a window's, and an innermost one that
+    would end as soon as it has begun."""
+    if is_window(reduction.block):
+        return reduce_loops
+    last = reduce_loops[-1:]
+    return [n for n in last if len(reduce_loops) > 1 and 1 < _count(find_loop(s.func, n)) <= 4]
 
 
 def _count_shared(reduction: Reduction, outer: list[str], loops: dict[str, str]) -> int:
