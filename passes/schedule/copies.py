@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import Expr, Var
 from aisc.ir.tensor.func import Buffer, Func
@@ -17,6 +18,12 @@ class Names:
 
     def __init__(self, func: Func) -> None:
         self.taken = all_names(func)
+
+    def claim(self, name: str, step: str) -> None:
+        """Take a name that the user chose; E302 if something has it."""
+        if name in self.taken:
+            raise error("E302", f"{step}: the name '{name}' is taken")
+        self.taken.add(name)
 
     def fresh(self, hint: str) -> str:
         """`hint`, or `hint` with the first free number."""

@@ -19,6 +19,7 @@ from aisc.ir.tensor.expr import (
     TRUE,
     ZERO,
     Binary,
+    Const,
     Expr,
     Load,
     Select,
@@ -100,22 +101,22 @@ def accesses_under(root: Stmt, outer: tuple[For, ...] = ()) -> list[Access]:
 
 
 def accesses_of(place: Place) -> list[Access]:
-    """Every access of one block, those of its initialisation first, in the order of execution."""
+    """Every access of one block to buffers from outside of it, those of its initialisation first,
+    in the order of execution."""
     block, bound = place.block, _bound(place.block)
-    found: list[_Touch] = []
+    walker = _Touches()
     if block.init is not None:
         first = logical_and(
             *(equal(bound[it.var], ZERO) for it in block.iters if it.kind == "reduce")
         )
-        at_first = () if first == TRUE else (first,)
-        found += _touches(substitute(block.init, bound), place.loops, at_first)
-    found += _touches(substitute(block.body, bound), place.loops, ())
-    different: dict[tuple[object, ...], _Touch] = {}
-    for t in found:
-        different.setdefault(t.key, t)
+        path = _Path(place.loops)
+        walker.visit(substitute(block.init, bound), path if first == TRUE else path.under(first))
+    walker.visit(substitute(block.body, bound), _Path(place.loops))
+    own = private_to(block)
     return [
         Access(replace(place, loops=t.loops), t.buffer, t.at, (ONE,) * len(t.at), t.write, t.conds)
-        for t in different.values()
+        for t in walker.found.values()
+        if t.buffer not in own
     ]
 
 
@@ -147,35 +148,65 @@ class _Touch:
     loops: tuple[For, ...]
     conds: tuple[Expr, ...]
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What makes it differ from other accesses of a block, where loops have unique names."""
-        return self.buffer.name, self.at, self.write, tuple(f.var for f in self.loops), self.conds
+    def key(self) -> object:
+        """What tells two accesses apart; loops count by their variables, not by what they hold."""
+        around = tuple(f.var for f in self.loops)
+        return self.buffer, self.at, self.write, around, self.conds
 
 
-def _touches(n: Node, loops: tuple[For, ...], conds: tuple[Expr, ...]) -> Iterator[_Touch]:
-    """Accesses of a statement or expression in the order of execution."""
-    if isinstance(n, Select | If):
-        yield from _touches(n.cond, loops, conds)
-        yield from _touches(n.then, loops, (*conds, n.cond))
-        if n.other is not None:
-            yield from _touches(n.other, loops, (*conds, Unary("not", n.cond)))
-        return
-    if isinstance(n, Let):
-        yield from _touches(n.value, loops, conds)
-        # Places in buffers depend on integers only, so other values need not be carried along.
-        named = {n.var: n.value} if n.var.dtype is dtypes.i64 else {}
-        yield from _touches(substitute(n.body, named), loops, conds)
-        return
-    inside = conds
-    if isinstance(n, For):
-        loops = (*loops, n)
-    elif isinstance(n, While):
-        inside = (*conds, n.cond)
-    for child in children(n):
-        yield from _touches(child, loops, inside)
-    if isinstance(n, Load | Store):
-        yield _Touch(n.buffer, n.indices, isinstance(n, Store), loops, conds)
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """The loops and conditions that lead to a node; `key` tells conditions apart by identity."""
+
+    loops: tuple[For, ...]
+    conds: tuple[Expr, ...] = ()
+    key: tuple[int, ...] = ()
+
+    def under(self, cond: Expr, holds: bool = True) -> _Path:
+        """The path on which a condition holds as well, or does not."""
+        more = cond if holds else Unary("not", cond)
+        key = id(cond) if holds else -id(cond)
+        return _Path(self.loops, (*self.conds, more), (*self.key, key))
+
+
+class _Touches:
+    """Collects accesses of statements and expressions in the order of execution. Expressions share
+    parts: what was seen under the same conditions is not seen again."""
+
+    def __init__(self) -> None:
+        self.found: dict[object, _Touch] = {}
+        self.lets: dict[Var, Expr] = {}
+        self.seen: dict[tuple[int, tuple[int, ...]], Node] = {}  # nodes are kept, with their ids
+
+    def visit(self, n: Node, path: _Path) -> None:
+        """Accesses below a node."""
+        if isinstance(n, Const | Var) or (id(n), path.key) in self.seen:
+            return
+        self.seen[id(n), path.key] = n
+        if isinstance(n, Select | If):
+            self.visit(n.cond, path)
+            self.visit(n.then, path.under(n.cond))
+            if n.other is not None:
+                self.visit(n.other, path.under(n.cond, False))
+        elif isinstance(n, Let):
+            self.visit(n.value, path)
+            if n.var.dtype in (dtypes.i64, dtypes.boolean):  # others stand in no index
+                self.lets[n.var] = self._closed(n.value)
+            self.visit(n.body, path)
+        else:
+            inside = path.under(n.cond) if isinstance(n, While) else path
+            if isinstance(n, For):
+                inside = replace(inside, loops=(*inside.loops, n))
+            for child in children(n):
+                self.visit(child, inside)
+            if isinstance(n, Load | Store):
+                at, conds = map(self._closed, n.indices), map(self._closed, path.conds)
+                touch = _Touch(n.buffer, tuple(at), isinstance(n, Store), path.loops, tuple(conds))
+                self.found.setdefault(touch.key(), touch)
+
+    def _closed(self, e: Expr) -> Expr:
+        """`e` without the scalars that were bound around it."""
+        return substitute(e, self.lets) if self.lets else e
 
 
 Order = Callable[[Names, Names], list[str]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import Alloc, For, Seq, Stmt
+from aisc.ir.tensor.stmt import Alloc, For, Prefetch, Seq, Stmt
 from aisc.ir.tensor.visitor import buffers_of
 from aisc.passes.schedule.tree import loops_of, statements
 
@@ -47,7 +47,8 @@ def _require_alone(stmt: Stmt, shared: set[Buffer], step: str) -> None:
                 return
             stmt = stmt.body
             continue
-        inner = [s for s in stmt.stmts if not isinstance(s, Alloc)] if isinstance(stmt, Seq) else []
+        parts = stmt.stmts if isinstance(stmt, Seq) else ()
+        inner = [s for s in parts if not isinstance(s, Alloc | Prefetch)]
         if len(inner) != 1:
             raise error(
                 "E302",
@@ -55,9 +56,7 @@ def _require_alone(stmt: Stmt, shared: set[Buffer], step: str) -> None:
                 "threads meet between outermost statements only",
                 "divide an outer loop among the threads, or divide loops at the end",
             )
-        own |= {
-            n.buffer for n in statements(stmt) if isinstance(n, Alloc) and not _below(n, inner[0])
-        }
+        own |= {s.buffer for s in parts if isinstance(s, Alloc)}
         stmt = inner[0]
 
 
@@ -76,7 +75,3 @@ def _require_inside(loop: For, own: set[Buffer], step: str) -> None:
 
 def _holds_parallel(stmt: Stmt) -> bool:
     return any(f.kind == "parallel" for f in loops_of(stmt))
-
-
-def _below(node: Alloc, stmt: Stmt) -> bool:
-    return any(n is node for n in statements(stmt))

@@ -10,10 +10,19 @@ from __future__ import annotations
 from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
 from aisc.ir.tensor.expr import ONE, Expr, Var, of_dim
-from aisc.ir.tensor.func import Func, row_major
+from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.stmt import For, Stmt
 from aisc.ir.tensor.visitor import substitute
-from aisc.passes.schedule.dependence import Access, Names, Order, Witness, accesses_under, meet
+from aisc.passes.schedule.dependence import (
+    Access,
+    Names,
+    Order,
+    Witness,
+    accesses_under,
+    declared_under,
+    meet,
+    private_to,
+)
 from aisc.passes.schedule.digits import determined
 from aisc.passes.schedule.sets import NotAffine, Undecided, affine
 from aisc.passes.schedule.tree import indexer, outer_loops, places
@@ -45,16 +54,30 @@ def require_independent(func: Func, loop: For, step: str, apart: bool = False) -
     iteration of the loops around it, or `apart`, of any two."""
     outer = outer_loops(func, loop)
     shared = () if apart else outer
+    if not _open_buffers(func, loop, shared, list(declared_under(loop, outer))):
+        return
     found = accesses_under(loop.body, (*outer, loop))
-    for buffer in dict.fromkeys(a.buffer for a in found if a.write):
+    for buffer in _open_buffers(func, loop, shared, found):
         group = [a for a in found if a.buffer == buffer]
-        if _disjoint_by_radix(loop, shared, group, func.dims):
-            continue
-        if not _disjoint_by_digits(loop, shared, group, func.dims):
-            pairs = [(a, b) for a in group if a.write for b in group]
-            name = f"{step}({loop.var.name})"
-            remedy = "choose a loop over a spatial iterator"
-            require_apart(func, pairs, shared, _differ(loop), name, remedy)
+        pairs = [(a, b) for a in group if a.write for b in group]
+        name = f"{step}({loop.var.name})"
+        require_apart(
+            func, pairs, shared, _differ(loop), name, "choose a loop over a spatial iterator"
+        )
+
+
+def _open_buffers(
+    func: Func, loop: For, shared: tuple[For, ...], found: list[Access]
+) -> list[Buffer]:
+    """Written buffers of which the cheap tests do not say that iterations take different parts."""
+    private, result = private_to(loop.body), []
+    for buffer in dict.fromkeys(a.buffer for a in found if a.write and a.buffer not in private):
+        group = [a for a in found if a.buffer == buffer]
+        if not _disjoint_by_radix(loop, shared, group, func.dims) and not _disjoint_by_digits(
+            loop, shared, group, func.dims
+        ):
+            result.append(buffer)
+    return result
 
 
 def _differ(loop: For) -> Order:

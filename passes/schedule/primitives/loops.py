@@ -69,11 +69,11 @@ def _split_kinds(old: For, factor: int) -> tuple[ForKind, ForKind]:
 
 
 def _split_names(func: Func, loop: str, names: tuple[str, str]) -> tuple[str, str]:
-    given = [claim(func, n, f"split({loop})") for n in names if n]
-    if len(given) == 2 and given[0] == given[1]:
-        raise error("E302", f"split({loop}): both loops would be called {given[0]}")
     free = Names(func)
-    free.taken.update(given)
+    if names[0] and names[0] == names[1]:
+        raise error("E302", f"split({loop}): both loops would be called {names[0]}")
+    for name in filter(None, names):
+        free.claim(name, f"split({loop})")
     outer = names[0] or free.fresh(f"{loop}_o")
     return outer, names[1] or free.fresh(f"{loop}_i")
 
