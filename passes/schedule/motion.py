@@ -18,6 +18,21 @@ def reads_of(block: Block) -> set[Buffer]:
     return {r.buffer for r in block.reads} | own
 
 
+def updates(block: Block) -> bool:
+    """Whether a block reads what it writes, other than to reduce."""
+    written, seen = writes_of(block), set[int]()
+    stack: list[Node] = [block.body]
+    while stack:
+        n = stack.pop()
+        if id(n) in seen:
+            continue
+        seen.add(id(n))
+        if isinstance(n, Load) and n.buffer in written:
+            return not block.combiner
+        stack.extend(children(n))
+    return False
+
+
 def writes_of(block: Block) -> set[Buffer]:
     """Buffers that a block writes."""
     return {w.buffer for w in block.writes}

@@ -19,7 +19,8 @@ from aisc.ir.arith.poly import (
     symbols,
 )
 from aisc.ir.diagnostics import error
-from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Var, of_dim
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Load, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import For, Region
 from aisc.passes.schedule.dependence import Access, declared_under
@@ -67,7 +68,8 @@ def _interval(index: Indexer, form: Linear, inner: set[Var], size: float) -> tup
     for mono, c in form.terms:
         (moving if _uses(mono, inner) else fixed).append((mono, c))
     low, high = index.interval(Linear(tuple(moving), 0))
-    if not (math.isfinite(low) and math.isfinite(high)):
+    by_data = any(isinstance(n, Load) for mono, _ in fixed for atom in mono for n in walk(atom))
+    if by_data or not (math.isfinite(low) and math.isfinite(high)):
         return Linear((), 0), math.inf
     return Linear(tuple(fixed), form.const + int(low)), high - low + size
 

@@ -15,7 +15,7 @@ from aisc.ir.node import Node, map_children
 from aisc.ir.tensor.builder import accesses
 from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, logical_and
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Seq, Stmt, While, seq
+from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Prefetch, Seq, Stmt, While, seq
 from aisc.ir.tensor.visitor import transform
 
 
@@ -131,14 +131,22 @@ def _with(loop: For, body: Stmt) -> For:
 
 
 def without_alloc(func: Func, buffer: Buffer) -> Func:
-    """`func` without the declaration of `buffer`."""
+    """`func` without the declaration of `buffer`, and without hints that name it."""
 
     def drop(n: Node) -> Node:
         if isinstance(n, Seq):
             return seq(*(s for s in n.stmts if not (isinstance(s, Alloc) and s.buffer == buffer)))
         return n
 
-    return replace(func, body=transform(func.body, drop))
+    return without_hints(replace(func, body=transform(func.body, drop)), buffer)
+
+
+def without_hints(func: Func, buffer: Buffer) -> Func:
+    """`func` without requests for parts of `buffer`, which will lie elsewhere."""
+    found = [s for s in statements(func.body) if isinstance(s, Prefetch) and s.buffer == buffer]
+    for hint in found:
+        func = replace_stmt(func, hint, None)
+    return func
 
 
 def map_blocks(stmt: Stmt, fn: Callable[[Block], Stmt]) -> Stmt:

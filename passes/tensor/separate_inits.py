@@ -55,6 +55,6 @@ def _decomposed(func: Func, block: str, loop: str) -> Func:
     try:
         return Schedule.of(func).decompose_reduction(block, loop).func
     except CompileError as refusal:
-        if not set(refusal.codes) <= {"E302", "E303"}:
+        if not set(refusal.codes) <= {"E302", "E303", "E304"}:
             raise
         return func

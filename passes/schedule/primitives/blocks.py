@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from aisc.ir.arith.linear import Indexer, mentions
-from aisc.ir.arith.poly import Dim
+from aisc.ir.arith.poly import Dim, maximum
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, map_children, walk
 from aisc.ir.tensor.expr import (
@@ -33,6 +33,7 @@ from aisc.passes.schedule.motion import (
     reads_of,
     require_unchanged,
     require_visible,
+    updates,
     with_allocs_first,
     writes_of,
 )
@@ -85,7 +86,7 @@ def inline(func: Func, block: str) -> Func:
     if store.indices != tuple(it.var for it in b.iters):
         raise error("E302", f"inline({block}): the store is not indexed by the iterators")
     target = store.buffer
-    if target in reads_of(b):
+    if updates(b):
         raise error("E302", f"inline({block}): it updates {target.name} in place")
     if any(target in writes_of(p.block) for p in places(func.body) if p.block is not b):
         raise error("E302", f"inline({block}): another block writes {target.name} too")
@@ -130,7 +131,7 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
     inside = [p.block for p in places(target)]
     if place.block in inside or order_of(func, inside[0]) > order_of(func, place.block):
         raise error("E302", f"{step}: it does not come after loop {loop}")
-    if reads_of(place.block) & writes_of(place.block):
+    if updates(place.block):
         raise error("E302", f"{step}: it updates what it writes in place")
     read = {r.buffer for r in reads}
     require_unchanged(step, func, place.block, inside[0], place.block, read)
@@ -265,7 +266,7 @@ def compute_at(func: Func, block: str, loop: str) -> Func:
     for p in places(func.body):
         if id(p.block) not in below and buffer in {r.buffer for r in p.block.reads}:
             raise error("E303", f"compute_at({block}): {p.block.name} reads it outside of {loop}")
-    if not _is_scratch(buffer) or buffer in reads_of(place.block):
+    if not _is_scratch(buffer) or updates(place.block):
         raise error("E302", f"compute_at({block}): {buffer.name} is not computed from others")
     step = f"compute_at({block}, {loop})"
     users = [p.block for p in places(target)]
@@ -382,7 +383,7 @@ def _enlarge(func: Func, block: Block, var: Var, count: Expr) -> Func:
         if not _is_scratch(region.buffer):
             raise error("E303", f"clamp_tail: {region.buffer.name} is visible outside")
         shape = tuple(
-            dim_of(count, func) if i == var else d
+            maximum(dim_of(count, func), d) if i == var else d
             for i, d in zip(region.low, region.buffer.shape, strict=True)
         )
         new = replace(region.buffer, shape=shape, strides=row_major(shape))

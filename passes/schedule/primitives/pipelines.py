@@ -14,7 +14,7 @@ from aisc.passes.schedule.copies import Names, copied
 from aisc.passes.schedule.dependence import Access, Order, accesses_under
 from aisc.passes.schedule.flow import require_own_values
 from aisc.passes.schedule.legality import conflicts, require_apart
-from aisc.passes.schedule.motion import reads_of, writes_of
+from aisc.passes.schedule.motion import reads_of, updates, writes_of
 from aisc.passes.schedule.primitives.loops import push_guard
 from aisc.passes.schedule.region import dim_of, region_under
 from aisc.passes.schedule.schedule import primitive
@@ -83,7 +83,11 @@ def _filling(func: Func, block: Block, target: For, step: str) -> Stmt:
     """The statement of the loop's body that consists of the block's nest."""
     if target.kind != "serial" or target.low != ZERO:
         raise error("E302", f"{step}: the loop is not a serial one from 0")
-    if any(it.kind != "spatial" for it in block.iters) or len(writes_of(block)) != 1:
+    if (
+        any(it.kind != "spatial" for it in block.iters)
+        or len(writes_of(block)) != 1
+        or updates(block)
+    ):
         raise error("E302", f"{step}: the block is no map")
     for s in _statements(target):
         if [p.block for p in places(s)] == [block]:

@@ -22,7 +22,7 @@ from aisc.ir.tensor.expr import (
     select,
 )
 from aisc.ir.tensor.func import Buffer, Func, buffer
-from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Stmt, Store, seq
+from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Seq, Stmt, Store, seq
 from aisc.ir.tensor.visitor import substitute, transform
 from aisc.passes.schedule.copies import Names
 from aisc.passes.schedule.dependence import Order, accesses_of
@@ -109,7 +109,7 @@ def _of_zero(n: Node) -> Node:
 def _require_early_start(func: Func, place: Place, depth: int, step: str) -> None:
     """Nothing that comes before the initialisation within the loop touches what it writes."""
     at = place.loops[depth]
-    starts = [a for a in accesses_of(place) if a.conds or a.write]
+    starts = accesses_of(replace(place, block=replace(place.block, body=Seq(()))))
     before = True
     for p in places(at):
         if p.block is place.block:

@@ -28,6 +28,7 @@ from aisc.passes.schedule.tree import (
     replace_stmt,
     with_regions,
     without_alloc,
+    without_hints,
 )
 
 
@@ -177,12 +178,13 @@ def pack(
     builder.map(dst, lambda *i: _unpacked(src, i, axis, factor, order), fresh(func, f"{name}_pack"))
     if not is_weight:
         return replace(func, body=seq(Alloc(dst), *builder.stmts, body))
+    func = without_hints(replace(func, body=body), src)
     params = tuple(dst if p == src else p for p in func.params)
     out = replace(dst, role="output")
     packer = ComputeBuilder()
     packer.map(out, lambda *i: _unpacked(src, i, axis, factor, order), "pack")
     packing = packer.func(f"{func.name}_{packed_name}", (src, out))
-    return replace(func, params=params, body=body), packing
+    return replace(func, params=params), packing
 
 
 def _read_packed(

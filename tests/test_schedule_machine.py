@@ -1,0 +1,63 @@
+"""Machine code of random schedules computes what the loops did."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+from schedule_programs import Case
+from test_schedule_fuzz import check
+
+from aisc.api import resolve_target
+from aisc.codegen.cpu.backend import CpuBackend
+from aisc.codegen.llvm.link import Linked
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import Alloc
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.tree import loops_of, statements
+from aisc.passes.tensor.optimize import optimize
+
+SEEDS = range(20000, 20060)
+
+
+def runs_on_cpu(func: Func) -> bool:
+    """No loops of hardware axes, no private storage of a size that only a run knows."""
+    held = [s.buffer for s in statements(func.body) if isinstance(s, Alloc)]
+    fixed = all(isinstance(d, int) for b in held for d in b.shape)
+    return fixed and not any("." in f.kind for f in loops_of(func.body))
+
+
+def run(case: Case, s: Schedule) -> dict[str, np.ndarray]:
+    """Outputs of the schedule's machine code, on one thread."""
+    func, packers = optimize(s.func), tuple(map(optimize, s.packers))
+    backend = CpuBackend(resolve_target("cpu"))
+    made = backend.assemble(backend.emit((func, *packers)))
+    linked = Linked([made.object], [f.name for f in (func, *packers)])
+    arrays = {k: np.ascontiguousarray(v) for k, v in case.inputs.items()}
+    for f in (*packers, func):
+        for b in f.params:
+            arrays.setdefault(b.name, np.full(case.shape(b), 77, b.dtype.numpy))
+        call(linked.addresses[f.name], f, arrays, case.dims)
+    return {b.name: arrays[b.name] for b in func.params if b.role == "output"}
+
+
+def call(address: int, func: Func, arrays: dict[str, np.ndarray], dims: dict[str, int]) -> None:
+    status = (ctypes.c_int64 * 1)()
+    pointers = [arrays[b.name].ctypes.data for b in func.params]
+    sizes = [dims[v.name] for v in func.dims]
+    last = [ctypes.addressof(status)] if func.attr("status", False) else []
+    kinds = [ctypes.c_void_p] * len(pointers) + [ctypes.c_int64] * (len(sizes) + 2)
+    kinds += [ctypes.c_void_p] * (1 + len(last))
+    ctypes.CFUNCTYPE(None, *kinds)(address)(*pointers, *sizes, 0, 1, None, *last)
+    assert status[0] == 0, "a fault was reported"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_machine_code_of_random_schedules(seed: int) -> None:
+    case, s = check(seed)
+    if not runs_on_cpu(optimize(s.func)):
+        pytest.skip("it is not for a CPU")
+    expected = case.run(case.func)
+    for name, array in run(case, s).items():
+        assert np.array_equal(array, expected[name]), s.to_python()
