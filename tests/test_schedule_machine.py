@@ -13,7 +13,7 @@ from aisc.api import resolve_target
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.link import Linked
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import Alloc
+from aisc.ir.tensor.stmt import Alloc, Barrier
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import loops_of, statements
 from aisc.passes.tensor.optimize import optimize
@@ -22,10 +22,13 @@ SEEDS = range(20000, 20060)
 
 
 def runs_on_cpu(func: Func) -> bool:
-    """No loops of hardware axes, no private storage of a size that only a run knows."""
-    held = [s.buffer for s in statements(func.body) if isinstance(s, Alloc)]
+    """No loops of hardware axes, no private storage of a size that only a run knows; no barriers,
+    which need the pool of a whole program."""
+    found = list(statements(func.body))
+    held = [s.buffer for s in found if isinstance(s, Alloc)]
     fixed = all(isinstance(d, int) for b in held for d in b.shape)
-    return fixed and not any("." in f.kind for f in loops_of(func.body))
+    axes = any("." in f.kind for f in loops_of(func.body))
+    return fixed and not axes and not any(isinstance(s, Barrier) for s in found)
 
 
 def run(case: Case, s: Schedule) -> dict[str, np.ndarray]:

@@ -34,7 +34,10 @@ def require_same_points(func: Func, old: Place, new: Place, step: str) -> None:
         space = Space(func.dims)
         for k in range(len(_spatial(first))):
             space.names.append(f"v{k}")
-        part = _reached(space, first)
+        try:
+            part = _reached(space, first)
+        except NotAffine as why:
+            raise unproved(func, step, "its points", why) from why
         if part is None:
             raise unproved(func, step, "its points", NotAffine("a condition"))
         space.names.extend(part.names)

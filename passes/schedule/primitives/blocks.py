@@ -27,7 +27,7 @@ from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.stmt import Block, For, Iter, Region, Seq, Stmt, Store, seq
 from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
 from aisc.passes.schedule.dependence import Names, Order, accesses_of
-from aisc.passes.schedule.legality import conflicts, require_apart
+from aisc.passes.schedule.legality import conflicts, require_apart, require_independent
 from aisc.passes.schedule.motion import (
     order_of,
     reads_of,
@@ -145,7 +145,15 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
     new = find_place(result, block)
     require_same_points(result, place, new, step)
     _require_complete(result, new, find_loop(result, loop), read, step)
+    _require_still_independent(result, find_loop(result, loop), step)
     return result
+
+
+def _require_still_independent(func: Func, target: For, step: str) -> None:
+    """Threads and lanes that a block was moved into do not conflict because of it."""
+    for loop in _loops_to(func, target):
+        if loop.kind in ("parallel", "vectorize"):
+            require_independent(func, loop, step, apart=loop.kind == "parallel")
 
 
 def _window(func: Func, target: For, reads: list[Region]) -> dict[Var, tuple[Expr, Expr]]:
@@ -252,7 +260,8 @@ def compute_at(func: Func, block: str, loop: str) -> Func:
 
     before: ``for a: t[a] = …;  for i: for j: y[i] += t[i+j]``
     after:  ``for i: { for a in window(i): t[a] = …; for j: y[i] += t[i+j] }``
-    Legal for a map block whose scratch result is read below `loop` only.
+    Legal for a map block whose scratch result is read below `loop` only; threads and lanes must
+    not compute the same element.
     """
     place, target = find_place(func, block), find_loop(func, loop)
     _require_unguarded("compute_at", place)
@@ -287,6 +296,7 @@ def compute_at(func: Func, block: str, loop: str) -> Func:
     again = find_loop(cut, loop)
     result = replace_stmt(cut, again, replace(again, body=seq(moved, again.body)))
     require_visible(step, result)
+    _require_still_independent(result, find_loop(result, loop), step)
     return result
 
 

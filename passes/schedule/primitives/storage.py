@@ -169,6 +169,8 @@ def pack(
     shape = tuple(split[k] for k in order)
     packed_name = fresh(func, f"{name}_packed")
     is_weight = src.role == "weight"
+    if is_weight and not all(isinstance(d, int) for d in src.shape):
+        raise error("E302", f"pack({name}): a weight of symbolic size cannot be packed beforehand")
     dst = Buffer(
         packed_name, src.dtype, shape, row_major(shape),
         alias_set=packed_name, role="weight" if is_weight else "scratch",
