@@ -57,20 +57,22 @@ def vectors(s: Schedule) -> Schedule:
     return s.decompose_reduction("mm", "mm_r_i0")
 
 
-def registers(s: Schedule, clamp: bool = False) -> Schedule:
+def registers(s: Schedule) -> Schedule:
     """A tile of c stays in registers over the whole sum, and is stored once."""
-    s = s.cache_write("mm", "register", "tile")
-    if clamp:
-        s = s.clamp_tail("mm", "mm_i0", ROWS).clamp_tail("mm", "mm_i1", WIDTH, zero=True)
+    return tiled(s.cache_write("mm", "register", "tile"))
+
+
+def tiled(s: Schedule) -> Schedule:
+    """Loops over tiles, the sum of one, its rows of vectors."""
     s = s.split("mm_i0", ROWS, names=("i", "row")).split("mm_i1", WIDTH, names=("j", "column"))
     s = s.split("column", LANES, names=("vector", "lane"))
     s = s.reorder("j", "i", "mm_r_i0", "row", "vector", "lane")
     s = s.reverse_compute_at("mm_copy", "i").set_scope("tile", "register")
     s = s.unroll("row").unroll("vector").vectorize("lane")
-    return store(s.decompose_reduction("mm", "mm_r_i0"))
+    return stored(s.decompose_reduction("mm", "mm_r_i0"))
 
 
-def store(s: Schedule) -> Schedule:
+def stored(s: Schedule) -> Schedule:
     """The store of a tile by unrolled rows of vectors."""
     s = s.split("mm_copy_v1_1", LANES, names=("out_vector", "out_lane"))
     return s.unroll("mm_copy_v0_1").unroll("out_vector").vectorize("out_lane")
@@ -79,7 +81,9 @@ def store(s: Schedule) -> Schedule:
 def clamped(s: Schedule) -> Schedule:
     """Full tiles at the edges as well: rows beyond the end repeat the last one, and only what is
     stored is guarded."""
-    return registers(s, clamp=True)
+    s = s.cache_write("mm", "register", "tile")
+    s = s.clamp_tail("mm", "mm_i0", ROWS).clamp_tail("mm", "mm_i1", WIDTH, zero=True)
+    return tiled(s)
 
 
 def packed(s: Schedule) -> Schedule:
@@ -155,16 +159,15 @@ def checked(s: Schedule, n: int, nthreads: int = 1) -> Kernel:
     return kernel
 
 
-def measure(kernel: Kernel, repeats: int) -> tuple[float, float]:
-    """(GFLOP/s, share of one core's peak), medians of samples taken in turn with the peak."""
-    rates, shares = [], []
+def measure(kernel: Kernel, repeats: int) -> tuple[list[float], float]:
+    """Samples in GFLOP/s, ascending, and one core's peak, the median of samples in between."""
+    rates, peaks = [], []
     for _ in range(repeats):
-        peak = fma_gflops(300_000)
+        peaks.append(fma_gflops(300_000))
         start = time.perf_counter()
         kernel()
         rates.append(2 * kernel.n**3 / (time.perf_counter() - start) / 1e9)
-        shares.append(rates[-1] / peak)
-    return statistics.median(rates), statistics.median(shares)
+    return sorted(rates), statistics.median(peaks)
 
 
 def main() -> None:
@@ -174,12 +177,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of the last step")
     options = parser.parse_args()
     func = product(options.size)
-    print(f"{'step':10} {'GFLOP/s':>8} {'of one core':>12}")
+    print("step        GFLOP/s (least to most)   share of one core's peak")
     for name, step in STEPS.items():
         count = options.threads if name == "threads" else 1
         kernel = checked(step(Schedule.of(func)), options.size, count)
-        rate, share = measure(kernel, options.repeats)
-        print(f"{name:10} {rate:8.1f} {share:12.0%}", flush=True)
+        rates, peak = measure(kernel, options.repeats)
+        middle, spread = statistics.median(rates), f"({rates[0]:.1f} to {rates[-1]:.1f})"
+        print(f"{name:10} {middle:8.1f} {spread:18} {middle / peak:6.0%}", flush=True)
 
 
 if __name__ == "__main__":

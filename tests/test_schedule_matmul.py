@@ -1,0 +1,32 @@
+"""The steps of examples/schedule_matmul.py: right at sizes that no tile divides, no step spills."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from aisc.api import resolve_target
+from aisc.codegen.llvm.assembly import spills
+from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
+
+LAB = runpy.run_path(str(Path(__file__).resolve().parent.parent / "examples/schedule_matmul.py"))
+
+
+@pytest.mark.parametrize("size", [45, 64])
+@pytest.mark.parametrize("name", LAB["STEPS"])
+def test_steps_compute_the_product(name: str, size: int) -> None:
+    start = Schedule.of(LAB["product"](size))
+    s = LAB["STEPS"][name](start)
+    assert start.replay(trace_from_json(trace_to_json(s.trace))) == s
+    LAB["checked"](s, size, 2 if name == "threads" else 1)
+
+
+@pytest.mark.parametrize("name", ["clamped", "packed", "ahead", "threads"])
+def test_hot_loops_stay_in_registers(name: str) -> None:
+    size, target = 512, resolve_target("cpu")
+    if target.vector_bits < 512:
+        pytest.skip("the tile is one for 32 registers of 512 bits")
+    kernel = LAB["Kernel"](LAB["STEPS"][name](Schedule.of(LAB["product"](size))), size)
+    assert spills(kernel.assembly) == 0
