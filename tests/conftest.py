@@ -10,8 +10,8 @@ WITHOUT_LLVM = {
     "test_bad_models", "test_dsa", "test_graph_verify", "test_layers", "test_linear",
     "test_onnx_import", "test_onnx_wire", "test_ops_reference", "test_packaging",
     "test_pad_reduction", "test_primitives", "test_registry", "test_rewrite", "test_roofline",
-    "test_schedule", "test_schedule_fuzz", "test_tensor_interpret", "test_tensor_verify",
-    "test_text",
+    "test_schedule", "test_schedule_fuzz", "test_schedule_refusals", "test_tensor_interpret",
+    "test_tensor_verify", "test_text",
 }  # fmt: skip
 
 

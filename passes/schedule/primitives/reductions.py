@@ -25,7 +25,7 @@ from aisc.ir.tensor.func import Buffer, Func, buffer
 from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Seq, Stmt, Store, seq
 from aisc.ir.tensor.visitor import substitute, transform
 from aisc.passes.schedule.copies import Names
-from aisc.passes.schedule.dependence import Order, accesses_of
+from aisc.passes.schedule.dependence import Order, accesses_of, private_to
 from aisc.passes.schedule.legality import conflicts, require_apart
 from aisc.passes.schedule.points import require_whole
 from aisc.passes.schedule.region import dim_of
@@ -160,7 +160,8 @@ def split_chunks(func: Func, block: str, loop: str, chunks: int) -> Func:
     top = place.loops[0] if place.loops else b
     if not isinstance(store, Store) or b.init is None or place.predicate != TRUE:
         raise error("E302", f"split_chunks({block}): it is no plain reduction with one result")
-    if len(list(places(top))) != 1 or old not in place.loops or chunks < 2:
+    private = store.buffer in private_to(top)
+    if len(list(places(top))) != 1 or old not in place.loops or chunks < 2 or private:
         raise error("E302", f"split_chunks({block}, {loop}, {chunks}): it does not apply here")
     found = [it for it, v in zip(b.iters, b.bindings, strict=True) if v == old.var]
     whole = len(found) == 1 and old.low == ZERO and found[0].extent == old.extent
