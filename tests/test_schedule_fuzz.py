@@ -116,6 +116,10 @@ class Moves:
         self.rng.shuffle(order)
         return b.name, self.rng.randint(0, max(0, b.rank - 1)), self.number(), tuple(order)
 
+    def permute(self) -> Args:
+        b = self.rng.choice(list(buffers_of(self.func.body)))
+        return b.name, tuple(self.rng.sample(range(b.rank), b.rank))
+
     def point(self) -> int | str:
         names = [v.name for v in self.func.dims]
         if names and self.rng.random() < 0.3:
@@ -154,6 +158,7 @@ MOVES: dict[str, Callable[[Moves], Args]] = {
     "cache_write": lambda m: (m.block(), m.rng.choice(SPACES)),
     "cache_read": lambda m: (*m.source(), m.rng.choice(SPACES)),
     "pack": Moves.pack,
+    "permute": Moves.permute,
     "pipeline": lambda m: m.sequence() if m.rng.random() < 0.7 else m.either()[::-1],
     "prefetch": lambda m: (*m.source(), m.around()[1], m.number(0, 2)),
     "pad_reduction": lambda m: (*m.either(), m.number(2, 4)),

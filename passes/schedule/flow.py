@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.diagnostics import Diagnostic
+from aisc.ir.tensor.expr import TRUE, ZERO, Const, Expr, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import For, Stmt
 from aisc.passes.schedule.dependence import (
@@ -18,7 +20,7 @@ from aisc.passes.schedule.dependence import (
 )
 from aisc.passes.schedule.legality import ScheduleError, unproved
 from aisc.passes.schedule.sets import NotAffine, Part, Problem, Undecided
-from aisc.passes.schedule.tree import Place, outer_loops, places
+from aisc.passes.schedule.tree import Place, indexer, outer_loops, places
 
 
 def require_own_values(func: Func, buffer: Buffer, scope: For, step: str) -> None:
@@ -35,12 +37,15 @@ def require_written_before(
     reads it."""
     found = [
         _Numbered(n, replace(a, place=_within(a, around)))
-        for n, a in enumerate(x for p in places(root) for x in accesses_of(p))
+        for n, a in enumerate(x for p in places(root) if _uses(p, buffer) for x in accesses_of(p))
         if a.buffer == buffer
     ]
     writes = [w for w in found if w.access.write]
     started = started_loops(root)
+    ranges = indexer(around, func.dims)
     for read in (r for r in found if not r.access.write):
+        if any(_covers(w, read, len(around), ranges) for w in writes):
+            continue
         try:
             point = _unwritten(func, read, writes, around, started)
         except (NotAffine, Undecided) as why:
@@ -59,6 +64,69 @@ class _Numbered:
 
 def _within(access: Access, around: tuple[For, ...]) -> Place:
     return replace(access.place, loops=(*around, *access.place.loops))
+
+
+def _uses(place: Place, buffer: Buffer) -> bool:
+    return any(r.buffer == buffer for r in (*place.block.reads, *place.block.writes))
+
+
+def _covers(write: _Numbered, read: _Numbered, depth: int, ranges: Indexer) -> bool:
+    """Sufficient: an earlier, unconditional nest writes the same box: along each axis both move by
+    loops of the same steps and ranges, and no loop of the write moves along two axes."""
+    w, r = write.access, read.access
+    mine, theirs = w.place.loops[depth:], r.place.loops[depth:]
+    if write.order > read.order or w.place.predicate != TRUE or w.extent != r.extent:
+        return False
+    if w.place.block is r.place.block:
+        return w.low == r.low and _starts_within(w.place, mine)
+    if w.conds or any(f is g for f in mine for g in theirs):
+        return False
+    used: list[Var] = []
+    for a, b in zip(w.low, r.low, strict=True):
+        first, second = _steps(ranges, a, mine), _steps(ranges, b, theirs)
+        if first is None or second is None or first[:2] != second[:2]:
+            return False
+        used += first[2]
+    others = [f.extent for f in mine if f.var not in used]
+    runs = all(isinstance(e, Const) and int(e.value) > 0 for e in others)
+    return runs and len(set(used)) == len(used)
+
+
+def _starts_within(place: Place, loops: tuple[For, ...]) -> bool:
+    """Whether all loops that a reduction runs over are among `loops`, from its first turn on, so
+    that its initialisation comes first."""
+    inside = {f.var: f for f in loops}
+    block = place.block
+    if block.init is None:
+        return False
+    pairs = zip(block.iters, block.bindings, strict=True)
+    values = [v for it, v in pairs if it.kind == "reduce"]
+    return all(
+        f.var in inside and f.low == ZERO
+        for f in place.loops
+        if any(mentions(v, f.var) for v in values)
+    )
+
+
+def _steps(
+    ranges: Indexer, index: Expr, loops: tuple[For, ...]
+) -> tuple[Linear, list[tuple[int, Expr, Expr]], list[Var]] | None:
+    """An index as a fixed part, (step, low, extent) of the loops that move it, and their names;
+    ``None`` where it does not move by steps."""
+    form = ranges.linear(index)
+    by_var = {f.var: f for f in loops}
+    fixed, moving, used = [], [], []
+    for mono, c in form.terms:
+        loop = by_var.get(mono[0]) if len(mono) == 1 and isinstance(mono[0], Var) else None
+        if loop is not None:
+            moving.append((c, loop.low, loop.extent))
+            used.append(loop.var)
+        elif any(mentions(atom, v) for atom in mono for v in by_var):
+            return None
+        else:
+            fixed.append((mono, c))
+    order = sorted(range(len(moving)), key=lambda k: (moving[k][0], str(moving[k][1:])))
+    return Linear(tuple(fixed), form.const), [moving[k] for k in order], used
 
 
 def _unwritten(

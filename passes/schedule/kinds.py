@@ -64,7 +64,8 @@ def _require_inside(loop: For, own: set[Buffer], step: str) -> None:
     name = loop.var.name
     if _holds_parallel(loop.body):
         raise error("E302", f"{step}: a parallel loop would stand inside parallel loop {name}")
-    used = [b.name for b in buffers_of(loop.body) if b in own and b.space != "global"]
+    private = {b for b in own if b.space != "global"}
+    used = [b.name for b in buffers_of(loop.body) if b in private] if private else []
     if used:
         raise error(
             "E302",

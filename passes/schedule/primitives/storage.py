@@ -12,7 +12,7 @@ from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Const, Expr, Load, binary, of_dim, select
 from aisc.ir.tensor.func import Buffer, Func, buffer, row_major
 from aisc.ir.tensor.stmt import Alloc, Block, Prefetch, Stmt, Store, seq
-from aisc.ir.tensor.visitor import buffers_of, replace_buffers, transform
+from aisc.ir.tensor.visitor import replace_buffers, transform
 from aisc.passes.schedule.dependence import private_to
 from aisc.passes.schedule.flow import require_own_values, require_written_before
 from aisc.passes.schedule.motion import reads_of, writes_of
@@ -26,6 +26,7 @@ from aisc.passes.schedule.tree import (
     map_blocks,
     places,
     replace_stmt,
+    statements,
     with_regions,
     without_alloc,
     without_hints,
@@ -34,7 +35,8 @@ from aisc.passes.schedule.tree import (
 
 def find_buffer(func: Func, name: str) -> Buffer:
     """The buffer called `name`; E302 when the function has none."""
-    known = {b.name: b for b in (*func.params, *buffers_of(func.body))}
+    declared = (s.buffer for s in statements(func.body) if isinstance(s, Alloc))
+    known = {b.name: b for b in (*func.params, *declared)}
     if name not in known:
         raise error("E302", f"{func.name} has no buffer '{name}'", f"it has {', '.join(known)}")
     return known[name]
