@@ -95,10 +95,7 @@ class ExprEmitter(IndexEmitter):
 
     def address(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[str, int]:
         """Pointer to an element (of lane 0) and the lane stride in elements."""
-        flat: Expr = Const(0)
-        for i, stride in zip(indices, buffer.strides, strict=True):
-            flat = flat + i * of_dim(stride)
-        parts = self.parts(flat)
+        parts = self.parts(flat_index(buffer, indices))
         mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
         pointer = self.base(buffer)
         by_level: dict[int, list[tuple[int, str, int]]] = {}
@@ -185,10 +182,8 @@ class ExprEmitter(IndexEmitter):
         return self._from_memory(ref, buffer.dtype, n)
 
     def _lane_offsets(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
-        flat: Expr = Const(0)
-        for i, stride in zip(indices, buffer.strides, strict=True):
-            flat = flat + i * of_dim(stride)
-        return self.broadcast(self.value(self.index.simplify(flat)), self.lanes)
+        flat = self.index.simplify(flat_index(buffer, indices))
+        return self.broadcast(self.value(flat), self.lanes)
 
     def _lane_mask(self) -> str:
         """The mask in force, with the scalar guard folded in, as an i1 vector."""
@@ -358,6 +353,14 @@ class ExprEmitter(IndexEmitter):
     def convert(self, v: Val, to: DType) -> Val:
         """Conversion with the semantics of ``Cast``."""
         return self.math.convert(v, to)
+
+
+def flat_index(buffer: Buffer, indices: tuple[Expr, ...]) -> Expr:
+    """The place of an element among those of its buffer."""
+    flat: Expr = Const(0)
+    for i, stride in zip(indices, buffer.strides, strict=True):
+        flat = flat + i * of_dim(stride)
+    return flat
 
 
 def memory_suffix(dtype: DType) -> str:
