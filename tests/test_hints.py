@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import aisc
+from aisc.api import resolve_target
 from aisc.codegen.llvm.function import FunctionEmitter
 from aisc.ir import dtypes
+from aisc.ir.arith.poly import Dim, symbol
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.node import walk
@@ -19,6 +21,9 @@ from aisc.ir.tensor.stmt import For, Prefetch, Store
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_ir
 from aisc.ir.types import TensorType
+from aisc.passes.graph.fuse import Fuse
+from aisc.passes.lower.program import lower_graph
+from aisc.passes.schedule.rules.default import default_schedule
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
 from aisc.passes.tensor.optimize import optimize
 
@@ -173,3 +178,44 @@ def test_streaming_into_memory_of_any_alignment(offset: int) -> None:
     assert np.array_equal(out, -data)
     assert not raw[:start].any()
     assert not raw[start + data.nbytes :].any()
+
+
+# -- rules for far memory ------------------------------------------------------------------------
+
+
+def steps(op: str, rows: Dim, columns: int = 1024) -> list[str]:
+    """The hints in the default schedule of an operator on rows."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType((rows, columns), dtypes.f32))
+    graph = b.finish([b.add(op, (x,), {"axis": 1} if op == "softmax" else {})])
+    (kernel,) = lower_graph(Fuse().run(graph)).kernels
+    trace = default_schedule(kernel, resolve_target("cpu")).trace
+    return [t.primitive for t in trace if t.primitive in ("prefetch", "stream_store")]
+
+
+@pytest.mark.parametrize(
+    ("op", "rows", "expected"),
+    [
+        ("neg", 4096, ["stream_store"]),
+        ("neg", 2048, []),
+        ("neg", symbol("n"), []),
+        ("exp", 4096, []),
+        ("softmax", 4096, ["stream_store", "prefetch"]),
+        ("softmax", 2048, []),
+    ],
+)
+def test_only_far_memory_gets_hints(op: str, rows: Dim, expected: list[str]) -> None:
+    assert steps(op, rows) == expected
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("columns", [1024, 1000, 1023])
+def test_far_rows_are_right(columns: int, threads: int) -> None:
+    rows = (1 << 22) // columns + 7
+    b = GraphBuilder()
+    x = b.input("x", TensorType((rows, columns), dtypes.f32))
+    run = aisc.compile(b.finish([b.add("softmax", (x,), {"axis": 1})]), threads=threads)
+    data = np.random.default_rng(0).standard_normal((rows, columns), np.float32)
+    expected = np.exp(data - data.max(1, keepdims=True))
+    expected /= expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(run(data), expected, rtol=2e-6)
