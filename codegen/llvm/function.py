@@ -276,7 +276,7 @@ class FunctionEmitter(ExprEmitter):
 
     def store(self, s: Store) -> None:
         """Store the value for all lanes in force."""
-        value = self.value(s.value)
+        value = self.whole(s.value)
         s = replace(s, indices=self.checked(s.buffer, s.indices))
         try:
             pointer, stride = self.address(s.buffer, s.indices)
