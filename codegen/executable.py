@@ -2,7 +2,8 @@
 
 Inputs are taken without a copy when they are C-contiguous, aligned and of the right type: numpy
 arrays, anything with ``__array_interface__`` or the buffer protocol, DLPack tensors. Outputs are
-new numpy arrays (which are DLPack producers), or the caller's own through ``out=``.
+new numpy arrays (which are DLPack producers), or the caller's own through ``out=``. Large new ones
+lie in memory of results that the caller has dropped (:mod:`aisc.codegen.recycle`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from aisc.codegen import abi
-from aisc.codegen.arrays import Array, address, aligned, as_input, as_outputs, pointers
+from aisc.codegen.arrays import Array, address, as_input, as_outputs, pointers
 from aisc.codegen.cpu import pool as pools
 from aisc.codegen.image import Image
 from aisc.codegen.llvm.link import Linked
+from aisc.codegen.recycle import Recycler
 from aisc.codegen.signature import Binding, Signature, Values
 from aisc.ir.diagnostics import execution_error
 
@@ -79,6 +81,7 @@ class Executable:
         # Taking from and adding to a list are atomic, so this needs no lock that a fork could
         # leave closed.
         self._idle: list[_Workspace] = []
+        self._results = Recycler()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -177,14 +180,14 @@ class Executable:
                 raise execution_error("E501", "out= is not possible: the run decides the sizes")
             return [*as_outputs(out, self.outputs, sized, inputs)]
         return [
-            None if s is None else aligned(s, t)
+            None if s is None else self._results.array(s, t)
             for s, t in zip(shapes, self._result_dtypes, strict=True)
         ]
 
     def _result(self, space: _Workspace, k: int, dims: Values) -> Array:
         """A new array with the contents of a result that lies in the program's memory."""
         shape = self._binding.result_shape(k, (*dims, *space.dims[len(dims) :]))
-        array = aligned(shape, self._result_dtypes[k])
+        array = self._results.array(shape, self._result_dtypes[k])
         ctypes.memmove(address(array), space.outputs[k], array.nbytes)
         return array
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import aisc
+from aisc.api import resolve_target
+from aisc.codegen.llvm.function import FunctionEmitter
 from aisc.ir import dtypes
+from aisc.ir.arith.poly import Dim, symbol
 from aisc.ir.diagnostics import CompileError
+from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.node import walk
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Load
 from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.interpret import run_func
-from aisc.ir.tensor.stmt import For, Prefetch
+from aisc.ir.tensor.stmt import For, Prefetch, Store
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_ir
+from aisc.ir.types import TensorType
+from aisc.passes.graph.fuse import Fuse
+from aisc.passes.lower.program import lower_graph
+from aisc.passes.schedule.rules.default import default_schedule
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
 from aisc.passes.tensor.optimize import optimize
 
@@ -71,3 +80,142 @@ def test_a_prefetch_of_too_much_is_refused() -> None:
     cb.map(y, lambda *i: Load(x, i), "copy")
     with pytest.raises(CompileError, match="too large"):
         Schedule.of(cb.func("f", (x, y))).prefetch("copy", "x", "copy_i0")
+
+
+# -- stores past the caches ----------------------------------------------------------------------
+
+
+def streamed(columns: int = COLUMNS, dtype: dtypes.DType = dtypes.i32) -> Schedule:
+    x = buffer("x", dtype, (ROWS, columns), "input")
+    y = buffer("y", dtype, (ROWS, columns), "output")
+    cb = ComputeBuilder()
+    cb.map(y, lambda i, j: Load(x, (i, j)) + Load(x, (i, j)), "double")
+    return Schedule.of(cb.func("f", (x, y))).stream_store("double", "y")
+
+
+def vectors(s: Schedule, lanes: int = 16) -> Schedule:
+    return s.split("double_i1", lanes, names=("jo", "ji")).vectorize("ji")
+
+
+def test_a_streaming_store_keeps_the_result_and_round_trips() -> None:
+    s = vectors(streamed(48)).parallel("double_i0")
+    x = np.arange(ROWS * 48, dtype=np.int32).reshape(ROWS, 48)
+    for func in (s.func, optimize(s.func)):
+        assert [n.stream for n in walk(func.body) if isinstance(n, Store)] == [True]
+        text = print_ir(func)
+        assert "stream y[" in text
+        assert print_ir(parse_func(text)) == text
+        y = np.zeros_like(x)
+        run_func(func, [x, y])
+        assert np.array_equal(y, 2 * x)
+    start = vectors(streamed(48)).trace
+    again = Schedule.of(double()).replay(trace_from_json(trace_to_json(start[:1])))
+    assert print_ir(again.func) == print_ir(streamed().func)
+
+
+@pytest.mark.parametrize(
+    ("block", "name"), [("double", "z"), ("double", "x"), ("other", "y"), ("total", "t")]
+)
+def test_a_streaming_store_of_what_does_not_fit_is_refused(block: str, name: str) -> None:
+    x = buffer("x", dtypes.i32, (ROWS, COLUMNS), "input")
+    y = buffer("y", dtypes.i32, (ROWS, COLUMNS), "output")
+    t = buffer("t", dtypes.i32, (ROWS,), "output")
+    cb = ComputeBuilder()
+    cb.map(y, lambda i, j: Load(x, (i, j)) + Load(x, (i, j)), "double")
+    cb.reduce(t, (COLUMNS,), "sum", lambda at, r: Load(x, (*at, *r)), "total")
+    with pytest.raises(CompileError) as refused:
+        Schedule.of(cb.func("f", (x, y, t))).stream_store(block, name)
+    assert refused.value.codes == ("E302",)
+
+
+def machine_text(s: Schedule) -> str:
+    return FunctionEmitter(optimize(s.func)).emit()
+
+
+@pytest.mark.parametrize(
+    ("columns", "lanes", "past"),
+    [(48, 16, True), (48, 8, True), (48, 3, False), (40, 16, False), (8, 8, True), (41, 8, False)],
+)
+def test_only_aligned_whole_vectors_are_stored_past_the_caches(
+    columns: int, lanes: int, past: bool
+) -> None:
+    text = machine_text(vectors(streamed(columns), lanes))
+    assert ("!nontemporal" in text) == past
+    assert f"align {4 * lanes}, !nontemporal" in text or not past
+    assert text.count("fence seq_cst") == 1
+
+
+def test_streaming_stores_are_visible_before_a_barrier() -> None:
+    x = buffer("x", dtypes.i32, (64,), "input")
+    h = buffer("h", dtypes.i32, (64,), "output")
+    y = buffer("y", dtypes.i32, (64,), "output")
+    cb = ComputeBuilder()
+    cb.map(h, lambda i: Load(x, (i,)) + Load(x, (i,)), "first")
+    cb.map(y, lambda i: Load(h, (i,)) + Load(x, (i,)), "second")
+    s = Schedule.of(cb.func("f", (x, h, y))).stream_store("first", "h")
+    s = s.split("first_i0", 16, names=("o", "l")).vectorize("l").parallel("o")
+    s = s.parallel("second_i0")
+    lines = [line.strip() for line in machine_text(s).splitlines()]
+    (barrier,) = (k for k, line in enumerate(lines) if "@aisc_barrier" in line)
+    assert lines[barrier - 1] == "fence seq_cst"
+    assert next(k for k, line in enumerate(lines) if "nontemporal" in line) < barrier
+    assert lines[lines.index("ret void") - 1] == "fence seq_cst"
+
+
+@pytest.mark.parametrize("offset", [0, 4, 32, 60])
+def test_streaming_into_memory_of_any_alignment(offset: int) -> None:
+    """A caller's array may begin anywhere: then the stores are plain ones."""
+    rows = 4096
+    b = GraphBuilder()
+    x = b.input("x", TensorType((rows, 1024), dtypes.f32))
+    y = b.add("neg", (x,))
+    run = aisc.compile(b.finish([y]), threads=2, cache=False)
+    data = np.arange(rows * 1024, dtype=np.float32).reshape(rows, 1024)
+    raw = np.zeros(data.nbytes + 128, np.uint8)
+    start = -raw.ctypes.data % 64 + offset
+    out = raw[start : start + data.nbytes].view(np.float32).reshape(data.shape)
+    run(data, out=out)
+    assert np.array_equal(out, -data)
+    assert not raw[:start].any()
+    assert not raw[start + data.nbytes :].any()
+
+
+# -- rules for far memory ------------------------------------------------------------------------
+
+
+def steps(op: str, rows: Dim, columns: int = 1024) -> list[str]:
+    """The hints in the default schedule of an operator on rows."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType((rows, columns), dtypes.f32))
+    graph = b.finish([b.add(op, (x,), {"axis": 1} if op == "softmax" else {})])
+    (kernel,) = lower_graph(Fuse().run(graph)).kernels
+    trace = default_schedule(kernel, resolve_target("cpu")).trace
+    return [t.primitive for t in trace if t.primitive in ("prefetch", "stream_store")]
+
+
+@pytest.mark.parametrize(
+    ("op", "rows", "expected"),
+    [
+        ("neg", 4096, ["stream_store"]),
+        ("neg", 2048, []),
+        ("neg", symbol("n"), []),
+        ("exp", 4096, []),
+        ("softmax", 4096, ["stream_store", "prefetch"]),
+        ("softmax", 2048, []),
+    ],
+)
+def test_only_far_memory_gets_hints(op: str, rows: Dim, expected: list[str]) -> None:
+    assert steps(op, rows) == expected
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("columns", [1024, 1000, 1023])
+def test_far_rows_are_right(columns: int, threads: int) -> None:
+    rows = (1 << 22) // columns + 7
+    b = GraphBuilder()
+    x = b.input("x", TensorType((rows, columns), dtypes.f32))
+    run = aisc.compile(b.finish([b.add("softmax", (x,), {"axis": 1})]), threads=threads)
+    data = np.random.default_rng(0).standard_normal((rows, columns), np.float32)
+    expected = np.exp(data - data.max(1, keepdims=True))
+    expected /= expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(run(data), expected, rtol=2e-6)

@@ -14,6 +14,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from aisc.codegen.llvm.function import NONTEMPORAL, NONTEMPORAL_NODE
 from aisc.codegen.llvm.link import host_machine, target_machine
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target, with_machine
@@ -55,6 +56,7 @@ def module_text(
             *declarations,
             *functions,
             f"attributes #0 = {{ {' '.join(attributes)} }}",
+            *([NONTEMPORAL_NODE] if any(NONTEMPORAL in f for f in functions) else []),
             "",
         ]
     )

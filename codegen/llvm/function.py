@@ -11,7 +11,13 @@ from math import inf
 
 from aisc.codegen.llvm.index import Lane, NotLinearInLane, Scalar
 from aisc.codegen.llvm.types import Val, memory_type, vector_type
-from aisc.codegen.llvm.values import ZERO_BLOCK, ZERO_BYTES, ExprEmitter, memory_suffix
+from aisc.codegen.llvm.values import (
+    ZERO_BLOCK,
+    ZERO_BYTES,
+    ExprEmitter,
+    flat_index,
+    memory_suffix,
+)
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.node import walk
@@ -32,10 +38,14 @@ from aisc.ir.tensor.stmt import (
 )
 
 PRIVATE_SPACES = ("register", "stack")
+NONTEMPORAL = "!nontemporal !0"
+NONTEMPORAL_NODE = "!0 = !{i32 1}"
 
 
 class FunctionEmitter(ExprEmitter):
     """Emits one function whose blocks have been lowered."""
+
+    STREAMS = True  # whether stores past the caches are worth it on this kind of machine
 
     def __init__(self, func: Func) -> None:
         super().__init__(Writer())
@@ -51,6 +61,7 @@ class FunctionEmitter(ExprEmitter):
         for dim in self.func.dims:
             self.bind(dim, Scalar(f"%{clean(dim.name)}", 0), 0, inf)
         self.top(self.func.body)
+        self.drain()
         lines = self.w.finish()
         head = (
             f"define {self.linkage()}void @{self.func.name}({', '.join(params)}) {self.attrs()} {{"
@@ -157,8 +168,14 @@ class FunctionEmitter(ExprEmitter):
 
     def barrier(self, s: Barrier) -> None:
         """All threads of the inference wait for each other."""
+        self.drain()
         self.w.declare("declare void @aisc_barrier(ptr, i64)")
         self.w.line("call void @aisc_barrier(ptr %sync, i64 %nthreads)")
+
+    def drain(self) -> None:
+        """Wait until what was stored past the caches is visible: other stores do not order it."""
+        if self.STREAMS and any(isinstance(n, Store) and n.stream for n in walk(self.func.body)):
+            self.w.line("fence seq_cst")
 
     def prefetch(self, s: Prefetch) -> None:
         """Ask for a cache line, to be kept in all caches."""
@@ -259,7 +276,7 @@ class FunctionEmitter(ExprEmitter):
 
     def store(self, s: Store) -> None:
         """Store the value for all lanes in force."""
-        value = self.value(s.value)
+        value = self.whole(s.value)
         s = replace(s, indices=self.checked(s.buffer, s.indices))
         try:
             pointer, stride = self.address(s.buffer, s.indices)
@@ -291,7 +308,13 @@ class FunctionEmitter(ExprEmitter):
         kind, size = vector_type(mem, self.lanes), s.buffer.dtype.bytes
         text = self._to_memory(value)
         if self.mask is None or self._is_private(s.buffer):
-            self.w.line(f"store {kind} {text}, {space} {pointer}, align {size}")
+            plain = f"store {kind} {text}, {space} {pointer}, align "
+            aligned = self._whole_vectors(s) if s.stream else None
+            if aligned is None:
+                self.w.line(f"{plain}{size}")
+            else:
+                past = f"{plain}{size * self.lanes}, {NONTEMPORAL}"
+                self.w.either(aligned, past, f"{plain}{size}")
             return
         name = f"llvm.masked.store.v{self.lanes}{memory_suffix(s.buffer.dtype)}.p0"
         mask = f"<{self.lanes} x i1>"
@@ -299,6 +322,20 @@ class FunctionEmitter(ExprEmitter):
         self.w.line(
             f"call void @{name}({kind} {text}, ptr align {size} {pointer}, {mask} {self.mask.ref})"
         )
+
+    def _whole_vectors(self, s: Store) -> str | None:
+        """A condition under which a store of all lanes is aligned to its size, as stores past the
+        caches must be: the buffer is; ``None`` where its indices leave that open. Buffers of
+        callers have the alignment of their elements alone, so it is tested, once per call."""
+        bytes_ = s.buffer.dtype.bytes * self.lanes
+        if not self.STREAMS or self._is_private(s.buffer) or bytes_ & (bytes_ - 1):
+            return None
+        parts = self.parts(flat_index(s.buffer, s.indices))
+        if any(c % self.lanes for c in (parts.const, *(c for _, _, c in parts.terms))):
+            return None
+        at = self.w.shared(f"ptrtoint ptr {self.base(s.buffer)} to i64", "a", 0)
+        rest = self.w.shared(f"and i64 {at}, {bytes_ - 1}", "a", 0)
+        return self.w.shared(f"icmp eq i64 {rest}, 0", "a", 0)
 
     def _scatter(self, s: Store, value: Val) -> None:
         offsets = self._lane_offsets(s.buffer, s.indices)

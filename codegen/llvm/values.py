@@ -8,7 +8,7 @@ redirect the address to a block of zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import inf
 
 from aisc.codegen.abi import BAD_INDEX
@@ -17,8 +17,10 @@ from aisc.codegen.llvm.types import Val, literal, memory_type, scalar_type, vect
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir import dtypes
+from aisc.ir.arith.linear import operands
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.dtypes import DType
+from aisc.ir.node import walk
 from aisc.ir.tensor.expr import (
     COMPARISONS,
     Binary,
@@ -52,6 +54,11 @@ class ExprEmitter(IndexEmitter):
         self.guard: str | None = None  # scalar i1: loads are executed only where it holds
         self.needs_zeros = False
         self._checks = 0
+        # Of the statement at hand: its own mask and guard, loads that it does whatever the
+        # conditions inside of it, and calls of what they give.
+        self.outer: tuple[Val | None, str | None] = (None, None)
+        self.certain: frozenset[Load] = frozenset()
+        self._calls: dict[Call, Val] = {}
 
     # -- errors ------------------------------------------------------------------------------
 
@@ -95,10 +102,7 @@ class ExprEmitter(IndexEmitter):
 
     def address(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[str, int]:
         """Pointer to an element (of lane 0) and the lane stride in elements."""
-        flat: Expr = Const(0)
-        for i, stride in zip(indices, buffer.strides, strict=True):
-            flat = flat + i * of_dim(stride)
-        parts = self.parts(flat)
+        parts = self.parts(flat_index(buffer, indices))
         mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
         pointer = self.base(buffer)
         by_level: dict[int, list[tuple[int, str, int]]] = {}
@@ -185,10 +189,8 @@ class ExprEmitter(IndexEmitter):
         return self._from_memory(ref, buffer.dtype, n)
 
     def _lane_offsets(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
-        flat: Expr = Const(0)
-        for i, stride in zip(indices, buffer.strides, strict=True):
-            flat = flat + i * of_dim(stride)
-        return self.broadcast(self.value(self.index.simplify(flat)), self.lanes)
+        flat = self.index.simplify(flat_index(buffer, indices))
+        return self.broadcast(self.value(flat), self.lanes)
 
     def _lane_mask(self) -> str:
         """The mask in force, with the scalar guard folded in, as an i1 vector."""
@@ -218,7 +220,7 @@ class ExprEmitter(IndexEmitter):
         if isinstance(e, Var):
             return self._variable(e)
         if isinstance(e, Load):
-            return self.load(e.buffer, e.indices)
+            return self.unconditional(e) if e in self.certain else self.load(e.buffer, e.indices)
         if isinstance(e, Select):
             return self._select(e)
         if isinstance(e, Cast):
@@ -279,9 +281,34 @@ class ExprEmitter(IndexEmitter):
         return None
 
     def _call(self, e: Call) -> Val:
+        """An elementary function; once for all its uses in a statement where no condition inside
+        of it bears on the arguments."""
+        shared = bool(self.certain) and is_certain(e, self.certain)
+        if shared and e in self._calls:
+            return self._calls[e]
         args = [self.value(a) for a in e.args]
         lanes = max((a.lanes for a in args), default=1)
-        return self.math.call(e.name, [self.broadcast(a, lanes) for a in args], e.dtype)
+        result = self.math.call(e.name, [self.broadcast(a, lanes) for a in args], e.dtype)
+        if shared:
+            self._calls[e] = result
+        return result
+
+    def whole(self, e: Expr) -> Val:
+        """The value of a statement. What it loads or calls outside of the arms of its selects is
+        known in the arms too: there it is no conditional load, and no second call."""
+        self.outer = self.mask, self.guard
+        self.certain = frozenset(certain_loads(e)) if conditional(e) else frozenset()
+        result = self.value(e)
+        self.certain, self._calls = frozenset(), {}
+        return result
+
+    def unconditional(self, e: Load) -> Val:
+        """A load that the statement does in any case: under its own mask and guard alone."""
+        saved = self.mask, self.guard
+        self.mask, self.guard = self.outer
+        result = self.load(e.buffer, e.indices)
+        self.mask, self.guard = saved
+        return result
 
     def _select(self, e: Select) -> Val:
         test = self.settled(e.cond) if self.fixed else e.cond
@@ -301,6 +328,8 @@ class ExprEmitter(IndexEmitter):
     def _is_zero_filled(self, e: Select) -> bool:
         """Whether the select is a load or 0: a suppressed load reads a 0 already."""
         if not isinstance(e.then, Load) or e.then.buffer.space != "global":
+            return False
+        if e.then in self.certain:
             return False
         return e.other == const(0, e.dtype)
 
@@ -358,6 +387,38 @@ class ExprEmitter(IndexEmitter):
     def convert(self, v: Val, to: DType) -> Val:
         """Conversion with the semantics of ``Cast``."""
         return self.math.convert(v, to)
+
+
+def flat_index(buffer: Buffer, indices: tuple[Expr, ...]) -> Expr:
+    """The place of an element among those of its buffer."""
+    flat: Expr = Const(0)
+    for i, stride in zip(indices, buffer.strides, strict=True):
+        flat = flat + i * of_dim(stride)
+    return flat
+
+
+def conditional(value: Expr) -> bool:
+    """Whether parts of an expression are evaluated under conditions of its own."""
+    return any(isinstance(n, Select) for n in walk(value))
+
+
+def certain_loads(e: Expr) -> Iterator[Load]:
+    """Loads of an expression outside of the arms of its selects (and of indices)."""
+    if isinstance(e, Load):
+        yield e
+    elif isinstance(e, Select):
+        yield from certain_loads(e.cond)
+    else:
+        for a in operands(e):
+            yield from certain_loads(a)
+
+
+def is_certain(e: Expr, loads: frozenset[Load]) -> bool:
+    """Whether an expression is made of `loads` alone and cannot fail."""
+    if isinstance(e, Load):
+        return e in loads
+    divides = isinstance(e, Binary) and e.op in ("floordiv", "mod", "truncdiv", "truncmod", "div")
+    return (e.dtype.is_float or not divides) and all(is_certain(a, loads) for a in operands(e))
 
 
 def memory_suffix(dtype: DType) -> str:

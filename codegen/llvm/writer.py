@@ -75,6 +75,16 @@ class Writer:
         """Ask for a declaration at module level."""
         self.declarations[text] = None
 
+    def either(self, cond: str, then: str, other: str) -> None:
+        """One instruction where `cond` holds, the other elsewhere."""
+        labels = [self.label(hint) for hint in ("then", "else", "endif")]
+        self.line(f"br i1 {cond}, label %{labels[0]}, label %{labels[1]}")
+        for label, text in zip(labels, (then, other), strict=False):
+            self.start_block(label)
+            self.line(text)
+            self.line(f"br label %{labels[2]}")
+        self.start_block(labels[2])
+
     # -- structured control flow ---------------------------------------------------------------
 
     def open_loop(self, low: str, high: str, may_be_empty: bool) -> tuple[str, _LoopEnd]:

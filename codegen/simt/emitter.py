@@ -25,6 +25,8 @@ BARRIER = "llvm.nvvm.barrier.cta.sync.aligned.all"
 class SimtEmitter(FunctionEmitter):
     """Emits one function in kernel form; `globals` are what the module declares for it."""
 
+    STREAMS = False
+
     def __init__(self, func: Func, target: Target) -> None:
         super().__init__(func)
         self.target = target

@@ -4,7 +4,7 @@ Grammar::
 
     Stmt = For(var, low, extent, kind, body, annotations) | While(cond, body)
          | Block(name, iters, bindings, reads, writes, init, body, combiner)
-         | Store(buffer, indices, value) | If(cond, then, other) | Let(var, value, body)
+         | Store(buffer, indices, value, stream) | If(cond, then, other) | Let(var, value, body)
          | Alloc(buffer) | Seq(stmts) | Barrier(scope) | Invoke(intrinsic, operands, args)
          | Prefetch(buffer, indices, write)
          | CallKernel(kernel, args, dims) | Copy(src, dst) | Bind(vars, values) | Require(cond)
@@ -108,11 +108,13 @@ class Block(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class Store(Stmt):
-    """``buffer[indices] = value``."""
+    """``buffer[indices] = value``; a hint if `stream`: nothing reads it before it has left the
+    caches, so it may be written past them."""
 
     buffer: Buffer
     indices: tuple[Expr, ...]
     value: Expr
+    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)

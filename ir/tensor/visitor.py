@@ -41,7 +41,7 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
         if isinstance(n, Load) and n.buffer in table:
             return Load(table[n.buffer], n.indices)
         if isinstance(n, Store) and n.buffer in table:
-            return Store(table[n.buffer], n.indices, n.value)
+            return replace(n, buffer=table[n.buffer])
         if isinstance(n, Prefetch) and n.buffer in table:
             return Prefetch(table[n.buffer], n.indices, n.write)
         if isinstance(n, Alloc) and n.buffer in table:

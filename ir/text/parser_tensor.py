@@ -260,6 +260,10 @@ class _TensorFolder(ExprFolder):
         """A store."""
         return Store(self.known_buffer(c[0]), c[1], c[2])
 
+    def stream(self, c: list[Any]) -> Stmt:
+        """A store past the caches."""
+        return Store(self.known_buffer(c[0]), c[1], c[2], stream=True)
+
     def access(self, c: list[Token]) -> bool:
         """Whether a hint is about writing."""
         return str(c[0]) == "write"

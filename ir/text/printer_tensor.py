@@ -249,7 +249,7 @@ def _single(w: Lines, s: Seq, depth: int) -> None:
 def _simple(s: Stmt) -> str:
     if isinstance(s, Store):
         target = f"{lexical.name(s.buffer.name)}[{_list(s.indices)}]"
-        return f"{target} = {expr_text(s.value)}"
+        return f"{'stream ' if s.stream else ''}{target} = {expr_text(s.value)}"
     if isinstance(s, Prefetch):
         access = "write" if s.write else "read"
         return f"prefetch {access} {lexical.name(s.buffer.name)}[{_list(s.indices)}]"

@@ -121,7 +121,7 @@ def _rewrite(func: Func, table: dict[Buffer, tuple[Buffer, tuple[Expr, ...]]]) -
             return Load(new, shift(n.indices, lows))
         if isinstance(n, Store) and n.buffer in table:
             new, lows = table[n.buffer]
-            return Store(new, shift(n.indices, lows), n.value)
+            return replace(n, buffer=new, indices=shift(n.indices, lows))
         if isinstance(n, Region) and n.buffer in table:
             new, lows = table[n.buffer]
             return Region(new, shift(n.low, lows), n.extent)

@@ -65,7 +65,7 @@ def _stmt(stmt: Stmt, index: Indexer) -> Stmt:
         return _if(stmt, index)
     if isinstance(stmt, Store):
         at = tuple(index.simplify(i) for i in stmt.indices)
-        return Store(stmt.buffer, at, simplify_value(stmt.value, index))
+        return replace(stmt, indices=at, value=simplify_value(stmt.value, index))
     if isinstance(stmt, Prefetch):
         at = tuple(index.simplify(i) for i in stmt.indices)
         return replace(stmt, indices=at)

@@ -123,7 +123,7 @@ def _extend(body: Stmt, table: dict[Buffer, tuple[Buffer, tuple[Var, ...]]]) -> 
             return Load(new, (*at, *n.indices))
         if isinstance(n, Store) and n.buffer in table:
             new, at = table[n.buffer]
-            return Store(new, (*at, *n.indices), n.value)
+            return replace(n, buffer=new, indices=(*at, *n.indices))
         if isinstance(n, Region) and n.buffer in table:
             new, at = table[n.buffer]
             return Region(new, (*at, *n.low), (*(Const(1) for _ in at), *n.extent))

@@ -1,14 +1,15 @@
-"""Primitives that change no meaning, only what the caches hold: prefetch."""
+"""Primitives that change no meaning, only what the caches hold: prefetch, stream_store."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from aisc.ir.diagnostics import error
-from aisc.ir.tensor.expr import ZERO, Const, Expr, Var
+from aisc.ir.node import Node, walk
+from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import For, Prefetch, Region, Stmt, seq
-from aisc.ir.tensor.visitor import substitute
+from aisc.ir.tensor.stmt import For, Prefetch, Region, Stmt, Store, seq
+from aisc.ir.tensor.visitor import substitute, transform
 from aisc.passes.schedule.primitives.storage import find_buffer
 from aisc.passes.schedule.region import region_under
 from aisc.passes.schedule.schedule import primitive
@@ -39,6 +40,32 @@ def prefetch(func: Func, block: str, name: str, loop: str, ahead: int = 0) -> Fu
     if ahead:
         hints = substitute(hints, {target.var: target.var + ahead})
     return replace_stmt(func, target, replace(target, body=seq(hints, target.body)))
+
+
+@primitive()
+def stream_store(func: Func, block: str, name: str) -> Func:
+    """Write what a block stores to a buffer past the caches, where whole vectors are stored.
+
+    before: ``for i: y[i] = x[i] + x[i]``
+    after:  ``for i: stream y[i] = x[i] + x[i]``
+    It saves reading the lines that are written, and what the caches hold stays there; what reads
+    the buffer soon after finds it in memory only. Always legal: no result depends on it. Refused
+    where the block reads the buffer itself, as reductions do.
+    """
+    place, b = find_place(func, block), find_buffer(func, name)
+    step = f"stream_store({block}, {name})"
+    if b not in {w.buffer for w in place.block.writes}:
+        raise error("E302", f"{step}: the block does not write the buffer")
+    if b.space != "global":
+        raise error("E302", f"{step}: it lies in {b.space}, not in memory")
+    if any(isinstance(n, Load) and n.buffer == b for n in walk(place.block.body)):
+        raise error("E302", f"{step}: the block reads what it writes")
+
+    def mark(n: Node) -> Node:
+        return replace(n, stream=True) if isinstance(n, Store) and n.buffer == b else n
+
+    new = replace(place.block, body=transform(place.block.body, mark))
+    return replace_stmt(func, place.block, new)
 
 
 def _requests(func: Func, hint: str, region: Region, write: bool) -> Stmt:

@@ -2,7 +2,8 @@
 
 1. maps are inlined into the maps that read them; 2. convolutions become Winograd's where it pays;
 3. reductions get register tiles, with the maps that follow them as epilogues; 4. what is left is
-vectorized along its last axis; 5. the outermost loops of costly nests are divided among threads.
+vectorized along its last axis; 5. kernels on far memory get hints; 6. the outermost loops of costly
+nests are divided among threads.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from aisc.ir.tensor.expr import Const, Load, Select
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, Stmt, Store
 from aisc.passes.analysis.cost import PARALLEL_WORK, work
+from aisc.passes.schedule.rules.memory import use_memory
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
 from aisc.passes.schedule.rules.stem import keep_source_order
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls, is_window
@@ -38,6 +40,7 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
 def complete(s: Schedule, target: Target, tile: Tile | None = None) -> Schedule:
     """The steps after :func:`prepared`."""
     s = schedule_rows(s, target) or _schedule_nests(s, target, tile)
+    s = use_memory(s)
     for nest in top_loops(s.func.body):
         s = unless_refused(s, partial(_parallel, name=nest.var.name))
     return s

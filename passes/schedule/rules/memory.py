@@ -1,0 +1,82 @@
+"""Kernels on more data than caches hold: their results go past the caches, their rows come early.
+
+A result that will have left the caches before anything reads it is stored past them: its lines are
+not read first, and do not drive out what is still to be read. Stores that follow each other closely
+gain from it; between long computations they are slower than ordinary ones, so maps with elementary
+functions keep those. A row kernel goes over its row several times, and waits for memory in the
+first: its last pass asks for the next row, one line for each vector.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import prod
+
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import Const
+from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.stmt import For, Prefetch
+from aisc.passes.schedule.rules.structure import has_calls
+from aisc.passes.schedule.schedule import Schedule, unless_refused
+from aisc.passes.schedule.tree import Place, places
+
+# Bytes of all parameters of a kernel above which nothing of it is in cache when it is run again,
+# nor when the next kernel begins: last-level caches hold about as much for each core complex.
+FAR = 32 << 20
+
+
+def is_far(func: Func) -> bool:
+    """Whether a function surely touches more than caches hold, much of it results."""
+    sizes = [_bytes(b) for b in func.params if b.role != "weight"]
+    results = [_bytes(b) for b in func.params if b.role == "output"]
+    return sum(sizes) >= FAR and 4 * sum(results) >= FAR
+
+
+def _bytes(b: Buffer) -> int:
+    """Least size of a buffer."""
+    known = [d for d in b.shape if isinstance(d, int)]
+    return prod(known) * b.dtype.bytes if len(known) == b.rank else 0
+
+
+def use_memory(s: Schedule) -> Schedule:
+    """The last steps on the nests of a function: hints about far memory."""
+    if not is_far(s.func):
+        return s
+    blocks = [p.block for p in places(s.func.body)]
+    asked = {n.buffer for n in walk(s.func.body) if isinstance(n, Prefetch)}  # epilogues of tiles
+    for block in blocks:
+        if not block.combiner and not has_calls(block):
+            found = [w.buffer for w in block.writes if w.buffer.role == "output"]
+            for name in [b.name for b in found if b not in asked]:
+                s = unless_refused(s, partial(_stream, block.name, name))
+    for b in [b for b in s.func.params if b.role == "input"]:
+        s = unless_refused(s, partial(_next_row, b))
+    return s
+
+
+def _stream(block: str, name: str, s: Schedule) -> Schedule:
+    return s.stream_store(block, name)
+
+
+def _next_row(b: Buffer, s: Schedule) -> Schedule:
+    """Let the last of several passes over the rows of `b` ask for the next row."""
+    passes = [p for p in places(s.func.body) if _passes_over(p, b)]
+    if len(passes) < 2 or len({p.loops[0].var for p in passes}) > 1:
+        return s
+    place = passes[-1]
+    loop = _vectors(place)
+    if loop is None or not isinstance(loop.extent, Const):
+        return s
+    return s.prefetch(place.block.name, b.name, loop.var.name, ahead=int(loop.extent.value))
+
+
+def _passes_over(place: Place, b: Buffer) -> bool:
+    return bool(place.loops) and b in {r.buffer for r in place.block.reads}
+
+
+def _vectors(place: Place) -> For | None:
+    """The loop over the vectors of a row."""
+    if len(place.loops) < 3 or place.loops[-1].kind != "vectorize":
+        return None
+    loop = place.loops[-2]
+    return loop if loop.kind == "serial" and not place.block.combiner else None
