@@ -161,13 +161,14 @@ MOVES: dict[str, Callable[[Moves], Args]] = {
     "permute": Moves.permute,
     "pipeline": lambda m: m.sequence() if m.rng.random() < 0.7 else m.either()[::-1],
     "prefetch": lambda m: (*m.source(), m.around()[1], m.number(0, 2)),
+    "stream_store": lambda m: (m.block(), m.buffer()),
     "pad_reduction": lambda m: (*m.either(), m.number(2, 4)),
 }
 # What moves and joins whole nests needs a fitting place, so it is tried more often.
 NAMES = (*MOVES, *("compute_at", "reverse_compute_at", "fuse_loops", "fission", "pipeline") * 3)
 # Instructions belong to a target's description (tests/test_dsa.py), variants match few blocks
 # (tests/test_winograd.py).
-ELSEWHERE = {"tensorize", "variant", "stream_store"}
+ELSEWHERE = {"tensorize", "variant"}
 
 
 def _nested(func: Func) -> list[Args]:
