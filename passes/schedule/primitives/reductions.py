@@ -191,7 +191,8 @@ def _partial_nest(names: Names, place: Place, old: For, r: Iter, part: Buffer, c
     stems = (f"{old.var.name}_c", f"{old.var.name}_o", f"{r.var.name}_c", f"{r.var.name}_o")
     c, ko, vc, vo = (Var(names.fresh(stem)) for stem in stems)
     count = binary("floordiv", r.extent + (chunks - 1), Const(chunks))
-    at = (*store.indices, vc)
+    # The result may be stored in another order than that of its iterators.
+    at = (*(it.var for it in b.iters if it.kind == "spatial"), vc)
     (identity,) = COMBINERS[b.combiner].identity([part.dtype])
     term = substitute(store.value.b, {r.var: vo * chunks + vc})
     if not (isinstance(r.extent, Const) and int(r.extent.value) % chunks == 0):
@@ -232,7 +233,7 @@ def _final_nest(names: Names, place: Place, part: Buffer, chunks: int) -> Stmt:
         {old.var: new.var for old, new in zip(spatial, iters, strict=True)},
     ).indices
     (identity,) = COMBINERS[b.combiner].identity([part.dtype])
-    term = Load(part, (*at, vc))
+    term = Load(part, (*own, vc))
     body = Store(store.buffer, at, Binary(store.value.op, Load(store.buffer, at), term))
     iters.append(Iter(vc, Const(chunks), "reduce"))
     block = Block(
