@@ -22,7 +22,13 @@ from aisc.ir.text.printer import print_ir
 from aisc.options import Options
 from aisc.passes.lower.canonical import canonical
 from aisc.passes.plan.bind import ScheduledKernel, Version
-from aisc.passes.schedule.rules.default import complete, default_schedule, prepared, tiles
+from aisc.passes.schedule.rules.default import (
+    complete,
+    default_schedule,
+    packer_schedule,
+    prepared,
+    tiles,
+)
 from aisc.passes.schedule.rules.tile import Tile
 from aisc.passes.schedule.rules.versions import for_one, like, one_row, row_dimension
 from aisc.passes.schedule.schedule import Schedule, Step, trace_to_json
@@ -102,7 +108,7 @@ def _with_version(
 def scheduled_by(lowered: Func, schedule: Schedule, target: Target) -> ScheduledKernel:
     """Step 8 for a kernel and its packers."""
     packers = tuple(
-        replace(default_schedule(p, target).func, name=f"{lowered.name}_pack{k}")
+        replace(packer_schedule(p, target).func, name=f"{lowered.name}_pack{k}")
         for k, p in enumerate(schedule.packers)
     )
     return optimize_schedule(lowered, schedule, packers)

@@ -59,6 +59,8 @@ def result_dims(entry: Func) -> list[str]:
 class EntryEmitter(ExprEmitter):
     """Emits the body of one entry."""
 
+    keeps_names = False
+
     def __init__(
         self,
         entry: Func,

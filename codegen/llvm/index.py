@@ -47,6 +47,8 @@ class NotLinearInLane(Exception):
 class IndexEmitter:
     """Evaluates index expressions of one function."""
 
+    keeps_names = True  # no scalar variable gets another value while it is in reach
+
     def __init__(self, writer: Writer) -> None:
         self.w = writer
         self.index = Indexer()
@@ -157,6 +159,23 @@ class IndexEmitter:
     def _binary(self, e: Binary) -> tuple[str, int]:
         if e.op not in ("floordiv", "mod", "min", "max"):
             return self.data_dependent(e)
+        for scope in self.w.scopes:
+            if e in scope.atoms:
+                return scope.atoms[e], scope.level
+        ref, level = self._computed(e)
+        if self.keeps_names and self._is_steady(e):
+            self.w.scopes[level].atoms[e] = ref
+        return ref, level
+
+    def _is_steady(self, e: Expr) -> bool:
+        """Whether an expression has one value in the scope of the variables it is made of."""
+        if isinstance(e, Var):
+            return isinstance(self.bound.get(e), Scalar)
+        if isinstance(e, Binary):
+            return self._is_steady(e.a) and self._is_steady(e.b)
+        return isinstance(e, Const)
+
+    def _computed(self, e: Binary) -> tuple[str, int]:
         (a, la), (b, lb) = self.leveled(e.a), self.leveled(e.b)
         level = max(la, lb)
         if e.op in ("min", "max"):

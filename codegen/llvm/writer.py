@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from aisc.ir.tensor.expr import Expr
+
 
 @dataclass(slots=True)
 class Scope:
@@ -19,6 +21,7 @@ class Scope:
     block: str
     lines: list[str] = field(default_factory=list)
     memo: dict[str, str] = field(default_factory=dict)
+    atoms: dict[Expr, str] = field(default_factory=dict)  # index expressions with a name here
 
 
 class Writer:

@@ -46,6 +46,11 @@ def complete(s: Schedule, target: Target, tile: Tile | None = None) -> Schedule:
     return s
 
 
+def packer_schedule(func: Func, target: Target) -> Schedule:
+    """The schedule of what packs weights, once and on one thread: vectors."""
+    return _schedule_nests(Schedule.of(func), target, None)
+
+
 def _schedule_nests(s: Schedule, target: Target, tile: Tile | None) -> Schedule:
     """Each nest for itself: tiles, partial results, vectors."""
     for name in [p.block.name for p in places(s.func.body)]:
