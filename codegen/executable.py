@@ -73,7 +73,9 @@ class Executable:
         self.output_names = [p.name for p in self.outputs]
         self._dtypes = [p.dtype.numpy for p in self.inputs]
         self._result_dtypes = [p.dtype.numpy for p in self.outputs]
+        self._input_keys = frozenset(self.input_names)
         self._binding = Binding(signature)
+        self._known: tuple[list[Values], Values, list[Values | None]] | None = None
         self._linked = Linked([image.runtime, *image.objects], ["aisc_entry", "aisc_release"])
         self._entry = abi.function(self._linked.addresses["aisc_entry"])
         self._release = abi.function(self._linked.addresses["aisc_release"])
@@ -98,13 +100,10 @@ class Executable:
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
         """Run on named inputs (onnxruntime's call); ``None`` asks for every output."""
-        missing = [n for n in self.input_names if n not in feeds]
-        unknown = [n for n in feeds if n not in self.input_names]
-        if missing or unknown:
+        if feeds.keys() != self._input_keys:
             notes = (f"expected {', '.join(self.input_names)}", f"got {', '.join(feeds)}")
             raise execution_error("E501", "the named inputs do not fit", *notes)
-        wanted = self.output_names if output_names is None else output_names
-        unknown = [n for n in wanted if n not in self.output_names]
+        unknown = [n for n in output_names or () if n not in self.output_names]
         if unknown:
             raise execution_error("E501", f"there is no output {', '.join(unknown)}")
         results = self._run([feeds[n] for n in self.input_names], None)
@@ -134,8 +133,8 @@ class Executable:
         inputs = [
             as_input(a, p, t) for a, p, t in zip(arrays, self.inputs, self._dtypes, strict=True)
         ]
-        dims = self._binding.values(inputs)
-        outputs = self._allocate(dims, out, inputs)
+        dims, sizes = self._sizes(inputs)
+        outputs = self._allocate(sizes, out, inputs)
         space = self._borrow_memory()
         try:
             self._invoke(space, inputs, outputs, dims)
@@ -170,10 +169,21 @@ class Executable:
                 space.host.reraise()
             raise execution_error("E502", abi.ERRORS.get(status, f"status {status}"))
 
-    def _allocate(self, dims: Values, out: Any, inputs: list[Array]) -> list[Array | None]:
+    def _sizes(self, inputs: list[Array]) -> tuple[Values, list[Values | None]]:
+        """Values of the dimensions and shapes of the outputs. Most calls have the same as the one
+        before, which has found them right."""
+        shapes = [a.shape for a in inputs]
+        known = self._known
+        if known is None or known[0] != shapes:
+            dims = self._binding.values(inputs)
+            known = self._known = shapes, dims, self._binding.output_shapes(dims)
+        return known[1], known[2]
+
+    def _allocate(
+        self, shapes: list[Values | None], out: Any, inputs: list[Array]
+    ) -> list[Array | None]:
         """Arrays for the outputs: new ones, or the caller's after a check; ``None`` for those whose
         sizes only the run gives."""
-        shapes = self._binding.output_shapes(dims)
         if out is not None:
             sized = [s for s in shapes if s is not None]
             if len(sized) < len(shapes):
