@@ -57,7 +57,7 @@ def _schedule_nests(s: Schedule, target: Target, tile: Tile | None) -> Schedule:
         reduction = analyse(find_place(s.func, name).block)
         if reduction is not None and _worth_tiling(reduction, target):
             chosen = tile if tile is not None and reduction.contraction else None
-            s, _ = schedule_tile(s, reduction, chosen or candidate_tiles(reduction, target)[0])
+            s = schedule_tile(s, reduction, chosen or candidate_tiles(reduction, target)[0])
         else:
             s = unless_refused(s, partial(chunk, name=name, target=target))
     for name in [p.block.name for p in places(s.func.body)]:

@@ -103,8 +103,8 @@ def _rounding(extent: int, step: int) -> float:
     return 1.0 if extent == UNKNOWN_EXTENT else -(-extent // step) * step / extent
 
 
-def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> tuple[Schedule, str]:
-    """Tile one reduction; returns the schedule and the name of its outermost loop."""
+def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
+    """Tile one reduction, with the map that reads it as epilogue."""
     block = reduction.block.name
     s = _pack_weights(s, reduction, tile)
     s, consumer = _consumer(s, block)
@@ -138,9 +138,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> tuple[Schedu
         s = s.unroll(name)
     s = s.decompose_reduction(block, reduce_loops[0] if reduce_loops else inner[0])
     s = schedule_consumer(s, consumer, outer, tile)
-    if not reduction.contraction:
-        return s, outer[0]
-    return _prefetch_epilogue(s, reduction, consumer, outer[-1]), outer[0]
+    return _prefetch_epilogue(s, consumer, outer[-1]) if reduction.contraction else s
 
 
 def _to_unroll(s: Schedule, reduction: Reduction, reduce_loops: list[str]) -> list[str]:
@@ -158,7 +156,7 @@ def _count_shared(reduction: Reduction, outer: list[str], loops: dict[str, str])
     return next((k for k, name in enumerate(outer) if name not in shared), len(outer))
 
 
-def _prefetch_epilogue(s: Schedule, reduction: Reduction, consumer: str, loop: str) -> Schedule:
+def _prefetch_epilogue(s: Schedule, consumer: str, loop: str) -> Schedule:
     """Ask for what the epilogue will read and write before the reduction starts, which hides the
     way to memory; what is the same for all rows is in cache already."""
     block = find_place(s.func, consumer).block
