@@ -10,11 +10,11 @@ from dataclasses import replace
 from math import inf
 
 from aisc.codegen.llvm.index import Lane, NotLinearInLane, Scalar
+from aisc.codegen.llvm.transpose import Tile, TransposeEmitter
 from aisc.codegen.llvm.types import Val, memory_type, vector_type
 from aisc.codegen.llvm.values import (
     ZERO_BLOCK,
     ZERO_BYTES,
-    ExprEmitter,
     flat_index,
     memory_suffix,
 )
@@ -42,7 +42,7 @@ NONTEMPORAL = "!nontemporal !0"
 NONTEMPORAL_NODE = "!0 = !{i32 1}"
 
 
-class FunctionEmitter(ExprEmitter):
+class FunctionEmitter(TransposeEmitter):
     """Emits one function whose blocks have been lowered."""
 
     STREAMS = True  # whether stores past the caches are worth it on this kind of machine
@@ -211,10 +211,39 @@ class FunctionEmitter(ExprEmitter):
         low, n = self.linear(s.low), self.linear(s.extent)
         if not (low.is_const and n.is_const):
             raise InternalError(f"{self.func.name}: unrolled loop {s.var.name} is not constant")
+        tile = self.tile_of(s)
+        if tile is not None:
+            self.tile(tile)
+            return
         for k in range(low.const, low.const + n.const):
             self.bind(s.var, k, *self.span(s))
             self.stmt(s.body)
         self.unbind(s.var)
+
+    def tile(self, t: Tile) -> None:
+        """Emit a tile whose loads or stores are transposed in registers."""
+        columns = {n: self.columns_of(t, n) for n in t.loads}
+        values: list[str] = []
+        for k in range(t.count):
+            self.bind(t.rows.var, k, *self.span(t.rows))
+            self.columns = {n: found[k] for n, found in columns.items()}
+            if t.woven:
+                values.append(self.turn(t))
+            else:
+                self.vectorized(t.lanes)
+        self.unbind(t.rows.var)
+        self.columns = {}
+        if t.woven:
+            self.weave(t, values)
+
+    def turn(self, t: Tile) -> str:
+        """The values that one turn of a tile would store."""
+        self.lanes, self.lane_var = t.width, t.lanes.var
+        self.bind(t.lanes.var, Lane(t.width), 0, t.width - 1)
+        text = self._to_memory(self.broadcast(self.whole(t.store.value), t.width))
+        self.unbind(t.lanes.var)
+        self.lanes, self.lane_var = 1, None
+        return text
 
     def vectorized(self, s: For) -> None:
         """Emit the body once, all iterations as lanes."""

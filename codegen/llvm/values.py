@@ -59,6 +59,7 @@ class ExprEmitter(IndexEmitter):
         self.outer: tuple[Val | None, str | None] = (None, None)
         self.certain: frozenset[Load] = frozenset()
         self._calls: dict[Call, Val] = {}
+        self.columns: dict[Load, Val] = {}  # loads of this turn that a tile has transposed
 
     # -- errors ------------------------------------------------------------------------------
 
@@ -220,6 +221,8 @@ class ExprEmitter(IndexEmitter):
         if isinstance(e, Var):
             return self._variable(e)
         if isinstance(e, Load):
+            if self.columns and e in self.columns:
+                return self.columns[e]
             return self.unconditional(e) if e in self.certain else self.load(e.buffer, e.indices)
         if isinstance(e, Select):
             return self._select(e)
