@@ -6,6 +6,7 @@ A kernel is ``void name(ptr buffers…, i64 dims…, i64 tid, i64 nthreads, ptr 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
@@ -47,8 +48,8 @@ class FunctionEmitter(TransposeEmitter):
 
     STREAMS = True  # whether stores past the caches are worth it on this kind of machine
 
-    def __init__(self, func: Func) -> None:
-        super().__init__(Writer())
+    def __init__(self, func: Func, features: Sequence[str] = ()) -> None:
+        super().__init__(Writer(), features)
         self.func = func
         self.bases: dict[str, str] = {}
         self.in_parallel = False
