@@ -17,7 +17,7 @@ from aisc.ir.tensor.expr import Const, Load, Select
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, Stmt, Store
 from aisc.passes.analysis.cost import PARALLEL_WORK, work
-from aisc.passes.schedule.rules.memory import use_memory
+from aisc.passes.schedule.rules.memory import in_bursts, is_far, use_memory
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
 from aisc.passes.schedule.rules.stem import keep_source_order
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls, is_window
@@ -174,6 +174,11 @@ def _vectorize(s: Schedule, place: Place, target: Target) -> Schedule:
         for k, name in enumerate(flat[1:]):
             s = s.fuse(last, name, name=f"{flat[0]}_f{k}")
             last = f"{flat[0]}_f{k}"
+        if has_calls(block) and is_far(s.func):
+            whole = s
+            s = unless_refused(s, partial(in_bursts, block=block.name, loop=last, target=target))
+            if s is not whole:
+                return s
     loop = next(f for f in find_place(s.func, block.name).loops if f.var.name == last)
     lanes = target.vector_bits // 8 // block.body.buffer.dtype.bytes
     lanes = min(lanes, 16)
