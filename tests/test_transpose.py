@@ -9,6 +9,7 @@ import aisc
 from aisc.api import resolve_target
 from aisc.codegen.llvm.function import FunctionEmitter
 from aisc.ir import dtypes
+from aisc.ir.arith.poly import symbol
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph
@@ -70,6 +71,30 @@ def test_sizes(shape: tuple[int, ...], perm: tuple[int, ...], threads: int) -> N
     y = np.zeros_like(expected)
     run_func(scheduled(graph), [x, y])
     assert np.array_equal(y, expected)
+
+
+@pytest.mark.parametrize("perm", [(0, 2, 3, 1), (0, 2, 1, 3), (3, 1, 2, 0), (0, 3, 2, 1)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sizes_known_at_run_time(perm: tuple[int, ...], threads: int) -> None:
+    b = GraphBuilder()
+    n, m = symbol("n"), symbol("m")
+    x = b.input("x", TensorType((n, m, 3, 24), dtypes.f32))
+    graph = b.finish([b.add("transpose", (x,), {"perm": perm})])
+    run = aisc.compile(graph, threads=threads, cache=False)
+    for shape in ((0, 5), (1, 1), (2, 15), (1, 16), (17, 33), (40, 16), (64, 1)):
+        a = data((*shape, 3, 24))
+        assert np.array_equal(run(a), np.ascontiguousarray(a.transpose(perm)))
+
+
+def test_tiles_of_sizes_known_at_run_time_do_not_gather() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType((1, symbol("n"), 12, 64), dtypes.f32))
+    keys = b.finish([b.add("transpose", (x,), {"perm": (0, 2, 3, 1)})])
+    assert "gather" not in FunctionEmitter(scheduled(keys)).emit()
+    b = GraphBuilder()
+    x = b.input("x", TensorType((12, 64, symbol("n")), dtypes.f32))
+    back = b.finish([b.add("transpose", (x,), {"perm": (2, 0, 1)})])
+    assert "gather" not in FunctionEmitter(scheduled(back)).emit()
 
 
 @pytest.mark.parametrize("dtype", dtypes.ALL, ids=str)

@@ -80,21 +80,20 @@ class TransposeEmitter(ExprEmitter):
 
     def _apart(self, n: Load, rows: For, lanes: For) -> bool:
         """Whether a load is one that a tile transposes."""
-        steps = self._steps(n.buffer, n.indices, rows, lanes)
-        if steps is None or steps[0] != 1 or steps[1] in (0, 1) or not self._in_memory(n.buffer):
+        row, lane = self._steps(n.buffer, n.indices, rows, lanes)
+        if row != 1 or lane in (0, 1) or not self._in_memory(n.buffer):
             return False
         count = _extent(rows)
-        return count == _extent(lanes) or (steps[1] == count and count <= MAX_WOVEN)
+        return count == _extent(lanes) or (lane == count and count <= MAX_WOVEN)
 
     def _steps(
         self, b: Buffer, indices: tuple[Expr, ...], rows: For, lanes: For
-    ) -> tuple[int, int] | None:
+    ) -> tuple[int | None, int | None]:
         """Elements from one turn and one lane to the next, where they are constant."""
         if any(from_data(i) for i in indices):
-            return None
+            return None, None
         form = self.index.linear(flat_index(b, indices))
-        row, lane = form.coeff(rows.var), form.coeff(lanes.var)
-        return None if row is None or lane is None else (row, lane)
+        return form.coeff(rows.var), form.coeff(lanes.var)
 
     # -- emission ----------------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ from aisc.passes.schedule.tree import Place, find_loop, find_place
 MAX_CHANNELS = 4
 
 
-Steps = dict[Var, int]
+# Elements from one iteration to the next; nothing for those that depend on sizes at run time.
+Steps = dict[Var, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,11 @@ class _Axis:
 
     var: Var
     loops: tuple[str, ...]
-    size: int  # 0 where it is not constant
+    size: int | Var | None  # a dimension known at run time; nothing for other extents
+
+    def holds(self, count: int) -> bool:
+        """Whether it may have `count` iterations."""
+        return isinstance(self.size, Var) or (self.size is not None and self.size >= count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +78,20 @@ def _axes(block: Block, steps: list[Steps]) -> list[_Axis]:
     axes: list[_Axis] = []
     for it, value in zip(block.iters, block.bindings, strict=True):
         assert isinstance(value, Var), "a freshly lowered block"
-        size = int(it.extent.value) if isinstance(it.extent, Const) else 0
-        axis = _Axis(it.var, (value.name,), size)
-        if axes and axes[-1].size and size:
-            outer = axes[-1]
-            if all(x.get(outer.var, 0) == x.get(it.var, 0) * size for x in steps):
-                axis = _Axis(it.var, (*outer.loops, value.name), outer.size * size)
+        size = int(it.extent.value) if isinstance(it.extent, Const) else None
+        axis = _Axis(it.var, (value.name,), it.extent if isinstance(it.extent, Var) else size)
+        if axes and isinstance(axes[-1].size, int) and size is not None:
+            outer, whole = axes[-1], axes[-1].size * size
+            if all(_times(x.get(it.var, 0), size) == x.get(outer.var, 0) for x in steps):
+                axis = _Axis(it.var, (*outer.loops, value.name), whole)
                 axes.pop()
         axes.append(axis)
     return axes
+
+
+def _times(step: int | None, size: int) -> int:
+    """The step of an outer iterator that continues an inner one; -1 where there is none."""
+    return -1 if step is None else step * size
 
 
 def _tile(axes: list[_Axis], written: Steps, reads: list[Steps], width: int) -> _Tile | None:
@@ -93,24 +103,26 @@ def _tile(axes: list[_Axis], written: Steps, reads: list[Steps], width: int) -> 
         if rows is None or read.get(last.var, 0) in (0, 1):
             continue
         for few, many in ((rows, last), (last, rows)):
-            whole = few.size in (read.get(many.var), written.get(many.var))
-            if 2 <= few.size <= MAX_CHANNELS and whole and many.size >= width:
-                return _Tile(few, many, few.size, width)
-        if min(rows.size, last.size) >= width:
+            count = few.size if isinstance(few.size, int) else 0
+            whole = count in (read.get(many.var), written.get(many.var))
+            if 2 <= count <= MAX_CHANNELS and whole and many.holds(width):
+                return _Tile(few, many, count, width)
+        if rows.holds(width) and last.holds(width):
             return _Tile(rows, last, width, width)
     return None
 
 
 def _steps(b: Buffer, indices: tuple[Expr, ...]) -> Steps | None:
-    """Elements that an access moves with each iterator; nothing where it is not linear."""
+    """What an access moves by with each iterator; nothing where it is not linear."""
     flat: Expr = Const(0)
     for i, stride in zip(indices, b.strides, strict=True):
         flat = flat + i * of_dim(stride)
     steps: Steps = {}
     for mono, c in Indexer().linear(flat).terms:
-        if len(mono) != 1 or not isinstance(mono[0], Var):
-            return None
-        steps[mono[0]] = c
+        for atom in mono:
+            if not isinstance(atom, Var):
+                return None
+            steps[atom] = c if len(mono) == 1 and atom not in steps else None
     return steps
 
 
@@ -122,10 +134,12 @@ def _tiled(s: Schedule, block: str, t: _Tile) -> Schedule:
     order = [f.var.name for f in find_place(s.func, block).loops]
     outer = [name for name in order if name not in (row, lane)]
     s = s.reorder(*outer, row, lane)
-    if t.lanes.size % t.width:
-        s = s.partition(lane, t.lanes.size // t.width * t.width).fission(row, block)
-    if t.rows.size % t.count:
-        s = s.partition(row, t.rows.size // t.count * t.count)
+    at = _whole_tiles(t.lanes, t.width)
+    if at is not None:
+        s = s.partition(lane, at).fission(row, block)
+    at = _whole_tiles(t.rows, t.count)
+    if at is not None:
+        s = s.partition(row, at)
     for loop in reversed(outer):  # nests of their own, whose loops can be divided among threads
         if isinstance(find_loop(s.func, loop).body, Seq):
             s = s.fission(loop, block)
@@ -133,6 +147,14 @@ def _tiled(s: Schedule, block: str, t: _Tile) -> Schedule:
     s = s.split(lane, t.width, names=(f"{lane}_t", f"{lane}_e"))
     s = s.reorder(f"{row}_t", f"{lane}_t", f"{row}_e", f"{lane}_e")
     return s.unroll(f"{row}_e").vectorize(f"{lane}_e")
+
+
+def _whole_tiles(axis: _Axis, count: int) -> int | str | None:
+    """Iterations in whole tiles; nothing where these are all."""
+    if isinstance(axis.size, Var):
+        return f"{axis.size.name} // {count} * {count}"
+    assert axis.size is not None, "a tile is made of known axes"
+    return axis.size // count * count if axis.size % count else None
 
 
 def _fused(s: Schedule, axis: _Axis) -> tuple[Schedule, str]:
