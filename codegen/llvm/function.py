@@ -59,8 +59,8 @@ class FunctionEmitter(TransposeEmitter):
     def emit(self) -> str:
         """Text of the whole function definition."""
         params = self.signature()
-        for dim in self.func.dims:
-            self.bind(dim, Scalar(f"%{clean(dim.name)}", 0), 0, inf)
+        for k, dim in enumerate(self.func.dims):  # by number: their names may be any text
+            self.bind(dim, Scalar(f"%dim{k}", 0), 0, inf)
         self.top(self.func.body)
         self.drain()
         lines = self.w.finish()
@@ -85,7 +85,7 @@ class FunctionEmitter(TransposeEmitter):
             self.bases[b.name] = f"%b{k}"
             alone = "noalias " if b.alias_set and sets.count(b.alias_set) == 1 else ""
             params.append(f"ptr {alone}align {b.dtype.bytes} %b{k}")
-        params += [f"i64 %{clean(d.name)}" for d in self.func.dims]
+        params += [f"i64 %dim{k}" for k in range(len(self.func.dims))]
         status = ["ptr %status"] if self.func.attr("status", False) else []
         return [*params, "i64 %tid", "i64 %nthreads", "ptr %sync", *status]
 
