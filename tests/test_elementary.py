@@ -11,6 +11,7 @@ import mpmath
 import numpy as np
 import pytest
 
+import aisc
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm import engine
 from aisc.codegen.llvm.elementary import BOUNDS
@@ -18,10 +19,12 @@ from aisc.codegen.llvm.link import Linked
 from aisc.codegen.llvm.trigonometric import DOMAIN
 from aisc.ir import dtypes, target
 from aisc.ir.dtypes import DType
+from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import MATH_CALLS, Binary, Load
 from aisc.ir.tensor.func import Func, buffer
+from aisc.ir.types import TensorType
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.optimize import optimize
 
@@ -287,3 +290,18 @@ def test_narrow_floats(dtype: DType) -> None:
         want = getattr(np, name)(x.astype(np.float64))
         got = evaluate(name, dtype, x, lanes=8).astype(np.float64)
         np.testing.assert_allclose(got, want, rtol=1.01 * eps, atol=1e-7)
+
+
+def test_vectors_and_scalars_are_scaled_alike() -> None:
+    """One instruction for a vector where there is one, two multiplications for a scalar: the same
+    bits, with overflow, denormals and special values."""
+    x = np.concatenate([np.linspace(-120, 100, 139), [np.inf, -np.inf, np.nan, 0.0, -0.0]])
+    x = x.astype(np.float32)
+    results = []
+    for n in (1, 16):
+        b = GraphBuilder()
+        y = b.input("x", TensorType((n,), dtypes.f32))
+        run = aisc.compile(b.finish([b.add("exp", (y,))]), threads=1, cache=False)
+        results.append(np.concatenate([run(part) for part in x.reshape(-1, n)]))
+    assert results[0].tobytes() == results[1].tobytes()
+    assert (results[0][:20] < 1e-38).all()

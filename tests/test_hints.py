@@ -199,7 +199,9 @@ def steps(op: str, rows: Dim, columns: int = 1024) -> list[str]:
         ("neg", 4096, ["stream_store"]),
         ("neg", 2048, []),
         ("neg", symbol("n"), []),
-        ("exp", 4096, []),
+        ("exp", 4096, ["prefetch", "stream_store"]),
+        ("exp", 2048, []),
+        ("exp", symbol("n"), []),
         ("softmax", 4096, ["stream_store", "prefetch"]),
         ("softmax", 2048, []),
     ],
@@ -219,3 +221,18 @@ def test_far_rows_are_right(columns: int, threads: int) -> None:
     expected = np.exp(data - data.max(1, keepdims=True))
     expected /= expected.sum(1, keepdims=True)
     np.testing.assert_allclose(run(data), expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("rest", [0, 1, 77, 1000])
+def test_far_maps_with_calls_are_right(rest: int, threads: int) -> None:
+    """The same bits as on few elements, whatever is left over after whole passes."""
+    results = []
+    data = np.random.default_rng(rest).standard_normal((1 << 22) + rest, np.float32)
+    for n in (len(data), 64):
+        b = GraphBuilder()
+        x = b.input("x", TensorType((n,), dtypes.f32))
+        run = aisc.compile(b.finish([b.add("tanh", (x,))]), threads=threads)
+        results.append(run(data[:n]))
+    assert results[0][:64].tobytes() == results[1].tobytes()
+    np.testing.assert_allclose(results[0], np.tanh(data), rtol=1e-6)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+import aisc
 from aisc.ir import dtypes
 from aisc.ir.arith import poly
 from aisc.ir.arith.linear import Indexer
@@ -255,3 +256,14 @@ def test_a_fused_loop_counts_all_its_turns() -> None:
     one = operations(loop, unknown=1)
     assert one >= 1792
     assert operations(loop, unknown=64) == 64 * one
+
+
+@pytest.mark.parametrize("name", ["a b", "Größe", "0n", "tid", "x/2", "while", "b0", '"'])
+def test_dimensions_may_have_any_name(name: str) -> None:
+    b = GraphBuilder()
+    shape = (symbol(name), symbol(name.replace(" ", "_") + "_"), 3)
+    x = b.input("x", TensorType(shape, dtypes.f32))
+    y = b.add("transpose", (b.add("relu", (x,)),), {"perm": (2, 0, 1)})
+    run = aisc.compile(b.finish([y]), threads=2, cache=False)
+    a = np.linspace(-1, 1, 20 * 30 * 3, dtype=np.float32).reshape(20, 30, 3)
+    assert np.array_equal(run(a), np.maximum(a, 0).transpose(2, 0, 1))

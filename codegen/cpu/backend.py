@@ -37,7 +37,7 @@ class CpuBackend:
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """LLVM IR of kernels, as one module."""
-        texts, declarations = _functions(funcs)
+        texts, declarations = _functions(funcs, self.target)
         return engine.module_text(self.target, texts, list(declarations), [zeros_global()])
 
     def emit_entry(self, program: Program, profile: bool = False) -> str:
@@ -47,7 +47,7 @@ class CpuBackend:
 
     def emit_all(self, program: Program) -> str:
         """LLVM IR of a whole planned Program as one module: kernels, entry and run time."""
-        texts, declarations = _functions(program.kernels)
+        texts, declarations = _functions(program.kernels, self.target)
         entry, more, globals_ = entry_text(program)
         declarations.update(more)
         defined = [f"@{f.name}(" for f in program.kernels] + list(_RUNTIME_SYMBOLS)
@@ -61,12 +61,12 @@ class CpuBackend:
         return engine.assemble(text, self.target, want_assembly)
 
 
-def _functions(funcs: Sequence[Func]) -> tuple[list[str], dict[str, None]]:
+def _functions(funcs: Sequence[Func], target: Target) -> tuple[list[str], dict[str, None]]:
     """Definitions of kernels, and the declarations they need."""
     texts: list[str] = []
     declarations: dict[str, None] = {}
     for func in funcs:
-        emitter = FunctionEmitter(func)
+        emitter = FunctionEmitter(func, target.features)
         texts.append(emitter.emit())
         declarations.update(emitter.w.declarations)
     return texts, declarations

@@ -64,6 +64,8 @@ def power_of_two(k: Lanes) -> Lanes:
 
 def scale(y: Lanes, k: Lanes) -> Lanes:
     """``y * 2^k`` for y about 1 and k up to twice the exponent range; rounded once."""
+    if y.m.has_scaling(y.v):
+        return Lanes(y.m, y.m.ldexp(y.v, k.v))
     half = k >> 1
     return y * power_of_two(half) * power_of_two(k - half)
 

@@ -6,15 +6,16 @@ A kernel is ``void name(ptr buffers…, i64 dims…, i64 tid, i64 nthreads, ptr 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
 from aisc.codegen.llvm.index import Lane, NotLinearInLane, Scalar
+from aisc.codegen.llvm.transpose import Tile, TransposeEmitter
 from aisc.codegen.llvm.types import Val, memory_type, vector_type
 from aisc.codegen.llvm.values import (
     ZERO_BLOCK,
     ZERO_BYTES,
-    ExprEmitter,
     flat_index,
     memory_suffix,
 )
@@ -42,13 +43,13 @@ NONTEMPORAL = "!nontemporal !0"
 NONTEMPORAL_NODE = "!0 = !{i32 1}"
 
 
-class FunctionEmitter(ExprEmitter):
+class FunctionEmitter(TransposeEmitter):
     """Emits one function whose blocks have been lowered."""
 
     STREAMS = True  # whether stores past the caches are worth it on this kind of machine
 
-    def __init__(self, func: Func) -> None:
-        super().__init__(Writer())
+    def __init__(self, func: Func, features: Sequence[str] = ()) -> None:
+        super().__init__(Writer(), features)
         self.func = func
         self.bases: dict[str, str] = {}
         self.in_parallel = False
@@ -58,8 +59,8 @@ class FunctionEmitter(ExprEmitter):
     def emit(self) -> str:
         """Text of the whole function definition."""
         params = self.signature()
-        for dim in self.func.dims:
-            self.bind(dim, Scalar(f"%{clean(dim.name)}", 0), 0, inf)
+        for k, dim in enumerate(self.func.dims):  # by number: their names may be any text
+            self.bind(dim, Scalar(f"%dim{k}", 0), 0, inf)
         self.top(self.func.body)
         self.drain()
         lines = self.w.finish()
@@ -84,7 +85,7 @@ class FunctionEmitter(ExprEmitter):
             self.bases[b.name] = f"%b{k}"
             alone = "noalias " if b.alias_set and sets.count(b.alias_set) == 1 else ""
             params.append(f"ptr {alone}align {b.dtype.bytes} %b{k}")
-        params += [f"i64 %{clean(d.name)}" for d in self.func.dims]
+        params += [f"i64 %dim{k}" for k in range(len(self.func.dims))]
         status = ["ptr %status"] if self.func.attr("status", False) else []
         return [*params, "i64 %tid", "i64 %nthreads", "ptr %sync", *status]
 
@@ -211,10 +212,39 @@ class FunctionEmitter(ExprEmitter):
         low, n = self.linear(s.low), self.linear(s.extent)
         if not (low.is_const and n.is_const):
             raise InternalError(f"{self.func.name}: unrolled loop {s.var.name} is not constant")
+        tile = self.tile_of(s)
+        if tile is not None:
+            self.tile(tile)
+            return
         for k in range(low.const, low.const + n.const):
             self.bind(s.var, k, *self.span(s))
             self.stmt(s.body)
         self.unbind(s.var)
+
+    def tile(self, t: Tile) -> None:
+        """Emit a tile whose loads or stores are transposed in registers."""
+        columns = {n: self.columns_of(t, n) for n in t.loads}
+        values: list[str] = []
+        for k in range(t.count):
+            self.bind(t.rows.var, k, *self.span(t.rows))
+            self.columns = {n: found[k] for n, found in columns.items()}
+            if t.woven:
+                values.append(self.turn(t))
+            else:
+                self.vectorized(t.lanes)
+        self.unbind(t.rows.var)
+        self.columns = {}
+        if t.woven:
+            self.weave(t, values)
+
+    def turn(self, t: Tile) -> str:
+        """The values that one turn of a tile would store."""
+        self.lanes, self.lane_var = t.width, t.lanes.var
+        self.bind(t.lanes.var, Lane(t.width), 0, t.width - 1)
+        text = self._to_memory(self.broadcast(self.whole(t.store.value), t.width))
+        self.unbind(t.lanes.var)
+        self.lanes, self.lane_var = 1, None
+        return text
 
     def vectorized(self, s: For) -> None:
         """Emit the body once, all iterations as lanes."""

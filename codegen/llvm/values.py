@@ -8,7 +8,7 @@ redirect the address to a block of zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 
 from aisc.codegen.abi import BAD_INDEX
@@ -45,9 +45,9 @@ ZERO_BYTES = 1024
 class ExprEmitter(IndexEmitter):
     """Evaluates expressions; subclasses say where buffers live."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, features: Sequence[str] = ()) -> None:
         super().__init__(writer)
-        self.math = MathEmitter(writer, self.report)
+        self.math = MathEmitter(writer, self.report, features)
         self.values: dict[Var, Val] = {}
         self.lanes = 1
         self.mask: Val | None = None  # i1 vector: lanes that are executed
@@ -59,6 +59,7 @@ class ExprEmitter(IndexEmitter):
         self.outer: tuple[Val | None, str | None] = (None, None)
         self.certain: frozenset[Load] = frozenset()
         self._calls: dict[Call, Val] = {}
+        self.columns: dict[Load, Val] = {}  # loads of this turn that a tile has transposed
 
     # -- errors ------------------------------------------------------------------------------
 
@@ -220,6 +221,8 @@ class ExprEmitter(IndexEmitter):
         if isinstance(e, Var):
             return self._variable(e)
         if isinstance(e, Load):
+            if self.columns and e in self.columns:
+                return self.columns[e]
             return self.unconditional(e) if e in self.certain else self.load(e.buffer, e.indices)
         if isinstance(e, Select):
             return self._select(e)

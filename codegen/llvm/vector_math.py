@@ -28,9 +28,10 @@ Report = Callable[[int, Val], None]
 class MathEmitter:
     """Emits arithmetic; operands of binary operations already have the same number of lanes."""
 
-    def __init__(self, writer: Writer, report: Report) -> None:
+    def __init__(self, writer: Writer, report: Report, features: Sequence[str] = ()) -> None:
         self.w = writer
         self.report = report
+        self.features = features  # LLVM's names of what the target can do
         self.elementary = Elementary(self)
 
     # -- building blocks used by the elementary functions too ------------------------------------
@@ -58,6 +59,16 @@ class MathEmitter:
             result or first.dtype,
             first.lanes,
         )
+
+    def has_scaling(self, v: Val) -> bool:
+        """Whether the target multiplies such values by powers of two in one instruction."""
+        return "+avx512f" in self.features and v.dtype is dtypes.f32 and v.lanes == 16
+
+    def ldexp(self, v: Val, k: Val) -> Val:
+        """``v * 2^k`` rounded once, where :meth:`has_scaling` says so."""
+        name = f"llvm.ldexp.{_mangled(v)}.{_mangled(k)}"
+        self.w.declare(f"declare {v.type} @{name}({v.type}, {k.type})")
+        return self.let(f"call {v.type} @{name}({v.text}, {k.text})", v.dtype, v.lanes)
 
     def select(self, cond: Val, a: Val, b: Val) -> Val:
         """Lane-wise choice."""

@@ -2,8 +2,8 @@
 
 1. maps are inlined into the maps that read them; 2. convolutions become Winograd's where it pays;
 3. reductions get register tiles, with the maps that follow them as epilogues; 4. what is left is
-vectorized along its last axis; 5. kernels on far memory get hints; 6. the outermost loops of costly
-nests are divided among threads.
+vectorized along its last axis, or tiled where it transposes; 5. kernels on far memory get hints;
+6. the outermost loops of costly nests are divided among threads.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from aisc.ir.tensor.expr import Const, Load, Select
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, Stmt, Store
 from aisc.passes.analysis.cost import PARALLEL_WORK, work
-from aisc.passes.schedule.rules.memory import use_memory
+from aisc.passes.schedule.rules.memory import in_bursts, is_far, use_memory
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
 from aisc.passes.schedule.rules.stem import keep_source_order
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls, is_window
 from aisc.passes.schedule.rules.tile import Tile, candidate_tiles, schedule_tile
+from aisc.passes.schedule.rules.transpose import tile_transposed
 from aisc.passes.schedule.rules.winograd import use_winograd
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import Place, find_loop, find_place, places
@@ -63,7 +64,10 @@ def _schedule_nests(s: Schedule, target: Target, tile: Tile | None) -> Schedule:
     for name in [p.block.name for p in places(s.func.body)]:
         place = find_place(s.func, name)
         if all(f.kind == "serial" for f in place.loops):
-            s = unless_refused(s, partial(_vectorize, place=place, target=target))
+            before = s
+            s = unless_refused(s, partial(tile_transposed, place=place, target=target))
+            if s is before:
+                s = unless_refused(s, partial(_vectorize, place=place, target=target))
     return s
 
 
@@ -175,6 +179,11 @@ def _vectorize(s: Schedule, place: Place, target: Target) -> Schedule:
         for k, name in enumerate(flat[1:]):
             s = s.fuse(last, name, name=f"{flat[0]}_f{k}")
             last = f"{flat[0]}_f{k}"
+        if has_calls(block) and is_far(s.func):
+            whole = s
+            s = unless_refused(s, partial(in_bursts, block=block.name, loop=last, target=target))
+            if s is not whole:
+                return s
     loop = next(f for f in find_place(s.func, block.name).loops if f.var.name == last)
     lanes = target.vector_bits // 8 // block.body.buffer.dtype.bytes
     lanes = min(lanes, 16)

@@ -1,0 +1,173 @@
+"""Tiles that are transposed in registers: loads and stores whose lanes lie apart in memory.
+
+A nest ``unroll r in 0..R { vectorize l in 0..L { y[…] = f(x[…], …) } }`` computes an R × L tile. A
+load whose element (r, l) lies at ``base + r + c*l`` would be a gather in each turn. Instead
+
+- with R = L, L vectors of R contiguous elements are loaded before the first turn and transposed by
+  log2(L) stages of interleaving, L shuffles each;
+- with c = R (few channels, one element after the other), the tile is contiguous: R vectors are
+  loaded and the lanes of each turn picked out of them.
+
+A store at ``base + r + R*l`` is the latter in reverse: the values of all turns are woven together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aisc.codegen.llvm.types import Val, memory_type, vector_type
+from aisc.codegen.llvm.values import ExprEmitter, certain_loads, flat_index
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import Const, Expr, Load
+from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.stmt import For, Store
+from aisc.passes.analysis.faults import from_data
+
+MAX_WOVEN = 4  # turns of a contiguous tile: each lane of the result comes out of so many vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A nest that is emitted as a whole; `woven` if its store is one of contiguous elements."""
+
+    rows: For
+    lanes: For
+    store: Store
+    loads: tuple[Load, ...]
+    woven: bool
+
+    @property
+    def count(self) -> int:
+        """Turns: R."""
+        return _extent(self.rows)
+
+    @property
+    def width(self) -> int:
+        """Lanes: L."""
+        return _extent(self.lanes)
+
+
+class TransposeEmitter(ExprEmitter):
+    """Emits such tiles; what a turn needs of them is in `columns`."""
+
+    def tile_of(self, s: For) -> Tile | None:
+        """The tile that an unrolled loop is, if transposing it saves gathers or scatters."""
+        inner = s.body
+        if not (isinstance(inner, For) and inner.kind == "vectorize"):
+            return None
+        store = inner.body
+        if not isinstance(store, Store) or self.mask is not None or self.guard is not None:
+            return None
+        if _extent(s) < 2 or _extent(inner) & (_extent(inner) - 1):
+            return None
+        found = dict.fromkeys(certain_loads(store.value))
+        loads = tuple(n for n in found if self._apart(n, s, inner))
+        woven = self._steps(store.buffer, store.indices, s, inner) == (1, _extent(s))
+        woven = woven and _extent(s) <= MAX_WOVEN and self._in_memory(store.buffer)
+        if not (loads or woven) or not self._ordered(store):
+            return None
+        return Tile(s, inner, store, loads, woven)
+
+    def _ordered(self, store: Store) -> bool:
+        """Whether all loads of a tile may stand before all of its stores."""
+        others = {n.buffer for n in walk(store.value) if isinstance(n, Load)}
+        own = store.buffer.alias_set
+        return bool(own) and all(b.alias_set and b.alias_set != own for b in others)
+
+    def _in_memory(self, b: Buffer) -> bool:
+        return b.space == "global" and self.pointer_type(b) == "ptr"
+
+    def _apart(self, n: Load, rows: For, lanes: For) -> bool:
+        """Whether a load is one that a tile transposes."""
+        row, lane = self._steps(n.buffer, n.indices, rows, lanes)
+        if row != 1 or lane in (0, 1) or not self._in_memory(n.buffer):
+            return False
+        count = _extent(rows)
+        return count == _extent(lanes) or (lane == count and count <= MAX_WOVEN)
+
+    def _steps(
+        self, b: Buffer, indices: tuple[Expr, ...], rows: For, lanes: For
+    ) -> tuple[int | None, int | None]:
+        """Elements from one turn and one lane to the next, where they are constant."""
+        if any(from_data(i) for i in indices):
+            return None, None
+        form = self.index.linear(flat_index(b, indices))
+        return form.coeff(rows.var), form.coeff(lanes.var)
+
+    # -- emission ----------------------------------------------------------------------------
+
+    def _place(self, t: Tile, row: int, lane: int, n: Load | Store) -> str:
+        """Pointer to an element of the tile."""
+        for loop, k in ((t.rows, row), (t.lanes, lane)):
+            self.bind(loop.var, k, 0, _extent(loop) - 1)
+        pointer, _ = self.address(n.buffer, n.indices)
+        self.unbind(t.rows.var)
+        self.unbind(t.lanes.var)
+        return pointer
+
+    def columns_of(self, t: Tile, n: Load) -> list[Val]:
+        """The values of a load in each turn."""
+        mem, size = memory_type(n.dtype), n.buffer.dtype.bytes
+        square = t.count == t.width
+
+        def load(k: int) -> str:
+            row, lane = (0, k) if square else (k * t.width % t.count, k * t.width // t.count)
+            where = self._place(t, row, lane, n)
+            return self.w.let(f"load {vector_type(mem, t.width)}, ptr {where}, align {size}")
+
+        parts = [load(k) for k in range(t.count)]
+        if square:
+            parts = self._transposed(parts, mem)
+        else:
+            span = range(t.width)
+            parts = [
+                self._picked(parts, mem, [r + t.count * i for i in span]) for r in range(t.count)
+            ]
+        return [self._from_memory(p, n.dtype, t.width) for p in parts]
+
+    def weave(self, t: Tile, values: Sequence[str]) -> None:
+        """Store the values of all turns as contiguous vectors."""
+        mem, size = memory_type(t.store.buffer.dtype), t.store.buffer.dtype.bytes
+        kind, count, width = vector_type(mem, t.width), t.count, t.width
+        for k in range(count):
+            places = range(k * width, (k + 1) * width)
+            vector = self._picked(values, mem, [p % count * width + p // count for p in places])
+            at = self._place(t, places[0] % count, places[0] // count, t.store)
+            self.w.line(f"store {kind} {vector}, ptr {at}, align {size}")
+
+    def _transposed(self, rows: list[str], mem: str) -> list[str]:
+        """The transpose of n vectors of n elements: each stage interleaves the first half of the
+        vectors with the second."""
+        n = len(rows)
+        low = [x for k in range(n // 2) for x in (k, n + k)]
+        high = [x + n // 2 for x in low]
+        for _ in range(n.bit_length() - 1):
+            pairs = zip(rows[: n // 2], rows[n // 2 :], strict=True)
+            rows = [self._shuffle(a, b, mem, mask) for a, b in pairs for mask in (low, high)]
+        return rows
+
+    def _picked(self, parts: Sequence[str], mem: str, wanted: Sequence[int]) -> str:
+        """A vector of chosen elements of several vectors, numbered through: those of the first
+        two, then of one more after the other."""
+        n = len(wanted)
+        first, *others = sorted({w // n for w in wanted})
+        result, lanes = parts[first], [w % n for w in wanted]
+        if not others:
+            return self._shuffle(result, "poison", mem, lanes)
+        for k in others:
+            own = [w // n == k for w in wanted]
+            mask = [n + w % n if o else i for w, o, i in zip(wanted, own, lanes, strict=True)]
+            result, lanes = self._shuffle(result, parts[k], mem, mask), list(range(n))
+        return result
+
+    def _shuffle(self, a: str, b: str, mem: str, mask: Sequence[int]) -> str:
+        kind = vector_type(mem, len(mask))
+        items = ", ".join(f"i32 {k}" for k in mask)
+        return self.w.let(f"shufflevector {kind} {a}, {kind} {b}, <{len(mask)} x i32> <{items}>")
+
+
+def _extent(loop: For) -> int:
+    """Iterations of a loop from 0 on of constant extent; 0 for others."""
+    constant = isinstance(loop.extent, Const) and loop.low == Const(0)
+    return int(loop.extent.value) if constant and isinstance(loop.extent, Const) else 0

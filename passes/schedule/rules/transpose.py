@@ -1,0 +1,166 @@
+"""Maps that change the order of axes: tiles over the axis contiguous in what they read and the one
+contiguous in what they write.
+
+``y[i, j] = x[j, i]`` has a vector of results along j, whose operands lie apart. With a tile over
+both axes each operand is a vector along i, and the tile is transposed in registers
+(:mod:`aisc.codegen.llvm.transpose`)::
+
+    for io, jo: unroll i in 0..16 { vectorize j in 0..16 { y[io*16+i, jo*16+j] = x[jo*16+j, …] } }
+
+Where one of the axes is a few channels long, the tile has all of them and is one piece of memory
+on that side. What whole tiles leave over is computed element by element.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aisc.ir.arith.linear import Indexer
+from aisc.ir.node import walk
+from aisc.ir.target import Target
+from aisc.ir.tensor.expr import Const, Expr, Load, Var, of_dim
+from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.stmt import Block, Seq, Store
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.tree import Place, find_loop, find_place
+
+MAX_CHANNELS = 4
+
+
+# Elements from one iteration to the next; nothing for those that depend on sizes at run time.
+Steps = dict[Var, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """Iterators that count through memory as one in every access, by the variable of the last."""
+
+    var: Var
+    loops: tuple[str, ...]
+    size: int | Var | None  # a dimension known at run time; nothing for other extents
+
+    def holds(self, count: int) -> bool:
+        """Whether it may have `count` iterations."""
+        return isinstance(self.size, Var) or (self.size is not None and self.size >= count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """The axis of the turns and the axis of the lanes, and how many of each a tile has."""
+
+    rows: _Axis
+    lanes: _Axis
+    count: int
+    width: int
+
+
+def tile_transposed(s: Schedule, place: Place, target: Target) -> Schedule:
+    """Tile a map that transposes; the same schedule for others."""
+    block = place.block
+    if block.combiner or not isinstance(block.body, Store) or len(block.iters) < 2:
+        return s
+    plain = [f.var for f in place.loops] == list(block.bindings)
+    if not plain or any(it.kind != "spatial" for it in block.iters):
+        return s
+    store = block.body
+    accesses = [_steps(store.buffer, store.indices)]
+    accesses += [_steps(n.buffer, n.indices) for n in walk(store.value) if isinstance(n, Load)]
+    steps = [x for x in accesses if x is not None]
+    if len(steps) < len(accesses):
+        return s
+    width = min(16, target.vector_bits // 8 // store.buffer.dtype.bytes)
+    found = _tile(_axes(block, steps), steps[0], steps[1:], width)
+    return s if found is None else _tiled(s, block.name, found)
+
+
+def _axes(block: Block, steps: list[Steps]) -> list[_Axis]:
+    """The iterators of a block, neighbours that every access passes through as one together."""
+    axes: list[_Axis] = []
+    for it, value in zip(block.iters, block.bindings, strict=True):
+        assert isinstance(value, Var), "a freshly lowered block"
+        size = int(it.extent.value) if isinstance(it.extent, Const) else None
+        axis = _Axis(it.var, (value.name,), it.extent if isinstance(it.extent, Var) else size)
+        if axes and isinstance(axes[-1].size, int) and size is not None:
+            outer, whole = axes[-1], axes[-1].size * size
+            if all(_times(x.get(it.var, 0), size) == x.get(outer.var, 0) for x in steps):
+                axis = _Axis(it.var, (*outer.loops, value.name), whole)
+                axes.pop()
+        axes.append(axis)
+    return axes
+
+
+def _times(step: int | None, size: int) -> int:
+    """The step of an outer iterator that continues an inner one; -1 where there is none."""
+    return -1 if step is None else step * size
+
+
+def _tile(axes: list[_Axis], written: Steps, reads: list[Steps], width: int) -> _Tile | None:
+    last = axes[-1]
+    if written.get(last.var) != 1:
+        return None
+    for read in reads:
+        rows = next((a for a in axes[:-1] if read.get(a.var) == 1), None)
+        if rows is None or read.get(last.var, 0) in (0, 1):
+            continue
+        for few, many in ((rows, last), (last, rows)):
+            count = few.size if isinstance(few.size, int) else 0
+            whole = count in (read.get(many.var), written.get(many.var))
+            if 2 <= count <= MAX_CHANNELS and whole and many.holds(width):
+                return _Tile(few, many, count, width)
+        if rows.holds(width) and last.holds(width):
+            return _Tile(rows, last, width, width)
+    return None
+
+
+def _steps(b: Buffer, indices: tuple[Expr, ...]) -> Steps | None:
+    """What an access moves by with each iterator; nothing where it is not linear."""
+    flat: Expr = Const(0)
+    for i, stride in zip(indices, b.strides, strict=True):
+        flat = flat + i * of_dim(stride)
+    steps: Steps = {}
+    for mono, c in Indexer().linear(flat).terms:
+        for atom in mono:
+            if not isinstance(atom, Var):
+                return None
+            steps[atom] = c if len(mono) == 1 and atom not in steps else None
+    return steps
+
+
+def _tiled(s: Schedule, block: str, t: _Tile) -> Schedule:
+    """Tiles as the innermost loops of a nest that has whole ones only; what is left over of the
+    lanes and of the rows are nests after it."""
+    s, row = _fused(s, t.rows)
+    s, lane = _fused(s, t.lanes)
+    order = [f.var.name for f in find_place(s.func, block).loops]
+    outer = [name for name in order if name not in (row, lane)]
+    s = s.reorder(*outer, row, lane)
+    at = _whole_tiles(t.lanes, t.width)
+    if at is not None:
+        s = s.partition(lane, at).fission(row, block)
+    at = _whole_tiles(t.rows, t.count)
+    if at is not None:
+        s = s.partition(row, at)
+    for loop in reversed(outer):  # nests of their own, whose loops can be divided among threads
+        if isinstance(find_loop(s.func, loop).body, Seq):
+            s = s.fission(loop, block)
+    s = s.split(row, t.count, names=(f"{row}_t", f"{row}_e"))
+    s = s.split(lane, t.width, names=(f"{lane}_t", f"{lane}_e"))
+    s = s.reorder(f"{row}_t", f"{lane}_t", f"{row}_e", f"{lane}_e")
+    return s.unroll(f"{row}_e").vectorize(f"{lane}_e")
+
+
+def _whole_tiles(axis: _Axis, count: int) -> int | str | None:
+    """Iterations in whole tiles; nothing where these are all."""
+    if isinstance(axis.size, Var):
+        return f"{axis.size.name} // {count} * {count}"
+    assert axis.size is not None, "a tile is made of known axes"
+    return axis.size // count * count if axis.size % count else None
+
+
+def _fused(s: Schedule, axis: _Axis) -> tuple[Schedule, str]:
+    """One loop for the iterators of an axis."""
+    loop, *others = axis.loops
+    for k, other in enumerate(others):
+        s = s.fuse(loop, other, name=f"{axis.loops[0]}_m{k}")
+        loop = f"{axis.loops[0]}_m{k}"
+    return s, loop
