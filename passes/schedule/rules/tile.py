@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.node import walk
@@ -23,6 +24,7 @@ from aisc.passes.schedule.tree import find_loop, find_place, places
 RUNTIME_PACK_ROWS = 32
 MAX_ROWS = 14
 WINDOW_ACCUMULATORS = 8
+CACHED_BYTES = 512 << 10
 # Rows of a tile where their number is known at run time only: a short input fills part of one tile.
 SYMBOLIC_ROWS = 8
 UNKNOWN_EXTENT = 1 << 20
@@ -158,14 +160,20 @@ def _count_shared(reduction: Reduction, outer: list[str], loops: dict[str, str])
 
 def _prefetch_epilogue(s: Schedule, consumer: str, loop: str) -> Schedule:
     """Ask for what the epilogue will read and write before the reduction starts, which hides the
-    way to memory; what is the same for all rows is in cache already."""
+    way to memory; what is small, or the same for all rows, is in cache already."""
     block = find_place(s.func, consumer).block
     rows = [it.var for it in block.iters[:-1]]
     for region in (*block.reads, *block.writes):
         moves = any(mentions(i, v) for i in region.low for v in rows)
-        if moves and region.buffer.space == "global":
+        if moves and region.buffer.space == "global" and _is_large(region.buffer):
             s = unless_refused(s, partial(_prefetch, consumer, region.buffer.name, loop))
     return s
+
+
+def _is_large(b: Buffer) -> bool:
+    """Whether a buffer does not fit the second-level cache, even where unknown sizes are 1."""
+    known = [d for d in b.shape if isinstance(d, int)]
+    return prod(known) * b.dtype.bytes > CACHED_BYTES
 
 
 def _prefetch(block: str, name: str, loop: str, s: Schedule) -> Schedule:
