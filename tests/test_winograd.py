@@ -168,3 +168,14 @@ def test_an_unknown_variant_is_refused() -> None:
     func, _ = lowered(model(1, 8, 8, 16, 16))
     with pytest.raises(CompileError, match="known: winograd"):
         Schedule.of(func).variant(convolution(func), "fft")
+
+
+def test_what_is_not_finite_stays_in_its_tiles() -> None:
+    graph = model(1, 16, 16, 64, 32)
+    x = np.random.default_rng(2).standard_normal((1, 16, 16, 64)).astype(np.float32)
+    clean = aisc.compile(graph, threads=1, cache=False)(x)
+    x[0, 1, 1, 5] = np.nan
+    got = aisc.compile(graph, threads=1, cache=False)(x)
+    assert np.isnan(got[0, :3, :3]).all()  # under its taps
+    assert np.array_equal(got[0, 4:], clean[0, 4:])
+    assert np.array_equal(got[0, :, 4:], clean[0, :, 4:])

@@ -12,6 +12,9 @@ with u = G w G^T computed when weights are packed. The interpolation points are 
 infinity (Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution for
 deep neural networks", 2020): all coefficients of B and A are exact in binary, and the error stays
 within about twice that of direct summation, where 0, ±1, ±2 gives seven times it.
+
+The bound is for finite data: the transforms take differences, so an infinity or a NaN in the input
+makes all results of the tiles that see it NaN or infinite, and not only those under its taps.
 """
 
 from __future__ import annotations
