@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from aisc.ir.arith.linear import mentions
 from aisc.ir.diagnostics import error
-from aisc.ir.tensor.expr import ZERO, Binary, Cast, Const, Expr, Load, Select, Var, binary
+from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Select, Var, binary
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.passes.schedule.products import factors
 from aisc.passes.schedule.region import dim_of
 from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.tree import (
@@ -86,21 +87,10 @@ def _require_zero(func: Func, block: Block, var: Var, size: Expr, count: Expr) -
 def _factors(block: Block) -> tuple[Load, ...]:
     """The two loads of ``acc + a*b`` (through casts); E302 for other forms."""
     store = block.body
-    value = store.value if isinstance(store, Store) else ZERO
-    if isinstance(value, Binary) and value.op == "add":
-        product = value.b if isinstance(value.a, Load) else value.a
-        if isinstance(product, Binary) and product.op == "mul":
-            sides = [_uncast(product.a), _uncast(product.b)]
-            loads = tuple(x for x in sides if isinstance(x, Load))
-            if len(loads) == 2:
-                return loads
+    pair = factors(store.value) if isinstance(store, Store) else None
+    if pair is not None:
+        return pair
     raise error("E302", f"pad_reduction({block.name}): it is no sum of products")
-
-
-def _uncast(e: Expr) -> Expr:
-    while isinstance(e, Cast):
-        e = e.a
-    return e
 
 
 def _is_zero_from(func: Func, load: Load, var: Var, size: Expr) -> bool:

@@ -20,7 +20,7 @@ from aisc.passes.analysis.cost import PARALLEL_WORK, work
 from aisc.passes.schedule.rules.memory import in_bursts, is_far, use_memory
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
 from aisc.passes.schedule.rules.stem import keep_source_order
-from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls, is_window
+from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls, is_window, lanes_of
 from aisc.passes.schedule.rules.tile import Tile, candidate_tiles, schedule_tile
 from aisc.passes.schedule.rules.transpose import tile_transposed
 from aisc.passes.schedule.rules.winograd import use_winograd
@@ -185,8 +185,7 @@ def _vectorize(s: Schedule, place: Place, target: Target) -> Schedule:
             if s is not whole:
                 return s
     loop = next(f for f in find_place(s.func, block.name).loops if f.var.name == last)
-    lanes = target.vector_bits // 8 // block.body.buffer.dtype.bytes
-    lanes = min(lanes, 16)
+    lanes = lanes_of(block, target)
     if isinstance(loop.extent, Const) and int(loop.extent.value) < lanes // 2:
         return s
     s = s.split(last, lanes, names=(f"{last}_o", f"{last}_l"))

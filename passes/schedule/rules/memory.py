@@ -22,7 +22,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import For, Prefetch, Store
-from aisc.passes.schedule.rules.structure import has_calls
+from aisc.passes.schedule.rules.structure import has_calls, lanes_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import Place, find_place, places
 
@@ -76,7 +76,7 @@ def in_bursts(s: Schedule, block: str, loop: str, target: Target) -> Schedule:
     ):
         return s
     count = int(extent.value)
-    lanes = min(16, target.vector_bits // 8 // place.block.body.buffer.dtype.bytes)
+    lanes = lanes_of(place.block, target)
     if count % BURST:
         s = s.partition(loop, count // BURST * BURST, names=(loop, f"{loop}_rest"))
         s = s.split(f"{loop}_rest", lanes, names=(f"{loop}_rest_o", f"{loop}_rest_l"))

@@ -17,7 +17,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Seq, Stmt, Store
-from aisc.passes.schedule.rules.structure import analyse, is_window
+from aisc.passes.schedule.rules.structure import analyse, is_window, lanes_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_loop, find_place, places
 
@@ -70,12 +70,6 @@ def _is_row(block: Block, target: Target) -> bool:
     if found is None or found.contraction or is_window(block):
         return False
     return chunk_loop(block, target) is not None
-
-
-def lanes_of(block: Block, target: Target) -> int:
-    """Elements of the block's result in a vector."""
-    assert isinstance(block.body, Store), "a plain block"
-    return min(16, target.vector_bits // 8 // block.body.buffer.dtype.bytes)
 
 
 def chunk_loop(block: Block, target: Target) -> str | None:

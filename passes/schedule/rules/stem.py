@@ -14,7 +14,7 @@ from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Load
 from aisc.ir.tensor.stmt import Block, Store
-from aisc.passes.schedule.rules.structure import analyse
+from aisc.passes.schedule.rules.structure import analyse, lanes_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_place, places
 
@@ -67,6 +67,6 @@ def _reordered(name: str, axis: int, target: Target, s: Schedule) -> Schedule:
     order = (*(k for k in range(len(place.loops)) if k != axis), axis)
     loops = [place.loops[k].var.name for k in order]
     s = s.permute(store.buffer.name, order).reorder(*loops)
-    lanes = min(16, target.vector_bits // 8 // store.buffer.dtype.bytes)
+    lanes = lanes_of(place.block, target)
     last = loops[-1]
     return s.split(last, lanes, names=(f"{last}_o", f"{last}_l")).vectorize(f"{last}_l")

@@ -13,8 +13,10 @@ from math import prod
 
 from aisc.ir.arith.linear import mentions
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Binary, Call, Cast, Const, Expr, Load, Unary, Var
+from aisc.ir.target import Target
+from aisc.ir.tensor.expr import Binary, Call, Const, Load, Unary, Var
 from aisc.ir.tensor.stmt import Block, Iter, Store
+from aisc.passes.schedule.products import factors
 
 # Places of a window that is unrolled, and read where its input lies.
 MAX_WINDOW = 9
@@ -46,41 +48,26 @@ def analyse(block: Block) -> Reduction | None:
     if store.indices != tuple(it.var for it in spatial):
         return None
     lane = spatial[-1]
-    factors = _factors(store.value)
-    if len(factors) == 2 and factors[0] != factors[1]:
-        found = _contraction(spatial, lane, factors)
+    pair = factors(store.value)
+    if pair is not None and pair[0] != pair[1]:
+        found = _contraction(spatial, lane, pair)
         if found is not None:
             weights, row = found
-            data = factors[1] if weights is factors[0] else factors[0]
+            data = pair[1] if weights is pair[0] else pair[0]
             pure = not _uses(data, lane.var)
             return Reduction(block, lane, row, weights, data, pure)
     row = spatial[-2] if len(spatial) > 1 else None
     return Reduction(block, lane, row, None, None, False)
 
 
-def _factors(value: Expr) -> list[Load]:
-    """The two loads of ``acc + a*b`` (through casts), or nothing."""
-    if not (isinstance(value, Binary) and value.op == "add"):
-        return []
-    product = value.b if isinstance(value.b, Binary) and value.b.op == "mul" else value.a
-    if not (isinstance(product, Binary) and product.op == "mul"):
-        return []
-    sides = [_uncast(product.a), _uncast(product.b)]
-    return [s for s in sides if isinstance(s, Load)]
-
-
-def _uncast(e: Expr) -> Expr:
-    return e.a if isinstance(e, Cast) else e
-
-
 def _contraction(
-    spatial: list[Iter], lane: Iter, factors: list[Load]
+    spatial: list[Iter], lane: Iter, pair: tuple[Load, Load]
 ) -> tuple[Load, Iter | None] | None:
     """(weights, row): the factor that holds the lane at unit stride, the last iterator it lacks."""
-    for weights in (factors[1], factors[0]):
+    for weights in (pair[1], pair[0]):
         if not _uses(weights, lane.var):
             continue
-        data = factors[0] if weights is factors[1] else factors[1]
+        data = pair[0] if weights is pair[1] else pair[1]
         rows = [it for it in spatial[:-1] if not _uses(weights, it.var) and _uses(data, it.var)]
         return weights, rows[-1] if rows else None
     return None
@@ -97,6 +84,12 @@ def shared_iters(reduction: Reduction) -> list[Iter]:
         return []
     spatial = [it for it in reduction.block.iters if it.kind == "spatial"]
     return [it for it in spatial if _uses(weights, it.var) and _uses(data, it.var)]
+
+
+def lanes_of(block: Block, target: Target) -> int:
+    """Elements of the block's result in a vector."""
+    assert isinstance(block.body, Store), "a plain block"
+    return min(16, target.vector_bits // 8 // block.body.buffer.dtype.bytes)
 
 
 def plain_axis(load: Load, var: Var) -> int | None:

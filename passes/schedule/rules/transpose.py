@@ -21,6 +21,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Var, of_dim
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, Seq, Store
+from aisc.passes.schedule.rules.structure import lanes_of
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import Place, find_loop, find_place
 
@@ -68,7 +69,7 @@ def tile_transposed(s: Schedule, place: Place, target: Target) -> Schedule:
     steps = [x for x in accesses if x is not None]
     if len(steps) < len(accesses):
         return s
-    width = min(16, target.vector_bits // 8 // store.buffer.dtype.bytes)
+    width = lanes_of(place.block, target)
     found = _tile(_axes(block, steps), steps[0], steps[1:], width)
     return s if found is None else _tiled(s, block.name, found)
 

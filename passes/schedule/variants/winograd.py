@@ -29,7 +29,6 @@ from aisc.ir.arith.poly import Dim, product
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import (
-    Binary,
     Const,
     Expr,
     Load,
@@ -44,6 +43,7 @@ from aisc.ir.tensor.expr import (
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.stmt import Iter, Let, Seq, Stmt, Store, seq
 from aisc.ir.tensor.visitor import replace_buffers
+from aisc.passes.schedule.products import factors
 from aisc.passes.schedule.region import dim_of
 from aisc.passes.schedule.tree import Place, find_place, fresh, places, replace_stmt
 
@@ -130,7 +130,7 @@ def _match(func: Func, place: Place) -> _Convolution:
         raise _refuse(b.name, "the block is no sum over two axes and channels")
     if not isinstance(store, Store) or b.init is None or not _is_fresh(place):
         raise _refuse(b.name, "the block has been scheduled already")
-    loads = _factors(store)
+    loads = factors(store.value)
     n, h, w, o = (it.var for it in spatial)
     kh, kw, c = (it.var for it in reduce_)
     if loads is None or store.indices != (n, h, w, o):
@@ -167,17 +167,6 @@ def _is_fresh(place: Place) -> bool:
         f.kind == "serial" and f.var == v and f.extent == it.extent and f.low == const(0)
         for f, v, it in pairs
     )
-
-
-def _factors(store: Store) -> tuple[Load, Load] | None:
-    """(data, weights) of ``acc + data * weights``."""
-    value = store.value
-    if not isinstance(value, Binary) or value.op != "add" or not isinstance(value.b, Binary):
-        return None
-    p = value.b
-    if p.op != "mul" or not isinstance(p.a, Load) or not isinstance(p.b, Load):
-        return None
-    return p.a, p.b
 
 
 def _grown(result: Buffer, tiles: tuple[int, int]) -> Buffer:
