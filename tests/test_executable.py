@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 
 import aisc
 from aisc.api import products, timed
+from aisc.codegen.cpu import pool as pools
+from aisc.codegen.cpu.runtime import PAUSES, SPIN_BETWEEN, SPIN_INSIDE
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError, ExecutionError
@@ -169,6 +173,27 @@ def test_the_pool_starts_again_after_fork(exe: aisc.Executable) -> None:
     timer.cancel()
     os.waitpid(child, 0)
     assert answer == b"y"
+
+
+def test_workers_stay_awake_where_calls_follow_each_other(exe: aisc.Executable) -> None:
+    """A call right after another runs on threads that still wait for it, one after a rest alone:
+    work of this size is not worth waking anybody. The bits are the same."""
+    x = rows(300)
+
+    def after(pause: float) -> tuple[int, bytes]:
+        time.sleep(pause)
+        result = exe(x).tobytes()
+        pool = pools.acquire(exe.image.runtime, 2)
+        assert pool is not None
+        pool.lock.release()
+        return ctypes.c_int64.from_address(pool.address + PAUSES).value, result
+
+    spins, alone = after(0.01)
+    assert spins == SPIN_BETWEEN
+    seen = [after(0.0) for _ in range(2000)]
+    assert SPIN_INSIDE in {spins for spins, _ in seen}
+    assert {result for _, result in seen} == {alone}
+    assert after(0.01) == (SPIN_BETWEEN, alone)
 
 
 def test_compilation_is_deterministic() -> None:

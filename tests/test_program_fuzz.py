@@ -22,7 +22,7 @@ from stretches import Stretches, without_barrier
 
 import aisc
 from aisc import api
-from aisc.codegen.cpu import entry, threads
+from aisc.codegen.cpu import entry
 from aisc.ir.arith.poly import maximum, minimum, symbol
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.graph.core import Graph
@@ -41,7 +41,8 @@ Results = Sequence[np.ndarray]
 def many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any work is enough for several threads."""
     monkeypatch.setattr(entry, "PARALLEL_WORK", 1)
-    monkeypatch.setattr(threads, "FORK_WORK", 1)
+    monkeypatch.setattr(entry, "FORK_WORK", 1)
+    monkeypatch.setattr(entry, "FOLLOW_WORK", 1)
     monkeypatch.setattr(default, "PARALLEL_WORK", 1)
 
 

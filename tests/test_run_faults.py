@@ -12,7 +12,7 @@ from onnx_models import BOOL, I64, F, const, graph, model, node, value
 
 import aisc
 from aisc.codegen import host
-from aisc.codegen.cpu import entry, threads
+from aisc.codegen.cpu import entry
 from aisc.ir.diagnostics import ExecutionError
 from aisc.passes.schedule.rules import default
 
@@ -23,7 +23,8 @@ X = np.arange(12, dtype=np.float32).reshape(4, 3) - 5
 def many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any work is enough for several threads."""
     monkeypatch.setattr(entry, "PARALLEL_WORK", 1)
-    monkeypatch.setattr(threads, "FORK_WORK", 1)
+    monkeypatch.setattr(entry, "FORK_WORK", 1)
+    monkeypatch.setattr(entry, "FOLLOW_WORK", 1)
     monkeypatch.setattr(default, "PARALLEL_WORK", 1)
 
 

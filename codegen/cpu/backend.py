@@ -15,6 +15,8 @@ from aisc.ir.tensor.func import Func, Program
 
 _RUNTIME_SYMBOLS = (
     "@aisc_barrier(",
+    "@aisc_pool_begin(",
+    "@aisc_pool_end(",
     "@aisc_pool_run(",
     "@aisc_pool_start(",
     "@aisc_reserve(",

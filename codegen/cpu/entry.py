@@ -18,7 +18,7 @@ from math import inf
 from typing import Any
 
 from aisc.codegen.abi import BAD_SIZE, offset
-from aisc.codegen.cpu.fork import fork_text
+from aisc.codegen.cpu.fork import DECLARATIONS, fork_text
 from aisc.codegen.cpu.memory import Memory, emit_reserve, memory_of
 from aisc.codegen.cpu.profile import CLOCK, Stamps, Timed, sites_of, stamp_text
 from aisc.codegen.cpu.threads import least_sizes, sizes_of, work_of
@@ -45,7 +45,7 @@ from aisc.ir.tensor.stmt import (
     While,
 )
 from aisc.ir.tensor.verify_func import deferred_outputs
-from aisc.passes.analysis.cost import PARALLEL_WORK
+from aisc.passes.analysis.cost import FOLLOW_WORK, FORK_WORK, PARALLEL_WORK
 
 _SEGMENTS = {"input": "inputs", "output": "outputs", "weight": "weights"}
 
@@ -449,8 +449,9 @@ def entry_text(program: Program, profile: bool = False) -> tuple[str, dict[str, 
             parts.append(text)
             declarations.update(emitter.w.declarations)
         globals_ += memory.globals()
-        parts.append(fork_text(name, len(func.dims), least_sizes(func, kernels)))
-    declarations["declare void @aisc_pool_run(ptr, i64, ptr, ptr, i64)"] = None
+        asleep, awake = (least_sizes(func, kernels, w) for w in (FORK_WORK, FOLLOW_WORK))
+        parts.append(fork_text(name, len(func.dims), asleep, awake))
+    declarations.update(dict.fromkeys(DECLARATIONS))
     if profile:
         declarations[CLOCK] = None
         parts.append(stamp_text())

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from aisc.codegen.abi import offset
 
+DECLARATIONS = (
+    "declare i1 @aisc_pool_begin(ptr)",
+    "declare void @aisc_pool_end(ptr)",
+    "declare void @aisc_pool_run(ptr, i64, ptr, ptr, i64)",
+)
 
-def fork_text(name: str, dims: int, least: int) -> str:
+
+def fork_text(name: str, dims: int, asleep: int, awake: int) -> str:
     """The function as LLVM IR: the body runs on the pool if the product of the dimensions is at
-    least `least`. The pool's size is kept in the eight bytes before it."""
+    least `asleep`, or at least `awake` when this run follows another and its workers therefore
+    still wait for it (0: always, -1: never). The pool's size is kept in the eight bytes before
+    it."""
     fields = {k: offset(k) for k in ("pool", "threads", "error")}
-    small = _is_small(dims, least)
     return f"""define i32 @aisc_{name}(ptr %frame) #0 {{
   %status = call i64 @aisc_{name}_setup(ptr %frame)
   %stuck = icmp ne i64 %status, 0
@@ -20,16 +27,24 @@ go:
   %pp = getelementptr i8, ptr %frame, i64 {fields["pool"]}
   %pool = load ptr, ptr %pp, align 8
   %one = icmp ule i64 %n, 1
-{small}
-  %single = or i1 %one, %small
-  br i1 %single, label %alone, label %fork
+  br i1 %one, label %single, label %choose
+single:
+  call void @aisc_{name}_body(ptr %frame, i64 0, i64 1, ptr null)
+  br label %done
+choose:
+  %follows = call i1 @aisc_pool_begin(ptr %pool)
+{_is_large(dims, asleep, awake)}
+  br i1 %large, label %fork, label %alone
 alone:
   call void @aisc_{name}_body(ptr %frame, i64 0, i64 1, ptr %pool)
-  br label %done
+  br label %end
 fork:
   %sizep = getelementptr i8, ptr %pool, i64 -8
   %size = load i64, ptr %sizep, align 8
   call void @aisc_pool_run(ptr %pool, i64 %size, ptr @aisc_{name}_body, ptr %frame, i64 %n)
+  br label %end
+end:
+  call void @aisc_pool_end(ptr %pool)
   br label %done
 done:
   %ep = getelementptr i8, ptr %frame, i64 {fields["error"]}
@@ -39,10 +54,8 @@ done:
 }}"""
 
 
-def _is_small(dims: int, least: int) -> str:
-    """Instructions that compute ``%small``: too little work for several threads."""
-    if least <= 0:
-        return f"  %small = or i1 {'true' if least < 0 else 'false'}, false"
+def _is_large(dims: int, asleep: int, awake: int) -> str:
+    """Instructions that compute ``%large``: work enough for several threads."""
     lines = [
         f"  %dp = getelementptr i8, ptr %frame, i64 {offset('dims')}",
         "  %dims = load ptr, ptr %dp, align 8",
@@ -53,5 +66,6 @@ def _is_small(dims: int, least: int) -> str:
         lines.append(f"  %d{k} = load i64, ptr %d{k}p, align 8")
         lines.append(f"  %m{k} = mul i64 {total}, %d{k}")
         total = f"%m{k}"
-    lines.append(f"  %small = icmp ult i64 {total}, {least}")
+    lines.append(f"  %least = select i1 %follows, i64 {awake}, i64 {asleep}")
+    lines.append(f"  %large = icmp uge i64 {total}, %least")  # -1 is the largest number
     return "\n".join(lines)

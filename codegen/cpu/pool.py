@@ -73,10 +73,12 @@ def acquire(runtime: bytes, threads: int) -> Pool | None:
     when the call must run on its own thread, because one is enough or the pool is in use."""
     if threads <= 1:
         return None
-    pool = next((p for p in _pools if p.size >= threads), None)
-    if pool is None:
+    for pool in _pools:
+        if pool.size >= threads:
+            break
+    else:
         pool = _started(runtime, threads)
-    return pool if pool.lock.acquire(blocking=False) else None
+    return pool if pool.lock.acquire(False) else None
 
 
 def _started(runtime: bytes, threads: int) -> Pool:

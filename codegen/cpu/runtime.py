@@ -2,18 +2,21 @@
 
 Waiting spins first and then sleeps on a futex. Inside an inference the barrier and the join spin
 for some 200 microseconds (8,000 pauses): who sleeps earlier is often put on the other's core when
-it wakes, which costs a scheduler's slice. Between inferences workers spin for a moment only, since
-endless spinning costs slices on a busy machine. A waiter announces itself in a counter before it
-sleeps, so that nobody pays for a system call to wake sleepers that do not exist.
+it wakes, which costs a scheduler's slice. Between inferences workers spin as long where inferences
+follow each other, that is where the last one began within 200 microseconds of the end of the one
+before; else for a moment only, since endless spinning costs slices on a busy machine. So a caller
+that comes back at once finds them awake, and one that does not costs no more than one such wait. A
+waiter announces itself in a counter before it sleeps, so that nobody pays for a system call to wake
+sleepers that do not exist.
 
 A woken worker may be put on the very core that its waker runs on, and stay there: two threads that
 sleep and wake in turn look like one to a scheduler. So a worker that finds itself on the core of
 the calling thread excludes that core from its own affinity until it meets the caller elsewhere.
 
 Layout of the pool in bytes (64 apart, so that no two words share a cache line): 0 generation,
-64 pending, 128 function, 136 argument, 144 threads of the job, 152 core of the caller, 192 barrier
-count, 256 barrier generation, 320 sleepers, 384 stop; then 16 bytes (pool, tid) per worker from
-448.
+64 pending, 128 function, 136 argument, 144 threads of the job, 152 core of the caller, 160 pauses
+of a worker after the job, 168 end of the last inference in nanoseconds, 192 barrier count, 256
+barrier generation, 320 sleepers, 384 stop; then 16 bytes (pool, tid) per worker from 448.
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ from __future__ import annotations
 from aisc.codegen.cpu.memory_runtime import memory_text
 
 GENERATION, PENDING, FUNCTION, ARGUMENT, THREADS, CORE = 0, 64, 128, 136, 144, 152
+PAUSES, ENDED = 160, 168
 COUNT, PHASE, SLEEPERS, STOP, WORKERS = 192, 256, 320, 384, 448
 SPIN_INSIDE, SPIN_BETWEEN = 8000, 60
+FOLLOWS = 200_000  # nanoseconds between two inferences of which the second follows the first
 SYS_FUTEX = {"x86_64": 202, "aarch64": 98}
 WAIT, WAKE = 128, 129  # private futexes
 
@@ -38,7 +43,7 @@ def runtime_text(machine: str) -> str:
     values = {
         "futex": SYS_FUTEX[machine], "pause": pause, "generation": GENERATION,
         "pending": PENDING, "function": FUNCTION, "argument": ARGUMENT, "threads": THREADS,
-        "core": CORE,
+        "core": CORE, "pauses": PAUSES, "ended": ENDED, "follows": FOLLOWS,
         "count": COUNT, "phase": PHASE, "sleepers": SLEEPERS, "stop": STOP, "workers": WORKERS,
         "inside": SPIN_INSIDE, "between": SPIN_BETWEEN, "wait": WAIT, "wake": WAKE,
     }  # fmt: skip
@@ -52,6 +57,7 @@ _TEXT = """
 declare i64 @syscall(i64, ...)
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
+declare i32 @clock_gettime(i32, ptr)
 declare i32 @sched_getcpu()
 declare i32 @sched_getaffinity(i32, i64, ptr)
 declare i32 @sched_setaffinity(i32, i64, ptr)
@@ -173,7 +179,8 @@ entry:
   br label %idle
 idle:
   %seen = phi i32 [0, %entry], [%now, %back]
-  call void @aisc_wait(ptr %pool, ptr %generation, i32 %seen, i64 $between$)
+  %spins = phi i64 [$between$, %entry], [%pauses, %back]
+  call void @aisc_wait(ptr %pool, ptr %generation, i32 %seen, i64 %spins)
   %now = load atomic i32, ptr %generation acquire, align 4
   %stop = load atomic i32, ptr %stopp acquire, align 4
   %halt = icmp ne i32 %stop, 0
@@ -181,6 +188,8 @@ idle:
 look:
   %np = getelementptr i8, ptr %pool, i64 $threads$
   %n = load i64, ptr %np
+  %sp = getelementptr i8, ptr %pool, i64 $pauses$
+  %pauses = load i64, ptr %sp
   %mine = icmp ult i64 %tid, %n
   br i1 %mine, label %work, label %next
 work:
@@ -233,6 +242,39 @@ fail:
   ret i32 %r
 done:
   ret i32 0
+}
+
+; Nanoseconds of the steady clock.
+define internal i64 @aisc_now() {
+  %t = alloca [2 x i64], align 8
+  %r = call i32 @clock_gettime(i32 1, ptr %t)
+  %s = load i64, ptr %t, align 8
+  %np = getelementptr i64, ptr %t, i64 1
+  %n = load i64, ptr %np, align 8
+  %ns = mul i64 %s, 1000000000
+  %now = add i64 %ns, %n
+  ret i64 %now
+}
+
+; Whether the inference that begins now follows the last one; workers will wait accordingly.
+define i1 @aisc_pool_begin(ptr %pool) {
+  %now = call i64 @aisc_now()
+  %ep = getelementptr i8, ptr %pool, i64 $ended$
+  %ended = load i64, ptr %ep
+  %gap = sub i64 %now, %ended
+  %follows = icmp ult i64 %gap, $follows$
+  %spins = select i1 %follows, i64 $inside$, i64 $between$
+  %sp = getelementptr i8, ptr %pool, i64 $pauses$
+  store i64 %spins, ptr %sp
+  ret i1 %follows
+}
+
+; An inference ends.
+define void @aisc_pool_end(ptr %pool) {
+  %now = call i64 @aisc_now()
+  %ep = getelementptr i8, ptr %pool, i64 $ended$
+  store i64 %now, ptr %ep
+  ret void
 }
 
 ; Run %f(%arg, tid, n, pool) on n of the pool's %size threads, this one being thread 0.

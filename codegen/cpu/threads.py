@@ -9,7 +9,6 @@ from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Binary, Const, Expr
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import CallKernel, If, Seq, Stmt, While
-from aisc.passes.analysis.cost import FORK_WORK
 
 UNKNOWN_TURNS = 16
 
@@ -24,18 +23,18 @@ def work_of(kernel: Func) -> int:
     return int(kernel.attr("work", 0) or 0)
 
 
-def least_sizes(entry: Func, kernels: Mapping[str, Func]) -> int:
-    """The product of dimensions from which on a run has work for several threads; 0 when every
-    run has or may have, -1 when none has."""
+def least_sizes(entry: Func, kernels: Mapping[str, Func], enough: int) -> int:
+    """The product of dimensions from which on threads can share work of at least `enough` in a
+    run; 0 when they can or may in every run, -1 when in none."""
     calls = [s for s in walk(entry.body) if isinstance(s, CallKernel)]
     shared = [kernels[s.kernel] for s in calls if kernels[s.kernel].attr("parallel", False)]
     given = {v.name for v in entry.dims}
     if any(k.attr("scales", False) and not sizes_of(k) <= given for k in shared):
         return 0
     fixed, scaled = _total(entry.body, kernels)
-    if fixed >= FORK_WORK:
+    if fixed >= enough:
         return 0
-    return -(-(FORK_WORK - fixed) // scaled) if scaled else -1
+    return -(-(enough - fixed) // scaled) if scaled else -1
 
 
 def _total(s: Stmt, kernels: Mapping[str, Func]) -> tuple[int, int]:

@@ -21,6 +21,8 @@ PARALLEL_WORK = 1 << 18
 # Work from which on an inference wakes other threads at all (some 75 microseconds): they sleep
 # between inferences, and waking them costs 10 to 30.
 FORK_WORK = 1 << 23
+# The same where an inference follows another so closely that the threads are still awake.
+FOLLOW_WORK = 1 << 20
 
 
 def _per_point(block: Block) -> int:
