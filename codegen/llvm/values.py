@@ -40,6 +40,7 @@ from aisc.passes.analysis.faults import from_data
 
 ZERO_BLOCK = "@aisc.zeros"
 ZERO_BYTES = 1024
+ORDERS = ("lt", "le", "gt", "ge")
 
 
 class ExprEmitter(IndexEmitter):
@@ -48,6 +49,7 @@ class ExprEmitter(IndexEmitter):
     def __init__(self, writer: Writer, features: Sequence[str] = ()) -> None:
         super().__init__(writer)
         self.math = MathEmitter(writer, self.report, features)
+        self.has_bit_masks = "+avx512f" in features
         self.values: dict[Var, Val] = {}
         self.lanes = 1
         self.mask: Val | None = None  # i1 vector: lanes that are executed
@@ -253,10 +255,39 @@ class ExprEmitter(IndexEmitter):
             fused = self._fused(e)
             if fused is not None:
                 return fused
+        if self.has_bit_masks and e.op in ORDERS and e.a.dtype is dtypes.i64:
+            mask = self._first_lanes(e)
+            if mask is not None:
+                return mask
         a, b = self.unify(self.value(e.a), self.value(e.b))
         if e.op in COMPARISONS:
             return self.math.compare(e.op, a, b)
         return self.math.binary(e.op, a, b, self._signs(e))
+
+    def _first_lanes(self, e: Binary) -> Val | None:
+        """A comparison of indices that holds in the first lanes alone, as in the last vector of a
+        row: a mask from their number, by scalar instructions; ``None`` for other comparisons."""
+        low, high = (e.a, e.b) if e.op in ("lt", "le") else (e.b, e.a)
+        count = high - low + (1 if e.op in ("le", "ge") else 0)
+        if self.lane_var is None or not self._is_index(low) or not self._is_index(high):
+            return None
+        try:
+            parts = self.parts(count)
+        except NotLinearInLane:
+            return None
+        n = self.lanes
+        if parts.lane != -1 or n not in (8, 16, 32):
+            return None
+        number, level = self.sum(parts.terms, parts.const)
+        for bound, other in (("smin", n), ("smax", 0)):
+            name = f"llvm.{bound}.i64"
+            self.w.declare(f"declare i64 @{name}(i64, i64)")
+            number = self.w.shared(f"call i64 @{name}(i64 {number}, i64 {other})", "n", level)
+        above = self.w.shared(f"shl i64 1, {number}", "m", level)
+        bits = self.w.shared(f"sub i64 {above}, 1", "m", level)
+        short = self.w.shared(f"trunc i64 {bits} to i{n}", "m", level)
+        mask = self.w.shared(f"bitcast i{n} {short} to <{n} x i1>", "m", level)
+        return Val(mask, dtypes.boolean, n)
 
     def _signs(self, e: Binary) -> bool:
         """Whether both operands of an integer division are known to be non-negative."""

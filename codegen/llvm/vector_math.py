@@ -159,7 +159,7 @@ class MathEmitter:
     def _extreme(self, op: str, a: Val, b: Val) -> Val:
         if a.dtype.is_float:
             # llvm.minimum and llvm.maximum propagate NaN and order -0 before +0; x86 has no
-            # such instruction, so two selects are emitted: equal operands give the first.
+            # such instruction, so two selects are emitted.
             return self._float_extreme(op, a, b)
         if a.dtype.kind == "bool":
             name = "and" if op == "min" else "or"
@@ -168,14 +168,22 @@ class MathEmitter:
         return self.intrinsic(f"{sign}{op}", (a, b))
 
     def _float_extreme(self, op: str, a: Val, b: Val) -> Val:
-        """``a op b ? a : b``, which gives `b` when either is NaN, then `a` where `a` is NaN."""
+        """``b op a ? b : a``, which gives `a` when either is NaN or both are equal, then `b` where
+        `b` is NaN. A reduction's state is `a`: its next value waits for one instruction and one
+        move, as the test for NaN looks at the new element alone."""
+        if not a.ref.startswith("%"):  # a literal is not NaN
+            return self._better(op, a, b)
+        chosen = self._better(op, b, a)
+        if not b.ref.startswith("%"):
+            return chosen
+        nan = self.let(f"fcmp uno {b.text}, {b.ref}", dtypes.boolean, b.lanes)
+        return self.select(nan, b, chosen)
+
+    def _better(self, op: str, a: Val, b: Val) -> Val:
+        """``a op b ? a : b``: one instruction of x86, which gives `b` when either is NaN."""
         compare = "olt" if op == "min" else "ogt"
         cond = self.let(f"fcmp {compare} {a.text}, {b.ref}", dtypes.boolean, a.lanes)
-        chosen = self.select(cond, a, b)
-        if not a.ref.startswith("%"):
-            return chosen  # a literal is not NaN
-        nan = self.let(f"fcmp uno {a.text}, {a.ref}", dtypes.boolean, a.lanes)
-        return self.select(nan, a, chosen)
+        return self.select(cond, a, b)
 
     def _shift(self, op: str, a: Val, b: Val) -> Val:
         """Shifts by the width or more give zero (or the sign)."""
