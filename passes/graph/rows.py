@@ -1,16 +1,18 @@
 """Rules that make one matrix of the rows of many: ``[n, s, k] @ [k, m]`` is ``[n*s, k] @ [k, m]``.
 
 Rows of a batch then share register tiles, and the weights are read once. The reshape back sinks
-through the elementwise operators that follow, so that they stay epilogues of the product.
+through the elementwise operators that follow, so that they stay epilogues of the product. Axes that
+are reduced, or kept, together are one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph import opdef
-from aisc.ir.graph.core import Value
+from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.rewrite.rules import Match, Rule, rule
 
 
@@ -23,6 +25,56 @@ def flatten_rows(m: Match) -> Sequence[Value] | None:
     shape = x.type.shape
     flat = m.add("reshape", (x,), {"shape": (product(shape[:-1]), shape[-1])})
     return (m.add("reshape", (m.add("matmul", (flat, w)),), {"shape": m.node.output.type.shape}),)
+
+
+_REDUCTIONS = ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_mean")
+
+
+@rule(*_REDUCTIONS)
+def join_reduced(m: Match) -> Sequence[Value] | None:
+    """``reduce(x[n, c, h, w], axes=(2, 3)) -> reduce(reshape(x, [n, c, h*w]), axis=2)`` for axes
+    that follow each other: one long row instead of many short ones."""
+    axes = _axes(m)
+    if len(axes) < 2 or axes != list(range(axes[0], axes[-1] + 1)):
+        return None
+    return _joined(m, axes[0], axes[-1], {"axes": (axes[0],)})
+
+
+@rule(*_REDUCTIONS, "argmax", "argmin")
+def join_kept(m: Match) -> Sequence[Value] | None:
+    """``reduce(x[n, c, h, w], axis=1) -> reduce(reshape(x, [n, c, h*w]), axis=1)`` for axes of
+    known sizes behind the last one that is reduced: they become lanes together."""
+    axes = _axes(m)
+    x = m.input(0)
+    if x is None or not axes or axes[-1] > x.type.rank - 3:
+        return None
+    if not all(isinstance(d, int) for d in x.type.shape[axes[-1] + 1 :]):
+        return None
+    attrs = m.node.attr_map
+    chosen: dict[str, AttrValue] = {"axes": tuple(axes)}
+    if "axis" in attrs:
+        chosen = {"axis": axes[0], "select_last": attrs["select_last"]}
+    return _joined(m, axes[-1] + 1, x.type.rank - 1, chosen)
+
+
+def _axes(m: Match) -> list[int]:
+    """The reduced axes in order."""
+    x, given = m.input(0), m.node.attr_map
+    if x is None:
+        return []
+    axes: Any = given["axes"] if "axes" in given else (given["axis"],)
+    return sorted(a % x.type.rank for a in axes)
+
+
+def _joined(m: Match, first: int, last: int, attrs: dict[str, AttrValue]) -> Sequence[Value]:
+    """The reduction over an operand whose axes from `first` to `last` are one."""
+    x = m.input(0)
+    assert x is not None, "a reduction has an operand"
+    shape = x.type.shape
+    joined = (*shape[:first], product(shape[first : last + 1]), *shape[last + 1 :])
+    row = m.add("reshape", (x,), {"shape": joined})
+    result = m.add(m.node.op, (row,), attrs | {"keepdims": False})
+    return (m.add("reshape", (result,), {"shape": m.node.output.type.shape}),)
 
 
 def _matrix(shape: Sequence[Dim]) -> tuple[Dim, ...]:
@@ -71,4 +123,4 @@ def _again(m: Match, inputs: Sequence[Value | None], flat: tuple[Dim, ...]) -> V
 def rules() -> tuple[Rule, ...]:
     """The table; the map rule is indexed by every elementwise operator of the registry."""
     maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
-    return (flatten_rows, rule(*maps)(sink_rows))
+    return (flatten_rows, join_reduced, join_kept, rule(*maps)(sink_rows))

@@ -8,14 +8,15 @@ vectorized along its last axis, or tiled where it transposes; 5. kernels on far 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
-from aisc.ir.arith.linear import mentions
+from aisc.ir.arith.linear import mentions, operands
 from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Const, Load, Select
+from aisc.ir.tensor.expr import Const, Expr, Load, Select, Var, of_dim
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import Alloc, Block, For, Stmt, Store
+from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Stmt, Store
 from aisc.passes.analysis.cost import PARALLEL_WORK, work
 from aisc.passes.schedule.rules.memory import in_bursts, is_far, use_memory
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
@@ -172,18 +173,18 @@ def _vectorize(s: Schedule, place: Place, target: Target) -> Schedule:
         return s
     if block.combiner or not isinstance(block.body, Store):
         return s
-    last = spatial[-1]
-    if _contiguous(block):
-        flat = _static_suffix(block, spatial)
-        last = flat[0]
-        for k, name in enumerate(flat[1:]):
-            s = s.fuse(last, name, name=f"{flat[0]}_f{k}")
-            last = f"{flat[0]}_f{k}"
-        if has_calls(block) and is_far(s.func):
-            whole = s
-            s = unless_refused(s, partial(in_bursts, block=block.name, loop=last, target=target))
-            if s is not whole:
-                return s
+    if block.iters[-1].kind == "ordered":  # what follows each other lies together: no lanes
+        return s
+    flat = _static_suffix(block, spatial[-_joint_axes(block) :])
+    last = flat[0]
+    for k, name in enumerate(flat[1:]):
+        s = s.fuse(last, name, name=f"{flat[0]}_f{k}")
+        last = f"{flat[0]}_f{k}"
+    if len(flat) == len(spatial) and has_calls(block) and is_far(s.func):
+        whole = s
+        s = unless_refused(s, partial(in_bursts, block=block.name, loop=last, target=target))
+        if s is not whole:
+            return s
     loop = next(f for f in find_place(s.func, block.name).loops if f.var.name == last)
     lanes = lanes_of(block, target)
     if isinstance(loop.extent, Const) and int(loop.extent.value) < lanes // 2:
@@ -193,9 +194,9 @@ def _vectorize(s: Schedule, place: Place, target: Target) -> Schedule:
 
 
 def _static_suffix(block: Block, spatial: list[str]) -> list[str]:
-    """The innermost loops whose fused index needs no division at run time: those of constant
-    extent, and one symbolic loop around them where they are short."""
-    extents = [it.extent for it in block.iters if it.kind == "spatial"]
+    """The innermost of the last `spatial` loops whose fused index needs no division at run time:
+    those of constant extent, and one symbolic loop around them where they are short."""
+    extents = [it.extent for it in block.iters if it.kind == "spatial"][-len(spatial) :]
     first, size = len(spatial), 1
     while first > 0:
         extent = extents[first - 1]
@@ -207,15 +208,43 @@ def _static_suffix(block: Block, spatial: list[str]) -> list[str]:
     return spatial[first:]
 
 
-def _contiguous(block: Block) -> bool:
-    """Every access of a map is at its own iterators: one flat loop over all elements."""
-    iters = tuple(it.var for it in block.iters)
-    for n in walk(block.body):
-        if isinstance(n, Load | Store) and n.indices != iters:
-            return False
-        if isinstance(n, Select) and any(mentions(n.cond, v) for v in iters):
-            return False
-    return True
+def _joint_axes(block: Block) -> int:
+    """How many of a map's last axes are one stretch in all that it reads and writes: each access
+    has them at its end, with their whole sizes, or lacks them."""
+    iters = [it for it in block.iters if it.kind == "spatial"]
+    accesses = [n for n in walk(block.body) if isinstance(n, Load | Store)]
+    conditions = {v for n in walk(block.body) if isinstance(n, Select) for v in _places_in(n.cond)}
+    joint = 1
+    while joint < len(iters):
+        ending = iters[-joint - 1 :]
+        if any(it.var in conditions for it in ending):
+            break
+        if not all(_is_joint(n, ending) for n in accesses):
+            break
+        joint += 1
+    return joint
+
+
+def _places_in(cond: Expr) -> Iterator[Var]:
+    """Iterators on whose value, and not on what is read there, a condition depends."""
+    if isinstance(cond, Var):
+        yield cond
+    elif not isinstance(cond, Load):
+        for a in operands(cond):
+            yield from _places_in(a)
+
+
+def _is_joint(access: Load | Store, ending: list[Iter]) -> bool:
+    at, count = access.indices, len(ending)
+    if not any(mentions(i, it.var) for i in at for it in ending):
+        return True
+    inner = at[:-count]
+    return (
+        at[-count:] == tuple(it.var for it in ending)
+        and not any(mentions(i, it.var) for i in inner for it in ending)
+        and [of_dim(d) for d in access.buffer.shape[-count + 1 :]]
+        == [it.extent for it in ending[1:]]
+    )
 
 
 def _parallel(s: Schedule, name: str) -> Schedule:

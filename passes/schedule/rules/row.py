@@ -48,7 +48,7 @@ def _row_axes(s: Schedule, target: Target) -> int | None:
     """How many outer axes all nests share as rows, if every reduction runs along one."""
     found = list(places(s.func.body))
     reductions = [p.block for p in found if p.block.combiner]
-    if not reductions or len(found) < 2:
+    if not reductions:
         return None
     rows = [it.extent for it in reductions[0].iters if it.kind == "spatial"]
     for p in found:
