@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from aisc.ir.arith.linear import mentions
 from aisc.ir.arith.poly import Dim
 from aisc.ir.dtypes import DType
 from aisc.ir.location import UNKNOWN, Loc
@@ -30,15 +31,27 @@ from aisc.ir.tensor.stmt import (
 
 
 def accesses(stmt: Stmt) -> tuple[tuple[Region, ...], tuple[Region, ...]]:
-    """Point regions that the loads and stores of `stmt` touch: (reads, writes), no repeats."""
+    """Regions that the loads and stores of `stmt` touch: (reads, writes), no repeats. Points, but
+    whole axes where a loop inside of `stmt` chooses the place."""
+    inner = [n.var for n in walk(stmt) if isinstance(n, For)]
     reads: dict[Region, None] = {}
     writes: dict[Region, None] = {}
     for node in walk(stmt):
         if isinstance(node, Load):
-            reads[Region(node.buffer, node.indices, (ONE,) * len(node.indices))] = None
+            reads[_region(node, inner)] = None
         elif isinstance(node, Store):
-            writes[Region(node.buffer, node.indices, (ONE,) * len(node.indices))] = None
+            writes[_region(node, inner)] = None
     return tuple(reads), tuple(writes)
+
+
+def _region(access: Load | Store, inner: Sequence[Var]) -> Region:
+    """Where an access may be for any values of the variables `inner`."""
+    low: list[Expr] = list(access.indices)
+    extents: list[Expr] = [ONE] * len(low)
+    for k, index in enumerate(access.indices):
+        if any(mentions(index, v) for v in inner):
+            low[k], extents[k] = ZERO, of_dim(access.buffer.shape[k])
+    return Region(access.buffer, tuple(low), tuple(extents))
 
 
 class ComputeBuilder:
@@ -82,11 +95,9 @@ class ComputeBuilder:
         combiner: str,
         fn: Callable[[Sequence[Var], Sequence[Var]], Expr | tuple[Expr, ...]],
         name: str = "reduce",
-        ordered: Sequence[int] = (),
     ) -> None:
         """``out[i...] = combine over r... of fn(i, r)``; several outputs for combiners with
-        several results. Reduce iterators follow the spatial ones, outermost first. Along the axes
-        `ordered` the elements are computed one after the other, and `fn` may read earlier ones.
+        several results. Reduce iterators follow the spatial ones, outermost first.
 
         An empty reduction (an extent of 0) is a map of the combiner's identity."""
         outs = (out,) if isinstance(out, Buffer) else tuple(out)
@@ -98,10 +109,7 @@ class ComputeBuilder:
                 self.map(b, lambda *_, v=v: v, name)
             return
         block = self.fresh(name)
-        spatial = tuple(
-            replace(it, kind="ordered") if axis in ordered else it
-            for axis, it in enumerate(self._iters(outs[0].shape, "spatial", block))
-        )
+        spatial = self._iters(outs[0].shape, "spatial", block)
         reduce_ = self._iters(tuple(extents), "reduce", f"{block}_r")
         at = tuple(it.var for it in spatial)
         new = fn(at, tuple(it.var for it in reduce_))
@@ -117,12 +125,16 @@ class ComputeBuilder:
         extents: Sequence[Dim],
         fn: Callable[[Sequence[Var]], Stmt],
         name: str = "each",
-        kind: IterKind = "ordered",
+        kind: IterKind | Sequence[IterKind] = "ordered",
     ) -> None:
-        """``fn(i...)`` for every point: statements that may store anywhere. In order, or in any
-        order where `kind` is *spatial*."""
-        block = self.fresh(name)
-        iters = self._iters(tuple(extents), kind, block)
+        """``fn(i...)`` for every point: statements that may store anywhere. In order along
+        *ordered* axes, in any order along *spatial* ones; `kind` is for all axes, or for each."""
+        block, dims = self.fresh(name), tuple(extents)
+        kinds = (kind,) * len(dims) if isinstance(kind, str) else kind
+        iters = tuple(
+            replace(it, kind=k)
+            for it, k in zip(self._iters(dims, "spatial", block), kinds, strict=True)
+        )
         self._emit(block, iters, None, fn(tuple(it.var for it in iters)), "")
 
     def _stores(

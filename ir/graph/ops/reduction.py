@@ -30,6 +30,7 @@ from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.stmt import IterKind, Stmt, Store
 from aisc.ir.types import TensorType
 
 _ATTRS = (Attr("axes", "ints"), Attr("keepdims", "bool", True))
@@ -261,24 +262,35 @@ def _arg_reference(fn: Callable[..., Array]) -> Callable[[OpCall, Arrays], list[
 
 
 def _arg_compute(combiner: str) -> Compute:
+    """The best value first, NaN if there is one; then the first or last place that holds it."""
+
     def compute(
         cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
     ) -> None:
         (x,), (out,) = ins, outs
         assert x is not None, "a reduction without operand"
         axis, keep, last = _arg_axis(call), bool(call.attrs["keepdims"]), call.attrs["select_last"]
-        size = e.of_dim(x.shape[axis])
+        size = x.shape[axis]
+        short = isinstance(size, int) and size <= dtypes.i32.max_value  # twice as many lanes
+        number = dtypes.i32 if short else dtypes.i64
+        nowhere = e.cast(e.Const(-1) if last else e.of_dim(size), number)
         best = cb.alloc("best", x.dtype, out.shape)
-        place = cb.alloc("place", dtypes.i64, out.shape) if last else out
+        at_best = cb.alloc("at_best", number, out.shape) if short else out
 
-        def value(at: Sequence[Var], r: Sequence[Var]) -> tuple[Expr, ...]:
-            # Of equal values the combiner keeps the lower index: count from the end for the last.
-            load = Load(x, source_index(at, r, (axis,), x.rank, keep))
-            return load, (size - 1 - r[0] if last else r[0])
+        def element(at: Sequence[Var], r: Sequence[Var]) -> Load:
+            return Load(x, source_index(at, r, (axis,), x.rank, keep))
 
-        cb.reduce((best, place), (x.shape[axis],), combiner, value, "arg")
-        if last:
-            cb.map(out, lambda *i: size - 1 - Load(place, i), "from_end")
+        def place(at: Sequence[Var], r: Sequence[Var]) -> Expr:
+            value = element(at, r)
+            found = e.equal(value, Load(best, tuple(at)))
+            if x.dtype.is_float:
+                found = e.Binary("or", found, e.math("isnan", value))
+            return e.select(found, e.cast(r[0], number), nowhere)
+
+        cb.reduce(best, (x.shape[axis],), combiner, element, "best")
+        cb.reduce(at_best, (x.shape[axis],), "max" if last else "min", place, "place")
+        if short:
+            cb.map(out, lambda *i: e.cast(Load(at_best, i), out.dtype), "widen")
 
     return compute
 
@@ -292,7 +304,7 @@ for _name, _fn in (("argmax", np.argmax), ("argmin", np.argmin)):
             X, _arg_rule, _arg_reference(_fn), "reduction",
             (Attr("axis", "int", 0), Attr("keepdims", "bool", True),
              Attr("select_last", "bool", False)),
-            variants={"direct": Variant(_arg_compute(_name))},
+            variants={"direct": Variant(_arg_compute(_name[3:]))},
         )
     )  # fmt: skip
 
@@ -324,19 +336,31 @@ def _cumsum_reference(call: OpCall, xs: Arrays) -> list[Array]:
 def _cumsum_compute(
     cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
 ) -> None:
+    """Element after element along the axis: each continues the one before it."""
     (x,), (out,), unit = ins, outs, _UNITS[call.op.name]
     assert x is not None, "a reduction without operand"
     axis, t = _arg_axis(call), infer.accumulator(out.dtype)
-    op = ("gt" if call.attrs["reverse"] else "lt") + ("" if call.attrs["exclusive"] else "e")
-    test = {"gte": "ge", "lte": "le"}.get(op, op)
     acc = out if t is out.dtype else cb.alloc("acc", t, out.shape)
+    last = e.of_dim(x.shape[axis]) - 1
+    step = -1 if call.attrs["reverse"] else 1
 
-    def value(at: Sequence[Var], r: Sequence[Var]) -> Expr:
-        source = (*at[:axis], r[0], *at[axis + 1 :])
-        counted = e.Binary(test, r[0], at[axis])
-        return e.select(counted, e.cast(Load(x, source), t), e.const(unit, t))
+    def running(at: Sequence[Var]) -> Stmt:
+        turn = at[axis]
+        place = last - turn if call.attrs["reverse"] else turn
 
-    cb.reduce(acc, (x.shape[axis],), "prod" if unit else "sum", value, call.op.name)
+        def along(where: Expr) -> tuple[Expr, ...]:
+            return (*at[:axis], where, *at[axis + 1 :])
+
+        first, neutral = e.equal(turn, 0), e.const(unit, t)
+        total = e.select(first, neutral, Load(acc, along(place - step)))
+        element: Expr = e.cast(Load(x, along(place)), t)
+        if call.attrs["exclusive"]:
+            element = e.select(first, neutral, e.cast(Load(x, along(place - step)), t))
+        return Store(acc, along(place), e.binary("mul" if unit else "add", total, element))
+
+    kinds: list[IterKind] = ["spatial"] * x.rank
+    kinds[axis] = "ordered"
+    cb.each(out.shape, running, call.op.name, kinds)
     if acc is not out:
         cb.map(out, lambda *i: e.cast(Load(acc, i), out.dtype), "narrow")
 

@@ -27,7 +27,7 @@ from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.combiner import COMBINERS
 from aisc.ir.tensor.expr import Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
-from aisc.ir.tensor.stmt import If, Stmt, Store, seq
+from aisc.ir.tensor.stmt import For, If, IterKind, Let, Stmt, Store, seq
 from aisc.ir.types import TensorType
 
 Ins = Sequence[Buffer | None]
@@ -216,23 +216,43 @@ def _top_reference(call: OpCall, xs: Arrays) -> list[Array]:
 
 
 def _top_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
-    """Element j is the best of those that come after element j - 1 in the order asked for."""
+    """Insertion into the sorted results: an element that comes before the last of them moves those
+    that it precedes by one. Most elements of a long axis cost no more than one comparison."""
     (x,), (values, places), axis = _present(ins), outs, _axis(call)
-    name = "argmax" if call.attrs["largest"] else "argmin_number"
-    rule = COMBINERS[name]
+    (k,), largest = call.attrs["k"], call.attrs["largest"]
+    rule = COMBINERS["argmax" if largest else "argmin_number"]
     worst = rule.identity([values.dtype, places.dtype])
+    for b, v in zip((values, places), worst, strict=True):
+        cb.map(b, lambda *_, v=v: v, "worst")
 
-    def candidate(at: Sequence[Var], r: Sequence[Var]) -> tuple[Expr, ...]:
-        j, place = at[axis], r[0]
-        here = (*at[:axis], place, *at[axis + 1 :])
-        before = (*at[:axis], e.maximum(j - 1, 0), *at[axis + 1 :])
-        old = Load(values, before), Load(places, before)
-        new = Load(x, here), place
-        later = rule.comes_first(old, new)
-        allowed = e.Binary("or", e.equal(j, 0), later)
-        return e.select(allowed, new[0], worst[0]), e.select(allowed, new[1], worst[1])
+    def insert(at: Sequence[Var]) -> Stmt:
+        def state(j: Expr) -> tuple[Load, Load]:
+            where = (*at[:axis], j, *at[axis + 1 :])
+            return Load(values, where), Load(places, where)
 
-    cb.reduce((values, places), (x.shape[axis],), name, candidate, "top", ordered=(axis,))
+        new = Load(x, tuple(at)), at[axis]
+        turn = Var(cb.fresh("turn"))
+        j = e.of_dim(k) - 1 - turn
+        here, before = state(j), state(e.maximum(j - 1, 0))
+        passes = rule.comes_first(new, here)
+        moves = e.logical_and(e.Binary("gt", j, e.ZERO), rule.comes_first(new, before))
+        kept = [
+            e.select(passes, e.select(moves, b, n), h)
+            for n, h, b in zip(new, here, before, strict=True)
+        ]
+        names = [Var(cb.fresh(f"new_{h.buffer.name}"), h.dtype) for h in here]
+        move: Stmt = seq(*(Store(h.buffer, h.indices, v) for h, v in zip(here, names, strict=True)))
+        for var, value in zip(reversed(names), reversed(kept), strict=True):
+            move = Let(var, value, move)
+        shift = For(turn, e.ZERO, e.of_dim(k), "serial", move)
+        end = state(e.of_dim(k) - 1)
+        behind = e.Binary("lt" if largest else "gt", new[0], end[0])
+        return If(e.Unary("not", behind), If(rule.comes_first(new, end), shift))
+
+    kinds: list[IterKind] = ["spatial"] * x.rank
+    kinds[axis] = "ordered"
+    if k != 0:
+        cb.each(x.shape, insert, "top", kinds)
 
 
 register(
