@@ -92,13 +92,15 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
 
 
 def _decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | None]) -> list[Value]:
-    """Spread x with zeros between its elements, then convolve with the flipped weight. Where
-    the places of the kernel do not overlap, one product and a rearrangement do."""
+    """A convolution with the flipped weight. With a stride, one convolution whose channels are the
+    phases of the output, which are then put between each other. Kernels with holes take the image
+    with zeros between its elements instead."""
     x, w, window = xs[0], xs[1], _window(call)
     assert x is not None, "conv_transpose without input"
     assert w is not None, "conv_transpose without weight"
-    if _is_disjoint(call, window):
-        return [_as_product(gb, call, x, w, xs[2] if len(xs) > 2 else None)]
+    bias = xs[2] if len(xs) > 2 else None
+    if max(window.strides) > 1 and max(window.dilations) == 1:
+        return [_by_phases(gb, call, x, w, bias)]
 
     def op(name: str, *args: Value, **attrs: AttrValue) -> Value:
         return gb.add(name, args, attrs, loc=call.loc)
@@ -117,42 +119,91 @@ def _decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | None]) -> li
     ]  # fmt: skip
     padded = op("pad", spread, pads=(0, 0, *begins, 0, 0, *ends))
     inputs = [padded, _flipped(op, w, call.attrs["group"])]
-    inputs += [b for b in xs[2:] if b is not None]
+    inputs += [] if bias is None else [bias]
     group, dilations = call.attrs["group"], window.dilations
     return [gb.add("conv", inputs, {"group": group, "dilations": dilations}, loc=call.loc)]
 
 
-def _is_disjoint(call: OpCall, window: Window) -> bool:
-    """Whether each output element comes from one input element, and none is cut off."""
-    extra, ones = _extra(call, window), (1,) * window.spatial
-    pads = (*window.begins, *window.ends, *extra)
-    plain = window.kernel == window.strides and window.dilations == ones
-    return plain and not any(pads) and call.attrs["group"] == 1
-
-
-def _as_product(gb: GraphBuilder, call: OpCall, x: Value, w: Value, bias: Value | None) -> Value:
-    """``x[n, at, i] @ w[i, taps * o]``, whose columns are then put in their places."""
+def _by_phases(gb: GraphBuilder, call: OpCall, x: Value, w: Value, bias: Value | None) -> Value:
+    """With p = o + pad, the output at p = q*s + r is ``sum over t of x[q - t] * w[t*s + r]``: for
+    each of the s phases r a convolution of stride 1 with every s-th tap (Shi et al., "Is the
+    deconvolution layer the same as a convolutional layer?", 2016)."""
 
     def op(name: str, *args: Value, **attrs: AttrValue) -> Value:
         return gb.add(name, args, attrs, loc=call.loc)
 
-    n, inputs, *at = x.type.shape
-    outputs, *kernel = w.type.static_shape[1:]
-    k = len(kernel)
-    last = (0, *range(2, k + 2), 1)
-    columns = op("transpose", w, perm=last)
-    taps = math.prod(kernel)
-    matrix = op("reshape", columns, shape=(inputs, taps * outputs))
-    wide = op("matmul", op("transpose", x, perm=last), matrix)
+    window, group, phases = _window(call), call.attrs["group"], _window(call).strides
+    taps = tuple(-(-k // s) for k, s in zip(window.kernel, phases, strict=True))
+    (result,), k = _rule(call), window.spatial
+    begins, ends = [t - 1 for t in taps], []
+    for b, out, size, s, t in zip(
+        window.begins, result.shape[2:], x.type.shape[2:], phases, taps, strict=True
+    ):
+        behind = b + _gap(out, size, s) - t * s  # of output_padding, behind the last phase
+        ends.append(t - 1 + max(0, -(-behind // s)))
+    image = op("transpose", x, perm=(0, *range(2, k + 2), 1))
+    image = op("pad", image, pads=(0, *begins, 0, 0, *ends, 0))
+    arguments = [image, _phase_weights(op, w, group, taps, phases)]
     if bias is not None:
-        every = op("expand", op("reshape", bias, shape=(1, outputs)), shape=(taps, outputs))
-        wide = op("add", wide, op("reshape", every, shape=(taps * outputs,)))
-    split = op("reshape", wide, shape=(n, *at, *kernel, outputs))
-    order = [axis for a in range(k) for axis in (1 + a, 1 + k + a)]
-    placed = op("transpose", split, perm=(0, *order, 2 * k + 1))
-    sizes = [d * size for d, size in zip(at, kernel, strict=True)]
-    whole = op("reshape", placed, shape=(n, *sizes, outputs))
-    return op("transpose", whole, perm=(0, k + 1, *range(1, k + 1)))
+        arguments.append(_phase_bias(op, bias, group, math.prod(phases)))
+    y = op("conv", *arguments, group=group, data_layout="NHWC")
+    return _put_together(op, y, window, group, result.shape)
+
+
+def _put_together(op: Emit, y: Value, window: Window, group: int, shape: Sequence[Dim]) -> Value:
+    """The output of `shape` from its phases, the channels: (n, q..., group, r..., outputs)."""
+    n, *sizes, _ = y.type.shape
+    k, phases = window.spatial, window.strides
+    assert isinstance(shape[1], int), "channels are known"
+    outputs = shape[1] // group
+    y = op("reshape", y, shape=(n, *sizes, group, *phases, outputs))
+    between = [axis for a in range(k) for axis in (1 + a, 2 + k + a)]
+    y = op("transpose", y, perm=(0, *between, 1 + k, 2 + 2 * k))
+    whole = [q * s for q, s in zip(sizes, phases, strict=True)]
+    y = op("reshape", y, shape=(n, *whole, group * outputs))
+    ends = [b + d for b, d in zip(window.begins, shape[2:], strict=True)]
+    y = op(
+        "slice", y,
+        starts=(0, *window.begins, 0), ends=(n, *ends, group * outputs), steps=(1,) * (k + 2),
+    )  # fmt: skip
+    return op("transpose", y, perm=(0, k + 1, *range(1, k + 1)))
+
+
+def _phase_bias(op: Emit, bias: Value, group: int, phases: int) -> Value:
+    """The bias of every output for each of its phases."""
+    (every,) = bias.type.static_shape
+    split = op("reshape", bias, shape=(group, 1, every // group))
+    split = op("expand", split, shape=(group, phases, every // group))
+    return op("reshape", split, shape=(every * phases,))
+
+
+def _gap(out: Dim, size: Dim, stride: int) -> int:
+    """How much longer an output is than the strides of all but one element of the input."""
+    gap = out - (size - 1) * stride
+    assert isinstance(gap, int), "the output grows by the stride"
+    return gap
+
+
+def _phase_weights(
+    op: Emit, w: Value, group: int, taps: Sequence[int], phases: Sequence[int]
+) -> Value:
+    """The weight of :func:`_by_phases`, (taps..., inputs / group, group * phases * outputs):
+    zeros behind the last tap, then flipped."""
+    inputs, outputs, *kernel = w.type.static_shape
+    k = len(kernel)
+    behind = [t * s - size for t, s, size in zip(taps, phases, kernel, strict=True)]
+    w = op("pad", w, pads=(*[0] * (k + 4), *behind))
+    parts = [d for pair in zip(taps, phases, strict=True) for d in pair]
+    w = op("reshape", w, shape=(group, inputs // group, outputs, *parts))
+    turned = range(3, 3 + 2 * k, 2)
+    ends = [-1 if a in turned else d for a, d in enumerate(w.type.static_shape)]
+    starts = [w.type.static_shape[a] - 1 if a in turned else 0 for a in range(3 + 2 * k)]
+    steps = tuple(-1 if a in turned else 1 for a in range(3 + 2 * k))
+    w = op("slice", w, starts=tuple(starts), ends=tuple(ends), steps=steps)
+    w = op("transpose", w, perm=(*turned, 1, 0, *(a + 1 for a in turned), 2))
+    return op(
+        "reshape", w, shape=(*taps, inputs // group, group * math.prod(phases) * outputs)
+    )  # fmt: skip
 
 
 def _spread(op: Emit, x: Value, window: Window) -> Value:
