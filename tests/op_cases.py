@@ -174,6 +174,8 @@ def _movements() -> list[Case]:
         Case("tile", (x,), {"repeats": (2, 1, 3)}),
         Case("trilu", (f32(2, 3, 4),), {"k": 1}), Case("trilu", (i32(4, 3),), {"upper": False}),
         Case("gather", (x, index), {"axis": 1}), Case("gather", (x, np.array(1)), {"axis": 0}),
+        Case("sample", (x,), {"axis": -1, "size": (9,), "divide": 2}),
+        Case("sample", (x,), {"axis": 1, "size": (7,), "multiply": 6, "add": -5, "divide": 4}),
         Case("gather_elements", (x, np.array([[[1, -1, 0]]])), {"axis": 1}),
         Case("gather_nd", (x, index), {}), Case("gather_nd", (x, index[:, :1]), {"batch_dims": 1}),
         Case("scatter_elements", (x, np.array([[[1, -1, 0]]]), f32(1, 1, 3)), {"axis": 1}),

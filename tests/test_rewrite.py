@@ -85,6 +85,9 @@ EXAMPLES: dict[str, Make] = {
         "concat", (last_to_first(b, x), last_to_first(b, b.add("neg", (x,)))), {"axis": 1}
     ),
     "sink_axis": lambda b, x: b.add("softmax", (last_to_first(b, x),), {"axis": 1}),
+    "sink_gather": lambda b, x: b.add(
+        "gather", (last_to_first(b, x), b.constant(np.array([2, -1, 0]))), {"axis": -3}
+    ),
     "sink_slice": lambda b, x: b.add(
         "slice",
         (last_to_first(b, x),),
@@ -96,6 +99,8 @@ EXAMPLES: dict[str, Make] = {
         {"pads": (0, 1, 0, 2, 1, 0, 3, 0), "mode": "constant"},
     ),
     "flatten_rows": lambda b, x: b.add("matmul", (x, b.constant(random(5, 7)))),
+    "join_reduced": lambda b, x: b.add("reduce_mean", (x,), {"axes": (-1, 2), "keepdims": True}),
+    "join_kept": lambda b, x: b.add("reduce_max", (x,), {"axes": (-3,), "keepdims": False}),
     "sink_rows": lambda b, x: b.add(
         "add",
         (flat_product(b, x), b.add("mul", (x, b.constant(random(1, 1, 5))))),

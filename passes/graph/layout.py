@@ -1,7 +1,7 @@
 """Rules that move image operators to channels-last, and transposes out of the way.
 
 Convolutions and pools become NHWC between transposes; transposes then sink through elementwise
-operators, concatenations and reductions until they meet their inverse or the graph's edge.
+operators, concatenations, gathers and reductions until they meet their inverse or the graph's edge.
 """
 
 from __future__ import annotations
@@ -141,6 +141,20 @@ def sink_reduction(m: Match) -> Sequence[Value] | None:
     return (m.add("transpose", (new,), {"perm": perm}),)
 
 
+@rule("gather", "sample")
+def sink_gather(m: Match) -> Sequence[Value] | None:
+    """``gather(T(x), i, axis) -> T(gather(x, i, T^-1(axis)))`` for one list of places."""
+    node = m.node
+    mover, axis = m.producer(m.input(0), "transpose"), node.attr("axis")
+    lists = [v for v in node.inputs[1:] if v is not None]
+    if mover is None or not isinstance(axis, int) or any(v.type.rank != 1 for v in lists):
+        return None
+    perm = _perm(mover)
+    attrs: dict[str, AttrValue] = {**node.attr_map, "axis": perm[axis % len(perm)]}
+    new = m.add(node.op, (mover.inputs[0], *node.inputs[1:]), attrs, (mover,))
+    return (m.add("transpose", (new,), {"perm": perm}),)
+
+
 @rule("slice")
 def sink_slice(m: Match) -> Sequence[Value] | None:
     """``slice(T(x), …) -> T(slice(x, T^-1(…)))``."""
@@ -179,4 +193,7 @@ def rules() -> tuple[Rule, ...]:
     """The table; the map rule is indexed by every elementwise operator of the registry."""
     maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
     sink = rule(*maps)(_sink_map)
-    return (channels_last, sink, sink_concat, sink_axis, sink_reduction, sink_slice, sink_pad)
+    return (
+        channels_last, sink, sink_concat, sink_axis, sink_reduction, sink_gather, sink_slice,
+        sink_pad,
+    )  # fmt: skip

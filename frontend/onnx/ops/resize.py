@@ -1,6 +1,6 @@
-"""ONNX Resize and Upsample: separable, each axis a weighted sum of gathered taps.
+"""ONNX Resize and Upsample: separable, each axis a weighted sum of samples.
 
-The taps of an output position depend on sizes alone, so indices and weights are constants.
+The taps of an output position depend on sizes alone, so places and weights are constants.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Value
 
 Array = np.ndarray[Any, Any]
-MAX_WEIGHTS = 1 << 26  # elements of one axis' weight matrix
+MAX_POSITIONS = 1 << 24  # along one axis of a result
+_MAX_DIVISOR = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,8 @@ def _kernel(spec: _Spec, distance: Array) -> Array:
     return np.asarray(np.where(d <= 1, near, np.where(d < 2, far, 0)))
 
 
-def _weights(spec: _Spec, at: Array, size: int, scale: float) -> Array:
-    """The (out, size) matrix of one axis; taps outside the input count for the edge."""
+def _taps(spec: _Spec, at: Array, size: int, scale: float) -> tuple[Array, Array]:
+    """(out, count) places along one axis, those beyond the edges among them, and their weights."""
     stretch = min(scale, 1.0) if spec.antialias else 1.0
     radius = math.ceil((1 if spec.mode == "linear" else 2) / stretch)
     taps = np.floor(at)[:, None] + np.arange(1 - radius, radius + 1)
@@ -84,38 +86,51 @@ def _weights(spec: _Spec, at: Array, size: int, scale: float) -> Array:
         weight = np.where((taps >= 0) & (taps < size), weight, 0)
     total = weight.sum(axis=1, keepdims=True)
     weight = weight / np.where(total == 0, 1, total)
-    matrix = np.zeros((len(at), size))
-    rows = np.broadcast_to(np.arange(len(at))[:, None], taps.shape)
-    np.add.at(matrix, (rows, np.clip(taps, 0, size - 1).astype(np.int64)), weight)
-    return matrix
+    used = (weight != 0).any(axis=0)
+    if not used.any():
+        used[0] = True
+    return taps[:, used].astype(np.int64), weight[:, used]
 
 
-def _sum_of_taps(em: Emitter, x: Value, axis: int, matrix: Array) -> Value:
-    """``matrix @ x`` along `axis`, as one gather for each tap that a row needs at most."""
-    count = max(int((matrix != 0).sum(axis=1).max(initial=1)), 1)
-    order = np.sort(np.argsort(matrix == 0, axis=1, kind="stable")[:, :count], axis=1)
+def _sum_of_taps(em: Emitter, x: Value, axis: int, taps: Array, weights: Array) -> Value:
+    """The elements at each column of `taps` along `axis`, times its weights, added up."""
     shape = (-1, *[1] * (x.type.rank - 1 - axis))
     total: Value | None = None
-    for k in range(order.shape[1]):
-        weight = np.take_along_axis(matrix, order[:, k : k + 1], axis=1).reshape(shape)
-        part = em.op("gather", x, em.constant(order[:, k]), axis=axis)
-        if count > 1 or not np.all(weight == 1):
-            part = em.op("mul", part, em.constant(weight, x.type.dtype))
+    for places, weight in zip(taps.T, weights.T, strict=True):
+        part = _picked(em, x, axis, places)
+        if not np.all(weight == 1):
+            part = em.op("mul", part, em.constant(weight.reshape(shape), x.type.dtype))
         total = part if total is None else em.op("add", total, part)
     assert total is not None, "at least one tap"
     return total
 
 
-def _nearest(em: Emitter, x: Value, axis: int, picks: Array, size: int) -> Value:
-    """Elements of `x` along `axis`; whole repeats become an expand."""
-    out, shape = len(picks), x.type.shape
-    if size and out % size == 0 and np.array_equal(picks, np.arange(out) // (out // size)):
-        split = em.reshape(x, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
-        wide = (*shape[: axis + 1], out // size, *shape[axis + 1 :])
-        return em.reshape(
-            em.op("expand", split, shape=wide), (*shape[:axis], out, *shape[axis + 1 :])
-        )
-    return em.op("gather", x, em.constant(picks), axis=axis)
+def _picked(em: Emitter, x: Value, axis: int, places: Array) -> Value:
+    """Elements of `x` along `axis`, those of the edges for places outside: at evenly spaced places
+    as a sample, else as a gather."""
+    size = x.type.shape[axis]
+    assert isinstance(size, int), "checked to be known"
+    steps = _even_steps(places, size)
+    if steps is None:
+        return em.op("gather", x, em.constant(np.clip(places, 0, size - 1)), axis=axis)
+    multiply, add, divide = steps
+    attrs = {"multiply": multiply, "add": add, "divide": divide}
+    return em.op("sample", x, axis=axis, size=(len(places),), **attrs)
+
+
+def _even_steps(places: Array, size: int) -> tuple[int, int, int] | None:
+    """Numbers with ``places[o] = floor((o * multiply + add) / divide)``, if there are some."""
+    out, at = len(places), np.arange(len(places))
+    ends = int(places[-1] - places[0])
+    ratios = {Fraction(size, out), Fraction(size - 1, max(out - 1, 1))}
+    ratios.add(Fraction(ends, max(out - 1, 1)).limit_denominator(_MAX_DIVISOR))
+    for ratio in sorted(ratios):
+        multiply, divide = 2 * ratio.numerator, 2 * ratio.denominator
+        low = int((divide * places - at * multiply).max())
+        high = int((divide * (places + 1) - at * multiply).min()) - 1
+        if low <= high:
+            return multiply, low, divide
+    return None
 
 
 def _resize_axis(
@@ -126,14 +141,14 @@ def _resize_axis(
     size = x.type.shape[axis]
     if not isinstance(size, int):
         raise error("E204", f"{node.op}: the sizes of {x.type} must be known", loc=node.loc)
-    if size == 0 or out * size > MAX_WEIGHTS:
+    if size == 0 or out > MAX_POSITIONS:
         raise node.unsupported(f"resizing an axis from {size} to {out}")
     at = _coordinates(spec, size, out, scale, roi)
     outside = (at < 0) | (at > size - 1)
     if spec.mode == "nearest":
-        picks = np.clip(_NEAREST[spec.nearest](at), 0, size - 1).astype(np.int64)
-        return _nearest(em, x, axis, picks, size), outside
-    return _sum_of_taps(em, x, axis, _weights(spec, at, size, scale)), outside
+        picks = _NEAREST[spec.nearest](at).astype(np.int64)
+        return _picked(em, x, axis, picks), outside
+    return _sum_of_taps(em, x, axis, *_taps(spec, at, size, scale)), outside
 
 
 def _targets(

@@ -19,6 +19,7 @@ from aisc.ir.graph.opdef import (
     present,
     register,
 )
+from aisc.ir.graph.ops.movement import sizes
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Expr, Load, Var
@@ -88,6 +89,56 @@ register(
         "end.",
         _DATA, _gather_rule, _gather_reference, "movement", (Attr("axis", "int", 0),),
         variants={"direct": Variant(_gather_compute)},
+    )
+)  # fmt: skip
+
+
+# --- sample -----------------------------------------------------------------------------------
+def _sample_rule(call: OpCall) -> tuple[TensorType, ...]:
+    infer.check_rank(call, 0, 1)
+    x, axis = call.type(0), _axis(call)
+    if len(call.attrs["size"]) != 1:
+        raise call.fail("the size must be one dimension", code="E203")
+    if call.attrs["divide"] < 1:
+        raise call.fail("the divisor must be positive", code="E203")
+    if x.shape[axis] == 0:
+        raise call.fail("no element to sample: the axis is empty")
+    return (TensorType((*x.shape[:axis], *call.attrs["size"], *x.shape[axis + 1 :]), x.dtype),)
+
+
+def _sample_reference(call: OpCall, xs: Arrays) -> list[Array]:
+    (x,), axis, attrs = present(xs), _axis(call), call.attrs
+    (size,) = sizes(attrs["size"])
+    at = (np.arange(size) * attrs["multiply"] + attrs["add"]) // attrs["divide"]
+    return [np.take(x, np.clip(at, 0, x.shape[axis] - 1), axis=axis)]
+
+
+def _sample_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
+    (x,), axis, attrs = ins, _axis(call), call.attrs
+    assert x is not None, "the operand is absent"
+    (size,), length = attrs["size"], x.shape[axis]
+    ends = [0, size - 1] if isinstance(size, int) and isinstance(length, int) else []
+    places = [(o * attrs["multiply"] + attrs["add"]) // attrs["divide"] for o in ends]
+    inside = bool(places) and all(0 <= p < length for p in places)
+
+    def value(*i: Var) -> Expr:
+        at = (i[axis] * attrs["multiply"] + attrs["add"]) // attrs["divide"]
+        if not inside:
+            at = e.minimum(e.maximum(at, 0), e.of_dim(length) - 1)
+        return Load(x, (*i[:axis], at, *i[axis + 1 :]))
+
+    cb.map(outs[0], value, "sample")
+
+
+register(
+    OpDef(
+        "sample",
+        "`size` elements of x along `axis`; the one at o is that at ``floor((o * multiply + add) / "
+        "divide)``, or that of the edge when it is outside.",
+        (Operand("x"),), _sample_rule, _sample_reference, "movement",
+        (Attr("axis", "int"), Attr("size", "dims"), Attr("multiply", "int", 1),
+         Attr("add", "int", 0), Attr("divide", "int", 1)),
+        variants={"direct": Variant(_sample_compute)},
     )
 )  # fmt: skip
 
