@@ -4,7 +4,8 @@ before: ``%a = conv(%x, %w, %b); %y = relu(%a)``
 after:  ``%y = fused(%x, %w, %b) { %a = conv(…); return relu(%a) }``
 
 A group is an anchor (contraction, window, reduction, movement or map) and the elementwise operators
-that follow it one after another; an intermediate value has no reader outside of its group. The
+that follow it, one after another or in ways that part and meet (``x * sigmoid(x)``); an
+intermediate value has no reader outside of its group. The
 transpose of an image of few channels joins the convolution that reads it.
 Constants with one element move into the groups that read them; other constants and views stay
 outside, as do operators of kind control (whose regions are partitioned in turn) and those that
@@ -79,8 +80,11 @@ class Fuse:
     def _partition(self, graph: Graph) -> dict[GraphNode, _Group]:
         used, made = use_counts(graph), graph.producers()
         groups: dict[GraphNode, _Group] = {}
+        ways = _Ways(graph)
         for node in graph.nodes:
-            if stays_alone(node):
+            if node in groups or stays_alone(node):
+                continue
+            if self.join and self._take_ways(node, groups, made, ways):
                 continue
             joined = self._join(node, groups, made, used) if self.join else None
             joined = joined or (_prologue(node, groups, made, used) if self.join else None)
@@ -89,6 +93,26 @@ class Fuse:
             group.anchored |= opdef.get(node.op).kind not in ("map", "movement")
             groups[node] = group
         return groups
+
+    @staticmethod
+    def _take_ways(
+        node: GraphNode,
+        groups: dict[GraphNode, _Group],
+        made: dict[Value, GraphNode],
+        ways: _Ways,
+    ) -> bool:
+        """Let the group of what a node reads have all ways that start there and meet again."""
+        for v in node.input_values:
+            producer = made.get(v)
+            if producer is None or producer not in groups:
+                continue
+            group, region = groups[producer], ways.from_value(v)
+            fits = len(group.nodes) + len(region) <= MAX_GROUP
+            if region and region[0] is node and group.nodes[-1] is producer and fits:
+                group.nodes += region
+                groups.update(dict.fromkeys(region, group))
+                return True
+        return False
 
     def _join(
         self,
@@ -125,6 +149,40 @@ class Fuse:
         for node in other.nodes:
             groups[node] = home
         home.nodes[:0] = other.nodes
+
+
+class _Ways:
+    """Elementwise operators between a value with several readers and where all its ways meet."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.order = {n: k for k, n in enumerate(graph.nodes)}
+        self.results = set(graph.outputs)
+        self.readers: dict[Value, list[GraphNode]] = {}
+        for node in graph.nodes:
+            for v in dict.fromkeys(node.input_values):
+                self.readers.setdefault(v, []).append(node)
+
+    def from_value(self, v: Value) -> list[GraphNode]:
+        """The operators in order, the last one alone being read from outside; none if the ways do
+        not meet in few steps, or something else than an elementwise operator lies on one."""
+        waiting = list(self.readers.get(v, ()))
+        if len(waiting) < 2 or v in self.results:
+            return []
+        region: list[GraphNode] = []
+        while len(region) < MAX_GROUP:
+            node = min(waiting, key=self.order.__getitem__)
+            if opdef.get(node.op).kind != "map" or stays_alone(node) or len(node.outputs) != 1:
+                return []
+            if node.output.type.shape != v.type.shape:
+                return []
+            region.append(node)
+            waiting.remove(node)
+            if not waiting:
+                return region
+            if node.output in self.results:
+                return []
+            waiting += [n for n in self.readers.get(node.output, ()) if n not in waiting]
+        return []
 
 
 def _prologue(

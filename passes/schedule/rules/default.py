@@ -127,7 +127,7 @@ def inline_maps(s: Schedule) -> Schedule:
 
 def _inlinable(func: Func, place: Place) -> bool:
     block, store = place.block, place.block.body
-    if block.init is not None or block.combiner or not isinstance(store, Store):
+    if any(it.kind != "spatial" for it in block.iters) or not isinstance(store, Store):
         return False
     if store.buffer.role != "scratch" or store.indices != tuple(it.var for it in block.iters):
         return False

@@ -17,7 +17,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Seq, Stmt, Store
-from aisc.passes.schedule.rules.structure import analyse, is_window, lanes_of
+from aisc.passes.schedule.rules.structure import analyse, is_window, lanes_of, step_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_loop, find_place, places
 
@@ -81,7 +81,7 @@ def chunk_loop(block: Block, target: Target) -> str | None:
     if isinstance(extent, Const) and int(extent.value) < 2 * lanes_of(block, target):
         return None
     loads = [n for n in walk(block.body) if isinstance(n, Load) and n.buffer != block.body.buffer]
-    if any(mentions(i, inner[0].var) for n in loads for i in n.indices[:-1]):
+    if any(step_of(n, inner[0].var) not in (0, 1) for n in loads):
         return None
     loop = block.bindings[block.iters.index(inner[0])]
     return loop.name if isinstance(loop, Var) else None

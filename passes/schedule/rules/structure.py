@@ -11,14 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from aisc.ir.arith.linear import mentions
+from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Binary, Call, Const, Load, Unary, Var
+from aisc.ir.tensor.expr import Binary, Call, Const, Expr, Load, Unary, Var, of_dim
 from aisc.ir.tensor.stmt import Block, Iter, Store
 from aisc.passes.schedule.products import factors
 
-# Places of a window that is unrolled, and read where its input lies.
+# Places of a window, along its last axis, that are unrolled and read where the input lies.
 MAX_WINDOW = 9
 
 
@@ -98,17 +98,28 @@ def plain_axis(load: Load, var: Var) -> int | None:
     return found[0] if len(found) == 1 and load.indices[found[0]] == var else None
 
 
+def step_of(load: Load, var: Var) -> int | None:
+    """How many elements lie between what is read for one value of `var` and for the next; ``None``
+    where that is not always the same."""
+    address: Expr = Const(0)
+    for i, stride in zip(load.indices, load.buffer.strides, strict=True):
+        address = address + i * of_dim(stride)
+    return Indexer().linear(address).coeff(var)
+
+
 def is_window(block: Block) -> bool:
     """Whether a block reduces over a small window alone: no other iterator is folded."""
     found = analyse(block)
-    return found is not None and not found.contraction and window_size(block) <= MAX_WINDOW
+    sizes = window_sizes(block)
+    small = bool(sizes) and sizes[-1] <= MAX_WINDOW and prod(sizes) <= MAX_WINDOW**2
+    return found is not None and not found.contraction and small
 
 
-def window_size(block: Block) -> int:
-    """Places that a block reduces over; more than a window has where that is not known."""
+def window_sizes(block: Block) -> list[int]:
+    """Places that a block reduces over along each axis; none where that is not known."""
     sizes = [it.extent for it in block.iters if it.kind == "reduce"]
     known = [int(e.value) for e in sizes if isinstance(e, Const)]
-    return prod(known) if len(known) == len(sizes) else MAX_WINDOW + 1
+    return known if len(known) == len(sizes) else []
 
 
 def has_calls(block: Block) -> bool:

@@ -11,13 +11,21 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
-from aisc.ir.arith.linear import Indexer, mentions
+from aisc.ir.arith.linear import mentions
 from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Const, Expr, Load, of_dim
+from aisc.ir.tensor.expr import Const, Load
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
-from aisc.passes.schedule.rules.structure import Reduction, is_window, plain_axis, shared_iters
+from aisc.passes.schedule.rules.structure import (
+    MAX_WINDOW,
+    Reduction,
+    is_window,
+    plain_axis,
+    shared_iters,
+    step_of,
+    window_sizes,
+)
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_loop, find_place, places
 
@@ -75,10 +83,7 @@ def _most_rows(reduction: Reduction) -> int:
     if load is None or row is None:
         return MAX_ROWS
     most = MAX_ROWS if isinstance(row.extent, Const) else SYMBOLIC_ROWS
-    address: Expr = Const(0)
-    for i, stride in zip(load.indices, load.buffer.strides, strict=True):
-        address = address + i * of_dim(stride)
-    step = Indexer().linear(address).coeff(row.var)
+    step = step_of(load, row.var)
     if step is None or step * load.dtype.bytes % CACHE_WAY_BYTES:
         return most
     return min(most, CACHE_WAYS - 1)
@@ -144,10 +149,11 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
 
 
 def _to_unroll(s: Schedule, reduction: Reduction, reduce_loops: list[str]) -> list[str]:
-    """Reduce loops without which the code is better: all of a window's, and an innermost one that
-    would end as soon as it has begun."""
+    """Reduce loops without which the code is better: the inner ones of a window, whose places
+    share what they read, and an innermost one that would end as soon as it has begun."""
     if is_window(reduction.block):
-        return reduce_loops
+        sizes = window_sizes(reduction.block)
+        return [n for k, n in enumerate(reduce_loops) if prod(sizes[k:]) <= MAX_WINDOW]
     last = reduce_loops[-1:]
     return [n for n in last if len(reduce_loops) > 1 and 1 < _count(find_loop(s.func, n)) <= 4]
 

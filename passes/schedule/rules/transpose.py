@@ -53,6 +53,7 @@ class _Tile:
     lanes: _Axis
     count: int
     width: int
+    by_rows: bool  # whether the next tile has the next rows: those of few, long steps in memory
 
 
 def tile_transposed(s: Schedule, place: Place, target: Target) -> Schedule:
@@ -103,13 +104,14 @@ def _tile(axes: list[_Axis], written: Steps, reads: list[Steps], width: int) -> 
         rows = next((a for a in axes[:-1] if read.get(a.var) == 1), None)
         if rows is None or read.get(last.var, 0) in (0, 1):
             continue
+        far = (read.get(last.var) or 0) > (written.get(rows.var) or 0)
         for few, many in ((rows, last), (last, rows)):
             count = few.size if isinstance(few.size, int) else 0
             whole = count in (read.get(many.var), written.get(many.var))
             if 2 <= count <= MAX_CHANNELS and whole and many.holds(width):
-                return _Tile(few, many, count, width)
+                return _Tile(few, many, count, width, far)
         if rows.holds(width) and last.holds(width):
-            return _Tile(rows, last, width, width)
+            return _Tile(rows, last, width, width, far)
     return None
 
 
@@ -146,7 +148,8 @@ def _tiled(s: Schedule, block: str, t: _Tile) -> Schedule:
             s = s.fission(loop, block)
     s = s.split(row, t.count, names=(f"{row}_t", f"{row}_e"))
     s = s.split(lane, t.width, names=(f"{lane}_t", f"{lane}_e"))
-    s = s.reorder(f"{row}_t", f"{lane}_t", f"{row}_e", f"{lane}_e")
+    tiles = (f"{lane}_t", f"{row}_t") if t.by_rows else (f"{row}_t", f"{lane}_t")
+    s = s.reorder(*tiles, f"{row}_e", f"{lane}_e")
     return s.unroll(f"{row}_e").vectorize(f"{lane}_e")
 
 
