@@ -17,7 +17,8 @@ from aisc.ir.tensor.interpret import run_func
 from aisc.ir.types import TensorType
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
-from aisc.passes.schedule.rules.default import prepared
+from aisc.passes.schedule.rules.default import default_schedule, prepared
+from aisc.passes.schedule.rules.winograd import BLOCK_BYTES
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
 from aisc.passes.schedule.tree import places
 from aisc.passes.schedule.variants.winograd import ERROR_FACTOR
@@ -93,7 +94,7 @@ def test_the_variant_computes_the_convolution(sizes: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "sizes", [(1, 16, 16, 64, 32), (2, 14, 14, 32, 32), (1, 13, 19, 48, 64), (1, 28, 28, 128, 32)]
+    "sizes", [(1, 16, 16, 64, 32), (2, 14, 14, 32, 32), (1, 13, 19, 48, 64), (2, 28, 28, 128, 32)]
 )
 def test_machine_code_keeps_the_stated_bound(sizes: tuple[int, ...]) -> None:
     """The error is at most a small multiple of that of summing directly in single precision."""
@@ -126,6 +127,19 @@ def is_used(graph: Graph) -> bool:
     func, _ = lowered(graph)
     s = prepared(func, resolve_target("cpu"))
     return any(step.primitive == "variant" for step in s.trace)
+
+
+def test_tiles_go_through_the_cache_block_by_block() -> None:
+    """196 tiles of an image: what lies between the transforms is kept for the blocks of a piece."""
+    func, _ = lowered(model(1, 56, 56, 64, 32))
+    s = default_schedule(func, resolve_target("cpu"))
+    between = [p.type.static_shape for p in optimize(s.func).params if p.role == "scratch"]
+    assert len(between) == 2
+    pieces, points, tiles, _ = between[0]
+    assert points == 36
+    assert 196 % tiles == 0
+    assert pieces * tiles <= 196
+    assert all(36 * tiles * (64 + 32) * 4 <= BLOCK_BYTES for _, _, tiles, _ in between)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from aisc.passes.schedule.rules.stem import keep_source_order
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls, is_window, lanes_of
 from aisc.passes.schedule.rules.tile import Tile, candidate_tiles, schedule_tile
 from aisc.passes.schedule.rules.transpose import tile_transposed
-from aisc.passes.schedule.rules.winograd import use_winograd
+from aisc.passes.schedule.rules.winograd import block_tiles, use_winograd
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import Place, find_loop, find_place, places
 
@@ -41,7 +41,7 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
 
 def complete(s: Schedule, target: Target, tile: Tile | None = None) -> Schedule:
     """The steps after :func:`prepared`."""
-    s = schedule_rows(s, target) or _schedule_nests(s, target, tile)
+    s = schedule_rows(s, target) or block_tiles(_schedule_nests(s, target, tile))
     s = use_memory(s)
     for nest in top_loops(s.func.body):
         s = unless_refused(s, partial(_parallel, name=nest.var.name))
@@ -127,7 +127,9 @@ def inline_maps(s: Schedule) -> Schedule:
 
 def _inlinable(func: Func, place: Place) -> bool:
     block, store = place.block, place.block.body
-    if any(it.kind != "spatial" for it in block.iters) or not isinstance(store, Store):
+    if block.init is not None or block.combiner or not isinstance(store, Store):
+        return False
+    if any(it.kind == "ordered" for it in block.iters):
         return False
     if store.buffer.role != "scratch" or store.indices != tuple(it.var for it in block.iters):
         return False

@@ -14,7 +14,7 @@ from math import prod
 from aisc.ir.arith.linear import mentions
 from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Const, Load
+from aisc.ir.tensor.expr import Binary, Const, Expr, Load
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
 from aisc.passes.schedule.rules.structure import (
@@ -82,7 +82,7 @@ def _most_rows(reduction: Reduction) -> int:
     load, row = reduction.data, reduction.row
     if load is None or row is None:
         return MAX_ROWS
-    most = MAX_ROWS if isinstance(row.extent, Const) else SYMBOLIC_ROWS
+    most = MAX_ROWS if known_factor(row.extent) else SYMBOLIC_ROWS
     step = step_of(load, row.var)
     if step is None or step * load.dtype.bytes % CACHE_WAY_BYTES:
         return most
@@ -90,9 +90,19 @@ def _most_rows(reduction: Reduction) -> int:
 
 
 def _extent(it: Iter | None) -> int:
-    if it is None:
-        return 1
-    return int(it.extent.value) if isinstance(it.extent, Const) else UNKNOWN_EXTENT
+    """An extent, or that of one element of a batch whose size only the run knows."""
+    return 1 if it is None else known_factor(it.extent) or UNKNOWN_EXTENT
+
+
+def known_factor(extent: Expr) -> int:
+    """The constant by which an extent is a multiple of something; 0 when there is none."""
+    if isinstance(extent, Const):
+        return int(extent.value)
+    if isinstance(extent, Binary) and extent.op == "mul":
+        return known_factor(extent.a) * known_factor(extent.b) or max(
+            known_factor(extent.a), known_factor(extent.b)
+        )
+    return 0
 
 
 def _cost(t: Tile, width: int, height: int, contraction: bool) -> tuple[float, float, int, int]:

@@ -9,18 +9,28 @@ from __future__ import annotations
 from functools import partial
 
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Const
-from aisc.ir.tensor.stmt import Block
-from aisc.passes.schedule.rules.tile import Tile, in_place_reader, schedule_consumer
+from aisc.ir.tensor.expr import Const, Expr, Select
+from aisc.ir.tensor.stmt import Block, Store
+from aisc.passes.schedule.rules.tile import (
+    Tile,
+    in_place_reader,
+    known_factor,
+    schedule_consumer,
+)
 from aisc.passes.schedule.schedule import Schedule, unless_refused
-from aisc.passes.schedule.tree import find_place, places
-from aisc.passes.schedule.variants.winograd import KERNEL, OUT
+from aisc.passes.schedule.tree import find_loop, find_place, places
+from aisc.passes.schedule.variants.winograd import IN, KERNEL, OUT
 
 # Channels below which transforms cost more than the products they save.
 LEAST_CHANNELS = 32
 # Results per image and channel that must be saved, in units of the 108 bytes of additional weights
 # per pair of channels: reading a byte from memory costs about as much as four operations.
 LEAST_SAVED = 48
+# Bytes of transformed tiles, before and after the products, that a second-level cache holds beside
+# the weights that pass by.
+BLOCK_BYTES = 640 << 10
+# Pieces of an image that may run at the same time, each with a block of its own.
+PIECES = 8
 
 
 def use_winograd(s: Schedule, target: Target) -> Schedule:
@@ -45,7 +55,7 @@ def _pays(block: Block, lanes: int) -> bool:
 
 
 def _schedule(s: Schedule, name: str, lanes: int) -> Schedule:
-    s = s.variant(name, "winograd")
+    s = _without_border(s.variant(name, "winograd"), f"{name}_in")
     s, _ = _vectorized(s, f"{name}_in", lanes)
     s, outer = _vectorized(s, f"{name}_out", lanes)
     reader = in_place_reader(s, f"{name}_out")
@@ -55,8 +65,73 @@ def _schedule(s: Schedule, name: str, lanes: int) -> Schedule:
     return schedule_consumer(s, reader, outer, Tile(OUT, 1, lanes))
 
 
+def _without_border(s: Schedule, block: str) -> Schedule:
+    """Let the tiles read an image where it lies instead of a copy with a border of zeros."""
+    read = {r.buffer for r in find_place(s.func, block).block.reads}
+    for place in list(places(s.func.body)):
+        body = place.block.body
+        if isinstance(body, Store) and isinstance(body.value, Select) and body.buffer in read:
+            s = unless_refused(s, partial(_inlined, place.block.name))
+    return s
+
+
+def _inlined(block: str, s: Schedule) -> Schedule:
+    return s.inline(block)
+
+
 def _vectorized(s: Schedule, block: str, lanes: int) -> tuple[Schedule, list[str]]:
     """Channels as lanes; also the loops around them."""
     *outer, last = (f.var.name for f in find_place(s.func, block).loops)
     s = s.split(last, lanes, names=(f"{last}_o", f"{last}_l")).vectorize(f"{last}_l")
     return s, [*outer, f"{last}_o"]
+
+
+def block_tiles(s: Schedule) -> Schedule:
+    """Take the tiles of Winograd convolutions block by block through transform, products and
+    transform back, so that what lies between stays in cache; for products that are tiled."""
+    for step in s.algorithm:
+        if step.primitive == "variant":
+            s = unless_refused(s, partial(_blocked, name=str(step.args[0])))
+    return s
+
+
+def _blocked(s: Schedule, name: str) -> Schedule:
+    count, size = _tiles_per_block(s, name)
+    if size == 0:
+        return s
+    into, back = f"{name}_in_i0", f"{name}_out_i0"
+    points, rows, lanes = f"{name}_i0", f"{name}_i1_t", f"{name}_i2_t"
+    s = s.split(into, size, names=(f"{into}_b", f"{into}_i"))
+    s = s.split(back, size, names=(f"{back}_b", f"{back}_i"))
+    per_tile = _extent(find_loop(s.func, f"{name}_i1_r").extent)
+    s = s.split(rows, size // per_tile, names=(f"{rows}_b", f"{rows}_i"))
+    s = s.reorder(f"{rows}_b", points, lanes, f"{rows}_i")
+    s = s.fuse_loops(f"{into}_b", f"{rows}_b").fuse_loops(f"{into}_b", f"{back}_b")
+    blocks = count // size
+    turns = max(n for n in range(1, max(1, blocks // PIECES) + 1) if blocks % n == 0)
+    s = s.split(f"{into}_b", turns, names=(f"{into}_q", f"{into}_n"))
+    between = {r.buffer.name for r in find_place(s.func, f"{name}_in").block.writes}
+    between |= {r.buffer.name for r in find_place(s.func, f"{name}_out").block.reads}
+    for buffer in sorted(between):
+        s = s.set_scope(buffer, "thread")
+    return s
+
+
+def _tiles_per_block(s: Schedule, name: str) -> tuple[int, int]:
+    """Tiles of an image, and how many of them a block has: whole register tiles that make up the
+    image, as many as the cache holds; 0 when no number does."""
+    product = find_place(s.func, name).block
+    _, tile, lane, inner = product.iters
+    image = known_factor(tile.extent)
+    per_tile = _extent(find_loop(s.func, f"{name}_i1_r").extent)
+    bytes_of_one = IN * IN * (_extent(lane.extent) + _extent(inner.extent)) * 4
+    fitting = [
+        n
+        for n in range(per_tile, image + 1, per_tile)
+        if image % n == 0 and n * bytes_of_one <= BLOCK_BYTES
+    ]
+    return image, max(fitting, default=0)
+
+
+def _extent(e: Expr) -> int:
+    return int(e.value) if isinstance(e, Const) else 0

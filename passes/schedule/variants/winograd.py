@@ -68,12 +68,12 @@ def winograd(func: Func, block: str) -> tuple[Func, Func]:
     v = cb.alloc(fresh(func, f"{block}_tiles"), dtypes.f32, (IN * IN, count, conv.inputs))
     m = cb.alloc(fresh(func, f"{block}_points"), dtypes.f32, (IN * IN, count, conv.outputs))
     grown = _grown(conv.result, conv.tiles)
-    _transform_input(cb, conv, batch, v, f"{block}_in")
+    _transform_input(cb, conv, count, v, f"{block}_in")
     cb.reduce(
         m, (conv.inputs,), "sum",
         lambda i, r: Load(v, (i[0], i[1], r[0])) * Load(u, (i[0], r[0], i[2])), block,
     )  # fmt: skip
-    _transform_output(cb, conv, batch, m, grown, f"{block}_out")
+    _transform_output(cb, conv, count, m, grown, f"{block}_out")
     func = replace_stmt(func, place.loops[0], seq(*cb.stmts))
     params = tuple(u if p == conv.weight else p for p in func.params)
     body = replace_buffers(func.body, {conv.result: grown})
@@ -253,26 +253,28 @@ def _both_axes(rule: Rule, rows: Sequence[Sequence[Expr]], let: _Lets) -> list[E
 # -- loop nests ------------------------------------------------------------------------------
 
 
-def _tile_number(conv: _Convolution, n: Expr, th: Expr, tw: Expr) -> Expr:
-    return (n * conv.tiles[0] + th) * conv.tiles[1] + tw
+def _corner(conv: _Convolution, t: Expr) -> tuple[Expr, Expr, Expr]:
+    """Image, row and column of the first result of tile `t`."""
+    down, across = conv.tiles
+    return t // (down * across), t // across % down * OUT, t % across * OUT
 
 
 def _transform_input(
-    cb: ComputeBuilder, conv: _Convolution, batch: Dim, v: Buffer, name: str
+    cb: ComputeBuilder, conv: _Convolution, count: Dim, v: Buffer, name: str
 ) -> None:
     """``v[:, t, c]`` from the 6×6 tile t of the data; zero beyond its sizes."""
 
     def points(i: Sequence[Var]) -> Stmt:
-        n, th, tw, c = i
+        t, c = i
+        n, h, w = _corner(conv, t)
         let = _Lets(f"{name}_x")
         at = range(IN)
-        rows = [[_read(conv.data, (n, th * OUT + y, tw * OUT + x, c)) for x in at] for y in at]
+        rows = [[_read(conv.data, (n, h + y, w + x, c)) for x in at] for y in at]
         values = _both_axes(input_transform, rows, let)
-        t = _tile_number(conv, n, th, tw)
         stores = (Store(v, (const(p), t, c), e) for p, e in enumerate(values))
         return let.around(Seq(tuple(stores)))
 
-    cb.each((batch, *conv.tiles, conv.inputs), points, name, "spatial")
+    cb.each((count, conv.inputs), points, name, "spatial")
 
 
 def _read(data: Buffer, at: tuple[Expr, ...]) -> Expr:
@@ -281,23 +283,20 @@ def _read(data: Buffer, at: tuple[Expr, ...]) -> Expr:
 
 
 def _transform_output(
-    cb: ComputeBuilder, conv: _Convolution, batch: Dim, m: Buffer, out: Buffer, name: str
+    cb: ComputeBuilder, conv: _Convolution, count: Dim, m: Buffer, out: Buffer, name: str
 ) -> None:
     """The 4×4 results of each tile."""
 
     def results(i: Sequence[Var]) -> Stmt:
-        n, th, tw, o = i
+        t, o = i
+        n, h, w = _corner(conv, t)
         let = _Lets(f"{name}_x")
-        t = _tile_number(conv, n, th, tw)
         rows = [[Load(m, (const(y * IN + x), t, o)) for x in range(IN)] for y in range(IN)]
         values = _both_axes(output_transform, rows, let)
-        stores = (
-            Store(out, (n, th * OUT + k // OUT, tw * OUT + k % OUT, o), e)
-            for k, e in enumerate(values)
-        )
+        stores = (Store(out, (n, h + k // OUT, w + k % OUT, o), e) for k, e in enumerate(values))
         return let.around(Seq(tuple(stores)))
 
-    cb.each((batch, *conv.tiles, conv.outputs), results, name, "spatial")
+    cb.each((count, conv.outputs), results, name, "spatial")
 
 
 def _packer(name: str, weight: Buffer, u: Buffer) -> Func:
