@@ -9,14 +9,18 @@ that comes back at once finds them awake, and one that does not costs no more th
 waiter announces itself in a counter before it sleeps, so that nobody pays for a system call to wake
 sleepers that do not exist.
 
-A woken worker may be put on the very core that its waker runs on, and stay there: two threads that
+Who is woken may be put on the very core that its waker runs on, and stay there: two threads that
 sleep and wake in turn look like one to a scheduler. So a worker that finds itself on the core of
 the calling thread excludes that core from its own affinity until it meets the caller elsewhere.
+Until then the two must not spin for each other: a worker that has woken the caller at the end of a
+job offers its core once, and so does, every 25 microseconds, who waits on a core where another
+thread of the job was seen last.
 
 Layout of the pool in bytes (64 apart, so that no two words share a cache line): 0 generation,
 64 pending, 128 function, 136 argument, 144 threads of the job, 152 core of the caller, 160 pauses
 of a worker after the job, 168 end of the last inference in nanoseconds, 192 barrier count, 256
-barrier generation, 320 sleepers, 384 stop; then 16 bytes (pool, tid) per worker from 448.
+barrier generation, 320 sleepers, 384 stop; then 32 bytes (pool, tid, core) per worker from 448. The
+eight bytes before the pool hold its number of threads.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ from aisc.codegen.cpu.memory_runtime import memory_text
 GENERATION, PENDING, FUNCTION, ARGUMENT, THREADS, CORE = 0, 64, 128, 136, 144, 152
 PAUSES, ENDED = 160, 168
 COUNT, PHASE, SLEEPERS, STOP, WORKERS = 192, 256, 320, 384, 448
-SPIN_INSIDE, SPIN_BETWEEN = 8000, 60
+WORKER = 32
+SPIN_INSIDE, SPIN_BETWEEN, SPIN_LOOK = 8000, 60, 1023  # the last one a mask
 FOLLOWS = 200_000  # nanoseconds between two inferences of which the second follows the first
 SYS_FUTEX = {"x86_64": 202, "aarch64": 98}
 WAIT, WAKE = 128, 129  # private futexes
@@ -34,7 +39,7 @@ WAIT, WAKE = 128, 129  # private futexes
 
 def pool_bytes(threads: int) -> int:
     """Size of a pool's memory."""
-    return WORKERS + 16 * threads
+    return WORKERS + WORKER * threads
 
 
 def runtime_text(machine: str) -> str:
@@ -45,7 +50,8 @@ def runtime_text(machine: str) -> str:
         "pending": PENDING, "function": FUNCTION, "argument": ARGUMENT, "threads": THREADS,
         "core": CORE, "pauses": PAUSES, "ended": ENDED, "follows": FOLLOWS,
         "count": COUNT, "phase": PHASE, "sleepers": SLEEPERS, "stop": STOP, "workers": WORKERS,
-        "inside": SPIN_INSIDE, "between": SPIN_BETWEEN, "wait": WAIT, "wake": WAKE,
+        "inside": SPIN_INSIDE, "between": SPIN_BETWEEN, "look": SPIN_LOOK, "worker": WORKER,
+        "wait": WAIT, "wake": WAKE,
     }  # fmt: skip
     text = _TEXT
     for key, value in values.items():
@@ -59,23 +65,69 @@ declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
 declare i32 @clock_gettime(i32, ptr)
 declare i32 @sched_getcpu()
+declare i32 @sched_yield()
 declare i32 @sched_getaffinity(i32, i64, ptr)
 declare i32 @sched_setaffinity(i32, i64, ptr)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+
+; Offer this core if two threads of the job, of which this may be one, were last seen on it.
+define internal void @aisc_offer(ptr %pool) {
+entry:
+  %here32 = call i32 @sched_getcpu()
+  %here = sext i32 %here32 to i64
+  %sizep = getelementptr i8, ptr %pool, i64 -8
+  %size = load i64, ptr %sizep
+  %cp = getelementptr i8, ptr %pool, i64 $core$
+  %core = load i64, ptr %cp
+  %caller = icmp eq i64 %core, %here
+  %first = zext i1 %caller to i64
+  br label %loop
+loop:
+  %k = phi i64 [1, %entry], [%k1, %next]
+  %seen = phi i64 [%first, %entry], [%seen1, %next]
+  %go = icmp ult i64 %k, %size
+  br i1 %go, label %next, label %done
+next:
+  %at = mul i64 %k, $worker$
+  %place = add i64 %at, $workers$
+  %self = getelementptr i8, ptr %pool, i64 %place
+  %wp = getelementptr i8, ptr %self, i64 16
+  %w = load i64, ptr %wp
+  %same = icmp eq i64 %w, %here
+  %one = zext i1 %same to i64
+  %seen1 = add i64 %seen, %one
+  %k1 = add i64 %k, 1
+  br label %loop
+done:
+  %shared = icmp ugt i64 %seen, 1
+  br i1 %shared, label %offer, label %leave
+offer:
+  %r = call i32 @sched_yield()
+  br label %leave
+leave:
+  ret void
+}
 
 ; Wait until the i32 at %word differs from %old: spin, then sleep.
 define internal void @aisc_wait(ptr %pool, ptr %word, i32 %old, i64 %spins) {
 entry:
   br label %spin
 spin:
-  %k = phi i64 [0, %entry], [%k1, %again]
+  %k = phi i64 [0, %entry], [%k1, %next]
   %now = load atomic i32, ptr %word acquire, align 4
   %moved = icmp ne i32 %now, %old
   br i1 %moved, label %done, label %again
 again:
   call void asm sideeffect "$pause$", ""()
   %k1 = add i64 %k, 1
+  %turn = and i64 %k1, $look$
+  %due = icmp eq i64 %turn, 0
+  br i1 %due, label %look, label %next
+look:
+  call void @aisc_offer(ptr %pool)
+  br label %next
+next:
   %more = icmp ult i64 %k1, %spins
   br i1 %more, label %spin, label %sleep
 sleep:
@@ -97,8 +149,8 @@ done:
   ret void
 }
 
-; Wake whoever sleeps on %word, if anybody sleeps at all.
-define internal void @aisc_wake(ptr %pool, ptr %word) {
+; Wake whoever sleeps on %word, if anybody sleeps at all, and tell whether somebody did.
+define internal i1 @aisc_wake(ptr %pool, ptr %word) {
   %sleepers = getelementptr i8, ptr %pool, i64 $sleepers$
   %s = load atomic i32, ptr %sleepers seq_cst, align 4
   %any = icmp ne i32 %s, 0
@@ -108,7 +160,7 @@ wake:
                                    ptr null, i64 0)
   br label %done
 done:
-  ret void
+  ret i1 %any
 }
 
 ; All %n threads of the job arrive before any leaves.
@@ -127,7 +179,7 @@ arrive:
 open:
   store atomic i32 0, ptr %count release, align 4
   %p = atomicrmw add ptr %phase, i32 1 seq_cst
-  call void @aisc_wake(ptr %pool, ptr %phase)
+  %w = call i1 @aisc_wake(ptr %pool, ptr %phase)
   br label %done
 wait:
   call void @aisc_wait(ptr %pool, ptr %phase, i32 %before, i64 $inside$)
@@ -194,6 +246,10 @@ look:
   br i1 %mine, label %work, label %next
 work:
   call void @aisc_part(ptr %pool, ptr %allowed)
+  %cpu32 = call i32 @sched_getcpu()
+  %cpu = sext i32 %cpu32 to i64
+  %cpup = getelementptr i8, ptr %self, i64 16
+  store i64 %cpu, ptr %cpup
   %fp = getelementptr i8, ptr %pool, i64 $function$
   %f = load ptr, ptr %fp
   %ap = getelementptr i8, ptr %pool, i64 $argument$
@@ -206,7 +262,10 @@ next:
   %final = icmp eq i32 %left, 1
   br i1 %final, label %tell, label %back
 tell:
-  call void @aisc_wake(ptr %pool, ptr %pending)
+  %woke = call i1 @aisc_wake(ptr %pool, ptr %pending)
+  br i1 %woke, label %offer, label %back
+offer:
+  %y = call i32 @sched_yield()
   br label %back
 back:
   br label %idle
@@ -224,12 +283,14 @@ loop:
   %go = icmp ult i64 %k, %n
   br i1 %go, label %make, label %done
 make:
-  %at = mul i64 %k, 16
+  %at = mul i64 %k, $worker$
   %place = add i64 %at, $workers$
   %self = getelementptr i8, ptr %pool, i64 %place
   store ptr %pool, ptr %self
   %tidp = getelementptr i8, ptr %self, i64 8
   store i64 %k, ptr %tidp
+  %cpup = getelementptr i8, ptr %self, i64 16
+  store i64 -1, ptr %cpup
   %r = call i32 @pthread_create(ptr %id, ptr null, ptr @aisc_worker, ptr %self)
   %bad = icmp ne i32 %r, 0
   br i1 %bad, label %fail, label %made
@@ -295,7 +356,7 @@ define void @aisc_pool_run(ptr %pool, i64 %size, ptr %f, ptr %arg, i64 %n) {
   store atomic i32 %others32, ptr %pending release, align 4
   %generation = getelementptr i8, ptr %pool, i64 $generation$
   %g = atomicrmw add ptr %generation, i32 1 seq_cst
-  call void @aisc_wake(ptr %pool, ptr %generation)
+  %w = call i1 @aisc_wake(ptr %pool, ptr %generation)
   call void %f(ptr %arg, i64 0, i64 %n, ptr %pool)
   br label %join
 join:
