@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Union
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, DimCall, Poly, SymDim
 from aisc.ir.dtypes import DType
-from aisc.ir.node import Node
+from aisc.ir.node import Node, hash_once
 
 if TYPE_CHECKING:
     from aisc.ir.tensor.func import Buffer
@@ -40,7 +40,7 @@ MATH_CALLS = (
 class Expr(Node):
     """Base of expressions; Python operators build new ones (integer ``//``, ``%`` floor)."""
 
-    __slots__ = ()
+    __slots__ = ("_hash",)
 
     @property
     def dtype(self) -> DType:
@@ -93,6 +93,7 @@ class Expr(Node):
 ExprLike = Union[Expr, int, float, Poly]
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Const(Expr):
     """A literal; floats are held as Python floats already rounded to the dtype."""
@@ -115,6 +116,7 @@ def _bits(value: int | float | bool) -> object:
     return value.hex() if isinstance(value, float) else int(value)
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Var(Expr):
     """A loop variable, block iterator, dimension or let-bound scalar; unique within its Func."""
@@ -123,6 +125,7 @@ class Var(Expr):
     dtype: DType = dtypes.i64
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Binary(Expr):
     """``a op b`` over operands of one dtype; comparisons give ``bool``."""
@@ -137,6 +140,7 @@ class Binary(Expr):
         return dtypes.boolean if self.op in COMPARISONS else self.a.dtype
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Unary(Expr):
     """``op a``; the dtype is the operand's. ``round`` rounds half to even."""
@@ -150,6 +154,7 @@ class Unary(Expr):
         return self.a.dtype
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Cast(Expr):
     """Conversion of a value; float to integer truncates, integers wrap, bool is ``!= 0``."""
@@ -158,6 +163,7 @@ class Cast(Expr):
     dtype: DType
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Select(Expr):
     """``then`` if ``cond`` else ``other``; only the arm taken is evaluated."""
@@ -172,6 +178,7 @@ class Select(Expr):
         return self.then.dtype
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Load(Expr):
     """An element of a buffer; one index per dimension."""
@@ -185,6 +192,7 @@ class Load(Expr):
         return self.buffer.dtype
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Call(Expr):
     """A pure function from :data:`MATH_CALLS` or an intrinsic of the target."""
