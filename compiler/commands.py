@@ -16,7 +16,7 @@ from rich.table import Table
 
 from aisc import running
 from aisc.api import build, resolve_target
-from aisc.cache import Cache, default_folder
+from aisc.cache import cache_of
 from aisc.codegen.executable import Executable
 from aisc.dimensions import dimension_table
 from aisc.files import write_whole
@@ -306,8 +306,10 @@ def show_targets(name: str) -> None:
 
 def handle_cache(action: str) -> None:
     """``aisc cache``."""
-    store = Cache(default_folder())
-    if action == "clear":
-        print(f"removed {store.clear()} records")
-        return
-    print(f"{store.folder}: {len(store.files())} records, {store.size() / 1e6:.1f} MB")
+    for kind, what in (("", "records"), ("images", "models")):
+        store = cache_of("", kind)
+        if action == "clear":
+            print(f"removed {store.clear()} {what}")
+        else:
+            size = store.size() / 1e6
+            print(f"{store.folder}: {len(store.files())} {what}, {size:.1f} MB")

@@ -21,8 +21,12 @@ def save(executable: Executable, path: str | PathLike[str], *, threads: int = 0)
     threads: how many threads a call uses once it is opened; 0: the cores of that process.
     Raises ``CompileError`` E503 when the file cannot be written.
     """
-    about = About(__version__, link.version(), threads, bundle.convention())
-    write_whole(Path(path), bundle.encode(executable.image, about))
+    write_whole(Path(path), bundle.encode(executable.image, about(threads)))
+
+
+def about(threads: int = 0) -> About:
+    """Who makes a bundle now."""
+    return About(__version__, link.version(), threads, bundle.convention())
 
 
 def load(

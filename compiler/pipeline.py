@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aisc.cache import Cache, default_folder, key_of
+from aisc.cache import Cache, cache_of, key_of
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.cpu.image import image_of
 from aisc.codegen.executable import Executable
@@ -133,7 +133,7 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
     watched = bool(ctx.options.stop_after or ctx.options.dump_dir or ctx.options.verify)
     watched = watched or any(type(i).__name__ == "Collector" for i in ctx.instruments.items)
     backend = CpuBackend(ctx.target)
-    cache = _cache(ctx.options) if ctx.options.use_cache and not watched else None
+    cache = cache_of(ctx.options.cache_dir) if ctx.options.use_cache and not watched else None
     if watched:
         with ctx.instruments.step("schedule") as done:
             scheduled = {
@@ -213,12 +213,3 @@ def _assemble(
     assembled = backend.assemble(text)
     cache.put(key, {"object": assembled.object})
     return assembled
-
-
-def _cache(options: Options) -> Cache:
-    return Cache(Path(options.cache_dir) if options.cache_dir else default_folder())
-
-
-def complete_target(target: Target) -> Target:
-    """`target` with the host's names filled in, for CPUs."""
-    return engine.complete(target) if target.kind == "cpu" else target

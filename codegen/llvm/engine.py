@@ -15,22 +15,14 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from aisc.codegen.llvm.function import NONTEMPORAL, NONTEMPORAL_NODE
-from aisc.codegen.llvm.link import host_machine, target_machine
+from aisc.codegen.llvm.link import target_machine
 from aisc.ir.diagnostics import InternalError
-from aisc.ir.target import Target, with_machine
+from aisc.ir.target import Target
 
 
 def machine_name() -> str:
     """``x86_64`` or ``aarch64``."""
     return platform.machine()
-
-
-def complete(target: Target) -> Target:
-    """`target` with LLVM's names of the host, where it leaves them open."""
-    if target.triple:
-        return target
-    host = host_machine()
-    return with_machine(target, host.triple, host.arch, host.features)
 
 
 def machine_of(target: Target, jit: bool = True) -> Any:

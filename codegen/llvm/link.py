@@ -1,5 +1,5 @@
-"""Objects linked into this process, through LLVM's ORC. Needs no target description: the code is
-machine code already, for the machine that this process runs on."""
+"""Objects linked into this process, through LLVM's ORC, and LLVM's names of the machine that it
+runs on. Linking needs no target description: the code is machine code already."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import llvmlite.binding as llvm
 from llvmlite.binding import ffi
 
 from aisc.codegen.image import Machine
+from aisc.ir.target import Target, with_machine
 
 _library = itertools.count()
 
@@ -47,6 +48,14 @@ def host_machine() -> Machine:
     """What this process runs on."""
     names = tuple(f"{'+' if on else '-'}{name}" for name, on in host_features().items())
     return Machine("cpu", host_triple(), llvm.get_host_cpu_name(), names)
+
+
+def complete(target: Target) -> Target:
+    """`target` with LLVM's names of the host, where it leaves them open."""
+    if target.triple:
+        return target
+    host = host_machine()
+    return with_machine(target, host.triple, host.arch, host.features)
 
 
 def version() -> str:
