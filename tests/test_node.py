@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from aisc.ir.dtypes import f32
 from aisc.ir.node import Node, children, map_children, walk
-from aisc.ir.tensor.expr import Binary, Const, Load, Var
+from aisc.ir.tensor.expr import Binary, Const, Load, Select, Var, has_loads, variables
 from aisc.ir.tensor.func import buffer
 from aisc.ir.tensor.stmt import Block, For, If, Iter, Region, Seq, Store
+from aisc.ir.tensor.visitor import replace_buffers, substitute
 
 X = buffer("x", f32, (4, 8), "input")
 Y = buffer("y", f32, (4,), "output")
@@ -54,3 +55,27 @@ def test_hashes_are_kept_and_stay_with_their_object() -> None:
     for twin in (pickle.loads(pickle.dumps(LOAD)), copy.deepcopy(LOAD)):
         assert twin == LOAD
         assert hash(twin) == hash(LOAD)
+
+
+def test_what_an_expression_is_made_of() -> None:
+    chosen = Select(Binary("lt", ROW, Const(3)), LOAD, Load(X, (COL, COL)))
+    assert variables(chosen) == {ROW, COL}
+    assert variables(Const(3)) == frozenset()
+    assert [has_loads(e) for e in (chosen, chosen.cond, LOAD, LOAD.indices[1])] == [
+        True, False, True, False,
+    ]  # fmt: skip
+
+
+def test_rewriting_leaves_alone_what_it_does_not_concern() -> None:
+    k = Var("k")
+    assert substitute(STORE, {k: Const(0)}) is STORE
+    moved = substitute(Seq((STORE, STORE)), {COL: k})
+    assert moved == Seq((Store(Y, (ROW,), Load(X, (ROW, k + 1))),) * 2)
+    assert moved.stmts[0] is moved.stmts[1]
+    other = buffer("other", f32, (4, 8))
+    assert replace_buffers(STORE, {other: X}) is STORE
+    assert replace_buffers(STORE, {X: other}).value == Load(other, LOAD.indices)
+    nested = Store(Y, (ROW,), Load(Y, (Binary("add", ROW, Load(X, (ROW, COL))),)))
+    assert replace_buffers(nested, {X: other, Y: X}).value == Load(
+        X, (Binary("add", ROW, Load(other, (ROW, COL))),)
+    )

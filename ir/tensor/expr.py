@@ -16,11 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Union
+from typing import cast as cast_to
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, DimCall, Poly, SymDim
 from aisc.ir.dtypes import DType
-from aisc.ir.node import Node, hash_once
+from aisc.ir.node import Node, children, hash_once
 
 if TYPE_CHECKING:
     from aisc.ir.tensor.func import Buffer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 ARITHMETIC = ("add", "sub", "mul", "div", "min", "max", "pow")
 INTEGER = ("floordiv", "mod", "truncdiv", "truncmod", "and", "or", "xor", "shl", "shr")
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+_COMPARISONS = frozenset(COMPARISONS)
 BINARY_OPS = ARITHMETIC + INTEGER + COMPARISONS
 UNARY_OPS = ("neg", "not", "abs", "floor", "ceil", "trunc", "round", "sqrt")
 # Functions of floats with our own vector code; `fma` takes three arguments.
@@ -38,9 +40,14 @@ MATH_CALLS = (
 
 
 class Expr(Node):
-    """Base of expressions; Python operators build new ones (integer ``//``, ``%`` floor)."""
+    """Base of expressions; Python operators build new ones (integer ``//``, ``%`` floor).
 
-    __slots__ = ("_hash",)
+    Besides its fields an expression keeps what was asked of it: its hash, :func:`variables`,
+    :func:`has_loads`."""
+
+    __slots__ = ("_hash", "_loads", "_variables")
+    _loads: bool
+    _variables: frozenset[Var]
 
     @property
     def dtype(self) -> DType:
@@ -137,7 +144,12 @@ class Binary(Expr):
     @property
     def dtype(self) -> DType:
         """bool for comparisons, else the operands' dtype."""
-        return dtypes.boolean if self.op in COMPARISONS else self.a.dtype
+        expr: Expr = self
+        while isinstance(expr, Binary):  # a sum of many terms is a long chain
+            if expr.op in _COMPARISONS:
+                return dtypes.boolean
+            expr = expr.a
+        return expr.dtype
 
 
 @hash_once
@@ -200,6 +212,34 @@ class Call(Expr):
     name: str
     args: tuple[Expr, ...]
     dtype: DType
+
+
+def variables(expr: Expr) -> frozenset[Var]:
+    """The variables that occur in an expression, in indices of its loads too."""
+    try:
+        return expr._variables
+    except AttributeError:
+        found = (
+            frozenset((expr,))
+            if isinstance(expr, Var)
+            else frozenset[Var]().union(*map(variables, _operands(expr)))
+        )
+        object.__setattr__(expr, "_variables", found)
+        return found
+
+
+def has_loads(expr: Expr) -> bool:
+    """Whether an expression depends on the contents of a buffer."""
+    try:
+        return expr._loads
+    except AttributeError:
+        found = isinstance(expr, Load) or any(map(has_loads, _operands(expr)))
+        object.__setattr__(expr, "_loads", found)
+        return found
+
+
+def _operands(expr: Expr) -> tuple[Expr, ...]:
+    return cast_to(tuple[Expr, ...], children(expr))
 
 
 def wrap(value: ExprLike, like: DType = dtypes.i64) -> Expr:
