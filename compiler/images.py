@@ -21,7 +21,7 @@ from aisc import __version__
 from aisc.cache import Cache, cache_of, key_of
 from aisc.codegen import bundle
 from aisc.codegen.executable import Executable
-from aisc.codegen.llvm import link
+from aisc.codegen.llvm import generate
 from aisc.fingerprint import fingerprint
 from aisc.frontend.registry import is_whole
 from aisc.ir.diagnostics import AiscError
@@ -89,8 +89,8 @@ def place_of(model: Any, target: Target, options: Options) -> Place | None:
         return None
     libraries = ",".join(f"{name}-{version(name)}" for name in _LIBRARIES)
     key = key_of(
-        "image", contents, kind, options.key, f"host={options.host}", target.key, link.version(),
-        fingerprint(), libraries,
+        "image", contents, kind, options.key, f"host={options.host}", target.key,
+        generate.version(), fingerprint(), libraries,
     )  # fmt: skip
     return Place(cache_of(options.cache_dir, "images"), key, source, stamp)
 
