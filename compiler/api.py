@@ -73,16 +73,22 @@ def compile(
     options = from_environment(
         threads=threads, shapes=shapes, level=level, use_cache=cache, host=host
     )
-    machine = resolve_target(target)
-    place = images.place_of(model, machine, options)
+    return executable(model, resolve_target(target), options)
+
+
+def executable(
+    model: Any, target: Target, options: Options, *instruments: Instrument
+) -> Executable:
+    """What :func:`compile` gives: from the cache, or compiled now and kept there."""
+    place = images.place_of(model, target, options)
     kept = None if place is None else place.open(options.threads)
     if kept is not None:
         return kept
-    executable = build(model, machine, options).executable
-    assert executable is not None, "nothing stopped the pipeline"
+    made = build(model, target, options, *instruments).executable
+    assert made is not None, "nothing stopped the pipeline"
     if place is not None:
-        place.keep(executable)
-    return executable
+        place.keep(made)
+    return made
 
 
 def lower(

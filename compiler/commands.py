@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from aisc import running
+from aisc import api, running
 from aisc.api import build, resolve_target
 from aisc.cache import cache_of
 from aisc.codegen.executable import Executable
@@ -82,9 +82,12 @@ def _build(
 def _executable(
     model: str, target: str, choices: Mapping[str, Any], tuned: Path | None
 ) -> Executable:
-    executable = _build(model, target, choices, tuned).executable
-    assert executable is not None, "nothing stopped the pipeline"
-    return executable
+    if tuned is None:
+        with progress(Path(model).name) as steps:
+            return api.executable(model, resolve_target(target), from_environment(**choices), steps)
+    made = _build(model, target, choices, tuned).executable
+    assert made is not None, "nothing stopped the pipeline"
+    return made
 
 
 def compile_model(
