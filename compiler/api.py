@@ -67,6 +67,8 @@ def compile(
     model: path of an ONNX file, its bytes, an ``onnx.ModelProto`` or a :class:`Graph`.
     threads: how many threads a call uses; by default the cores of this process.
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
+    cache: whether kernels and whole models that were compiled before are taken from the cache, and
+    kept there.
     host: whether operators without native code may run on the host, through numpy.
     Raises ``CompileError`` when the model cannot be compiled.
     """

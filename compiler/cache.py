@@ -12,11 +12,14 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 LIMIT_BYTES = 1 << 30
+IMAGE_LIMIT_BYTES = 1 << 31
+_ABANDONED = 3600.0  # seconds after which a file that was never finished is nobody's
 _MAGIC = b"AISC1\n"
 
 
@@ -33,7 +36,7 @@ def cache_of(folder: str, kind: str = "") -> Cache:
     """The cache in a folder, or in the user's own: of kernels, or of whole ``images``."""
     base = Path(folder) if folder else default_folder()
     if kind == "images":
-        return Cache(base / "images", suffix="aisc")
+        return Cache(base / "images", IMAGE_LIMIT_BYTES, "aisc")
     return Cache(base)
 
 
@@ -106,8 +109,12 @@ class Cache:
         return len(found)
 
     def prune(self) -> None:
-        """Drop the least recently used records until the limit holds."""
+        """Drop the least recently used records until the limit holds, and what a process that
+        ended while it wrote has left."""
         with contextlib.suppress(OSError):
+            for path in self.folder.glob("??/*.tmp"):
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    path.unlink(missing_ok=True)
             stats = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in self.files())
             total = sum(s for _, s, _ in stats)
             for _, size, path in stats:

@@ -73,6 +73,7 @@ def place_of(model: Any, target: Target, options: Options) -> Place | None:
     looked_at = options.stop_after or options.dump_dir or options.verify or options.profile
     if not options.use_cache or looked_at or target.kind != "cpu":
         return None
+    store = cache_of(options.cache_dir, "images")
     source: Path | None = None
     stamp: tuple[int, ...] = ()
     try:
@@ -80,6 +81,8 @@ def place_of(model: Any, target: Target, options: Options) -> Place | None:
             kind, contents = "bytes", _digest(memoryview(model), options.threads)
         elif isinstance(model, str | Path):
             source = Path(model)
+            if not source.is_file() or 2 * source.stat().st_size > store.limit:
+                return None
             kind, stamp = source.suffix.lower(), _stamp(source)
             with open(source, "rb") as f, mmap(f.fileno(), 0, access=ACCESS_READ) as data:
                 contents = _digest(memoryview(data), options.threads)
@@ -92,7 +95,7 @@ def place_of(model: Any, target: Target, options: Options) -> Place | None:
         "image", contents, kind, options.key, f"host={options.host}", target.key,
         generate.version(), fingerprint(), libraries,
     )  # fmt: skip
-    return Place(cache_of(options.cache_dir, "images"), key, source, stamp)
+    return Place(store, key, source, stamp)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,9 @@ def test_what_is_not_kept(store: Cache, path: Path, monkeypatch: pytest.MonkeyPa
     assert store.files() == []
     with pytest.raises(aisc.CompileError, match="E101"):
         aisc.compile(path.with_name("missing.onnx"))
+    os.mkfifo(path.with_name("fifo.onnx"))
+    with pytest.raises(aisc.CompileError, match="E101"):
+        aisc.compile(path.with_name("fifo.onnx"))
 
 
 def test_old_images_give_way(store: Cache, path: Path) -> None:
@@ -175,3 +179,14 @@ def test_old_images_give_way(store: Cache, path: Path) -> None:
     replace(place, store=small).keep(executable)
     assert len(store.files()) == 2
     assert store.path(place.key) in store.files()
+
+
+def test_what_was_never_finished_is_removed(store: Cache, path: Path) -> None:
+    aisc.compile(path)
+    folder = store.files()[0].parent
+    old, new = folder / "old.tmp", folder / "new.tmp"
+    for half in (old, new):
+        half.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    store.prune()
+    assert (old.exists(), new.exists()) == (False, True)
