@@ -1,21 +1,27 @@
-"""The Python API: compile, lower, load."""
+"""The Python API: compile, lower, load.
+
+The compiler is loaded when something is compiled: a model that the cache holds needs none of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from aisc import images
 from aisc.codegen.executable import Executable
-from aisc.instruments import Collector, Dumper, Instrument, Instruments, Timer, Verifier
+from aisc.codegen.llvm import link
 from aisc.ir import target as targets
-from aisc.ir.arith.poly import Extent
-from aisc.ir.graph.core import Graph
 from aisc.ir.target import Target
-from aisc.ir.tensor.func import Program
-from aisc.kernels import Lookup, untuned
 from aisc.options import Options, from_environment
-from aisc.pipeline import Compiled, Context, complete_target, run_pipeline
+
+if TYPE_CHECKING:
+    from aisc.instruments import Instrument, Timer
+    from aisc.ir.arith.poly import Extent
+    from aisc.ir.graph.core import Graph
+    from aisc.ir.tensor.func import Program
+    from aisc.kernels import Lookup
+    from aisc.pipeline import Compiled
 
 Level = Literal["graph", "tensor", "program", "llvm", "asm"]
 _LAST_STEP: dict[str, str] = {
@@ -23,19 +29,10 @@ _LAST_STEP: dict[str, str] = {
 }  # fmt: skip
 
 
-def instruments_for(options: Options, *more: Instrument) -> Instruments:
-    """The instruments that the options ask for."""
-    items: list[Instrument] = list(more)
-    if options.verify:
-        items.append(Verifier())
-    if options.dump_dir:
-        items.append(Dumper(Path(options.dump_dir)))
-    return Instruments(tuple(items))
-
-
 def resolve_target(target: str | Target) -> Target:
     """A completed target from its name, file or description."""
-    return complete_target(targets.resolve(target) if isinstance(target, str) else target)
+    found = targets.resolve(target) if isinstance(target, str) else target
+    return link.complete(found) if found.kind == "cpu" else found
 
 
 def build(
@@ -43,11 +40,16 @@ def build(
     target: str | Target,
     options: Options,
     *instruments: Instrument,
-    lookup: Lookup = untuned,
+    lookup: Lookup | None = None,
 ) -> Compiled:
     """Run the pipeline; `lookup` gives tuned traces."""
+    from aisc.instruments import instruments_for
+    from aisc.kernels import untuned
+    from aisc.pipeline import Context, run_pipeline
+
     watching = instruments_for(options, *instruments)
-    return run_pipeline(model, Context(resolve_target(target), options, watching, lookup=lookup))
+    context = Context(resolve_target(target), options, watching, lookup=lookup or untuned)
+    return run_pipeline(model, context)
 
 
 def compile(
@@ -65,15 +67,30 @@ def compile(
     model: path of an ONNX file, its bytes, an ``onnx.ModelProto`` or a :class:`Graph`.
     threads: how many threads a call uses; by default the cores of this process.
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
+    cache: whether kernels and whole models that were compiled before are taken from the cache, and
+    kept there.
     host: whether operators without native code may run on the host, through numpy.
     Raises ``CompileError`` when the model cannot be compiled.
     """
     options = from_environment(
         threads=threads, shapes=shapes, level=level, use_cache=cache, host=host
     )
-    compiled = build(model, target, options)
-    assert compiled.executable is not None, "nothing stopped the pipeline"
-    return compiled.executable
+    return executable(model, resolve_target(target), options)
+
+
+def executable(
+    model: Any, target: Target, options: Options, *instruments: Instrument
+) -> Executable:
+    """What :func:`compile` gives: from the cache, or compiled now and kept there."""
+    place = images.place_of(model, target, options)
+    kept = None if place is None else place.open(options.threads)
+    if kept is not None:
+        return kept
+    made = build(model, target, options, *instruments).executable
+    assert made is not None, "nothing stopped the pipeline"
+    if place is not None:
+        place.keep(made)
+    return made
 
 
 def lower(
@@ -96,6 +113,8 @@ def products(
     model: Any, target: str | Target = "cpu", **choices: Any
 ) -> tuple[Compiled, Mapping[str, Graph | Program | str]]:
     """Compile and keep the product of every step, by name."""
+    from aisc.instruments import Collector
+
     collector = Collector()
     compiled = build(model, target, from_environment(**choices), collector)
     return compiled, collector.products
@@ -103,5 +122,7 @@ def products(
 
 def timed(model: Any, target: str | Target = "cpu", **choices: Any) -> tuple[Compiled, Timer]:
     """Compile and measure every step."""
+    from aisc.instruments import Timer
+
     timer = Timer()
     return build(model, target, from_environment(**choices), timer), timer

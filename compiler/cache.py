@@ -1,4 +1,4 @@
-"""The cache of compiled kernels on disk: one file per key, written whole or not at all.
+"""Folders of records on disk: one file per key, written whole or not at all.
 
 A key is the hash of everything that affects the code. A record is a small JSON head (sizes and a
 checksum) and sections of bytes; a damaged or truncated record counts as absent. The cache stays
@@ -12,11 +12,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 LIMIT_BYTES = 1 << 30
+IMAGE_LIMIT_BYTES = 1 << 31
+_ABANDONED = 3600.0  # seconds after which a file that was never finished is nobody's
 _MAGIC = b"AISC1\n"
 
 
@@ -27,6 +30,14 @@ def default_folder() -> Path:
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "aisc"
+
+
+def cache_of(folder: str, kind: str = "") -> Cache:
+    """The cache in a folder, or in the user's own: of kernels, or of whole ``images``."""
+    base = Path(folder) if folder else default_folder()
+    if kind == "images":
+        return Cache(base / "images", IMAGE_LIMIT_BYTES, "aisc")
+    return Cache(base)
 
 
 def key_of(*parts: str) -> str:
@@ -43,38 +54,48 @@ class Cache:
 
     folder: Path
     limit: int = LIMIT_BYTES
+    suffix: str = "bin"
 
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.bin"
+    def path(self, key: str) -> Path:
+        """The file of a record."""
+        return self.folder / key[:2] / f"{key}.{self.suffix}"
 
     def get(self, key: str) -> dict[str, bytes] | None:
         """The sections stored under `key`; ``None`` when absent or damaged."""
-        path = self._path(key)
         try:
-            data = path.read_bytes()
+            data = self.path(key).read_bytes()
         except OSError:
             return None
         record = _decode(data)
         if record is not None:
-            with contextlib.suppress(OSError):
-                os.utime(path)
+            self.touch(key)
         return record
 
+    def touch(self, key: str) -> None:
+        """Count a record as used now."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path(key))
+
     def put(self, key: str, sections: Mapping[str, bytes]) -> None:
-        """Store sections under `key`, atomically."""
-        path = self._path(key)
+        """Store sections under `key`."""
+        self.write(key, (_encode(sections),))
+
+    def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None:
+        """Store the contents of a record, atomically."""
+        path, name = self.path(key), ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
             with os.fdopen(handle, "wb") as f:
-                f.write(_encode(sections))
+                f.writelines(pieces)
             Path(name).replace(path)
         except OSError:
-            return
+            if name:
+                Path(name).unlink(missing_ok=True)
 
     def files(self) -> list[Path]:
         """All records."""
-        return sorted(self.folder.glob("??/*.bin")) if self.folder.is_dir() else []
+        return sorted(self.folder.glob(f"??/*.{self.suffix}")) if self.folder.is_dir() else []
 
     def size(self) -> int:
         """Bytes in the cache."""
@@ -88,8 +109,12 @@ class Cache:
         return len(found)
 
     def prune(self) -> None:
-        """Drop the least recently used records until the limit holds."""
+        """Drop the least recently used records until the limit holds, and what a process that
+        ended while it wrote has left."""
         with contextlib.suppress(OSError):
+            for path in self.folder.glob("??/*.tmp"):
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    path.unlink(missing_ok=True)
             stats = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in self.files())
             total = sum(s for _, s, _ in stats)
             for _, size, path in stats:

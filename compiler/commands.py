@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from aisc import running
+from aisc import api, running
 from aisc.api import build, resolve_target
-from aisc.cache import Cache, default_folder
+from aisc.cache import cache_of
 from aisc.codegen.executable import Executable
 from aisc.dimensions import dimension_table
 from aisc.files import write_whole
@@ -82,9 +82,12 @@ def _build(
 def _executable(
     model: str, target: str, choices: Mapping[str, Any], tuned: Path | None
 ) -> Executable:
-    executable = _build(model, target, choices, tuned).executable
-    assert executable is not None, "nothing stopped the pipeline"
-    return executable
+    if tuned is None:
+        with progress(Path(model).name) as steps:
+            return api.executable(model, resolve_target(target), from_environment(**choices), steps)
+    made = _build(model, target, choices, tuned).executable
+    assert made is not None, "nothing stopped the pipeline"
+    return made
 
 
 def compile_model(
@@ -306,8 +309,10 @@ def show_targets(name: str) -> None:
 
 def handle_cache(action: str) -> None:
     """``aisc cache``."""
-    store = Cache(default_folder())
-    if action == "clear":
-        print(f"removed {store.clear()} records")
-        return
-    print(f"{store.folder}: {len(store.files())} records, {store.size() / 1e6:.1f} MB")
+    for kind, what in (("", "records"), ("images", "models")):
+        store = cache_of("", kind)
+        if action == "clear":
+            print(f"removed {store.clear()} {what}")
+        else:
+            size = store.size() / 1e6
+            print(f"{store.folder}: {len(store.files())} {what}, {size:.1f} MB")

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from aisc.ir.graph.core import Graph
 from aisc.ir.tensor.func import Program
+from aisc.options import Options
 
 Product = Graph | Program | str
 
@@ -130,3 +131,13 @@ class Instruments:
         yield made.append
         for i in self.items:
             i.after(name, made[-1] if made else None)
+
+
+def instruments_for(options: Options, *more: Instrument) -> Instruments:
+    """The instruments that the options ask for."""
+    items: list[Instrument] = list(more)
+    if options.verify:
+        items.append(Verifier())
+    if options.dump_dir:
+        items.append(Dumper(Path(options.dump_dir)))
+    return Instruments(tuple(items))

@@ -1,4 +1,7 @@
-"""Kernels through steps 7, 8, 10 and 11, with the cache in between.
+"""Kernels through steps 7, 8, 10 and 11, and what the cache holds of them.
+
+A kernel is made by a generator: it yields LLVM IR and goes on with its machine code, so that
+others can be made while that is generated (:mod:`aisc.building`).
 
 The key of a kernel is its printed canonical Func, the code-affecting options, the target and the
 versions; its record holds the object and, as IR text, the signature that the plan needs.
@@ -7,14 +10,15 @@ versions; its record holds the object and, as IR text, the signature that the pl
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from aisc import signature
-from aisc.cache import Cache, key_of
+from aisc.cache import key_of
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.assembly import spills
-from aisc.codegen.llvm.engine import Assembled
+from aisc.codegen.llvm.generate import Assembled
 from aisc.fingerprint import fingerprint
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
@@ -36,6 +40,10 @@ from aisc.passes.tensor.optimize import optimize_schedule
 
 # Tiles that the gate looks at before it settles for the first.
 MAX_TILES = 4
+# A module of LLVM IR, and whether its assembly is wanted.
+Request = tuple[str, bool]
+R = TypeVar("R")
+Making = Generator[Request, Assembled, R]
 # The tuned trace of a kernel, or nothing: how step 7 asks the tuning database.
 Lookup = Callable[[Func], "tuple[Step, ...] | None"]
 
@@ -49,12 +57,23 @@ def schedule_kernel(
     lowered: Func, backend: CpuBackend, options: Options, lookup: Lookup = untuned
 ) -> ScheduledKernel:
     """Steps 7 and 8: the recorded trace if there is one, else the default rule."""
-    return _schedule(lowered, backend, options, lookup)[0]
+    return run_here(_schedule(lowered, backend, options, lookup), backend)[0]
+
+
+def run_here(making: Making[R], backend: CpuBackend) -> R:
+    """What comes out when this process generates the machine code."""
+    try:
+        text, want_assembly = next(making)
+        while True:
+            text, want_assembly = making.send(backend.assemble(text, want_assembly))
+    except StopIteration as end:
+        result: R = end.value
+        return result
 
 
 def _schedule(
     lowered: Func, backend: CpuBackend, options: Options, lookup: Lookup
-) -> tuple[ScheduledKernel, Assembled | None]:
+) -> Making[tuple[ScheduledKernel, Assembled | None]]:
     """The scheduled kernel, and its machine code where the gate has made it already."""
     target = backend.target
     if options.level < 2:
@@ -62,10 +81,10 @@ def _schedule(
     trace = lookup(lowered)
     if trace is not None:
         return scheduled_by(lowered, Schedule.of(lowered).replay(trace), target), None
-    return _gated(lowered, backend)
+    return (yield from _gated(lowered, backend))
 
 
-def _gated(lowered: Func, backend: CpuBackend) -> tuple[ScheduledKernel, Assembled | None]:
+def _gated(lowered: Func, backend: CpuBackend) -> Making[tuple[ScheduledKernel, Assembled | None]]:
     """The default schedule; a register tile whose hot loop touches the stack gives way to the
     next one of the rule."""
     first: tuple[ScheduledKernel, Assembled | None] | None = None
@@ -79,7 +98,7 @@ def _gated(lowered: Func, backend: CpuBackend) -> tuple[ScheduledKernel, Assembl
             return scheduled, None
         if dim is not None:
             scheduled = _with_version(lowered, scheduled, schedule, tile, backend.target, dim)
-        assembled = backend.assemble(backend.emit(scheduled.funcs), want_assembly=True)
+        assembled = yield backend.emit(scheduled.funcs), True
         if spills(assembled.assembly) == 0:
             return scheduled, assembled
         first = first or (scheduled, assembled)
@@ -134,30 +153,18 @@ def kernel_key(
     )
 
 
-def build_kernel(
-    lowered: Func,
-    options: Options,
-    backend: CpuBackend,
-    cache: Cache | None,
-    lookup: Lookup = untuned,
-) -> BuiltKernel:
-    """A kernel from the cache, or made now and stored."""
-    key = kernel_key(lowered, options, backend, lookup)
-    record = cache.get(key) if cache is not None else None
-    if record is not None:
-        found = _from_record(record)
-        if found is not None:
-            return found
-    scheduled, assembled = _schedule(lowered, backend, options, lookup)
+def make_kernel(
+    lowered: Func, options: Options, backend: CpuBackend, lookup: Lookup = untuned
+) -> Making[BuiltKernel]:
+    """A kernel made now."""
+    scheduled, assembled = yield from _schedule(lowered, backend, options, lookup)
     if assembled is None:
-        assembled = backend.assemble(backend.emit(scheduled.funcs))
-    built = BuiltKernel(scheduled, assembled.object, False)
-    if cache is not None:
-        cache.put(key, _to_record(built))
-    return built
+        assembled = yield backend.emit(scheduled.funcs), False
+    return BuiltKernel(scheduled, assembled.object, False)
 
 
-def _to_record(built: BuiltKernel) -> dict[str, bytes]:
+def to_record(built: BuiltKernel) -> dict[str, bytes]:
+    """What the cache holds of a kernel."""
     s = built.scheduled
     head = {
         "func": signature.to_json(s.func),
@@ -168,7 +175,7 @@ def _to_record(built: BuiltKernel) -> dict[str, bytes]:
     return {"head": json.dumps(head).encode(), "object": built.object}
 
 
-def _from_record(record: dict[str, bytes]) -> BuiltKernel | None:
+def from_record(record: dict[str, bytes]) -> BuiltKernel | None:
     """The kernel of a record; ``None`` when it has another form."""
     try:
         head = json.loads(record["head"])

@@ -9,7 +9,7 @@ from aisc import __version__
 from aisc.codegen import bundle
 from aisc.codegen.bundle import About, Bundle
 from aisc.codegen.executable import Executable
-from aisc.codegen.llvm import link
+from aisc.codegen.llvm import generate, link
 from aisc.files import write_whole
 from aisc.ir.diagnostics import execution_error
 from aisc.options import default_threads
@@ -21,8 +21,12 @@ def save(executable: Executable, path: str | PathLike[str], *, threads: int = 0)
     threads: how many threads a call uses once it is opened; 0: the cores of that process.
     Raises ``CompileError`` E503 when the file cannot be written.
     """
-    about = About(__version__, link.version(), threads, bundle.convention())
-    write_whole(Path(path), bundle.encode(executable.image, about))
+    write_whole(Path(path), bundle.encode(executable.image, about(threads)))
+
+
+def about(threads: int = 0) -> About:
+    """Who makes a bundle now."""
+    return About(__version__, generate.version(), threads, bundle.convention())
 
 
 def load(

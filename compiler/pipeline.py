@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aisc.cache import Cache, default_folder, key_of
+from aisc.building import build_kernels
+from aisc.cache import Cache, cache_of, key_of
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.cpu.image import image_of
 from aisc.codegen.executable import Executable
-from aisc.codegen.llvm import engine
+from aisc.codegen.llvm.generate import Assembled
 from aisc.fingerprint import fingerprint
 from aisc.frontend.registry import importer_for
 from aisc.instruments import Instruments, Product
@@ -23,7 +24,7 @@ from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
-from aisc.kernels import BuiltKernel, Lookup, build_kernel, schedule_kernel, untuned
+from aisc.kernels import BuiltKernel, Lookup, schedule_kernel, untuned
 from aisc.options import STEPS, Options
 from aisc.passes.analysis.host import require_native
 from aisc.passes.graph.canonicalize import Canonicalize
@@ -133,7 +134,7 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
     watched = bool(ctx.options.stop_after or ctx.options.dump_dir or ctx.options.verify)
     watched = watched or any(type(i).__name__ == "Collector" for i in ctx.instruments.items)
     backend = CpuBackend(ctx.target)
-    cache = _cache(ctx.options) if ctx.options.use_cache and not watched else None
+    cache = cache_of(ctx.options.cache_dir) if ctx.options.use_cache and not watched else None
     if watched:
         with ctx.instruments.step("schedule") as done:
             scheduled = {
@@ -148,7 +149,7 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
         built: dict[str, BuiltKernel] = {}
     else:
         with ctx.instruments.step("kernels") as done:
-            built = _build(program, backend, cache, ctx)
+            built = build_kernels(program.kernels, backend, ctx.options, cache, ctx.lookup)
         scheduled = {n: b.scheduled for n, b in built.items()}
         bound = bind_kernels(program, scheduled)
     with ctx.instruments.step("plan") as done:
@@ -189,36 +190,16 @@ def _origins(program: Program, scheduled: Mapping[str, ScheduledKernel]) -> dict
     }
 
 
-def _build(
-    program: Program, backend: CpuBackend, cache: Cache | None, ctx: Context
-) -> dict[str, BuiltKernel]:
-    built: dict[str, BuiltKernel] = {}
-    for kernel in program.kernels:
-        built[kernel.name] = build_kernel(kernel, ctx.options, backend, cache, ctx.lookup)
-    if cache is not None and not all(b.cached for b in built.values()):
-        cache.prune()
-    return built
-
-
 def _assemble(
     text: str, backend: CpuBackend, cache: Cache | None, want_assembly: bool
-) -> engine.Assembled:
+) -> Assembled:
     """Machine code of the entry, from the cache when the same text was assembled before."""
     if cache is None:
         return backend.assemble(text, want_assembly=want_assembly)
     key = key_of("entry", text, backend.target.key, backend.version, fingerprint())
     record = cache.get(key)
     if record is not None and "object" in record:
-        return engine.Assembled(record["object"], "")
+        return Assembled(record["object"], "")
     assembled = backend.assemble(text)
     cache.put(key, {"object": assembled.object})
     return assembled
-
-
-def _cache(options: Options) -> Cache:
-    return Cache(Path(options.cache_dir) if options.cache_dir else default_folder())
-
-
-def complete_target(target: Target) -> Target:
-    """`target` with the host's names filled in, for CPUs."""
-    return engine.complete(target) if target.kind == "cpu" else target

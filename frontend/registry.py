@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,10 @@ class Importer(Protocol):
 IMPORTERS: dict[str, tuple[str, str]] = {
     ".onnx": ("aisc.frontend.onnx.importer", "import_model"),
 }
+# Suffix -> (module, attribute) of a function that says whether a file is all there is to a model.
+WHOLE: dict[str, tuple[str, str]] = {
+    ".onnx": ("aisc.frontend.onnx.reader", "is_whole"),
+}
 
 
 def importer_for(path: Path) -> Importer:
@@ -35,3 +39,13 @@ def importer_for(path: Path) -> Importer:
     module, name = entry
     found: Importer = getattr(importlib.import_module(module), name)
     return found
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a model consists of this file alone, as far as its kind can tell."""
+    entry = WHOLE.get(path.suffix.lower())
+    if entry is None:
+        return False
+    module, name = entry
+    found: Callable[[Path], bool] = getattr(importlib.import_module(module), name)
+    return found(path)

@@ -15,7 +15,7 @@ import numpy as np
 Kind = Literal["float", "int", "uint", "bool"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DType:
     """An element type. ``bits`` is the storage width in bits."""
 

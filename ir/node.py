@@ -1,18 +1,20 @@
 """Traversal of frozen trees, derived from dataclass fields and written once.
 
-Expressions and statements subclass :class:`Node`. A child is a field that holds a ``Node``, or a
-tuple that holds some; nothing else needs to be declared.
+Expressions and statements subclass :class:`Node`. A field whose annotation names a subclass, ``X``,
+``X | None`` or ``tuple[X, ...]``, holds children; nothing else needs to be declared.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from operator import attrgetter
+from typing import Any, TypeVar
 
 MAX_DEPTH = 200  # deepest tree that texts and verified IR may have
 
 N = TypeVar("N", bound="Node")
+T = TypeVar("T")
 
 
 class Node:
@@ -21,75 +23,128 @@ class Node:
     __slots__ = ()
 
 
-_FIELDS: dict[type, tuple[str, ...]] = {}
-_CHILD_FIELDS: dict[type, tuple[str, ...]] = {}
-# Annotations of fields that hold no nodes: traversals pass them over.
-_LEAVES = frozenset(
-    [
-        "str", "bool", "int", "int | float | bool", "Buffer", "DType", "Loc", "ForKind", "IterKind",
-        "tuple[tuple[str, Attribute], ...]", "tuple[Buffer, ...]",
-    ]
-)  # fmt: skip
+def hash_once(cls: type[T]) -> type[T]:
+    """Let a frozen class with a slot ``_hash`` keep its hash: trees are keys of many tables."""
+    plain: Callable[[T], int] = cls.__hash__
+
+    def kept(self: Any) -> int:
+        try:
+            known: int = self._hash
+        except AttributeError:
+            known = plain(self)
+            object.__setattr__(self, "_hash", known)
+        return known
+
+    cls.__hash__ = kept  # type: ignore[method-assign]
+    return cls
 
 
-def field_names(cls: type[Node]) -> tuple[str, ...]:
-    """Names of the dataclass fields of `cls`, in order; computed once per class."""
-    names = _FIELDS.get(cls)
-    if names is None:
-        assert dataclasses.is_dataclass(cls), f"{cls.__name__} is not a dataclass"
-        names = _FIELDS[cls] = tuple(f.name for f in dataclasses.fields(cls))
-    return names
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Layout:
+    """What traversal knows of a class: its fields; those that hold children and whether each holds
+    several; whether one of them may be ``None``."""
+
+    fields: tuple[str, ...]
+    children: tuple[tuple[str, bool], ...]
+    optional: bool
 
 
-def child_fields(cls: type[Node]) -> tuple[str, ...]:
-    """Names of the fields that may hold nodes; computed once per class."""
-    names = _CHILD_FIELDS.get(cls)
-    if names is None:
-        assert dataclasses.is_dataclass(cls), f"{cls.__name__} is not a dataclass"
-        kept = (f.name for f in dataclasses.fields(cls) if f.type not in _LEAVES)
-        names = _CHILD_FIELDS[cls] = tuple(kept)
-    return names
+def _layout_of(cls: type[Node]) -> _Layout:
+    assert dataclasses.is_dataclass(cls), f"{cls.__name__} is not a dataclass"
+    nodes, todo = set[str](), [Node]
+    while todo:
+        top = todo.pop()
+        nodes.add(top.__name__)
+        todo += top.__subclasses__()
+    found, optional = [], False
+    for f in dataclasses.fields(cls):
+        text = str(f.type)
+        inner = text.removeprefix("tuple[").removesuffix(", ...]")
+        name = inner.removesuffix(" | None")
+        if name in nodes:
+            found.append((f.name, inner != text))
+            optional = optional or name != inner
+    return _Layout(tuple(f.name for f in dataclasses.fields(cls)), tuple(found), optional)
 
 
-def children(node: Node) -> Iterator[Node]:
+class _Layouts(dict[type[Node], _Layout]):
+    """Layouts by class, each made when it is first asked for."""
+
+    def __missing__(self, cls: type[Node]) -> _Layout:
+        self[cls] = made = _layout_of(cls)
+        return made
+
+
+def _no_children(node: Node) -> tuple[Node, ...]:
+    return ()
+
+
+def _reader_of(cls: type[Node]) -> Callable[[Any], tuple[Node, ...]]:
+    """The function that gives the children of a `cls`."""
+    layout = _LAYOUTS[cls]
+    if not layout.children:
+        return _no_children
+    read: Callable[[Any], Any] = attrgetter(*(name for name, _ in layout.children))
+    if len(layout.children) == 1:
+        return read if layout.children[0][1] else lambda node: (read(node),)
+
+    def flat(node: Any) -> tuple[Node, ...]:
+        found: list[Node] = []
+        for value in read(node):
+            if isinstance(value, tuple):
+                found += value
+            elif value is not None:
+                found.append(value)
+        return tuple(found)
+
+    return flat if layout.optional or any(many for _, many in layout.children) else read
+
+
+class _Readers(dict[type[Node], Callable[[Any], tuple[Node, ...]]]):
+    """Readers by class, each made when it is first asked for."""
+
+    def __missing__(self, cls: type[Node]) -> Callable[[Any], tuple[Node, ...]]:
+        self[cls] = made = _reader_of(cls)
+        return made
+
+
+_LAYOUTS = _Layouts()
+_READERS = _Readers()
+
+
+def children(node: Node) -> tuple[Node, ...]:
     """The direct children of `node`, in field order."""
-    for name in child_fields(type(node)):
-        value = getattr(node, name)
-        if isinstance(value, Node):
-            yield value
-        elif isinstance(value, tuple):
-            for item in value:
-                if isinstance(item, Node):
-                    yield item
+    return _READERS[type(node)](node)
 
 
 def map_children(node: N, fn: Callable[[Node], Node]) -> N:
     """`node` with `fn` applied to each child; the same object when nothing changes."""
+    layout = _LAYOUTS[type(node)]
     changed: dict[str, object] = {}
-    for name in child_fields(type(node)):
+    for name, many in layout.children:
         value = getattr(node, name)
-        if isinstance(value, Node):
-            new: object = fn(value)
-        elif isinstance(value, tuple) and any(isinstance(x, Node) for x in value):
-            items = tuple(fn(x) if isinstance(x, Node) else x for x in value)
-            new = value if all(a is b for a, b in zip(items, value, strict=True)) else items
-        else:
-            continue
-        if new is not value:
-            changed[name] = new
+        if many:
+            items = [fn(x) for x in value]
+            for new, old in zip(items, value, strict=True):
+                if new is not old:
+                    changed[name] = tuple(items)
+                    break
+        elif value is not None:
+            item = fn(value)
+            if item is not value:
+                changed[name] = item
     if not changed:
         return node
-    names = field_names(type(node))
-    return type(node)(*(changed[n] if n in changed else getattr(node, n) for n in names))
+    return type(node)(*[changed[n] if n in changed else getattr(node, n) for n in layout.fields])
 
 
 def walk(node: Node) -> Iterator[Node]:
     """`node` and everything below it, parents first."""
-    stack = [node]
+    stack, readers = [node], _READERS
     while stack:
         top = stack.pop()
         yield top
-        stack.extend(reversed(tuple(children(top))))
+        stack += readers[type(top)](top)[::-1]
 
 
 def deeper_than(root: Node, limit: int = MAX_DEPTH) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 import aisc
 from aisc.codegen.cpu.backend import CpuBackend
-from aisc.codegen.llvm import engine
+from aisc.codegen.llvm import link
 from aisc.codegen.llvm.elementary import BOUNDS
 from aisc.codegen.llvm.link import Linked
 from aisc.codegen.llvm.trigonometric import DOMAIN
@@ -52,7 +52,7 @@ def _kernel(name: str, dtype: DType, lanes: int, count: int) -> Func:
 @cache
 def _linked(dtype: DType, count: int) -> Linked:
     """All functions of a type, as scalar and vector kernels of one object."""
-    host = engine.complete(target.host())
+    host = link.complete(target.host())
     names = (*FUNCTIONS, "pow") if dtype.is_float else ("pow",)
     widths = (1, LANES.get(dtype.name, 8))
     kernels = [_kernel(n, dtype, w, count) for n in names for w in widths]
@@ -269,7 +269,7 @@ def test_f64_to_narrow_rounds_once() -> None:
     a, y = buffer("a", dtypes.f64, (len(x),)), buffer("y", dtypes.f16, (len(x),))
     c = ComputeBuilder()
     c.map(y, lambda i: e.cast(Load(a, (i,)), dtypes.f16))
-    host = engine.complete(target.host())
+    host = link.complete(target.host())
     schedule = Schedule.of(c.func("narrow", (a, y))).split("map_i0", 4, names=("io", "ii"))
     backend = CpuBackend(host)
     made = backend.assemble(backend.emit([optimize(schedule.vectorize("ii").func)]))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import pytest
 
 from aisc.api import resolve_target
+from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.assembly import spills
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
+from aisc.passes.tensor.optimize import optimize
 
 LAB = runpy.run_path(str(Path(__file__).resolve().parent.parent / "examples/schedule_matmul.py"))
 
@@ -30,3 +33,18 @@ def test_hot_loops_stay_in_registers(name: str) -> None:
         pytest.skip("the tile is one for 32 registers of 512 bits")
     kernel = LAB["Kernel"](LAB["STEPS"][name](Schedule.of(LAB["product"](size))), size)
     assert spills(kernel.assembly) == 0
+
+
+@pytest.mark.parametrize("name", LAB["STEPS"])
+def test_the_code_is_what_the_assembly_says(name: str) -> None:
+    func = optimize(LAB["STEPS"][name](Schedule.of(LAB["product"](64))).func)
+    backend = CpuBackend(resolve_target("cpu"))
+    text = backend.emit([func])
+    assert code_of(backend.assemble(text).object) == code_of(backend.assemble(text, True).object)
+
+
+def code_of(image: bytes) -> dict[bytes, bytes]:
+    """The sections of an object that hold code and constants."""
+    held = llvm.ObjectFileRef.from_data(image)
+    found = {s.name() or b"": s.data() for s in held.sections()}
+    return {k: v for k, v in found.items() if k.startswith((b".ltext", b".text", b".rodata"))}

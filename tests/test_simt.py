@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aisc.codegen.cpu.backend import CpuBackend
-from aisc.codegen.llvm.engine import complete
-from aisc.codegen.llvm.link import Linked
+from aisc.codegen.llvm.link import Linked, complete
 from aisc.codegen.simt.backend import SimtBackend
 from aisc.codegen.simt.ptxas import find_ptxas, run_ptxas
 from aisc.ir import dtypes

@@ -118,6 +118,16 @@ def test_accesses_must_share_their_digits() -> None:
     assert not determined(P, [here, wide], ranges, frozenset({s_}))
 
 
+def test_places_beside_each_other_have_one_digit() -> None:
+    ranges = Indexer({"p": (0, 1e9), "r": (0, 3)})
+    beside = [[(P * 4 + k, Const(1))] for k in range(4)]
+    read = [(P * 4 + R, Const(1))]
+    assert determined(P, [*beside, read], ranges, frozenset())
+    assert determined(P, [[(P * 4 + 5, Const(1))], [(P * 4 + 6, Const(2))]], ranges, frozenset())
+    assert not determined(P, [[(P * 4 + 4, Const(1))], read], ranges, frozenset())
+    assert not determined(P, [[(P * 4 + 3, Const(2))], read], ranges, frozenset())
+
+
 def copy_func(index: Callable[[Var, Var], tuple[Expr, Expr]]) -> Func:
     x = buffer("x", f32, (N, S), "input")
     y = buffer("y", f32, (N, S), "output")

@@ -8,7 +8,7 @@ from functools import cache
 
 from aisc.codegen.cpu.entry import entry_text
 from aisc.codegen.cpu.runtime import runtime_text
-from aisc.codegen.llvm import engine, link
+from aisc.codegen.llvm import engine, generate
 from aisc.codegen.llvm.function import FunctionEmitter, zeros_global
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
@@ -35,7 +35,7 @@ class CpuBackend:
     @property
     def version(self) -> str:
         """What of the tools affects the code."""
-        return link.version()
+        return generate.version()
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """LLVM IR of kernels, as one module."""
@@ -58,7 +58,7 @@ class CpuBackend:
         globals_.append(zeros_global())
         return engine.module_text(self.target, [*texts, entry, runtime], kept, globals_)
 
-    def assemble(self, text: str, want_assembly: bool = False) -> engine.Assembled:
+    def assemble(self, text: str, want_assembly: bool = False) -> generate.Assembled:
         """Machine code of a module."""
         return engine.assemble(text, self.target, want_assembly)
 

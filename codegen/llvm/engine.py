@@ -1,41 +1,24 @@
-"""llvmlite: parsing, verifying, SROA, code generation to objects.
+"""Modules of LLVM IR text and their machine code (:mod:`aisc.codegen.llvm.generate`).
 
-Only this package and the back ends import llvmlite. Objects are bytes: they can be cached on disk
-and linked in another process (:mod:`aisc.codegen.llvm.link`). llvmlite serialises its calls by one
-lock, so nothing here is parallel.
+Only this package and the back ends import llvmlite. Objects are bytes: they can be cached on disk,
+made in another process (:mod:`aisc.codegen.llvm.beside`) and linked in a third
+(:mod:`aisc.codegen.llvm.link`).
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import llvmlite.binding as llvm
 
 from aisc.codegen.llvm.function import NONTEMPORAL, NONTEMPORAL_NODE
-from aisc.codegen.llvm.link import host_machine, target_machine
+from aisc.codegen.llvm.generate import Assembled, generate
 from aisc.ir.diagnostics import InternalError
-from aisc.ir.target import Target, with_machine
+from aisc.ir.target import Target
 
 
 def machine_name() -> str:
     """``x86_64`` or ``aarch64``."""
     return platform.machine()
-
-
-def complete(target: Target) -> Target:
-    """`target` with LLVM's names of the host, where it leaves them open."""
-    if target.triple:
-        return target
-    host = host_machine()
-    return with_machine(target, host.triple, host.arch, host.features)
-
-
-def machine_of(target: Target, jit: bool = True) -> Any:
-    """The LLVM target machine of a completed target; made once per process."""
-    return target_machine(target.triple, target.arch, ",".join(target.features), jit)
 
 
 def module_text(
@@ -62,26 +45,10 @@ def module_text(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Assembled:
-    """Machine code of one module; `assembly` only if it was asked for."""
-
-    object: bytes
-    assembly: str = ""
-
-
 def assemble(text: str, target: Target, want_assembly: bool = False) -> Assembled:
-    """Verify a module, promote its stack slots (SROA) and generate an object."""
-    machine = machine_of(target)
+    """Machine code of a module, and its assembly if that is wanted."""
+    features = ",".join(target.features)
     try:
-        module = llvm.parse_assembly(text)
-        module.verify()
+        return generate(text, target.triple, target.arch, features, want_assembly)
     except RuntimeError as fault:
         raise InternalError(f"LLVM rejects the code: {fault}\n{text}") from None
-    options = llvm.create_pipeline_tuning_options(speed_level=0)
-    builder = llvm.create_pass_builder(machine, options)
-    manager = llvm.create_new_module_pass_manager()
-    manager.add_sroa_pass()
-    manager.run(module, builder)
-    assembly = machine.emit_assembly(module) if want_assembly else ""
-    return Assembled(machine.emit_object(module), assembly)

@@ -53,6 +53,9 @@ class FunctionEmitter(TransposeEmitter):
         self.func = func
         self.bases: dict[str, str] = {}
         self.in_parallel = False
+        self.streams = self.STREAMS and any(
+            isinstance(n, Store) and n.stream for n in walk(func.body)
+        )
 
     # -- the function ------------------------------------------------------------------------
 
@@ -175,7 +178,7 @@ class FunctionEmitter(TransposeEmitter):
 
     def drain(self) -> None:
         """Wait until what was stored past the caches is visible: other stores do not order it."""
-        if self.STREAMS and any(isinstance(n, Store) and n.stream for n in walk(self.func.body)):
+        if self.streams:
             self.w.line("fence seq_cst")
 
     def prefetch(self, s: Prefetch) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.diagnostics import InternalError
-from aisc.ir.tensor.expr import Binary, Const, Expr, Var
+from aisc.ir.tensor.expr import Binary, Const, Expr, Var, variables
 from aisc.ir.tensor.visitor import substitute
 
 
@@ -80,7 +80,7 @@ class IndexEmitter:
             number = self.bound.get(mono[0]) if isinstance(mono[0], Var) else None
             if len(mono) == 1 and isinstance(number, int):
                 const += c * number
-            elif any(mentions(atom, v) for atom in mono for v in self.fixed):
+            elif not all(variables(atom).isdisjoint(self.fixed) for atom in mono):
                 return self.index.linear(substitute(self.index.build(form), self.fixed))
             else:
                 terms.append((mono, c))

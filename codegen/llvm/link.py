@@ -1,5 +1,5 @@
-"""Objects linked into this process, through LLVM's ORC. Needs no target description: the code is
-machine code already, for the machine that this process runs on."""
+"""Objects linked into this process, through LLVM's ORC, and LLVM's names of the machine that it
+runs on. Linking needs no target description: the code is machine code already."""
 
 from __future__ import annotations
 
@@ -7,33 +7,15 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
 
-import llvmlite
 import llvmlite.binding as llvm
 from llvmlite.binding import ffi
 
 from aisc.codegen.image import Machine
+from aisc.codegen.llvm.generate import initialize, target_machine
+from aisc.ir.target import Target, with_machine
 
 _library = itertools.count()
-
-
-@cache
-def initialize() -> None:
-    """Make the host's code generator known to LLVM; once per process."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    llvm.initialize_native_asmparser()
-
-
-@cache
-def target_machine(triple: str, arch: str, features: str, jit: bool) -> Any:
-    """An LLVM target machine; made once per process."""
-    initialize()
-    return llvm.Target.from_triple(triple).create_target_machine(
-        cpu=arch, features=features, opt=3, reloc="pic", codemodel="jitdefault" if jit else "small",
-        jit=jit,
-    )  # fmt: skip
 
 
 @cache
@@ -49,10 +31,12 @@ def host_machine() -> Machine:
     return Machine("cpu", host_triple(), llvm.get_host_cpu_name(), names)
 
 
-def version() -> str:
-    """Versions of llvmlite and LLVM."""
-    numbers = ".".join(map(str, llvm.llvm_version_info))
-    return f"llvmlite-{llvmlite.__version__}-llvm-{numbers}"
+def complete(target: Target) -> Target:
+    """`target` with LLVM's names of the host, where it leaves them open."""
+    if target.triple:
+        return target
+    host = host_machine()
+    return with_machine(target, host.triple, host.arch, host.features)
 
 
 def host_triple() -> str:

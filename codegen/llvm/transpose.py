@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from aisc.codegen.llvm.types import Val, memory_type, vector_type
 from aisc.codegen.llvm.values import ExprEmitter, certain_loads, flat_index
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Const, Expr, Load
+from aisc.ir.tensor.expr import Const, Expr, Load, has_loads
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import For, Store
-from aisc.passes.analysis.faults import from_data
 
 MAX_WOVEN = 4  # turns of a contiguous tile: each lane of the result comes out of so many vectors
 
@@ -90,7 +89,7 @@ class TransposeEmitter(ExprEmitter):
         self, b: Buffer, indices: tuple[Expr, ...], rows: For, lanes: For
     ) -> tuple[int | None, int | None]:
         """Elements from one turn and one lane to the next, where they are constant."""
-        if any(from_data(i) for i in indices):
+        if any(has_loads(i) for i in indices):
             return None, None
         form = self.index.linear(flat_index(b, indices))
         return form.coeff(rows.var), form.coeff(lanes.var)

@@ -9,6 +9,7 @@ redirect the address to a block of zeros.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from math import inf
 
 from aisc.codegen.abi import BAD_INDEX
@@ -33,10 +34,10 @@ from aisc.ir.tensor.expr import (
     Unary,
     Var,
     const,
+    has_loads,
     of_dim,
 )
 from aisc.ir.tensor.func import Buffer
-from aisc.passes.analysis.faults import from_data
 
 ZERO_BLOCK = "@aisc.zeros"
 ZERO_BYTES = 1024
@@ -71,11 +72,11 @@ class ExprEmitter(IndexEmitter):
     def checked(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
         """Indices that come from data, tested against the extents: what is out of range is
         reported and reads or writes element 0 instead."""
-        if not any(from_data(i) for i in indices):
+        if not any(has_loads(i) for i in indices):
             return indices
         safe = []
         for i, size in zip(indices, buffer.shape, strict=True):
-            safe.append(self._in_range(i, of_dim(size)) if from_data(i) else i)
+            safe.append(self._in_range(i, of_dim(size)) if has_loads(i) else i)
         return tuple(safe)
 
     def _in_range(self, index: Expr, size: Expr) -> Expr:
@@ -423,14 +424,17 @@ class ExprEmitter(IndexEmitter):
         return self.math.convert(v, to)
 
 
+@lru_cache(maxsize=4096)
 def flat_index(buffer: Buffer, indices: tuple[Expr, ...]) -> Expr:
-    """The place of an element among those of its buffer."""
+    """The place of an element among those of its buffer; unrolled loops ask for few of them many
+    times."""
     flat: Expr = Const(0)
     for i, stride in zip(indices, buffer.strides, strict=True):
         flat = flat + i * of_dim(stride)
     return flat
 
 
+@lru_cache(maxsize=256)
 def conditional(value: Expr) -> bool:
     """Whether parts of an expression are evaluated under conditions of its own."""
     return any(isinstance(n, Select) for n in walk(value))

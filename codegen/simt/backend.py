@@ -9,7 +9,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from aisc.codegen.llvm import link
+from aisc.codegen.llvm import generate
 from aisc.codegen.simt.emitter import SimtEmitter, zeros_global
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target
@@ -37,7 +37,7 @@ class SimtBackend:
     @property
     def version(self) -> str:
         """What of the tools affects the code."""
-        return link.version()
+        return generate.version()
 
     def emit(self, funcs: Sequence[Func]) -> tuple[str, tuple[Launch, ...]]:
         """LLVM IR of kernels as one module, and their launches in the same order."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from aisc.codegen.arrays import aligned
 from aisc.codegen.cpu.backend import CpuBackend
-from aisc.codegen.llvm import engine
+from aisc.codegen.llvm import link
 from aisc.codegen.llvm.link import Linked
 from aisc.ir import target as targets
 from aisc.ir.diagnostics import AiscError, InternalError
@@ -78,7 +78,7 @@ def _filled(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generat
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Times of each trace of the request, interleaved."""
-    target = engine.complete(targets.resolve(request["target"]))
+    target = link.complete(targets.resolve(request["target"]))
     backend = CpuBackend(target)
     func = parse_func(request["func"])
     prepared = []

@@ -46,6 +46,11 @@ def read(source: str | os.PathLike[str] | bytes | ModelProto) -> Source:
     return Source(_parse(light, str(path)), str(path), path.absolute().parent, weights)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether no tensor of a readable model has its data in another file."""
+    return b"location" not in lift_weights(_load(path))[0]  # the key of such an entry
+
+
 def _load(path: Path) -> Contents:
     loc = Loc(str(path))
     try:

@@ -31,6 +31,7 @@ from aisc.ir.tensor.expr import (
     Unary,
     Var,
     binary,
+    variables,
 )
 
 Monomial = tuple[Expr, ...]
@@ -62,9 +63,7 @@ class Linear:
 
 def mentions(expr: Expr, var: Var) -> bool:
     """Whether `var` occurs in `expr`."""
-    if isinstance(expr, Var):
-        return expr == var
-    return any(mentions(e, var) for e in operands(expr))
+    return var in variables(expr)
 
 
 def operands(expr: Expr) -> tuple[Expr, ...]:

@@ -16,11 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Union
+from typing import cast as cast_to
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, DimCall, Poly, SymDim
 from aisc.ir.dtypes import DType
-from aisc.ir.node import Node
+from aisc.ir.node import Node, children, hash_once
 
 if TYPE_CHECKING:
     from aisc.ir.tensor.func import Buffer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 ARITHMETIC = ("add", "sub", "mul", "div", "min", "max", "pow")
 INTEGER = ("floordiv", "mod", "truncdiv", "truncmod", "and", "or", "xor", "shl", "shr")
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+_COMPARISONS = frozenset(COMPARISONS)
 BINARY_OPS = ARITHMETIC + INTEGER + COMPARISONS
 UNARY_OPS = ("neg", "not", "abs", "floor", "ceil", "trunc", "round", "sqrt")
 # Functions of floats with our own vector code; `fma` takes three arguments.
@@ -38,9 +40,14 @@ MATH_CALLS = (
 
 
 class Expr(Node):
-    """Base of expressions; Python operators build new ones (integer ``//``, ``%`` floor)."""
+    """Base of expressions; Python operators build new ones (integer ``//``, ``%`` floor).
 
-    __slots__ = ()
+    Besides its fields an expression keeps what was asked of it: its hash, :func:`variables`,
+    :func:`has_loads`."""
+
+    __slots__ = ("_hash", "_loads", "_variables")
+    _loads: bool
+    _variables: frozenset[Var]
 
     @property
     def dtype(self) -> DType:
@@ -93,6 +100,7 @@ class Expr(Node):
 ExprLike = Union[Expr, int, float, Poly]
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Const(Expr):
     """A literal; floats are held as Python floats already rounded to the dtype."""
@@ -115,6 +123,7 @@ def _bits(value: int | float | bool) -> object:
     return value.hex() if isinstance(value, float) else int(value)
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Var(Expr):
     """A loop variable, block iterator, dimension or let-bound scalar; unique within its Func."""
@@ -123,6 +132,7 @@ class Var(Expr):
     dtype: DType = dtypes.i64
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Binary(Expr):
     """``a op b`` over operands of one dtype; comparisons give ``bool``."""
@@ -134,9 +144,15 @@ class Binary(Expr):
     @property
     def dtype(self) -> DType:
         """bool for comparisons, else the operands' dtype."""
-        return dtypes.boolean if self.op in COMPARISONS else self.a.dtype
+        expr: Expr = self
+        while isinstance(expr, Binary):  # a sum of many terms is a long chain
+            if expr.op in _COMPARISONS:
+                return dtypes.boolean
+            expr = expr.a
+        return expr.dtype
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Unary(Expr):
     """``op a``; the dtype is the operand's. ``round`` rounds half to even."""
@@ -150,6 +166,7 @@ class Unary(Expr):
         return self.a.dtype
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Cast(Expr):
     """Conversion of a value; float to integer truncates, integers wrap, bool is ``!= 0``."""
@@ -158,6 +175,7 @@ class Cast(Expr):
     dtype: DType
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Select(Expr):
     """``then`` if ``cond`` else ``other``; only the arm taken is evaluated."""
@@ -172,6 +190,7 @@ class Select(Expr):
         return self.then.dtype
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Load(Expr):
     """An element of a buffer; one index per dimension."""
@@ -185,6 +204,7 @@ class Load(Expr):
         return self.buffer.dtype
 
 
+@hash_once
 @dataclass(frozen=True, slots=True)
 class Call(Expr):
     """A pure function from :data:`MATH_CALLS` or an intrinsic of the target."""
@@ -192,6 +212,34 @@ class Call(Expr):
     name: str
     args: tuple[Expr, ...]
     dtype: DType
+
+
+def variables(expr: Expr) -> frozenset[Var]:
+    """The variables that occur in an expression, in indices of its loads too."""
+    try:
+        return expr._variables
+    except AttributeError:
+        found = (
+            frozenset((expr,))
+            if isinstance(expr, Var)
+            else frozenset[Var]().union(*map(variables, _operands(expr)))
+        )
+        object.__setattr__(expr, "_variables", found)
+        return found
+
+
+def has_loads(expr: Expr) -> bool:
+    """Whether an expression depends on the contents of a buffer."""
+    try:
+        return expr._loads
+    except AttributeError:
+        found = isinstance(expr, Load) or any(map(has_loads, _operands(expr)))
+        object.__setattr__(expr, "_loads", found)
+        return found
+
+
+def _operands(expr: Expr) -> tuple[Expr, ...]:
+    return cast_to(tuple[Expr, ...], children(expr))
 
 
 def wrap(value: ExprLike, like: DType = dtypes.i64) -> Expr:

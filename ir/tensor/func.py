@@ -16,6 +16,7 @@ from aisc.ir.arith.poly import Dim, product
 from aisc.ir.blob import Blob
 from aisc.ir.dtypes import DType
 from aisc.ir.location import UNKNOWN, Loc
+from aisc.ir.node import hash_once
 from aisc.ir.tensor.expr import Var
 from aisc.ir.tensor.stmt import Seq, Stmt
 from aisc.ir.types import TensorType
@@ -24,8 +25,15 @@ Role = Literal["input", "output", "weight", "state", "scratch"]
 Attribute = int | float | str | bool
 
 
+class _Hashed:
+    """The slot of a kept hash."""
+
+    __slots__ = ("_hash",)
+
+
+@hash_once
 @dataclass(frozen=True, slots=True)
-class Buffer:
+class Buffer(_Hashed):
     """A typed region of memory.
 
     strides: in elements, one per dimension (row-major when built by :func:`buffer`).

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from aisc.ir.node import Node, map_children, walk
-from aisc.ir.tensor.expr import Expr, Load, Var
+from aisc.ir.tensor.expr import Expr, Load, Var, has_loads, variables
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Alloc, CallKernel, Copy, HostCall, Invoke, Prefetch, Region, Store
 
@@ -16,22 +16,36 @@ N = TypeVar("N", bound=Node)
 
 def transform(node: N, fn: Callable[[Node], Node]) -> N:
     """`fn` applied to every node, children first; unchanged parts are shared."""
+    kept = once(lambda n: fn(map_children(n, kept)))
+    return cast(N, kept(node))
+
+
+def once(fn: Callable[[Node], Node]) -> Callable[[Node], Node]:
+    """`fn`, applied to each node of a tree once however often the tree holds it; the tree must
+    outlive the result."""
     memo: dict[int, Node] = {}
 
     def go(n: Node) -> Node:
         known = memo.get(id(n))
         if known is None:
-            known = memo[id(n)] = fn(map_children(n, go))
+            known = memo[id(n)] = fn(n)
         return known
 
-    return cast(N, go(node))
+    return go
 
 
 def substitute(node: N, values: Mapping[Var, Expr]) -> N:
     """`node` with variables replaced; names are unique in a Func, so nothing is captured."""
     if not values:
         return node
-    return transform(node, lambda n: values.get(n, n) if isinstance(n, Var) else n)
+
+    def go(n: Node) -> Node:
+        if isinstance(n, Expr) and variables(n).isdisjoint(values):
+            return n
+        return values.get(n, n) if isinstance(n, Var) else map_children(n, kept)
+
+    kept = once(go)
+    return cast(N, kept(node))
 
 
 def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
@@ -40,6 +54,8 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
     def swap(n: Node) -> Node:
         if isinstance(n, Load) and n.buffer in table:
             return Load(table[n.buffer], n.indices)
+        if isinstance(n, Expr):
+            return n
         if isinstance(n, Store) and n.buffer in table:
             return replace(n, buffer=table[n.buffer])
         if isinstance(n, Prefetch) and n.buffer in table:
@@ -58,7 +74,10 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
             return replace(n, inputs=ins, outputs=outs)
         return n
 
-    return transform(node, swap)
+    kept = once(
+        lambda n: n if isinstance(n, Expr) and not has_loads(n) else swap(map_children(n, kept))
+    )
+    return cast(N, kept(node))
 
 
 def buffers_of(node: Node) -> dict[Buffer, None]:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from aisc.ir.node import Node, walk
-from aisc.ir.tensor.expr import Binary, Const, Expr, Load
+from aisc.ir.tensor.expr import Binary, Const, Load, has_loads
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Store
 
 DIVISIONS = ("floordiv", "mod", "truncdiv", "truncmod")
-
-
-def from_data(expr: Expr) -> bool:
-    """Whether an index depends on the contents of a buffer."""
-    return any(isinstance(n, Load) for n in walk(expr))
 
 
 def can_fail(func: Func) -> bool:
@@ -22,7 +17,7 @@ def can_fail(func: Func) -> bool:
 
 def _fails(n: Node) -> bool:
     if isinstance(n, Load | Store):
-        return any(from_data(i) for i in n.indices)
+        return any(has_loads(i) for i in n.indices)
     if isinstance(n, Binary) and n.op in DIVISIONS and not n.a.dtype.is_float:
-        return from_data(n) and not (isinstance(n.b, Const) and n.b.value != 0)
+        return has_loads(n) and not (isinstance(n.b, Const) and n.b.value != 0)
     return False

@@ -29,19 +29,24 @@ def determined(
     axis. `fixed` variables have one value in all iterations that are compared."""
     known: dict[Linear, None] = {}
     for axis in zip(*accesses, strict=True):
-        digits = {_digit(var, low, extent, ranges, fixed) for low, extent in axis}
-        if len(digits) == 1:
-            (digit,) = digits
-            if digit is not None:
-                known[digit[0]] = None
+        windows = dict.fromkeys(axis)
+        for aligned in (False, True):
+            digits = {_digit(var, low, size, ranges, fixed, aligned) for low, size in windows}
+            if len(digits) == 1:
+                (digit,) = digits
+                if digit is not None:
+                    known[digit[0]] = None
+                break
     return _follows(var, known, ranges, fixed)
 
 
 def _digit(
-    var: Var, low: Expr, extent: Expr, ranges: Indexer, fixed: frozenset[Var]
+    var: Var, low: Expr, extent: Expr, ranges: Indexer, fixed: frozenset[Var], aligned: bool
 ) -> tuple[Linear, int, Linear] | None:
     """(d, c, rest) for an index ``c*d + rest + inner`` where d depends on `var` and inner, with
-    the window's extent, stays in ``[0, c)``: the element's place determines d."""
+    the window's extent, stays in ``[0, c)``: the element's place determines d. If `aligned`, the
+    constant of the rest is a multiple of c, and what it exceeds that by is a part of inner: then
+    places beside each other, ``4*d``, ``4*d + 1``, have one rest."""
     table: dict[Expr, Var] = {}
     form = ranges.linear(_with_names(low, var, fixed, table))
     names = {v: e for e, v in table.items()}
@@ -51,11 +56,12 @@ def _digit(
     step = math.gcd(*(c for _, c in own)) if own else 0
     if not own or not all(_all_in(m, fixed | set(names)) for m, _ in own):
         return None
-    low_end, high_end = ranges.interval(Linear(tuple(inner), 0))
+    over = form.const % step if aligned else 0
+    low_end, high_end = ranges.interval(Linear(tuple(inner), over))
     if low_end < 0 or high_end + ranges.bounds(extent)[1] - 1 >= step:
         return None
     digit = ranges.build(Linear(tuple((m, c // step) for m, c in own), 0))
-    return ranges.linear(substitute(digit, names)), step, Linear(tuple(same), form.const)
+    return ranges.linear(substitute(digit, names)), step, Linear(tuple(same), form.const - over)
 
 
 def _with_names(e: Expr, var: Var, fixed: frozenset[Var], table: dict[Expr, Var]) -> Expr:

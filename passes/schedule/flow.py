@@ -125,8 +125,22 @@ def _steps(
             return None
         else:
             fixed.append((mono, c))
-    order = sorted(range(len(moving)), key=lambda k: (moving[k][0], str(moving[k][1:])))
-    return Linear(tuple(fixed), form.const), [moving[k] for k in order], used
+    moving.sort(key=lambda step: (step[0], str(step[1:])))
+    return Linear(tuple(fixed), form.const), _joined(moving), used
+
+
+def _joined(moving: list[tuple[int, Expr, Expr]]) -> list[tuple[int, Expr, Expr]]:
+    """Steps in ascending order, with those that go on where the one before ends made one:
+    ``16*a + b`` with a < 2, b < 16 takes the values of one loop up to 32."""
+    result: list[tuple[int, Expr, Expr]] = []
+    for step, low, extent in moving:
+        if result and low == ZERO and isinstance(extent, Const):
+            c, start, size = result[-1]
+            if start == ZERO and isinstance(size, Const) and step == c * int(size.value):
+                result[-1] = c, ZERO, Const(int(size.value) * int(extent.value))
+                continue
+        result.append((step, low, extent))
+    return result
 
 
 def _unwritten(

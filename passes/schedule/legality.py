@@ -177,6 +177,14 @@ def _disjoint_by_digits(
     return determined(loop.var, windows, ranges, fixed)
 
 
+def own_elements(func: Func, loops: tuple[For, ...], group: list[Access]) -> bool:
+    """Sufficient: the element that an access of `group` touches says in which iteration of all of
+    `loops` it does, so that no two iterations touch one element."""
+    return all(
+        _disjoint_by_digits(loop, loops[:k], group, func.dims) for k, loop in enumerate(loops)
+    )
+
+
 def _is_radix(index: Indexer, form: Linear, var: Var, fixed: set[Var]) -> bool:
     digits: list[tuple[int, float]] = []
     seen = False

@@ -27,7 +27,12 @@ from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.stmt import Block, For, Iter, Region, Seq, Stmt, Store, seq
 from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
 from aisc.passes.schedule.dependence import Names, Order, accesses_of
-from aisc.passes.schedule.legality import conflicts, require_apart, require_independent
+from aisc.passes.schedule.legality import (
+    conflicts,
+    own_elements,
+    require_apart,
+    require_independent,
+)
 from aisc.passes.schedule.motion import (
     order_of,
     reads_of,
@@ -198,12 +203,17 @@ def _require_complete(
     """No later iteration may write what the consumer, in its new place, reads."""
     loops = _loops_to(func, target)
     mine = [a for a in accesses_of(consumer) if a.buffer in read]
-    for p in places(target):
-        if p.block is consumer.block:
-            continue
-        writers = [a for a in accesses_of(_around(p, loops)) if a.write]
-        remedy = f"choose a loop in which block {p.block.name} has finished"
-        require_apart(func, conflicts(writers, mine), (), _later_in(loops), step, remedy)
+    writers = [
+        (p.block, [a for a in accesses_of(_around(p, loops)) if a.write])
+        for p in places(target)
+        if p.block is not consumer.block
+    ]
+    touched = [*mine, *(a for _, writes in writers for a in writes)]
+    apart = {b for b in read if own_elements(func, loops, [a for a in touched if a.buffer == b])}
+    for block, writes in writers:
+        pairs = [(a, b) for a, b in conflicts(writes, mine) if b.buffer not in apart]
+        remedy = f"choose a loop in which block {block.name} has finished"
+        require_apart(func, pairs, (), _later_in(loops), step, remedy)
 
 
 def _around(place: Place, loops: tuple[For, ...]) -> Place:

@@ -1,0 +1,141 @@
+"""Code generation in a process beside this one.
+
+llvmlite serialises its calls, and they wait for Python's lock, so that only another process
+generates code while this one goes on. It is never needed: it gets nothing to do until it has said
+that it is the same code generator, and what it does not give back this process generates itself.
+Only text and object bytes cross the border.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aisc.codegen.llvm.assembler import greeting
+from aisc.codegen.llvm.generate import Assembled
+from aisc.ir.target import Target
+
+COMMAND = (sys.executable, "-P", "-m", "aisc.codegen.llvm.assembler")
+# Requests under way: with one more than it works on, the other process never waits for this one.
+DEPTH = 3
+
+
+def can_start() -> bool:
+    """Whether this process is one of Python, whose command line is known."""
+    return Path(sys.executable or "").name.startswith("python")
+
+
+@dataclass(slots=True)
+class Beside:
+    """The other process; `waiting` are the requests that it has not answered."""
+
+    process: subprocess.Popen[str]
+    requests: queue.Queue[str] = field(default_factory=queue.Queue)
+    replies: queue.Queue[str] = field(default_factory=queue.Queue)
+    waiting: list[int] = field(default_factory=list)
+    _greeted: bool = False
+    _gone: bool = False
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    @staticmethod
+    def start(target: Target, command: Sequence[str] = COMMAND) -> Beside | None:
+        """Start it; it becomes ready later, or never."""
+        try:
+            process = subprocess.Popen(
+                [*command, target.triple, target.arch, ",".join(target.features)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+            )
+        except OSError:
+            return None
+        made = Beside(process)
+        for work, lines in ((_read, made.replies), (_write, made.requests)):
+            thread = threading.Thread(target=work, args=(process, lines), daemon=True)
+            thread.start()
+            made._threads.append(thread)
+        return made
+
+    @property
+    def is_free(self) -> bool:
+        """Whether to give it more to do."""
+        if not self._greeted and not self._gone and not self.replies.empty():
+            self._greeted = self.replies.get() == greeting()
+            self._gone = not self._greeted
+        return self._greeted and not self._gone and len(self.waiting) < DEPTH
+
+    def give(self, number: int, text: str, want_assembly: bool) -> None:
+        """Ask for the code of a module."""
+        request = {"id": number, "text": text, "assembly": want_assembly}
+        self.waiting.append(number)
+        self.requests.put(json.dumps(request) + "\n")
+
+    def take(self, patience: float = 0.0) -> tuple[int, Assembled] | None:
+        """An answer, waited for as many seconds; ``None`` when there is none."""
+        while self.waiting and not self._gone:
+            try:
+                line = self.replies.get(patience > 0, patience or None)
+            except queue.Empty:
+                return None
+            answer = _decoded(line)
+            if answer is None:
+                self._gone = True
+            elif answer[0] in self.waiting:  # others were taken back
+                self.waiting.remove(answer[0])
+                return answer
+        return None
+
+    def take_back(self) -> int:
+        """Do not wait for the last request any more."""
+        return self.waiting.pop()
+
+    def close(self) -> None:
+        """End the process, which may be in the middle of something that nobody waits for."""
+        self.process.kill()
+        self.process.wait()
+        self.requests.put("")
+        for thread in self._threads:
+            thread.join()
+
+
+def _read(process: subprocess.Popen[str], replies: queue.Queue[str]) -> None:
+    """Pass lines on; an empty one says that there are no more."""
+    assert process.stdout is not None, "the process has a pipe"
+    with process.stdout:
+        try:
+            for line in process.stdout:
+                replies.put(line.strip())
+        except ValueError:  # no text
+            pass
+        replies.put("")
+
+
+def _write(process: subprocess.Popen[str], requests: queue.Queue[str]) -> None:
+    """Pass lines on until there is an empty one; a process that does not read stops only this."""
+    assert process.stdin is not None, "the process has a pipe"
+    try:
+        with process.stdin:
+            while line := requests.get():
+                process.stdin.write(line)
+                process.stdin.flush()
+    except OSError:  # it is gone, and what was not written is for nobody
+        pass
+
+
+def _decoded(line: str) -> tuple[int, Assembled] | None:
+    """The number and the code of a reply; ``None`` for one without code."""
+    try:
+        reply = json.loads(line)
+        code = base64.b64decode(reply["object"], validate=True)
+        return int(reply["id"]), Assembled(code, str(reply["assembly"]))
+    except (ValueError, KeyError, TypeError):
+        return None

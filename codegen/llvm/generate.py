@@ -1,0 +1,73 @@
+"""Machine code of LLVM IR text. Needs llvmlite and nothing else, so that a process that only does
+this starts at once (:mod:`aisc.codegen.llvm.assembler`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """Machine code of one module; `assembly` only if it was asked for."""
+
+    object: bytes
+    assembly: str = ""
+
+
+@cache
+def initialize() -> None:
+    """Make the host's code generator known to LLVM; once per process."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()
+
+
+@cache
+def target_machine(triple: str, arch: str, features: str, jit: bool = True) -> Any:
+    """An LLVM target machine; made once per process."""
+    initialize()
+    return llvm.Target.from_triple(triple).create_target_machine(
+        cpu=arch, features=features, opt=3, reloc="pic", codemodel="jitdefault" if jit else "small",
+        jit=jit,
+    )  # fmt: skip
+
+
+def version() -> str:
+    """Versions of llvmlite and LLVM."""
+    numbers = ".".join(map(str, llvm.llvm_version_info))
+    return f"llvmlite-{llvmlite.__version__}-llvm-{numbers}"
+
+
+def generate(
+    text: str, triple: str, arch: str, features: str, want_assembly: bool = False
+) -> Assembled:
+    """Verify a module, promote its stack slots (SROA) and generate an object; ``RuntimeError``
+    when LLVM rejects the text.
+
+    Code is generated once: with `want_assembly` the object is assembled from that text, which has
+    the same instructions and costs a tenth of generating them again. A second generation would
+    also differ from the first, since it starts from a module that the first has changed."""
+    machine = target_machine(triple, arch, features)
+    module = llvm.parse_assembly(text)
+    module.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=0)
+    builder = llvm.create_pass_builder(machine, options)
+    manager = llvm.create_new_module_pass_manager()
+    manager.add_sroa_pass()
+    manager.run(module, builder)
+    if not want_assembly:
+        return Assembled(machine.emit_object(module))
+    assembly: str = machine.emit_assembly(module)
+    return Assembled(machine.emit_object(_holding(assembly, triple)), assembly)
+
+
+def _holding(assembly: str, triple: str) -> Any:
+    """A module that consists of assembly text."""
+    lines = assembly.replace("\\", "\\5C").replace('"', "\\22").splitlines()
+    asm = (f'module asm "{line}"' for line in lines)
+    return llvm.parse_assembly("\n".join([f'target triple = "{triple}"', *asm, ""]))
