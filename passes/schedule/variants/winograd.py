@@ -246,7 +246,8 @@ Rule = Callable[[Sequence[Expr], _Lets], list[Expr]]
 
 def _both_axes(rule: Rule, rows: Sequence[Sequence[Expr]], let: _Lets) -> list[Expr]:
     """A transform along both axes, row by row: of each column, then of each row that gives."""
-    columns = [[let(e) for e in rule(column, let)] for column in zip(*rows, strict=True)]
+    read = ([let(e) for e in column] for column in zip(*rows, strict=True))
+    columns = [[let(e) for e in rule(column, let)] for column in read]
     return [e for row in zip(*columns, strict=True) for e in rule(row, let)]
 
 
