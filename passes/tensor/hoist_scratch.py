@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aisc.ir.node import Node, walk
+from aisc.ir.node import Node
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Seq, seq
-from aisc.ir.tensor.visitor import transform
+from aisc.ir.tensor.visitor import transform_accesses, walk_accesses
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,9 @@ class HoistScratch:
     def run(self, func: Func) -> Func:
         """Apply to one function."""
         found = tuple(
-            n.buffer for n in walk(func.body) if isinstance(n, Alloc) and n.buffer.space == "global"
+            n.buffer
+            for n in walk_accesses(func.body)
+            if isinstance(n, Alloc) and n.buffer.space == "global"
         )
         if not found:
             return func
@@ -35,4 +37,4 @@ class HoistScratch:
                 return seq(*kept)
             return n
 
-        return replace(func, params=func.params + found, body=transform(func.body, drop))
+        return replace(func, params=func.params + found, body=transform_accesses(func.body, drop))
