@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from aisc.cache import Cache
 from aisc.codegen.cpu.backend import CpuBackend
@@ -62,11 +63,21 @@ def build_kernels(
 
 
 def _beside(count: int, target: Target, options: Options) -> Beside | None:
-    """A second process, if it pays and this one may use another core."""
+    """A second process, if it pays and this one may use another core, which is idle."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if count < MIN_KERNELS or min(options.threads, cores or 1) < 2 or not can_start():
+    if count < MIN_KERNELS or min(options.threads, cores or 1) < 2:
         return None
-    return Beside.start(target)
+    return Beside.start(target) if can_start() and has_idle_core() else None
+
+
+def has_idle_core() -> bool:
+    """Whether fewer threads want to run now, this one among them, than there are cores: on a busy
+    machine a second process only takes turns with this one. Where nobody tells, there is one."""
+    try:
+        running = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0])
+    except (OSError, ValueError, IndexError):
+        return True
+    return running < (os.cpu_count() or 1)
 
 
 def _made(

@@ -59,6 +59,7 @@ def alone() -> list[tuple[str, dict[str, bytes]]]:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Beside]:
     """The processes that builds start; they are ready before anything is built."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(building, "has_idle_core", lambda: True)
     seen: list[Beside] = []
     start = Beside.start
 
@@ -123,11 +124,12 @@ def test_a_fault_beside_costs_only_time(
     "change",
     [
         lambda m: m.setattr(os, "sched_getaffinity", lambda _: {0}),
+        lambda m: m.setattr(building, "has_idle_core", lambda: False),
         lambda m: m.setattr(building, "MIN_KERNELS", COUNT + 1),
         lambda m: m.setattr(sys, "executable", "/usr/bin/uwsgi"),
         lambda m: m.setattr(sys, "executable", None),
     ],
-    ids=["one core", "few kernels", "embedded", "unknown"],
+    ids=["one core", "no idle core", "few kernels", "embedded", "unknown"],
 )
 def test_where_none_is_started(
     started: list[Beside],
@@ -138,6 +140,13 @@ def test_where_none_is_started(
     change(monkeypatch)
     assert records(built(2)) == alone
     assert started == []
+
+
+def test_the_kernel_says_whether_a_core_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for text, idle in (("0.5 0.4 0.3 1/90 7", True), ("2.1 2 2 3/90 7", False), ("what", True)):
+        monkeypatch.setattr(Path, "read_text", lambda self, text=text: text)
+        assert building.has_idle_core() is idle
 
 
 def test_what_llvm_refuses_is_reported_here(

@@ -310,7 +310,9 @@ class FunctionEmitter(TransposeEmitter):
     def store(self, s: Store) -> None:
         """Store the value for all lanes in force."""
         value = self.whole(s.value)
-        s = replace(s, indices=self.checked(s.buffer, s.indices))
+        indices = self.checked(s.buffer, s.indices)
+        if indices is not s.indices:
+            s = replace(s, indices=indices)
         try:
             pointer, stride = self.address(s.buffer, s.indices)
         except NotLinearInLane:

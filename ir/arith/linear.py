@@ -342,7 +342,8 @@ class Indexer:
 
 def _freeze(terms: Mapping[Monomial, int], const: int) -> Linear:
     kept = [(m, c) for m, c in terms.items() if c]
-    kept.sort(key=lambda t: tuple(sort_key(a) for a in t[0]))
+    if len(kept) > 1:
+        kept.sort(key=lambda t: tuple(sort_key(a) for a in t[0]))
     return Linear(tuple(kept), const)
 
 

@@ -109,11 +109,12 @@ class Const(Expr):
     dtype: DType = dtypes.i64
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Const)
-            and self.dtype is other.dtype
-            and _bits(self.value) == _bits(other.value)
-        )
+        if not isinstance(other, Const) or self.dtype is not other.dtype:
+            return False
+        a, b = self.value, other.value
+        if isinstance(a, float) or isinstance(b, float):
+            return _bits(a) == _bits(b)
+        return a == b
 
     def __hash__(self) -> int:
         return hash((_bits(self.value), self.dtype.name))

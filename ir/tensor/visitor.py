@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar, cast
 
-from aisc.ir.node import Node, map_children, walk
+from aisc.ir.node import Node, children, map_children
 from aisc.ir.tensor.expr import Expr, Load, Var, has_loads, variables
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Alloc, CallKernel, Copy, HostCall, Invoke, Prefetch, Region, Store
@@ -18,6 +18,26 @@ def transform(node: N, fn: Callable[[Node], Node]) -> N:
     """`fn` applied to every node, children first; unchanged parts are shared."""
     kept = once(lambda n: fn(map_children(n, kept)))
     return cast(N, kept(node))
+
+
+def transform_accesses(node: N, fn: Callable[[Node], Node]) -> N:
+    """Like :func:`transform` for an `fn` that leaves expressions without loads as they are: it is
+    not asked for them."""
+    kept = once(
+        lambda n: n if isinstance(n, Expr) and not has_loads(n) else fn(map_children(n, kept))
+    )
+    return cast(N, kept(node))
+
+
+def walk_accesses(node: Node) -> Iterator[Node]:
+    """Like :func:`walk`, without expressions that have no loads."""
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, Expr) and not has_loads(top):
+            continue
+        yield top
+        stack += children(top)[::-1]
 
 
 def once(fn: Callable[[Node], Node]) -> Callable[[Node], Node]:
@@ -74,16 +94,13 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
             return replace(n, inputs=ins, outputs=outs)
         return n
 
-    kept = once(
-        lambda n: n if isinstance(n, Expr) and not has_loads(n) else swap(map_children(n, kept))
-    )
-    return cast(N, kept(node))
+    return transform_accesses(node, swap)
 
 
 def buffers_of(node: Node) -> dict[Buffer, None]:
     """Every buffer accessed in `node`, in order of first use."""
     found: dict[Buffer, None] = {}
-    for n in walk(node):
+    for n in walk_accesses(node):
         if isinstance(n, Load | Store | Region):
             found[n.buffer] = None
         elif isinstance(n, CallKernel):
@@ -99,7 +116,7 @@ def buffers_of(node: Node) -> dict[Buffer, None]:
 def written_buffers(node: Node) -> dict[Buffer, None]:
     """Buffers that `node` stores to (an ``Invoke`` counts for all its operands)."""
     found: dict[Buffer, None] = {}
-    for n in walk(node):
+    for n in walk_accesses(node):
         if isinstance(n, Store):
             found[n.buffer] = None
         elif isinstance(n, Invoke):

@@ -16,7 +16,7 @@ from aisc.ir.tensor.builder import accesses
 from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, logical_and
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Prefetch, Seq, Stmt, While, seq
-from aisc.ir.tensor.visitor import transform
+from aisc.ir.tensor.visitor import transform_accesses
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +113,20 @@ def replace_stmt(func: Func, old: Stmt, new: Stmt | None) -> Func:
 def prune(stmt: Stmt) -> Stmt:
     """Drop loops and conditions whose body became empty."""
     if isinstance(stmt, Seq):
-        kept = [s for s in map(prune, stmt.stmts) if s != Seq(())]
-        return seq(*kept)
+        return seq(*(s for s in map(prune, stmt.stmts) if not _is_empty(s)))
     if isinstance(stmt, For):
         body = prune(stmt.body)
-        return Seq(()) if body == Seq(()) else stmt if body is stmt.body else _with(stmt, body)
+        return body if _is_empty(body) else stmt if body is stmt.body else _with(stmt, body)
     if isinstance(stmt, If) and stmt.other is None:
         then = prune(stmt.then)
-        if then == Seq(()):
+        if _is_empty(then):
             return then
         return stmt if then is stmt.then else replace(stmt, then=then)
     return stmt
+
+
+def _is_empty(stmt: Stmt) -> bool:
+    return isinstance(stmt, Seq) and not stmt.stmts
 
 
 def _with(loop: For, body: Stmt) -> For:
@@ -138,7 +141,7 @@ def without_alloc(func: Func, buffer: Buffer) -> Func:
             return seq(*(s for s in n.stmts if not (isinstance(s, Alloc) and s.buffer == buffer)))
         return n
 
-    return without_hints(replace(func, body=transform(func.body, drop)), buffer)
+    return without_hints(replace(func, body=transform_accesses(func.body, drop)), buffer)
 
 
 def without_hints(func: Func, buffer: Buffer) -> Func:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aisc.ir.node import walk
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, Seq, Stmt, seq
-from aisc.ir.tensor.visitor import buffers_of, written_buffers
+from aisc.ir.tensor.visitor import buffers_of, walk_accesses, written_buffers
 
 
 def is_parallel(stmt: Stmt) -> bool:
     """Whether a statement contains a parallel loop."""
-    return any(isinstance(n, For) and n.kind == "parallel" for n in walk(stmt))
+    return any(isinstance(n, For) and n.kind == "parallel" for n in walk_accesses(stmt))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.arith.poly import Dim
 from aisc.ir.node import Node, children
-from aisc.ir.tensor.expr import Const, Expr, Load, Var, binary
+from aisc.ir.tensor.expr import Const, Expr, Load, Var, binary, has_loads
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.stmt import Alloc, For, Invoke, Region, Stmt, Store
-from aisc.ir.tensor.visitor import transform
+from aisc.ir.tensor.visitor import transform_accesses
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ def _collect(func: Func) -> dict[Buffer, list[_Use]]:
     start = Indexer({d.name: (0, math.inf) for d in func.dims})
 
     def visit(node: Node, index: Indexer, loops: tuple[Var, ...]) -> None:
+        if isinstance(node, Expr) and not has_loads(node):
+            return
         if isinstance(node, Alloc) and node.buffer.space != "global":
             scope[node.buffer] = loops
         if isinstance(node, For):
@@ -127,4 +129,4 @@ def _rewrite(func: Func, table: dict[Buffer, tuple[Buffer, tuple[Expr, ...]]]) -
             return Region(new, shift(n.low, lows), n.extent)
         return n
 
-    return transform(func.body, swap)
+    return transform_accesses(func.body, swap)

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aisc.ir.node import Node, children, walk
+from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import Expr, Load
 from aisc.ir.tensor.func import Buffer, Func, row_major
-from aisc.ir.tensor.stmt import Alloc, For, Prefetch, Seq, Store, seq
-from aisc.ir.tensor.visitor import transform
+from aisc.ir.tensor.stmt import Alloc, For, Prefetch, Seq, Stmt, Store, seq
+from aisc.ir.tensor.visitor import transform_accesses, walk_accesses
 from aisc.passes.schedule.region import dim_of
 
 THREAD = "thread"
@@ -39,7 +39,7 @@ class HoistScratch:
         parts = _parts(func)
         found = tuple(
             n.buffer
-            for n in walk(func.body)
+            for n in walk_accesses(func.body)
             if isinstance(n, Alloc) and n.buffer.space in ("global", THREAD)
         )
         if not found:
@@ -55,7 +55,7 @@ class HoistScratch:
             return n
 
         params = tuple(parts[b][0] if b in parts else b for b in found)
-        return replace(func, params=func.params + params, body=transform(func.body, swap))
+        return replace(func, params=func.params + params, body=transform_accesses(func.body, swap))
 
 
 def _parts(func: Func) -> dict[Buffer, tuple[Buffer, tuple[Expr, ...]]]:
@@ -70,7 +70,8 @@ def _parts(func: Func) -> dict[Buffer, tuple[Buffer, tuple[Expr, ...]]]:
             found[node.buffer] = new, tuple(f.var - f.low for f in loops)
         inside = (*loops, node) if isinstance(node, For) and node.kind == "parallel" else loops
         for child in children(node):
-            visit(child, inside)
+            if isinstance(child, Stmt):
+                visit(child, inside)
 
     visit(func.body, ())
     return found
