@@ -76,7 +76,7 @@ class TransposeEmitter(ExprEmitter):
         return bool(own) and all(b.alias_set and b.alias_set != own for b in others)
 
     def _in_memory(self, b: Buffer) -> bool:
-        return b.space == "global" and self.pointer_type(b) == "ptr"
+        return b.space in ("global", "stack") and self.pointer_type(b) == "ptr"
 
     def _apart(self, n: Load, rows: For, lanes: For) -> bool:
         """Whether a load is one that a tile transposes."""

@@ -4,7 +4,8 @@ before: ``%a = conv(%x, %w, %b); %y = relu(%a)``
 after:  ``%y = fused(%x, %w, %b) { %a = conv(…); return relu(%a) }``
 
 A group is an anchor (contraction, window, reduction, movement or map) and the elementwise operators
-that follow it one after another; an intermediate value has no reader outside of its group. The
+that follow it one after another; an intermediate value has no reader outside of its group. An
+attention is a group of its own (:mod:`aisc.passes.graph.attention`). The
 transpose of an image of few channels joins the convolution that reads it.
 Constants with one element move into the groups that read them; other constants and views stay
 outside, as do operators of kind control (whose regions are partitioned in turn) and those that
@@ -20,6 +21,7 @@ from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import fuse
 from aisc.ir.rewrite.driver import use_counts
 from aisc.passes.base import map_regions
+from aisc.passes.graph.attention import attention_chains
 
 # A group stops growing here: generated code and compile time grow with it.
 MAX_GROUP = 24
@@ -30,6 +32,7 @@ FEW_CHANNELS = 4
 class _Group:
     nodes: list[GraphNode] = field(default_factory=list)
     anchored: bool = False  # holds a reduction of some kind
+    closed: bool = False  # takes no more nodes
 
 
 def is_view(node: GraphNode) -> bool:
@@ -79,8 +82,10 @@ class Fuse:
     def _partition(self, graph: Graph) -> dict[GraphNode, _Group]:
         used, made = use_counts(graph), graph.producers()
         groups: dict[GraphNode, _Group] = {}
+        for chain in attention_chains(graph, made, used) if self.join else ():
+            groups.update(dict.fromkeys(chain, _Group(list(chain), anchored=True, closed=True)))
         for node in graph.nodes:
-            if stays_alone(node):
+            if stays_alone(node) or node in groups:
                 continue
             joined = self._join(node, groups, made, used) if self.join else None
             joined = joined or (_prologue(node, groups, made, used) if self.join else None)
@@ -106,6 +111,8 @@ class Fuse:
             if producer is None or producer not in groups or used[v] != 1:
                 continue
             group = groups[producer]
+            if group.closed:
+                continue
             same_shape = v.type.shape == node.output.type.shape
             if same_shape and group.nodes[-1] is producer and len(group.nodes) < MAX_GROUP:
                 found.append(group)

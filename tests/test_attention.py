@@ -1,0 +1,250 @@
+"""Attention in one kernel: what it takes and what it leaves, its results, its error bound."""
+
+from __future__ import annotations
+
+import agreement
+import numpy as np
+import pytest
+from attention_models import Form, graph_of, inputs_of
+
+import aisc
+from aisc.api import products, resolve_target
+from aisc.ir import dtypes
+from aisc.ir.arith.poly import symbol
+from aisc.ir.diagnostics import CompileError
+from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.graph.core import Graph, Value
+from aisc.ir.graph.interpret import interpret
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.interpret import run_func
+from aisc.ir.text.parser import parse_func
+from aisc.ir.text.printer import print_ir
+from aisc.ir.types import TensorType
+from aisc.passes.graph.fuse import Fuse
+from aisc.passes.lower.program import lower_graph
+from aisc.passes.schedule.rules.attention import find_attention
+from aisc.passes.schedule.rules.default import default_schedule
+from aisc.passes.schedule.rules.inlining import inline_maps
+from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
+from aisc.passes.tensor.optimize import optimize
+
+Array = np.ndarray
+N, M = symbol("n"), symbol("m")
+
+FORMS = {
+    "plain": Form(),
+    "odd sizes": Form(queries=33, keys=50, depth=7, width=5),
+    "several blocks": Form(queries=40, keys=300, depth=64, width=64),
+    "one more than a block": Form(queries=40, keys=129, depth=32, width=48),
+    "heads apart": Form(batch=2, heads=3, queries=48, keys=64, apart=True),
+    "mask of keys": Form(batch=2, queries=20, keys=70, mask=(2, 1, 1, 70)),
+    "mask of heads": Form(queries=20, keys=70, mask=(1, 2, 1, 1)),
+    "mask of queries": Form(queries=20, keys=70, mask=(1, 1, 20, 1)),
+    "mask of all": Form(queries=37, keys=140, mask=(1, 2, 37, 140)),
+    "mask of few axes": Form(queries=32, keys=128, mask=(32, 128)),
+    "mask of more batches": Form(batch=1, queries=32, keys=16, mask=(3, 1, 32, 16)),
+    "boolean mask": Form(queries=64, keys=64, where=(1, 1, 64, 64)),
+    "boolean mask, odd": Form(queries=37, keys=45, where=(37, 45)),
+    "masks with infinities": Form(queries=64, keys=200, where=(1, 1, 64, 200), masked=-np.inf),
+    "shared keys": Form(batch=2, heads=4, queries=20, keys=24, shared=True),
+    "double precision": Form(queries=40, keys=150, mask=(40, 150), dtype=dtypes.f64),
+}
+SYMBOLIC = {
+    "a sequence": (Form(queries=N, keys=N, depth=64, width=64, apart=True), (1, 7, 128, 300)),
+    "a mask": (Form(batch=M, queries=N, keys=N, where=(1, 1, N, N)), (1, 33, 64, 150)),
+}
+
+
+def kernels(graph: Graph) -> tuple[Func, ...]:
+    return lower_graph(Fuse().run(graph)).kernels
+
+
+def streams(func: Func) -> bool:
+    """Whether the default schedule takes a kernel for one attention."""
+    trace = default_schedule(func, resolve_target("cpu")).trace
+    return any(s.primitive == "variant" and "streaming_attention" in s.args for s in trace)
+
+
+def assert_computes(graph: Graph, inputs: list[Array]) -> Array:
+    """The result agrees with the reference, and is the same for two threads."""
+    (exact,) = agreement.reference(graph, inputs)
+    got = aisc.compile(graph, threads=1, cache=False)(*inputs)
+    assert np.array_equal(got, aisc.compile(graph, threads=2, cache=False)(*inputs), equal_nan=True)
+    (peer,) = interpret(graph, inputs)  # plain single precision
+    agreement.assert_agrees([got], [peer], [exact])
+    return got
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_one_kernel_computes_it(name: str) -> None:
+    graph = graph_of(FORMS[name])
+    (kernel,) = kernels(graph)
+    assert streams(kernel)
+    assert_computes(graph, inputs_of(graph))
+
+
+@pytest.mark.parametrize("name", SYMBOLIC)
+def test_sizes_of_a_call(name: str) -> None:
+    form, sizes = SYMBOLIC[name]
+    graph = graph_of(form)
+    assert all(map(streams, kernels(graph)))
+    exe = aisc.compile(graph, threads=2, cache=False)
+    for n in sizes:
+        inputs = inputs_of(graph, {"n": n, "m": 2})
+        (exact,) = agreement.reference(graph, inputs)
+        agreement.assert_agrees([exe(*inputs)], interpret(graph, inputs), [exact])
+
+
+def test_nothing_to_attend_to() -> None:
+    """No queries, no batch, no keys: sums over nothing are 0."""
+    graph = graph_of(Form(batch=M, queries=N, keys=symbol("k")))
+    exe = aisc.compile(graph, threads=1, cache=False)
+    for n, m, k in ((0, 1, 4), (4, 0, 4), (20, 2, 0), (0, 0, 0)):
+        inputs = inputs_of(graph, {"n": n, "m": m, "k": k})
+        (expected,) = interpret(graph, inputs)
+        assert np.array_equal(exe(*inputs), expected)
+
+
+@pytest.mark.parametrize("dtype", [dtypes.f16, dtypes.bf16])
+def test_half_precision_is_summed_in_single(dtype: dtypes.DType) -> None:
+    graph = graph_of(Form(queries=40, keys=150, mask=(40, 150), dtype=dtype))
+    inputs = inputs_of(graph)
+    (expected,) = interpret(graph, inputs)
+    got = aisc.compile(graph, threads=1, cache=False)(*inputs).astype(np.float64)
+    eps = 2.0 ** -(10 if dtype is dtypes.f16 else 7)
+    assert np.abs(got - expected.astype(np.float64)).max() <= 4 * eps
+
+
+# -- data that are not finite ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keys", [20, 300])
+def test_rows_masked_wholly_are_as_without_blocks(keys: int) -> None:
+    """-inf everywhere in a row gives NaN; a finite mask gives the average of the values."""
+    graph = graph_of(Form(queries=40, keys=keys, mask=(1, 1, 40, keys)))
+    q, k, v, mask = inputs_of(graph)
+    mask[...] = 0
+    mask[0, 0, 3] = -np.inf
+    mask[0, 0, 5, : keys - 1] = -np.inf
+    mask[0, 0, 7, 1:] = -np.inf
+    mask[0, 0, 9] = -1e30
+    got = assert_computes(graph, [q, k, v, mask])
+    assert np.isnan(got[:, :, 3]).all() and np.isfinite(np.delete(got, 3, axis=2)).all()
+    np.testing.assert_allclose(got[0, :, 5], v[0, :, -1], rtol=1e-6)
+    np.testing.assert_allclose(got[0, :, 7], v[0, :, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["q", "k", "v", "mask"])
+@pytest.mark.parametrize("keys", [33, 260])
+def test_infinities_and_nan_reach_what_they_reach_without_blocks(
+    keys: int, where: str, value: float
+) -> None:
+    graph = graph_of(Form(queries=21, keys=keys, mask=(21, keys)))
+    inputs = inputs_of(graph)
+    mask = inputs[3]
+    mask[:, -3:] = -np.inf  # weights of 0, which infinite values turn into NaN
+    place = {"q": (0, 0, 4, 2), "k": (0, 1, keys - 1, 3), "v": (0, 0, keys - 2, 1)}
+    at = ["q", "k", "v", "mask"].index(where)
+    inputs[at][place.get(where, (6, keys // 2))] = value
+    with np.errstate(all="ignore"):
+        assert_computes(graph, inputs)
+
+
+# -- levels ------------------------------------------------------------------------------------
+
+
+def on_interpreter(func: Func, graph: Graph, inputs: list[Array]) -> Array:
+    given = {v.name: x for v, x in zip(graph.inputs, inputs, strict=True)}
+    out = np.full(graph.outputs[0].type.static_shape, np.nan, np.float32)
+    run_func(func, [out if p.role == "output" else given[p.name] for p in func.params])
+    return out
+
+
+def test_levels_agree_and_traces_replay() -> None:
+    graph = graph_of(Form(queries=20, keys=24, depth=4, width=3, where=(20, 24)))
+    (kernel,) = kernels(graph)
+    found = find_attention(inline_maps(Schedule.of(kernel)))
+    assert found is not None
+    start, name = found
+    target = resolve_target("cpu")
+    inputs = inputs_of(graph)
+    (expected,) = interpret(graph, inputs)
+    chosen = start.variant(name, "streaming_attention", 16, 8, 4)
+    scheduled = default_schedule(kernel, target)
+    for s in (chosen, scheduled):
+        assert Schedule.of(kernel).replay(trace_from_json(trace_to_json(s.trace))) == s
+        assert parse_func(print_ir(s.func)) == s.func
+        for func in (s.func, optimize(s.func)):
+            got = on_interpreter(func, graph, inputs)
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_any_sizes_of_blocks_compute_it() -> None:
+    graph = graph_of(Form(heads=1, queries=9, keys=11, depth=3, width=2, mask=(9, 11)))
+    (kernel,) = kernels(graph)
+    inputs = inputs_of(graph)
+    (expected,) = interpret(graph, inputs)
+    for sizes in ((1, 1, 1), (2, 4, 2), (9, 11, 11), (8, 16, 4), (3, 6, 1)):
+        found = find_attention(inline_maps(Schedule.of(kernel)))
+        assert found is not None
+        s = found[0].variant(found[1], "streaming_attention", *sizes)
+        got = on_interpreter(s.func, graph, inputs)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(), (16, 8), (16, 8, 3), (0, 8, 4), (16, 8, 4, 2), ("16", 8, 4)])
+def test_sizes_that_do_not_fit_are_refused(sizes: tuple[int, ...]) -> None:
+    (kernel,) = kernels(graph_of(Form()))
+    found = find_attention(inline_maps(Schedule.of(kernel)))
+    assert found is not None
+    with pytest.raises(CompileError) as caught:
+        found[0].variant(found[1], "streaming_attention", *sizes)
+    assert caught.value.codes == ("E302",)
+
+
+# -- what is left as it is ---------------------------------------------------------------------
+
+
+def chain(g: GraphBuilder, q: Value, k: Value, v: Value, axis: int = -1) -> tuple[Value, ...]:
+    s = g.add("matmul", (q, k))
+    p = g.add("softmax", (s,), {"axis": axis})
+    return s, p, g.add("matmul", (p, v))
+
+
+def operands(g: GraphBuilder, n: int = 32) -> list[Value]:
+    types = ((n, 16), (16, 24), (24, 16))
+    return [g.input(x, TensorType(t, dtypes.f32)) for x, t in zip("qkv", types, strict=True)]
+
+
+def test_scores_and_weights_that_are_needed_elsewhere_stay() -> None:
+    for kept in (0, 1):
+        g = GraphBuilder()
+        found = chain(g, *operands(g))
+        graph = g.finish([found[kept], found[2]])
+        assert not any(map(streams, kernels(graph)))
+        assert len(kernels(graph)) > 1
+
+
+def test_softmax_along_queries_stays() -> None:
+    g = GraphBuilder()
+    graph = g.finish([chain(g, *operands(g), axis=0)[2]])
+    assert not any(map(streams, kernels(graph)))
+
+
+def test_products_without_softmax_stay() -> None:
+    g = GraphBuilder()
+    q, k, v = operands(g)
+    graph = g.finish([g.add("matmul", (g.add("relu", (g.add("matmul", (q, k)),)), v))])
+    assert not any(map(streams, kernels(graph)))
+
+
+# -- what it is for ----------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_queries_times_keys() -> None:
+    for n in (256, 1024):
+        graph = graph_of(Form(heads=4, queries=n, keys=n, depth=16, width=16))
+        plan = products(graph, threads=1)[0].plan
+        assert plan is not None
+        assert not plan.arena
