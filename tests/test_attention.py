@@ -10,7 +10,7 @@ from attention_models import Form, graph_of, inputs_of
 import aisc
 from aisc.api import products, resolve_target
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import symbol
+from aisc.ir.arith.poly import Dim, symbol
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, Value
@@ -115,6 +115,61 @@ def test_half_precision_is_summed_in_single(dtype: dtypes.DType) -> None:
     assert np.abs(got - expected.astype(np.float64)).max() <= 4 * eps
 
 
+def repeated(g: GraphBuilder, name: str, size: Dim, width: int) -> Value:
+    """Two heads of keys or values, for eight heads of queries, as exporters write it."""
+    x = g.input(name, TensorType((1, 2, size, width), dtypes.f32))
+    x = g.add("reshape", (x,), {"shape": (1, 2, 1, size, width)})
+    x = g.add("expand", (x,), {"shape": (1, 2, 4, size, width)})
+    return g.add("reshape", (x,), {"shape": (1, 8, size, width)})
+
+
+@pytest.mark.parametrize("sizes", [(20, 36), (N, N)])
+def test_repeated_heads_are_read_where_they_are(sizes: tuple[Dim, Dim]) -> None:
+    g = GraphBuilder()
+    q = g.input("q", TensorType((1, 8, sizes[0], 16), dtypes.f32))
+    k, v = (repeated(g, name, sizes[1], 16) for name in "kv")
+    k = g.add("transpose", (k,), {"perm": (0, 1, 3, 2)})
+    graph = g.finish([chain(g, q, k, v)[2]])
+    (kernel,) = kernels(graph)
+    assert streams(kernel)
+    inputs = inputs_of(graph, {"n": 21})
+    (exact,) = agreement.reference(graph, inputs)
+    got = aisc.compile(graph, threads=1, cache=False)(*inputs)
+    agreement.assert_agrees([got], interpret(graph, inputs), [exact])
+
+
+def test_softmax_in_parts() -> None:
+    g = GraphBuilder()
+    q, k, v = operands(g)
+    s = g.add("matmul", (q, k))
+    kept = {"axes": (1,), "keepdims": True}
+    e = g.add("exp", (g.add("sub", (s, g.add("reduce_max", (s,), kept))),))
+    p = g.add("div", (e, g.add("reduce_sum", (e,), kept)))
+    graph = g.finish([g.add("matmul", (p, v))])
+    (kernel,) = kernels(graph)
+    assert streams(kernel)
+    assert_computes(graph, inputs_of(graph))
+
+
+def test_past_keys_and_values_are_read_where_they_are_kept() -> None:
+    """Concatenations that are results as well are made, and read by the kernel."""
+    g = GraphBuilder()
+    q = g.input("q", TensorType((1, 2, 20, 16), dtypes.f32))
+    whole = []
+    for name in "kv":
+        parts = [
+            g.input(f"{name}{n}", TensorType((1, 2, n, 16), dtypes.f32)) for n in (13, 20)
+        ]  # fmt: skip
+        whole.append(g.add("concat", parts, {"axis": 2}))
+    k = g.add("transpose", (whole[0],), {"perm": (0, 1, 3, 2)})
+    graph = g.finish([chain(g, q, k, whole[1])[2], *whole])
+    assert sum(map(streams, kernels(graph))) == 1
+    inputs = inputs_of(graph)
+    exact = agreement.reference(graph, inputs)
+    got = aisc.compile(graph, threads=2, cache=False)(*inputs)
+    agreement.assert_agrees(got, interpret(graph, inputs), exact)
+
+
 # -- data that are not finite ------------------------------------------------------------------
 
 
@@ -181,11 +236,11 @@ def test_levels_agree_and_traces_replay() -> None:
 
 
 def test_any_sizes_of_blocks_compute_it() -> None:
-    graph = graph_of(Form(heads=1, queries=9, keys=11, depth=3, width=2, mask=(9, 11)))
+    graph = graph_of(Form(heads=1, queries=11, keys=11, depth=3, width=2, mask=(11, 11)))
     (kernel,) = kernels(graph)
     inputs = inputs_of(graph)
     (expected,) = interpret(graph, inputs)
-    for sizes in ((1, 1, 1), (2, 4, 2), (9, 11, 11), (8, 16, 4), (3, 6, 1)):
+    for sizes in ((1, 1, 1), (2, 4, 2), (11, 11, 11), (8, 16, 4), (3, 6, 1)):
         found = find_attention(inline_maps(Schedule.of(kernel)))
         assert found is not None
         s = found[0].variant(found[1], "streaming_attention", *sizes)
@@ -230,6 +285,12 @@ def test_softmax_along_queries_stays() -> None:
     g = GraphBuilder()
     graph = g.finish([chain(g, *operands(g), axis=0)[2]])
     assert not any(map(streams, kernels(graph)))
+
+
+def test_few_queries_stay() -> None:
+    for n in (1, 5, 17):
+        graph = graph_of(Form(queries=n, keys=200))
+        assert not any(map(streams, kernels(graph)))
 
 
 def test_products_without_softmax_stay() -> None:

@@ -278,8 +278,9 @@ def _new_nest(
             high = index.bounds(extent)[1]
             index = index.bind(var, 0, high - 1)
         bindings.append(value)
+        whole = any(f.var == value and (f.low, f.extent) == (ZERO, it.extent) for f in outer)
         for inside in (binary("lt", value, it.extent), binary("ge", value, ZERO)):
-            if not index.proves(inside):
+            if not whole and not index.proves(inside):
                 conds.append(index.simplify(inside))
     body: Stmt = guarded(
         replace(place.block, bindings=tuple(bindings)), logical_and(*conds, place.predicate)

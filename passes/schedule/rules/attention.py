@@ -27,9 +27,11 @@ from aisc.passes.schedule.variants.attention import Attention, attention_of
 
 # Accumulators of a register tile, which hide the latency of the multiply-add.
 ACCUMULATORS = 16
-MOST_VECTORS = 2
-LEAST_QUERIES = 8
-KEYS = 128
+VECTORS = (1, 2, 4)
+# Bytes of a first-level cache where the target does not tell.
+CACHE = 32 << 10
+# Lanes for each query up to which those without one cost less than the scores in memory would.
+LANES, MOST_PADDED = 16, 1.6
 # Maps over the queries of a block.
 PER_QUERY = ("low", "none", "raise", "safe", "fall", "move", "add", "invert")
 
@@ -88,8 +90,9 @@ def find_attention(s: Schedule) -> tuple[Schedule, str] | None:
 
 
 def _pays(a: Attention) -> bool:
-    """Whether there are enough queries to fill lanes."""
-    return not 0 < _known(a.lane.extent) < LEAST_QUERIES
+    """Whether enough lanes hold queries; of how many is not known there may be many."""
+    queries = _known(a.lane.extent)
+    return not queries or -(-queries // LANES) * LANES <= MOST_PADDED * queries
 
 
 def _is_product(block: Block) -> bool:
@@ -116,16 +119,22 @@ def _inline(name: str, s: Schedule) -> Schedule:
 
 
 def choose(a: Attention, target: Target) -> Blocks:
-    """The sizes of blocks and tiles."""
+    """The sizes of blocks and tiles: the fewest queries too many, scores in half of the first
+    cache, keys in equal blocks."""
     lanes = max(1, target.vector_bits // 8 // a.dtype.bytes)
-    queries = _known(a.lane.extent)
-    vectors = 1 if queries and queries <= lanes else MOST_VECTORS
+    queries = _known(a.lane.extent) or 1
+    vectors = min(VECTORS, key=lambda v: (-(-queries // (v * lanes)) * v, -v))
     rows = ACCUMULATORS // vectors
-    keys = _known(a.keys.extent) or KEYS
-    whole = -(-keys // rows) * rows
-    count = -(-whole // KEYS)
-    size = -(-whole // (count * rows)) * rows
-    return Blocks(lanes, vectors, size, rows, _divisor(_known(a.width.extent), rows))
+    most = first_cache(target) // 2 // (vectors * lanes * a.dtype.bytes) // rows * rows
+    groups = -(-(_known(a.keys.extent) or most) // rows)
+    count = -(-groups * rows // most)
+    width = _divisor(_known(a.width.extent), rows)
+    return Blocks(lanes, vectors, -(-groups // count) * rows, rows, width)
+
+
+def first_cache(target: Target) -> int:
+    """Bytes of the innermost memory that is known."""
+    return min((m.bytes for m in target.memories), default=CACHE)
 
 
 def _known(e: Expr) -> int:
@@ -161,8 +170,8 @@ def _schedule(s: Schedule, name: str, b: Blocks) -> Schedule:
             s = _turn(s, block, b)
         elif block.endswith(("_rows", "_out")):
             s = _copy(s, block, b)
-    s = _product(s, f"{name}_scores", f"{name}_mask", b.rows, b)
-    return _product(s, name, f"{name}_rescale", b.width, b)
+    s = _scores(s, f"{name}_scores", f"{name}_mask", b)
+    return _values(s, name, f"{name}_rescale", b)
 
 
 def _split_lanes(s: Schedule, loop: str, b: Blocks) -> tuple[Schedule, list[str]]:
@@ -202,17 +211,27 @@ def _copy(s: Schedule, block: str, b: Blocks) -> Schedule:
     return s.split(last, b.lanes, names=(f"{last}_v", f"{last}_l")).vectorize(f"{last}_l")
 
 
-def _product(s: Schedule, block: str, consumer: str, rows: int, b: Blocks) -> Schedule:
-    """A register tile of `rows` times the queries, with the map that follows."""
-    loops = _Loops(s, block, "ris")
+def _scores(s: Schedule, block: str, consumer: str, b: Blocks) -> Schedule:
+    """The products of a group of keys with the queries, and what makes scores of them."""
+    loops = _Loops(s, block, "grid")
+    return _product(s, block, consumer, loops, b)
+
+
+def _values(s: Schedule, block: str, consumer: str, b: Blocks) -> Schedule:
+    """The products of some elements of the values with the weights, added to the result."""
+    w = _Loops(s, block, "gid")["g"]
+    s = s.split(w, b.width, names=(f"{w}_t", f"{w}_r"))
+    return _product(s, block, consumer, _Loops(s, block, "grid"), b)
+
+
+def _product(s: Schedule, block: str, consumer: str, loops: _Loops, b: Blocks) -> Schedule:
+    """A register tile per iteration of `g`, with the map that follows."""
     s, inner = _split_lanes(s, loops["i"], b)
-    row = loops["r"]
-    s = s.split(row, rows, names=(f"{row}_t", f"{row}_r"))
-    s = s.reorder(f"{row}_t", loops["s"], f"{row}_r", *inner)
-    s = s.reverse_compute_at(consumer, f"{row}_t")
+    s = s.reorder(loops["g"], loops["d"], loops["r"], *inner)
+    s = s.reverse_compute_at(consumer, loops["g"])
     result = find_place(s.func, block).block.writes[0].buffer.name
-    s = s.set_scope(result, "register").unroll(f"{row}_r").unroll(inner[0]).vectorize(inner[1])
-    s = s.decompose_reduction(block, loops["s"])
+    s = s.set_scope(result, "register").unroll(loops["r"]).unroll(inner[0]).vectorize(inner[1])
+    s = s.decompose_reduction(block, loops["d"])
     outer = [f.var.name for f in find_place(s.func, block).loops]
-    outer = outer[: outer.index(f"{row}_t") + 1]
-    return schedule_consumer(s, consumer, outer, Tile(rows, b.vectors, b.lanes))
+    outer = outer[: outer.index(loops["g"]) + 1]
+    return schedule_consumer(s, consumer, outer, Tile(b.rows, b.vectors, b.lanes))

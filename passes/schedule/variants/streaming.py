@@ -54,6 +54,8 @@ from aisc.passes.schedule.copies import Names
 from aisc.passes.schedule.tree import find_place, replace_stmt, with_regions, without_alloc
 from aisc.passes.schedule.variants.attention import Attention, attention_of, loads_of, refuse
 
+# Masks are copied by squares of so many queries and keys.
+TILE = 16
 # An axis of a nest: the stem of its names, its extent.
 Axis = tuple[str, Expr]
 # Iterators of the loops around a nest, by what they stand for.
@@ -114,7 +116,7 @@ class _Builder:
         self.turned = self._buffer("turned", t, depth, lanes)
         self.top, self.total = self._buffer("top", t, lanes), self._buffer("total", t, lanes)
         self.acc = self._buffer("acc", t, width, lanes)
-        self.e = self._buffer("e", t, keys, lanes)
+        self.e = self._buffer("e", t, keys // rows, rows, lanes)
 
     def build(self) -> Stmt:
         """The loop over rows and blocks of queries."""
@@ -213,16 +215,16 @@ class _Builder:
             at[self.a.keys.var] = k if whole else minimum(k, self.a.keys.extent - 1)
         return at
 
-    def _count(self, whole: bool) -> Expr:
-        """Keys in a block: those there are, or `whole` groups of rows."""
-        size = self.a.keys.extent
-        step = self.rows if whole else 1
-        if _divides(self.keys, size):
+    def _count(self) -> Expr:
+        """Keys in a block: those there are."""
+        if _divides(self.keys, self.a.keys.extent):
             return const(self.keys)
-        rest = size - self.around[-1].var * self.keys
-        if whole:
-            rest = binary("floordiv", rest + (step - 1), const(step)) * step
-        return minimum(const(self.keys), rest)
+        return minimum(const(self.keys), self.a.keys.extent - self.around[-1].var * self.keys)
+
+    def _weight(self, i: Expr, j: Expr) -> Load:
+        """The weight of a key for a query; rows of keys are grouped as they are computed."""
+        group, row = (binary(op, j, const(self.rows)) for op in ("floordiv", "mod"))
+        return Load(self.e, (group, row, i))
 
     def _turned(
         self, stem: str, out: Buffer, element: Element, count: Expr | None = None
@@ -284,7 +286,7 @@ class _Builder:
         )
         top, total = self.top, self.total
         s, scores = self._scores()
-        key, lanes = ("j", self._count(whole=False)), [("i", const(self.queries))]
+        key, lanes = ("j", self._count()), [("i", const(self.queries))]
         (lowest,) = COMBINERS["max"].identity([t])
 
         def safe(i: Expr) -> Expr:
@@ -292,13 +294,16 @@ class _Builder:
             return select(equal(value, lowest), const(0, t), value)
 
         def weight(_: Around, v: Sequence[Var]) -> Expr:
-            return math_call("exp", Load(self.e, (v[0], v[1])) - Load(shift, (v[1],)))
+            return math_call("exp", self._weight(v[1], v[0]) - Load(shift, (v[1],)))
 
         def added(i: Expr) -> Expr:
             return Load(total, (i,)) * Load(factor, (i,)) + Load(part, (i,))
 
         def along(_: Around, v: Sequence[Var]) -> Expr:
-            return Load(self.e, (v[1], v[0]))
+            return self._weight(v[0], v[1])
+
+        def place(_: Around, v: Sequence[Var]) -> tuple[Expr, ...]:
+            return self._weight(v[1], v[0]).indices
 
         return [
             *map(Alloc, (self.e, s, peak, raised, shift, factor, part)),
@@ -312,7 +317,7 @@ class _Builder:
                 "fall", factor, lambda i: math_call("exp", Load(top, (i,)) - Load(shift, (i,)))
             ),
             self._per_lane("move", top, lambda i: Load(raised, (i,)), ordered=True),
-            self._nest("exp", [key, *lanes], self.e, lambda _, v: tuple(v), weight),
+            self._nest("exp", [key, *lanes], self.e, place, weight),
             self._nest("sum", lanes, part, lambda _, v: (v[0],), along, key, "sum"),
             self._per_lane("add", total, added, ordered=True),
             *self._values(factor, key),
@@ -321,18 +326,20 @@ class _Builder:
     def _scores(self) -> tuple[Buffer, list[Stmt]]:
         """The operand of the softmax for a block of keys: a private buffer, nests."""
         a, t = self.a, self.a.dtype
-        groups, lanes = ("j", self._count(whole=True)), ("i", const(self.queries))
-        s = self._buffer("s", t, self.keys, self.queries)
+        groups = binary("floordiv", self._count() + (self.rows - 1), const(self.rows))
+        axes = [("g", groups), ("r", const(self.rows)), ("i", const(self.queries))]
+        s = self._buffer("s", t, *self.e.type.static_shape)
         masks, staged = self._masks()
 
         def product(b: Around, v: Sequence[Var]) -> Expr:
-            j, i, d = v
-            key = substitute(a.key, {**self._at(b, i, j), a.depth.var: d})
+            g, r, i, d = v
+            key = substitute(a.key, {**self._at(b, i, g * self.rows + r), a.depth.var: d})
             return cast(key, t) * Load(self.turned, (d, i))
 
         def masked(b: Around, v: Sequence[Var]) -> Expr:
-            j, i = v
-            value = _exchanged(a.masked, a.scores, Load(s, (j, i)))
+            g, r, i = v
+            j = g * self.rows + r
+            value = _exchanged(a.masked, a.scores, Load(s, (g, r, i)))
             for load, mask in masks.items():
                 value = _exchanged(value, load, Load(mask, (j, i)))
             return cast(substitute(value, self._at(b, i, j)), t)
@@ -340,10 +347,10 @@ class _Builder:
         nests = [
             *staged,
             self._nest(
-                "scores", [groups, lanes], s, lambda _, v: (v[0], v[1]), product,
+                "scores", axes, s, lambda _, v: tuple(v[:3]), product,
                 ("d", a.depth.extent), "sum",
             ),
-            self._nest("mask", [groups, lanes], self.e, lambda _, v: tuple(v), masked),
+            self._nest("mask", axes, self.e, lambda _, v: tuple(v), masked),
         ]  # fmt: skip
         return s, nests
 
@@ -351,7 +358,9 @@ class _Builder:
         """Copies of a block of what the softmax's operand reads at both queries and keys."""
         masks: dict[Load, Buffer] = {}
         nests: list[Stmt] = []
-        count = None if _divides(self.keys, self.a.keys.extent) else self._count(whole=False)
+        whole = _divides(self.keys, self.a.keys.extent) and self.keys % TILE == 0
+        count = None if whole else self._count()
+        size = -(-self.keys // TILE) * TILE
         for load in loads_of(self.a.masked):
             over = [
                 any(mentions(i, it.var) for i in load.indices) for it in (self.a.lane, self.a.keys)
@@ -360,10 +369,11 @@ class _Builder:
                 continue
 
             def element(b: Around, i: Expr, j: Expr, load: Load = load) -> Expr:
-                return substitute(load, self._at(b, i, j))
+                k = b[self.block_of_keys] * self.keys + j
+                return substitute(load, {**self._at(b, i), self.a.keys.var: k})
 
             stem = f"mask{len(masks)}"
-            masks[load] = self._buffer(stem, load.dtype, self.keys, self.queries)
+            masks[load] = self._buffer(stem, load.dtype, size, self.queries)
             nests += [Alloc(masks[load]), *self._turned(stem, masks[load], element, count)]
         return masks, nests
 
@@ -377,7 +387,7 @@ class _Builder:
             w, i, j = v
             k = b[self.block_of_keys] * self.keys + j
             at = {**self._at(b, i), a.keys.var: k, a.width.var: w}
-            return cast(substitute(a.value, at), t) * Load(self.e, (j, i))
+            return cast(substitute(a.value, at), t) * self._weight(i, j)
 
         def added(_: Around, v: Sequence[Var]) -> Expr:
             old = Load(self.acc, tuple(v)) * Load(factor, (v[1],))
