@@ -47,6 +47,12 @@ FORMS = {
     "boolean mask, odd": Form(queries=37, keys=45, where=(37, 45)),
     "masks with infinities": Form(queries=64, keys=200, where=(1, 1, 64, 200), masked=-np.inf),
     "shared keys": Form(batch=2, heads=4, queries=20, keys=24, shared=True),
+    "one query": Form(queries=1, keys=129, depth=32, width=48, mask=(1, 1, 1, 129)),
+    "one query, many keys": Form(queries=1, keys=5000, depth=16, width=16),
+    "one query, one key": Form(queries=1, keys=1),
+    "few queries": Form(batch=2, queries=3, keys=50, mask=(3, 50), where=(2, 1, 1, 50)),
+    "few queries apart": Form(queries=4, keys=64, apart=True, shared=True),
+    "one query, double precision": Form(queries=1, keys=70, mask=(1, 70), dtype=dtypes.f64),
     "double precision": Form(queries=40, keys=150, mask=(40, 150), dtype=dtypes.f64),
 }
 SYMBOLIC = {
@@ -62,7 +68,7 @@ def kernels(graph: Graph) -> tuple[Func, ...]:
 def streams(func: Func) -> bool:
     """Whether the default schedule takes a kernel for one attention."""
     trace = default_schedule(func, resolve_target("cpu")).trace
-    return any(s.primitive == "variant" and "streaming_attention" in s.args for s in trace)
+    return any(s.primitive == "variant" and s.args[1].startswith("streaming") for s in trace)
 
 
 def assert_computes(graph: Graph, inputs: list[Array]) -> Array:
@@ -173,35 +179,36 @@ def test_past_keys_and_values_are_read_where_they_are_kept() -> None:
 # -- data that are not finite ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keys", [20, 300])
-def test_rows_masked_wholly_are_as_without_blocks(keys: int) -> None:
+@pytest.mark.parametrize("keys", [20, 300, 5000])
+@pytest.mark.parametrize("queries", [40, 4])
+def test_rows_masked_wholly_are_as_without_blocks(keys: int, queries: int) -> None:
     """-inf everywhere in a row gives NaN; a finite mask gives the average of the values."""
-    graph = graph_of(Form(queries=40, keys=keys, mask=(1, 1, 40, keys)))
+    graph = graph_of(Form(queries=queries, keys=keys, mask=(1, 1, queries, keys)))
     q, k, v, mask = inputs_of(graph)
     mask[...] = 0
-    mask[0, 0, 3] = -np.inf
-    mask[0, 0, 5, : keys - 1] = -np.inf
-    mask[0, 0, 7, 1:] = -np.inf
-    mask[0, 0, 9] = -1e30
+    mask[0, 0, 0] = -np.inf
+    mask[0, 0, 1, : keys - 1] = -np.inf
+    mask[0, 0, 2, 1:] = -np.inf
+    mask[0, 0, 3] = -1e30
     got = assert_computes(graph, [q, k, v, mask])
-    assert np.isnan(got[:, :, 3]).all() and np.isfinite(np.delete(got, 3, axis=2)).all()
-    np.testing.assert_allclose(got[0, :, 5], v[0, :, -1], rtol=1e-6)
-    np.testing.assert_allclose(got[0, :, 7], v[0, :, 0], rtol=1e-6)
+    assert np.isnan(got[:, :, 0]).all() and np.isfinite(got[:, :, 1:]).all()
+    np.testing.assert_allclose(got[0, :, 1], v[0, :, -1], rtol=1e-6)
+    np.testing.assert_allclose(got[0, :, 2], v[0, :, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["q", "k", "v", "mask"])
-@pytest.mark.parametrize("keys", [33, 260])
+@pytest.mark.parametrize(("queries", "keys"), [(21, 33), (21, 260), (2, 33), (2, 3000)])
 def test_infinities_and_nan_reach_what_they_reach_without_blocks(
-    keys: int, where: str, value: float
+    queries: int, keys: int, where: str, value: float
 ) -> None:
-    graph = graph_of(Form(queries=21, keys=keys, mask=(21, keys)))
+    graph = graph_of(Form(queries=queries, keys=keys, mask=(queries, keys)))
     inputs = inputs_of(graph)
     mask = inputs[3]
     mask[:, -3:] = -np.inf  # weights of 0, which infinite values turn into NaN
-    place = {"q": (0, 0, 4, 2), "k": (0, 1, keys - 1, 3), "v": (0, 0, keys - 2, 1)}
+    place = {"q": (0, 0, 1, 2), "k": (0, 1, keys - 1, 3), "v": (0, 0, keys - 2, 1)}
     at = ["q", "k", "v", "mask"].index(where)
-    inputs[at][place.get(where, (6, keys // 2))] = value
+    inputs[at][place.get(where, (1, keys // 2))] = value
     with np.errstate(all="ignore"):
         assert_computes(graph, inputs)
 
@@ -216,16 +223,18 @@ def on_interpreter(func: Func, graph: Graph, inputs: list[Array]) -> Array:
     return out
 
 
-def test_levels_agree_and_traces_replay() -> None:
-    graph = graph_of(Form(queries=20, keys=24, depth=4, width=3, where=(20, 24)))
+@pytest.mark.parametrize(("queries", "name"), [(20, "streaming_attention"), (3, "streaming_rows")])
+def test_levels_agree_and_traces_replay(queries: int, name: str) -> None:
+    graph = graph_of(Form(queries=queries, keys=24, depth=16, width=16, where=(queries, 24)))
     (kernel,) = kernels(graph)
     found = find_attention(inline_maps(Schedule.of(kernel)))
     assert found is not None
-    start, name = found
+    start, block = found
     target = resolve_target("cpu")
     inputs = inputs_of(graph)
     (expected,) = interpret(graph, inputs)
-    chosen = start.variant(name, "streaming_attention", 16, 8, 4)
+    sizes = (16, 8, 4) if queries == 20 else (3, 8, 8)
+    chosen = start.variant(block, name, *sizes)
     scheduled = default_schedule(kernel, target)
     for s in (chosen, scheduled):
         assert Schedule.of(kernel).replay(trace_from_json(trace_to_json(s.trace))) == s
@@ -233,6 +242,23 @@ def test_levels_agree_and_traces_replay() -> None:
         for func in (s.func, optimize(s.func)):
             got = on_interpreter(func, graph, inputs)
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_any_sizes_of_blocks_of_few_queries_compute_it() -> None:
+    graph = graph_of(Form(heads=1, queries=4, keys=11, depth=16, width=16, mask=(4, 11)))
+    (kernel,) = kernels(graph)
+    inputs = inputs_of(graph)
+    (expected,) = interpret(graph, inputs)
+    found = find_attention(inline_maps(Schedule.of(kernel)))
+    assert found is not None
+    for sizes in ((1, 1, 1), (2, 4, 2), (4, 16, 16), (4, 8, 4)):
+        s = found[0].variant(found[1], "streaming_rows", *sizes)
+        got = on_interpreter(s.func, graph, inputs)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    for sizes in ((3, 8, 4), (4, 8, 3), (4, 8, 0), (4, 9, 3)):
+        with pytest.raises(CompileError) as caught:
+            found[0].variant(found[1], "streaming_rows", *sizes)
+        assert caught.value.codes == ("E302",)
 
 
 def test_any_sizes_of_blocks_compute_it() -> None:
@@ -287,9 +313,12 @@ def test_softmax_along_queries_stays() -> None:
     assert not any(map(streams, kernels(graph)))
 
 
-def test_few_queries_stay() -> None:
-    for n in (1, 5, 17):
-        graph = graph_of(Form(queries=n, keys=200))
+def test_queries_that_fill_neither_lanes_nor_rows_stay() -> None:
+    for form in (
+        Form(queries=5, keys=200), Form(queries=17, keys=200), Form(queries=1, depth=20),
+        Form(queries=1, width=20),
+    ):  # fmt: skip
+        graph = graph_of(form)
         assert not any(map(streams, kernels(graph)))
 
 

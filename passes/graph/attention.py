@@ -17,6 +17,7 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import UNKNOWN
 from aisc.ir.tensor.func import Func
+from aisc.passes.graph.views import is_view
 from aisc.passes.lower.group import lower_group
 from aisc.passes.schedule.rules.attention import is_attention, is_copy
 
@@ -40,7 +41,8 @@ def attention_chains(graph: Graph, made: Makers, used: Uses) -> Iterator[tuple[G
             continue
         moves = [m for n in (core[-1], node) for m in _moves(n, made, used)]
         after = _copied(node, readers, used)
-        for chain in ([*moves, *core, node, *after], [*core, node]):
+        whole = [*moves, *core, node]
+        for chain in ([*whole, *after], whole, [*core, node])[0 if after else 1 :]:
             nodes = tuple(sorted(chain, key=order.__getitem__))
             if _is_attention(nodes):
                 yield nodes
@@ -95,7 +97,7 @@ def _moves(node: GraphNode, made: Makers, used: Uses) -> list[GraphNode]:
         while source is not None and used[source.output] == 1 and _is_copy(source):
             chain.append(source)
             source = made.get(source.input_values[0])
-        while chain and "view" in opdef.get(chain[-1].op).traits:
+        while chain and is_view(chain[-1]):
             chain.pop()
         found += chain
     return found
@@ -107,7 +109,7 @@ def _copied(
     """The copy in another order that alone reads the result of `node`."""
     result = node.output
     found = readers.get(result, []) if used[result] == 1 else []
-    return [n for n in found if _is_copy(n)]
+    return [n for n in found if not is_view(n) and _is_copy(n)]
 
 
 def _is_copy(node: GraphNode) -> bool:

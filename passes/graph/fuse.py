@@ -22,6 +22,7 @@ from aisc.ir.location import fuse
 from aisc.ir.rewrite.driver import use_counts
 from aisc.passes.base import map_regions
 from aisc.passes.graph.attention import attention_chains
+from aisc.passes.graph.views import is_view
 
 # A group stops growing here: generated code and compile time grow with it.
 MAX_GROUP = 24
@@ -33,20 +34,6 @@ class _Group:
     nodes: list[GraphNode] = field(default_factory=list)
     anchored: bool = False  # holds a reduction of some kind
     closed: bool = False  # takes no more nodes
-
-
-def is_view(node: GraphNode) -> bool:
-    """Whether a node only gives another shape to elements that lie together in memory."""
-    return "view" in opdef.get(node.op).traits or _is_stretch(node)
-
-
-def _is_stretch(node: GraphNode) -> bool:
-    """Whether a slice is one stretch of memory: whole after its last cut, of size 1 before."""
-    if node.op != "slice" or any(s != 1 for s in node.attr("steps")):  # type: ignore[union-attr]
-        return False
-    (source,), shape = node.input_values, node.output.type.shape
-    cut = [k for k, (a, b) in enumerate(zip(source.type.shape, shape, strict=True)) if a != b]
-    return not cut or all(d == 1 for d in shape[: cut[-1]])
 
 
 def stays_alone(node: GraphNode) -> bool:

@@ -8,6 +8,7 @@ from inspect import signature
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.func import Func
 from aisc.passes.schedule.schedule import primitive
+from aisc.passes.schedule.variants.decoding import streaming_rows
 from aisc.passes.schedule.variants.streaming import streaming_attention
 from aisc.passes.schedule.variants.winograd import winograd
 
@@ -16,6 +17,7 @@ from aisc.passes.schedule.variants.winograd import winograd
 VARIANTS: Mapping[str, Callable[..., Func | tuple[Func, Func]]] = {
     "winograd": winograd,
     "streaming_attention": streaming_attention,
+    "streaming_rows": streaming_rows,
 }
 
 

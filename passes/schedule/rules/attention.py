@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.passes.schedule.products import factors
+from aisc.passes.schedule.rules.decoding import Rows, schedule_rows_of
 from aisc.passes.schedule.rules.inlining import inline_maps
 from aisc.passes.schedule.rules.tile import Tile, schedule_consumer
 from aisc.passes.schedule.schedule import Schedule, unless_refused
@@ -32,6 +34,8 @@ VECTORS = (1, 2, 4)
 CACHE = 32 << 10
 # Lanes for each query up to which those without one cost less than the scores in memory would.
 LANES, MOST_PADDED = 16, 1.6
+# Queries up to which each is a row of its own.
+MOST_ROWS = 4
 # Maps over the queries of a block.
 PER_QUERY = ("low", "none", "raise", "safe", "fall", "move", "add", "invert")
 
@@ -59,8 +63,11 @@ def use_attention(s: Schedule, target: Target) -> Schedule:
         return s
     moved, name = found
     attention = attention_of(moved.func, find_place(moved.func, name))
-    blocks = choose(attention, target)
-    return unless_refused(s, lambda _: _schedule(moved, name, blocks))
+    if fills_lanes(attention):
+        blocks = choose(attention, target)
+        return unless_refused(s, lambda _: _schedule(moved, name, blocks))
+    rows = choose_rows(attention, target)
+    return unless_refused(s, lambda _: schedule_rows_of(moved, name, rows))
 
 
 def is_attention(func: Func) -> bool:
@@ -90,9 +97,25 @@ def find_attention(s: Schedule) -> tuple[Schedule, str] | None:
 
 
 def _pays(a: Attention) -> bool:
+    """Whether one kernel is faster than a product, a softmax and a product."""
+    return fills_lanes(a) or (0 < _known(a.lane.extent) <= MOST_ROWS and has_rows(a))
+
+
+def fills_lanes(a: Attention) -> bool:
     """Whether enough lanes hold queries; of how many is not known there may be many."""
     queries = _known(a.lane.extent)
     return not queries or -(-queries // LANES) * LANES <= MOST_PADDED * queries
+
+
+def has_rows(a: Attention) -> bool:
+    """Whether whole vectors of each operand lie together in memory, along depth and width."""
+    vectors = (a.query, a.depth), (a.key, a.depth), (a.value, a.width)
+    return all(
+        _known(it.extent) % LANES == 0
+        and Indexer().linear(load.indices[-1]).coeff(it.var) == 1
+        and not any(mentions(i, it.var) for i in load.indices[:-1])
+        for load, it in vectors
+    )
 
 
 def _is_product(block: Block) -> bool:
@@ -130,6 +153,17 @@ def choose(a: Attention, target: Target) -> Blocks:
     count = -(-groups * rows // most)
     width = _divisor(_known(a.width.extent), rows)
     return Blocks(lanes, vectors, -(-groups // count) * rows, rows, width)
+
+
+def choose_rows(a: Attention, target: Target) -> Rows:
+    """The sizes for a few queries: all of them at once, scores in half of the first cache."""
+    lanes = max(1, target.vector_bits // 8 // a.dtype.bytes)
+    queries = _known(a.lane.extent)
+    most = first_cache(target) // 2 // (queries * lanes * a.dtype.bytes) * lanes
+    keys = -(-(_known(a.keys.extent) or most) // lanes) * lanes
+    count = -(-keys // most)
+    vectors = _divisor(_known(a.width.extent) // lanes, max(1, ACCUMULATORS // queries))
+    return Rows(queries, -(-keys // (count * lanes)) * lanes, lanes, vectors)
 
 
 def first_cache(target: Target) -> int:

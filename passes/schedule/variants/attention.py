@@ -17,10 +17,11 @@ the *query*, is an axis that neither keys nor values have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aisc.ir.arith.linear import mentions
+from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.dtypes import DType
 from aisc.ir.node import walk
@@ -111,7 +112,9 @@ class _Matcher:
         query, key = (b, a) if _mentions(a, keys.var) else (a, b)
         self.need(not _mentions(query, keys.var), "both factors of its scores depend on the keys")
         width = self._width(onto, value)
+        ranges = _ranges((*rows, keys, depth, width))
         value = _load(substitute(value, onto))
+        query, key, value = (_simplified(x, ranges) for x in (query, key, value))
         own = [it for it in rows if not any(_mentions(x, it.var) for x in (key, value))]
         own = [it for it in own if _mentions(query, it.var)]
         self.need(bool(own), "it has no axis of queries")
@@ -297,6 +300,19 @@ class _Matcher:
 
 def _mentions(load: Load, var: Var) -> bool:
     return any(mentions(i, var) for i in load.indices)
+
+
+def _ranges(iters: Sequence[Iter]) -> Indexer:
+    index = Indexer()
+    for it in iters:
+        size = int(it.extent.value) if isinstance(it.extent, Const) else math.inf
+        index = index.bind(it.var, 0, size - 1)
+    return index
+
+
+def _simplified(load: Load, ranges: Indexer) -> Load:
+    """A load whose indices are in normal form."""
+    return Load(load.buffer, tuple(map(ranges.simplify, load.indices)))
 
 
 def _load(e: Expr) -> Load:
