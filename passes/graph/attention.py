@@ -11,13 +11,15 @@ what the schedule will do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import UNKNOWN
 from aisc.ir.tensor.func import Func
 from aisc.passes.graph.views import is_view
+from aisc.passes.lower.canonical import group_key
 from aisc.passes.lower.group import lower_group
 from aisc.passes.schedule.rules.attention import is_attention, is_copy
 
@@ -30,6 +32,7 @@ Uses = Mapping[Value, int]
 
 def attention_chains(graph: Graph, made: Makers, used: Uses) -> Iterator[tuple[GraphNode, ...]]:
     """Nodes of each attention, in the order of the graph."""
+    asked = _Asked()
     order = {n: k for k, n in enumerate(graph.nodes)}
     readers: dict[Value, list[GraphNode]] = {}
     for n in graph.nodes:
@@ -39,12 +42,12 @@ def attention_chains(graph: Graph, made: Makers, used: Uses) -> Iterator[tuple[G
         core = _core(node, made, used) if _kind(node) == "contraction" else None
         if core is None:
             continue
-        moves = [m for n in (core[-1], node) for m in _moves(n, made, used)]
-        after = _copied(node, readers, used)
+        moves = [m for n in (core[-1], node) for m in _moves(n, made, used, asked)]
+        after = _copied(node, readers, used, asked)
         whole = [*moves, *core, node]
         for chain in ([*whole, *after], whole, [*core, node])[0 if after else 1 :]:
             nodes = tuple(sorted(chain, key=order.__getitem__))
-            if _is_attention(nodes):
+            if asked.is_attention(nodes):
                 yield nodes
                 break
 
@@ -88,13 +91,13 @@ def _reaches(v: Value, made: Makers, inside: dict[GraphNode, bool]) -> bool:
     return inside[node]
 
 
-def _moves(node: GraphNode, made: Makers, used: Uses) -> list[GraphNode]:
+def _moves(node: GraphNode, made: Makers, used: Uses, asked: _Asked) -> list[GraphNode]:
     """Copies in another order that only `node` reads; not those that are views by themselves."""
     found = []
     for v in node.input_values:
         chain: list[GraphNode] = []
         source = made.get(v)
-        while source is not None and used[source.output] == 1 and _is_copy(source):
+        while source is not None and used[source.output] == 1 and asked.is_copy(source):
             chain.append(source)
             source = made.get(source.input_values[0])
         while chain and is_view(chain[-1]):
@@ -104,31 +107,37 @@ def _moves(node: GraphNode, made: Makers, used: Uses) -> list[GraphNode]:
 
 
 def _copied(
-    node: GraphNode, readers: Mapping[Value, list[GraphNode]], used: Uses
+    node: GraphNode, readers: Mapping[Value, list[GraphNode]], used: Uses, asked: _Asked
 ) -> list[GraphNode]:
     """The copy in another order that alone reads the result of `node`."""
     result = node.output
     found = readers.get(result, []) if used[result] == 1 else []
-    return [n for n in found if not is_view(n) and _is_copy(n)]
+    return [n for n in found if not is_view(n) and asked.is_copy(n)]
 
 
-def _is_copy(node: GraphNode) -> bool:
-    """Whether an operator only stores the elements of its operand elsewhere."""
-    if _kind(node) != "movement" or len(node.input_values) != 1 or len(node.outputs) != 1:
-        return False
-    if node.attr_map.get("checked"):  # a view whose size is compared at run time
-        return False
-    return is_copy(_lowered((node,)))
+@dataclass(slots=True)
+class _Asked:
+    """What groups of nodes are, by what decides their function: layers repeat."""
 
+    known: dict[object, bool] = field(default_factory=dict)
 
-def _is_attention(nodes: tuple[GraphNode, ...]) -> bool:
-    return is_attention(_lowered(nodes))
+    def is_copy(self, node: GraphNode) -> bool:
+        """Whether an operator only stores the elements of its operand elsewhere."""
+        if _kind(node) != "movement" or len(node.input_values) != 1 or len(node.outputs) != 1:
+            return False
+        if node.attr_map.get("checked"):  # a view whose size is compared at run time
+            return False
+        return self._ask((node,), is_copy)
 
+    def is_attention(self, nodes: tuple[GraphNode, ...]) -> bool:
+        """Whether the schedule takes a group for one attention."""
+        return self._ask(nodes, is_attention)
 
-def _lowered(nodes: tuple[GraphNode, ...]) -> Func:
-    """The function of a group of nodes."""
-    inside = {v for n in nodes for v in n.outputs}
-    inputs = tuple(dict.fromkeys(v for n in nodes for v in n.input_values if v not in inside))
-    return lower_group(
-        "group", Graph("group", inputs, nodes, nodes[-1].outputs), frozenset(), UNKNOWN
-    )
+    def _ask(self, nodes: tuple[GraphNode, ...], question: Callable[[Func], bool]) -> bool:
+        inside = {v for n in nodes for v in n.outputs}
+        inputs = dict.fromkeys(v for n in nodes for v in n.input_values if v not in inside)
+        region = Graph("group", tuple(inputs), nodes, nodes[-1].outputs)
+        key = question, group_key(region, frozenset())
+        if key not in self.known:
+            self.known[key] = question(lower_group("group", region, frozenset(), UNKNOWN))
+        return self.known[key]
