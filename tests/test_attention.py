@@ -33,13 +33,13 @@ N, M = symbol("n"), symbol("m")
 
 FORMS = {
     "plain": Form(),
-    "odd sizes": Form(queries=33, keys=50, depth=7, width=5),
+    "odd sizes": Form(queries=45, keys=50, depth=7, width=5),
     "several blocks": Form(queries=40, keys=300, depth=64, width=64),
     "one more than a block": Form(queries=40, keys=129, depth=32, width=48),
     "heads apart": Form(batch=2, heads=3, queries=48, keys=64, apart=True),
-    "mask of keys": Form(batch=2, queries=20, keys=70, mask=(2, 1, 1, 70)),
-    "mask of heads": Form(queries=20, keys=70, mask=(1, 2, 1, 1)),
-    "mask of queries": Form(queries=20, keys=70, mask=(1, 1, 20, 1)),
+    "mask of keys": Form(batch=2, queries=28, keys=70, mask=(2, 1, 1, 70)),
+    "mask of heads": Form(queries=28, keys=70, mask=(1, 2, 1, 1)),
+    "mask of queries": Form(queries=28, keys=70, mask=(1, 1, 28, 1)),
     "mask of all": Form(queries=37, keys=140, mask=(1, 2, 37, 140)),
     "mask of few axes": Form(queries=32, keys=128, mask=(32, 128)),
     "mask of more batches": Form(batch=1, queries=32, keys=16, mask=(3, 1, 32, 16)),
@@ -129,7 +129,7 @@ def repeated(g: GraphBuilder, name: str, size: Dim, width: int) -> Value:
     return g.add("reshape", (x,), {"shape": (1, 8, size, width)})
 
 
-@pytest.mark.parametrize("sizes", [(20, 36), (N, N)])
+@pytest.mark.parametrize("sizes", [(28, 36), (N, N)])
 def test_repeated_heads_are_read_where_they_are(sizes: tuple[Dim, Dim]) -> None:
     g = GraphBuilder()
     q = g.input("q", TensorType((1, 8, sizes[0], 16), dtypes.f32))
@@ -160,7 +160,7 @@ def test_softmax_in_parts() -> None:
 def test_past_keys_and_values_are_read_where_they_are_kept() -> None:
     """Concatenations that are results as well are made, and read by the kernel."""
     g = GraphBuilder()
-    q = g.input("q", TensorType((1, 2, 20, 16), dtypes.f32))
+    q = g.input("q", TensorType((1, 2, 28, 16), dtypes.f32))
     whole = []
     for name in "kv":
         parts = [
@@ -198,7 +198,7 @@ def test_rows_masked_wholly_are_as_without_blocks(keys: int, queries: int) -> No
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["q", "k", "v", "mask"])
-@pytest.mark.parametrize(("queries", "keys"), [(21, 33), (21, 260), (2, 33), (2, 3000)])
+@pytest.mark.parametrize(("queries", "keys"), [(28, 33), (28, 260), (2, 33), (2, 3000)])
 def test_infinities_and_nan_reach_what_they_reach_without_blocks(
     queries: int, keys: int, where: str, value: float
 ) -> None:

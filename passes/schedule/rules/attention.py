@@ -22,7 +22,7 @@ from aisc.ir.tensor.stmt import Block, Store
 from aisc.passes.schedule.products import factors
 from aisc.passes.schedule.rules.decoding import Rows, schedule_rows_of
 from aisc.passes.schedule.rules.inlining import inline_maps
-from aisc.passes.schedule.rules.tile import Tile, schedule_consumer
+from aisc.passes.schedule.rules.tile import Tile, is_large, schedule_consumer
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_place, places
 from aisc.passes.schedule.variants.attention import Attention, attention_of
@@ -30,10 +30,16 @@ from aisc.passes.schedule.variants.attention import Attention, attention_of
 # Accumulators of a register tile, which hide the latency of the multiply-add.
 ACCUMULATORS = 16
 VECTORS = (1, 2, 4)
+# Registers of a tile beside its accumulators.
+OPERANDS = 4
+# Bytes of a block's queries and results up to which they may lie on the stack.
+MOST_PRIVATE = 256 << 10
 # Bytes of a first-level cache where the target does not tell.
 CACHE = 32 << 10
-# Lanes for each query up to which those without one cost less than the scores in memory would.
-LANES, MOST_PADDED = 16, 1.6
+# Lanes for each query up to which those without one cost less than scores in memory do: more where
+# keys are as few as lanes, so that scores do not fill vectors either, or not in cache to be turned.
+LANES, SOME_PADDED, MOST_PADDED = 16, 1.35, 1.6
+SHORT_KEYS = 2 * LANES
 # Queries up to which each is a row of its own.
 MOST_ROWS = 4
 # Maps over the queries of a block.
@@ -98,13 +104,17 @@ def find_attention(s: Schedule) -> tuple[Schedule, str] | None:
 
 def _pays(a: Attention) -> bool:
     """Whether one kernel is faster than a product, a softmax and a product."""
+    if LANES * a.dtype.bytes * (_known(a.depth.extent) + _known(a.width.extent)) > MOST_PRIVATE:
+        return False
     return fills_lanes(a) or (0 < _known(a.lane.extent) <= MOST_ROWS and has_rows(a))
 
 
 def fills_lanes(a: Attention) -> bool:
     """Whether enough lanes hold queries; of how many is not known there may be many."""
-    queries = _known(a.lane.extent)
-    return not queries or -(-queries // LANES) * LANES <= MOST_PADDED * queries
+    queries, keys = _known(a.lane.extent), _known(a.keys.extent)
+    padded = -(-queries // LANES) * LANES
+    most = MOST_PADDED if 0 < keys <= SHORT_KEYS or is_large(a.key.buffer) else SOME_PADDED
+    return padded <= most * queries
 
 
 def has_rows(a: Attention) -> bool:
@@ -142,13 +152,16 @@ def _inline(name: str, s: Schedule) -> Schedule:
 
 
 def choose(a: Attention, target: Target) -> Blocks:
-    """The sizes of blocks and tiles: the fewest queries too many, scores in half of the first
-    cache, keys in equal blocks."""
+    """The sizes of blocks and tiles: the fewest queries too many, as far as their vectors stay in
+    twice the first cache; scores in half of it; keys in equal blocks."""
     lanes = max(1, target.vector_bits // 8 // a.dtype.bytes)
-    queries = _known(a.lane.extent) or 1
-    vectors = min(VECTORS, key=lambda v: (-(-queries // (v * lanes)) * v, -v))
-    rows = ACCUMULATORS // vectors
-    most = first_cache(target) // 2 // (vectors * lanes * a.dtype.bytes) // rows * rows
+    queries, cache = _known(a.lane.extent) or 1, first_cache(target)
+    vector = lanes * a.dtype.bytes
+    own = vector * (_known(a.depth.extent) + _known(a.width.extent))
+    counts = [v for v in VECTORS if v == 1 or v * own <= 2 * cache]
+    vectors = min(counts, key=lambda v: (-(-queries // (v * lanes)) * v, -v))
+    rows = min(ACCUMULATORS, target.vector_registers - OPERANDS) // vectors
+    most = cache // 2 // (vectors * vector) // rows * rows
     groups = -(-(_known(a.keys.extent) or most) // rows)
     count = -(-groups * rows // most)
     width = _divisor(_known(a.width.extent), rows)
