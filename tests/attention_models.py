@@ -30,8 +30,8 @@ class Form:
     heads: int = 2
     queries: Dim = 32
     keys: Dim = 32
-    depth: int = 16
-    width: int = 16
+    depth: Dim = 16
+    width: Dim = 16
     mask: tuple[Dim, ...] = ()
     where: tuple[Dim, ...] = ()
     masked: float = -1e4

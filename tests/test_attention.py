@@ -316,9 +316,10 @@ def test_softmax_along_queries_stays() -> None:
 def test_queries_that_fill_neither_lanes_nor_rows_stay() -> None:
     for form in (
         Form(queries=5, keys=200), Form(queries=17, keys=200), Form(queries=1, depth=20),
-        Form(queries=1, width=20),
+        Form(queries=1, width=20), Form(depth=N), Form(width=M), Form(width=10000),
     ):  # fmt: skip
         graph = graph_of(form)
+        assert len(kernels(graph)) > 1
         assert not any(map(streams, kernels(graph)))
 
 

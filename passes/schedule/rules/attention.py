@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.diagnostics import CompileError
@@ -104,7 +105,8 @@ def find_attention(s: Schedule) -> tuple[Schedule, str] | None:
 
 def _pays(a: Attention) -> bool:
     """Whether one kernel is faster than a product, a softmax and a product."""
-    if LANES * a.dtype.bytes * (_known(a.depth.extent) + _known(a.width.extent)) > MOST_PRIVATE:
+    sizes = _known(a.depth.extent), _known(a.width.extent)
+    if not all(sizes) or LANES * a.dtype.bytes * sum(sizes) > MOST_PRIVATE:
         return False
     return fills_lanes(a) or (0 < _known(a.lane.extent) <= MOST_ROWS and has_rows(a))
 
@@ -152,20 +154,27 @@ def _inline(name: str, s: Schedule) -> Schedule:
 
 
 def choose(a: Attention, target: Target) -> Blocks:
-    """The sizes of blocks and tiles: the fewest queries too many, as far as their vectors stay in
-    twice the first cache; scores in half of it; keys in equal blocks."""
+    """The sizes of blocks and tiles: the vectors of queries that let the cores end first, as far as
+    they stay in twice the first cache; scores in half of it; keys in equal blocks."""
     lanes = max(1, target.vector_bits // 8 // a.dtype.bytes)
-    queries, cache = _known(a.lane.extent) or 1, first_cache(target)
-    vector = lanes * a.dtype.bytes
+    cache, vector = first_cache(target), lanes * a.dtype.bytes
     own = vector * (_known(a.depth.extent) + _known(a.width.extent))
     counts = [v for v in VECTORS if v == 1 or v * own <= 2 * cache]
-    vectors = min(counts, key=lambda v: (-(-queries // (v * lanes)) * v, -v))
+    vectors = min(counts, key=lambda v: (_rounds(a, v * lanes, target.cores) * v, -v))
     rows = min(ACCUMULATORS, target.vector_registers - OPERANDS) // vectors
     most = cache // 2 // (vectors * vector) // rows * rows
     groups = -(-(_known(a.keys.extent) or most) // rows)
     count = -(-groups * rows // most)
     width = _divisor(_known(a.width.extent), rows)
     return Blocks(lanes, vectors, -(-groups // count) * rows, rows, width)
+
+
+def _rounds(a: Attention, queries: int, cores: int) -> float:
+    """Blocks of queries that a core works off; of unknown sizes there are 1, shared evenly."""
+    sizes = [_known(it.extent) for it in a.rows if it is not a.lane]
+    blocks = prod(n or 1 for n in sizes) * -(-(_known(a.lane.extent) or 1) // queries)
+    whole = all(sizes) and _known(a.lane.extent)
+    return -(-blocks // cores) if whole else blocks / cores
 
 
 def choose_rows(a: Attention, target: Target) -> Rows:
