@@ -33,6 +33,7 @@ N, M = symbol("n"), symbol("m")
 
 FORMS = {
     "plain": Form(),
+    "width of few divisors": Form(queries=64, keys=40, width=55),
     "odd sizes": Form(queries=45, keys=50, depth=7, width=5),
     "several blocks": Form(queries=40, keys=300, depth=64, width=64),
     "one more than a block": Form(queries=40, keys=129, depth=32, width=48),
@@ -317,6 +318,7 @@ def test_queries_that_fill_neither_lanes_nor_rows_stay() -> None:
     for form in (
         Form(queries=5, keys=200), Form(queries=17, keys=200), Form(queries=1, depth=20),
         Form(queries=1, width=20), Form(depth=N), Form(width=M), Form(width=10000),
+        Form(width=67),
     ):  # fmt: skip
         graph = graph_of(form)
         assert len(kernels(graph)) > 1

@@ -28,8 +28,8 @@ from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_place, places
 from aisc.passes.schedule.variants.attention import Attention, attention_of
 
-# Accumulators of a register tile, which hide the latency of the multiply-add.
-ACCUMULATORS = 16
+# Accumulators of a register tile, and how many hide the latency of the multiply-add.
+ACCUMULATORS, LATENCY = 16, 8
 VECTORS = (1, 2, 4)
 # Registers of a tile beside its accumulators.
 OPERANDS = 4
@@ -106,6 +106,8 @@ def find_attention(s: Schedule) -> tuple[Schedule, str] | None:
 def _pays(a: Attention) -> bool:
     """Whether one kernel is faster than a product, a softmax and a product."""
     sizes = _known(a.depth.extent), _known(a.width.extent)
+    if sizes[1] and _divisor(sizes[1], ACCUMULATORS) < min(LATENCY, sizes[1]):
+        return False
     if not all(sizes) or LANES * a.dtype.bytes * sum(sizes) > MOST_PRIVATE:
         return False
     return fills_lanes(a) or (0 < _known(a.lane.extent) <= MOST_ROWS and has_rows(a))
@@ -159,13 +161,17 @@ def choose(a: Attention, target: Target) -> Blocks:
     lanes = max(1, target.vector_bits // 8 // a.dtype.bytes)
     cache, vector = first_cache(target), lanes * a.dtype.bytes
     own = vector * (_known(a.depth.extent) + _known(a.width.extent))
-    counts = [v for v in VECTORS if v == 1 or v * own <= 2 * cache]
+    size = _known(a.width.extent)
+    counts = [
+        v for v in VECTORS
+        if v == 1 or (v * own <= 2 * cache and _divisor(size, ACCUMULATORS // v) * v >= LATENCY)
+    ]  # fmt: skip
     vectors = min(counts, key=lambda v: (_rounds(a, v * lanes, target.cores) * v, -v))
     rows = min(ACCUMULATORS, target.vector_registers - OPERANDS) // vectors
     most = cache // 2 // (vectors * vector) // rows * rows
     groups = -(-(_known(a.keys.extent) or most) // rows)
     count = -(-groups * rows // most)
-    width = _divisor(_known(a.width.extent), rows)
+    width = _divisor(size, rows)
     return Blocks(lanes, vectors, -(-groups // count) * rows, rows, width)
 
 
@@ -222,9 +228,10 @@ def _schedule(s: Schedule, name: str, b: Blocks) -> Schedule:
     for block in (f"{name}_max", f"{name}_sum"):
         s = _fold(s, block, b)
     for block in [p.block.name for p in places(s.func.body)]:
-        if block.endswith(("_turn", "_back")):
+        step = block.removeprefix(f"{name}_")
+        if step != block and step.endswith(("turn", "back")):
             s = _turn(s, block, b)
-        elif block.endswith(("_rows", "_out")):
+        elif step != block and step.endswith(("rows", "out")):
             s = _copy(s, block, b)
     s = _scores(s, f"{name}_scores", f"{name}_mask", b)
     return _values(s, name, f"{name}_rescale", b)
