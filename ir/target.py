@@ -74,6 +74,8 @@ class Target:
             ",".join(self.features),
             str(self.vector_bits),
             str(self.vector_registers),
+            str(self.cores),
+            ",".join(f"{m.name}:{m.bytes}" for m in self.memories),
             ",".join(self.intrinsics),
             hashlib.sha256(self.source.encode()).hexdigest() if self.instructions else "",
         )

@@ -212,6 +212,30 @@ def outputs(func: Func, start: Func, dims: dict[str, int]) -> list[np.ndarray]:
     return [a for a, b in zip(arrays, func.params, strict=True) if b.role == "output"]
 
 
+STEPS = """
+func @f(x: i32[4, 6] input, y: i32[6] output) target cpu {
+  alloc t: i32[6]
+  serial c in 0 .. 6 {
+    block clear(v spatial 6 = c) writes(y[v]) {
+      y[v] = 1:i32
+    }
+  }
+  serial k in 0 .. 4 {
+    serial i in 0 .. 6 {
+      block part(p spatial 4 = k, w spatial 6 = i) reads(x[p, w]) writes(t[w]) {
+        t[w] = x[p, w] + 1:i32
+      }
+    }
+    serial j in 0 .. 6 {
+      block add(q ordered 4 = k, u spatial 6 = j) reads(t[u]) writes(y[u]) {
+        y[u] = y[u] * 2:i32 + t[u]
+      }
+    }
+  }
+}
+"""
+
+
 def checked(text: str, steps: Steps) -> Func:
     """The scheduled function, after its result was compared at several sizes."""
     start = parse_func(text)

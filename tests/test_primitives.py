@@ -6,7 +6,19 @@ from __future__ import annotations
 import random
 
 import pytest
-from schedule_texts import DOUBLE, DOUBLE_N, FILL, GRID, LARGEST, SUM, SUM_N, TWO, Steps, checked
+from schedule_texts import (
+    DOUBLE,
+    DOUBLE_N,
+    FILL,
+    GRID,
+    LARGEST,
+    STEPS,
+    SUM,
+    SUM_N,
+    TWO,
+    Steps,
+    checked,
+)
 
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.tensor.func import Func
@@ -56,6 +68,21 @@ GOLDEN: dict[str, tuple[str, Steps, str]] = {
     vectorize i_i in 0 .. 4 {
       if i_o * 4 + i_i < n {
         block m(v spatial n = i_o * 4 + i_i)
+        """,
+    ),
+    "an update moved beside a shared loop": (
+        STEPS,
+        lambda s: s.split("i", 3).reverse_compute_at("add", "i_o").set_scope("t", "register"),
+        """
+  serial c in 0 .. 6 {
+    block clear(v spatial 6 = c) writes(y[v]) {
+  serial k in 0 .. 4 {
+    serial i_o in 0 .. 2 {
+      alloc t: i32[6] space register
+      serial i_i in 0 .. 3 {
+        block part(p spatial 4 = k, w spatial 6 = i_o * 3 + i_i)
+      serial add_u in 0 .. 3 {
+        block add(q ordered 4 = k, u spatial 6 = i_o * 3 + add_u)
         """,
     ),
     "peel both ends": (

@@ -13,6 +13,7 @@ from schedule_texts import (
     MIRROR,
     PASSED,
     STENCIL,
+    STEPS,
     SUM,
     SUM_N,
     TWO,
@@ -82,6 +83,16 @@ REFUSED: dict[str, tuple[str, Steps, str]] = {
     "an update moved where it repeats": (
         UPDATE,
         lambda s: s.cache_read("u", "x", "global", "t").reverse_compute_at("u", "t_fill_i0"),
+        "E302",
+    ),
+    "an update moved beyond its steps": (
+        STEPS,
+        lambda s: s.reverse_compute_at("add", "c"),
+        "E302",
+    ),
+    "an update cut off": (
+        STEPS,
+        lambda s: s.split("i", 4).reverse_compute_at("add", "i_o"),
         "E302",
     ),
     "an update inlined": (UPDATE, lambda s: s.inline("u"), "E302"),

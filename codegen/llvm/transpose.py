@@ -64,18 +64,20 @@ class TransposeEmitter(ExprEmitter):
         loads = tuple(n for n in found if self._apart(n, s, inner))
         woven = self._steps(store.buffer, store.indices, s, inner) == (1, _extent(s))
         woven = woven and _extent(s) <= MAX_WOVEN and self._in_memory(store.buffer)
-        if not (loads or woven) or not self._ordered(store):
+        every = [n for n in walk(store.value) if isinstance(n, Load)]
+        early = every if woven else loads
+        if not (loads or woven) or not self._ordered(store, early):
             return None
         return Tile(s, inner, store, loads, woven)
 
-    def _ordered(self, store: Store) -> bool:
-        """Whether all loads of a tile may stand before all of its stores."""
-        others = {n.buffer for n in walk(store.value) if isinstance(n, Load)}
+    def _ordered(self, store: Store, early: Sequence[Load]) -> bool:
+        """Whether loads of a tile may stand before all of its stores."""
+        others = {n.buffer for n in early}
         own = store.buffer.alias_set
         return bool(own) and all(b.alias_set and b.alias_set != own for b in others)
 
     def _in_memory(self, b: Buffer) -> bool:
-        return b.space == "global" and self.pointer_type(b) == "ptr"
+        return b.space in ("global", "stack") and self.pointer_type(b) == "ptr"
 
     def _apart(self, n: Load, rows: For, lanes: For) -> bool:
         """Whether a load is one that a tile transposes."""

@@ -56,8 +56,9 @@ def operations(stmt: Stmt, unknown: int) -> int:
     total = 0
     for place in places(stmt):
         work = _per_point(place.block)
+        first = {f.var.name: 0 for f in place.loops}  # ranges that depend on others are longest
         for f in place.loops:
-            work *= extent(f.extent, {}, unknown)
+            work *= extent(f.extent, first, unknown)
         total += work
     return total
 

@@ -5,7 +5,8 @@ after:  ``%y = fused(%x, %w, %b) { %a = conv(…); return relu(%a) }``
 
 A group is an anchor (contraction, window, reduction, movement or map) and the elementwise operators
 that follow it, one after another or in ways that part and meet (``x * sigmoid(x)``); an
-intermediate value has no reader outside of its group. The
+intermediate value has no reader outside of its group. An attention is a group of its own
+(:mod:`aisc.passes.graph.attention`). The
 transpose of an image of few channels joins the convolution that reads it.
 Constants with one element move into the groups that read them; other constants and views stay
 outside, as do operators of kind control (whose regions are partitioned in turn) and those that
@@ -21,6 +22,8 @@ from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import fuse
 from aisc.ir.rewrite.driver import use_counts
 from aisc.passes.base import map_regions
+from aisc.passes.graph.attention import attention_chains
+from aisc.passes.graph.views import is_view
 
 # A group stops growing here: generated code and compile time grow with it.
 MAX_GROUP = 24
@@ -31,20 +34,7 @@ FEW_CHANNELS = 4
 class _Group:
     nodes: list[GraphNode] = field(default_factory=list)
     anchored: bool = False  # holds a reduction of some kind
-
-
-def is_view(node: GraphNode) -> bool:
-    """Whether a node only gives another shape to elements that lie together in memory."""
-    return "view" in opdef.get(node.op).traits or _is_stretch(node)
-
-
-def _is_stretch(node: GraphNode) -> bool:
-    """Whether a slice is one stretch of memory: whole after its last cut, of size 1 before."""
-    if node.op != "slice" or any(s != 1 for s in node.attr("steps")):  # type: ignore[union-attr]
-        return False
-    (source,), shape = node.input_values, node.output.type.shape
-    cut = [k for k, (a, b) in enumerate(zip(source.type.shape, shape, strict=True)) if a != b]
-    return not cut or all(d == 1 for d in shape[: cut[-1]])
+    closed: bool = False  # takes no more nodes
 
 
 def stays_alone(node: GraphNode) -> bool:
@@ -81,6 +71,8 @@ class Fuse:
         used, made = use_counts(graph), graph.producers()
         groups: dict[GraphNode, _Group] = {}
         ways = _Ways(graph)
+        for chain in attention_chains(graph, made, used) if self.join else ():
+            groups.update(dict.fromkeys(chain, _Group(list(chain), anchored=True, closed=True)))
         for node in graph.nodes:
             if node in groups or stays_alone(node):
                 continue
@@ -107,7 +99,9 @@ class Fuse:
             if producer is None or producer not in groups:
                 continue
             group, region = groups[producer], ways.from_value(v)
-            fits = len(group.nodes) + len(region) <= MAX_GROUP
+            fits = len(group.nodes) + len(region) <= MAX_GROUP and not group.closed
+            if any(n in groups for n in region):
+                continue
             if region and region[0] is node and group.nodes[-1] is producer and fits:
                 group.nodes += region
                 groups.update(dict.fromkeys(region, group))
@@ -130,6 +124,8 @@ class Fuse:
             if producer is None or producer not in groups or used[v] != 1:
                 continue
             group = groups[producer]
+            if group.closed:
+                continue
             same_shape = v.type.shape == node.output.type.shape
             if same_shape and group.nodes[-1] is producer and len(group.nodes) < MAX_GROUP:
                 found.append(group)

@@ -31,7 +31,7 @@ from aisc.ir.tensor.stmt import (
     seq,
 )
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers
-from aisc.passes.graph.fuse import is_view
+from aisc.passes.graph.views import is_view
 from aisc.passes.lower.canonical import canonical, group_key
 from aisc.passes.lower.control import lower_bind, lower_if, lower_loop
 from aisc.passes.lower.group import lower_group

@@ -39,16 +39,23 @@ def writes_of(block: Block) -> set[Buffer]:
 
 
 def require_unchanged(
-    step: str, func: Func, moved: Block, start: Block, stop: Block, exempt: set[Buffer]
+    step: str,
+    func: Func,
+    moved: Block,
+    start: Block,
+    stop: Block,
+    exempt: set[Buffer],
+    shared: int = 0,
 ) -> None:
     """No block from `start` to `stop` (in program order, `moved` aside) may write what `moved`
     reads, or touch what it writes; `exempt` buffers are accounted for by the caller. E303.
 
-    Loops around either run all of their blocks in between, so whole nests are looked at."""
+    Loops around either run all of their blocks in between, so whole nests are looked at: those
+    inside of the first `shared` loops, in the same iteration of which `moved` stays."""
     found = list(places(func.body))
     blocks = [p.block for p in found]
     ends = sorted(next(k for k, b in enumerate(blocks) if b is x) for x in (start, stop))
-    first, last = _nest_from(found, ends[0], -1), _nest_from(found, ends[1], 1)
+    first, last = (_nest_from(found, e, d, shared) for e, d in zip(ends, (-1, 1), strict=True))
     reads, writes = reads_of(moved) - exempt, writes_of(moved) - exempt
     for other in blocks[first : last + 1]:
         if other is moved:
@@ -63,10 +70,10 @@ def require_unchanged(
             )
 
 
-def _nest_from(found: list[Place], at: int, step: int) -> int:
-    """The first or last block of the outermost nest that a block stands in."""
-    top = found[at].loops[:1]
-    while top and 0 <= at + step < len(found) and found[at + step].loops[:1] == top:
+def _nest_from(found: list[Place], at: int, step: int, depth: int) -> int:
+    """The first or last block of the outermost nest, `depth` loops down, that a block stands in."""
+    top = found[at].loops[depth : depth + 1]
+    while top and 0 <= at + step < len(found) and found[at + step].loops[depth : depth + 1] == top:
         at += step
     return at
 

@@ -45,6 +45,18 @@ def places(node: Stmt) -> Iterator[Place]:
             stack.extend((s, loops, cond) for s in reversed(top.stmts))
 
 
+def is_fresh(place: Place) -> bool:
+    """Whether the nest of a block is as it was lowered: one serial loop per iterator."""
+    top = place.loops[0] if place.loops else None
+    if top is None or len(list(places(top))) != 1 or len(place.loops) != len(place.block.iters):
+        return False
+    pairs = zip(place.loops, place.block.bindings, place.block.iters, strict=True)
+    return all(
+        f.kind == "serial" and f.var == v and f.extent == it.extent and f.low == Const(0)
+        for f, v, it in pairs
+    )
+
+
 def outer_loops(func: Func, loop: For) -> tuple[For, ...]:
     """The loops around `loop`, outermost first."""
     for place in places(func.body):

@@ -24,7 +24,7 @@ from aisc.ir.tensor.expr import (
     select,
 )
 from aisc.ir.tensor.func import Buffer, Func, row_major
-from aisc.ir.tensor.stmt import Block, For, Iter, Region, Seq, Stmt, Store, seq
+from aisc.ir.tensor.stmt import Block, For, If, Iter, Region, Seq, Stmt, Store, seq
 from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
 from aisc.passes.schedule.dependence import Names, Order, accesses_of
 from aisc.passes.schedule.legality import (
@@ -55,6 +55,7 @@ from aisc.passes.schedule.tree import (
     map_blocks,
     places,
     replace_stmt,
+    statements,
     with_regions,
     without_alloc,
 )
@@ -124,34 +125,59 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
     before: ``for i: for j: t[i,j] = …;  for a: for b: y[a,b] = g(t[a,b])``
     after:  ``for i: { for j: t[i,j] = …; for j: y[i,j] = g(t[i,j]) }``
     Legal when the block is a map, reads what the loop produces at its own iterators, and the
-    part that one iteration produces is complete by its end.
+    part that one iteration produces is complete by its end. Loops around both stay as they are.
+    A block that updates elements in place takes all that an iteration produces, and once.
     """
     place, target = find_place(func, block), find_loop(func, loop)
     produced = {w.buffer for p in places(target) for w in p.block.writes}
     reads = [r for r in place.block.reads if r.buffer in produced]
     _require_unguarded("reverse_compute_at", place)
-    if not reads or any(it.kind != "spatial" for it in place.block.iters):
+    around = _loops_to(func, target)
+    shared = sum(f is g for f, g in zip(place.loops, around, strict=False))
+    kept = _kept(place, around)
+    if not reads or any(it.kind != "spatial" and it.var not in kept for it in place.block.iters):
         raise error("E302", f"reverse_compute_at({block}): it is no map over results of {loop}")
     step = f"reverse_compute_at({block}, {loop})"
     inside = [p.block for p in places(target)]
     if place.block in inside or order_of(func, inside[0]) > order_of(func, place.block):
         raise error("E302", f"{step}: it does not come after loop {loop}")
-    if updates(place.block):
-        raise error("E302", f"{step}: it updates what it writes in place")
     read = {r.buffer for r in reads}
-    require_unchanged(step, func, place.block, inside[0], place.block, read)
+    require_unchanged(step, func, place.block, inside[0], place.block, read, shared)
     _require_final(step, func, place, target, read)
     window = _window(func, target, reads)
-    moved = _new_nest(func, place, window, _loops_to(func, target))
+    moved = _new_nest(func, place, window, around, kept)
+    cut_off = any(isinstance(n, If) for n in statements(moved))
+    if updates(place.block) and (cut_off or not _updates_once(place.block, reads, kept)):
+        raise error("E302", f"{step}: it updates what it writes in place")
     cut = with_allocs_first(replace_stmt(func, nest_of(func, place), None))
     again = find_loop(cut, loop)
     result = replace_stmt(cut, again, replace(again, body=seq(again.body, moved)))
     require_visible(step, result)
     new = find_place(result, block)
     require_same_points(result, place, new, step)
-    _require_complete(result, new, find_loop(result, loop), read, step)
+    _require_complete(result, new, find_loop(result, loop), read, step, shared)
     _require_still_independent(result, find_loop(result, loop), step)
     return result
+
+
+def _kept(place: Place, around: tuple[For, ...]) -> dict[Var, Expr]:
+    """The iterators of a block, with their values, that only loops give a value that are `around`
+    another place as well."""
+    own = {f.var for f in place.loops if not any(f is g for g in around)}
+    pairs = zip(place.block.iters, place.block.bindings, strict=True)
+    return {it.var: v for it, v in pairs if not any(mentions(v, x) for x in own)}
+
+
+def _updates_once(block: Block, reads: list[Region], kept: Mapping[Var, Expr]) -> bool:
+    """Whether a block that updates elements in place does so at its own iterators, each of which
+    says what it reads of `reads`: where nothing produces these twice, it is executed once."""
+    store = block.body
+    if not isinstance(store, Store):
+        return False
+    old = [n for n in walk(store.value) if isinstance(n, Load) and n.buffer == store.buffer]
+    own = {it.var for it in block.iters} - kept.keys()
+    known = {i for r in reads for i in r.low if isinstance(i, Var)}
+    return all(n.indices == store.indices for n in old) and own <= known
 
 
 def _require_still_independent(func: Func, target: For, step: str) -> None:
@@ -198,9 +224,10 @@ def _require_final(step: str, func: Func, consumer: Place, target: For, read: se
 
 
 def _require_complete(
-    func: Func, consumer: Place, target: For, read: set[Buffer], step: str
+    func: Func, consumer: Place, target: For, read: set[Buffer], step: str, shared: int
 ) -> None:
-    """No later iteration may write what the consumer, in its new place, reads."""
+    """No later iteration may write what the consumer, in its new place, reads; those of the
+    outermost `shared` loops, which the consumer has not left, come later as before."""
     loops = _loops_to(func, target)
     mine = [a for a in accesses_of(consumer) if a.buffer in read]
     writers = [
@@ -210,10 +237,11 @@ def _require_complete(
     ]
     touched = [*mine, *(a for _, writes in writers for a in writes)]
     apart = {b for b in read if own_elements(func, loops, [a for a in touched if a.buffer == b])}
+    order = _later_in(loops[shared:])
     for block, writes in writers:
         pairs = [(a, b) for a, b in conflicts(writes, mine) if b.buffer not in apart]
         remedy = f"choose a loop in which block {block.name} has finished"
-        require_apart(func, pairs, (), _later_in(loops), step, remedy)
+        require_apart(func, pairs, loops[:shared], order, step, remedy)
 
 
 def _around(place: Place, loops: tuple[For, ...]) -> Place:
@@ -235,14 +263,22 @@ def _later_in(loops: tuple[For, ...]) -> Order:
 
 
 def _new_nest(
-    func: Func, place: Place, window: dict[Var, tuple[Expr, Expr]], outer: tuple[For, ...]
+    func: Func,
+    place: Place,
+    window: dict[Var, tuple[Expr, Expr]],
+    outer: tuple[For, ...],
+    kept: Mapping[Var, Expr],
 ) -> Stmt:
-    """Loops over the window of each iterator around a copy of the block."""
+    """Loops over the window of each iterator around a copy of the block; `kept` iterators keep
+    their values."""
     index = indexer(outer, func.dims)
     bindings: list[Expr] = []
     conds: list[Expr] = []
     loops: list[For] = []
     for it in place.block.iters:
+        if it.var in kept:
+            bindings.append(kept[it.var])
+            continue
         low, extent = window.get(it.var, (ZERO, it.extent))
         value = low
         if extent != Const(1):
@@ -252,8 +288,9 @@ def _new_nest(
             high = index.bounds(extent)[1]
             index = index.bind(var, 0, high - 1)
         bindings.append(value)
+        whole = any(f.var == value and (f.low, f.extent) == (ZERO, it.extent) for f in outer)
         for inside in (binary("lt", value, it.extent), binary("ge", value, ZERO)):
-            if not index.proves(inside):
+            if not whole and not index.proves(inside):
                 conds.append(index.simplify(inside))
     body: Stmt = guarded(
         replace(place.block, bindings=tuple(bindings)), logical_and(*conds, place.predicate)
@@ -301,7 +338,7 @@ def compute_at(func: Func, block: str, loop: str) -> Func:
         it.var: (low, extent)
         for it, low, extent in zip(place.block.iters, region.low, region.extent, strict=True)
     }
-    moved = _new_nest(func, place, window, _loops_to(func, target))
+    moved = _new_nest(func, place, window, _loops_to(func, target), {})
     cut = with_allocs_first(replace_stmt(func, nest_of(func, place), None))
     again = find_loop(cut, loop)
     result = replace_stmt(cut, again, replace(again, body=seq(moved, again.body)))

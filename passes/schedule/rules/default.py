@@ -1,6 +1,7 @@
 """The default schedule of a function: one decision after another, primitives only.
 
-1. maps are inlined into the maps that read them; 2. convolutions become Winograd's where it pays;
+1. maps are inlined into the maps that read them; 2. attention becomes the streaming one,
+convolutions Winograd's where it pays;
 3. reductions get register tiles, with the maps that follow them as epilogues; 4. what is left is
 vectorized along its last axis, or tiled where it transposes; 5. kernels on far memory get hints;
 6. the outermost loops of costly nests are divided among threads.
@@ -15,9 +16,12 @@ from aisc.ir.arith.linear import mentions, operands
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Select, Var, of_dim
-from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Stmt, Store
 from aisc.passes.analysis.cost import PARALLEL_WORK, work
+from aisc.passes.schedule.dependence import private_to
+from aisc.passes.schedule.rules.attention import use_attention
+from aisc.passes.schedule.rules.inlining import inline_maps
 from aisc.passes.schedule.rules.memory import in_bursts, is_far, use_memory
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
 from aisc.passes.schedule.rules.stem import keep_source_order
@@ -74,7 +78,8 @@ def _schedule_nests(s: Schedule, target: Target, tile: Tile | None) -> Schedule:
 
 def prepared(func: Func, target: Target) -> Schedule:
     """The first steps of every schedule of `func`: maps inlined, variants chosen."""
-    s = _inline_borders(use_winograd(inline_maps(Schedule.of(func)), target))
+    s = use_attention(inline_maps(Schedule.of(func)), target)
+    s = _inline_borders(use_winograd(s, target))
     return keep_source_order(s, target)
 
 
@@ -112,38 +117,6 @@ def tiled_contraction(start: Schedule, target: Target) -> Reduction | None:
         if found is not None and found.contraction and _worth_tiling(found, target):
             return found
     return None
-
-
-def inline_maps(s: Schedule) -> Schedule:
-    """Inline every map whose readers are all maps, unless it would repeat costly work."""
-    while True:
-        for place in places(s.func.body):
-            if _inlinable(s.func, place):
-                s = s.inline(place.block.name)
-                break
-        else:
-            return s
-
-
-def _inlinable(func: Func, place: Place) -> bool:
-    block, store = place.block, place.block.body
-    if block.init is not None or block.combiner or not isinstance(store, Store):
-        return False
-    if any(it.kind == "ordered" for it in block.iters):
-        return False
-    if store.buffer.role != "scratch" or store.indices != tuple(it.var for it in block.iters):
-        return False
-    blocks = [p.block for p in places(func.body)]
-    readers = [b for b in blocks if store.buffer in {r.buffer for r in b.reads}]
-    if any(b is not block and store.buffer in {r.buffer for r in b.writes} for b in blocks):
-        return False
-    if not readers or any(r.combiner for r in readers):
-        return False
-    return not has_calls(block) or (len(readers) == 1 and _same_size(block, readers[0]))
-
-
-def _same_size(a: Block, b: Block) -> bool:
-    return [it.extent for it in a.iters] == [it.extent for it in b.iters]
 
 
 def _worth_tiling(reduction: Reduction, target: Target) -> bool:
@@ -270,7 +243,8 @@ def _spatial_chain(top: For) -> list[For]:
     found: list[For] = []
     node: Stmt = top
     while isinstance(node, For) and node.kind == "serial" and len(found) < 4:
-        if not all(_spatial_in(p.block, node) for p in places(node)):
+        private = private_to(node.body)
+        if not all(_spatial_in(p.block, node, private) for p in places(node)):
             break
         found.append(node)
         node = node.body
@@ -289,10 +263,11 @@ def _is_short(chain: list[For]) -> bool:
     return divided and body.kind == "vectorize"
 
 
-def _spatial_in(block: Block, loop: For) -> bool:
+def _spatial_in(block: Block, loop: For, private: frozenset[Buffer]) -> bool:
+    """Whether a loop only chooses among results of a block, or each iteration has its own."""
     kinds = {
         it.kind
         for it, value in zip(block.iters, block.bindings, strict=True)
         if mentions(value, loop.var)
     }
-    return kinds == {"spatial"}
+    return kinds == {"spatial"} or (not kinds and {w.buffer for w in block.writes} <= private)

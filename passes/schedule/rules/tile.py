@@ -181,12 +181,12 @@ def _prefetch_epilogue(s: Schedule, consumer: str, loop: str) -> Schedule:
     rows = [it.var for it in block.iters[:-1]]
     for region in (*block.reads, *block.writes):
         moves = any(mentions(i, v) for i in region.low for v in rows)
-        if moves and region.buffer.space == "global" and _is_large(region.buffer):
+        if moves and region.buffer.space == "global" and is_large(region.buffer):
             s = unless_refused(s, partial(_prefetch, consumer, region.buffer.name, loop))
     return s
 
 
-def _is_large(b: Buffer) -> bool:
+def is_large(b: Buffer) -> bool:
     """Whether a buffer does not fit the second-level cache, even where unknown sizes are 1."""
     known = [d for d in b.shape if isinstance(d, int)]
     return prod(known) * b.dtype.bytes > CACHED_BYTES

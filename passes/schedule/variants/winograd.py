@@ -45,7 +45,7 @@ from aisc.ir.tensor.stmt import Iter, Let, Seq, Stmt, Store, seq
 from aisc.ir.tensor.visitor import replace_buffers
 from aisc.passes.schedule.products import factors
 from aisc.passes.schedule.region import dim_of
-from aisc.passes.schedule.tree import Place, find_place, fresh, places, replace_stmt
+from aisc.passes.schedule.tree import Place, find_place, fresh, is_fresh, places, replace_stmt
 
 OUT, KERNEL = 4, 3  # results and taps per axis
 IN = OUT + KERNEL - 1
@@ -128,7 +128,7 @@ def _match(func: Func, place: Place) -> _Convolution:
     reduce_ = [it for it in b.iters if it.kind == "reduce"]
     if len(spatial) != 4 or len(reduce_) != 3 or len(b.iters) != 7 or b.combiner != "sum":
         raise _refuse(b.name, "the block is no sum over two axes and channels")
-    if not isinstance(store, Store) or b.init is None or not _is_fresh(place):
+    if not isinstance(store, Store) or b.init is None or not is_fresh(place):
         raise _refuse(b.name, "the block has been scheduled already")
     loads = factors(store.value)
     n, h, w, o = (it.var for it in spatial)
@@ -155,18 +155,6 @@ def _match(func: Func, place: Place) -> _Convolution:
 
 def _extent(it: Iter) -> int | None:
     return int(it.extent.value) if isinstance(it.extent, Const) else None
-
-
-def _is_fresh(place: Place) -> bool:
-    """Whether the nest is as it was lowered: one serial loop per iterator."""
-    top = place.loops[0] if place.loops else None
-    if top is None or len(list(places(top))) != 1 or len(place.loops) != len(place.block.iters):
-        return False
-    pairs = zip(place.loops, place.block.bindings, place.block.iters, strict=True)
-    return all(
-        f.kind == "serial" and f.var == v and f.extent == it.extent and f.low == const(0)
-        for f, v, it in pairs
-    )
 
 
 def _grown(result: Buffer, tiles: tuple[int, int]) -> Buffer:

@@ -1,0 +1,41 @@
+"""Maps are inlined into the maps that read them: the first step of every schedule."""
+
+from __future__ import annotations
+
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import Block, Store
+from aisc.passes.schedule.rules.structure import has_calls
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.tree import Place, places
+
+
+def inline_maps(s: Schedule) -> Schedule:
+    """Inline every map whose readers are all maps, unless it would repeat costly work."""
+    while True:
+        for place in places(s.func.body):
+            if _inlinable(s.func, place):
+                s = s.inline(place.block.name)
+                break
+        else:
+            return s
+
+
+def _inlinable(func: Func, place: Place) -> bool:
+    block, store = place.block, place.block.body
+    if block.init is not None or block.combiner or not isinstance(store, Store):
+        return False
+    if any(it.kind == "ordered" for it in block.iters):
+        return False
+    if store.buffer.role != "scratch" or store.indices != tuple(it.var for it in block.iters):
+        return False
+    blocks = [p.block for p in places(func.body)]
+    readers = [b for b in blocks if store.buffer in {r.buffer for r in b.reads}]
+    if any(b is not block and store.buffer in {r.buffer for r in b.writes} for b in blocks):
+        return False
+    if not readers or any(r.combiner for r in readers):
+        return False
+    return not has_calls(block) or (len(readers) == 1 and _same_size(block, readers[0]))
+
+
+def _same_size(a: Block, b: Block) -> bool:
+    return [it.extent for it in a.iters] == [it.extent for it in b.iters]
