@@ -90,7 +90,7 @@ def block_tiles(s: Schedule) -> Schedule:
     """Take the tiles of Winograd convolutions block by block through transform, products and
     transform back, so that what lies between stays in cache; for products that are tiled."""
     for step in s.algorithm:
-        if step.primitive == "variant":
+        if step.primitive == "variant" and "winograd" in step.args:
             s = unless_refused(s, partial(_blocked, name=str(step.args[0])))
     return s
 
