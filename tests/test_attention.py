@@ -214,6 +214,20 @@ def test_infinities_and_nan_reach_what_they_reach_without_blocks(
         assert_computes(graph, inputs)
 
 
+@pytest.mark.parametrize("keys", [64, 1000, 4000])
+def test_machine_code_keeps_the_stated_bound(keys: int) -> None:
+    """Rescaling adds a few roundings per block of keys to those of the sums themselves."""
+    graph = graph_of(Form(queries=32, keys=keys))
+    inputs = inputs_of(graph)
+    (exact,) = agreement.reference(graph, inputs)
+    (plain,) = interpret(graph, inputs)
+    got = aisc.compile(graph, threads=1, cache=False)(*inputs)
+    blocks = -(-keys // 128)
+    eps = float(np.finfo(np.float32).eps) * float(np.abs(inputs[2]).max())
+    most = 4 * np.abs(plain - exact).max() + 4 * (blocks + 1) * eps
+    assert np.abs(got - exact).max() <= most
+
+
 # -- levels ------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from aisc.ir.graph.infer import implied_bound
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.target import resolve
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var, const
+from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var, binary, const
 from aisc.ir.tensor.func import Buffer, Func, Program, buffer
 from aisc.ir.tensor.interpret import run_program
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
@@ -266,6 +266,18 @@ def test_a_fused_loop_counts_all_its_turns() -> None:
     one = operations(loop, unknown=1)
     assert one >= 1792
     assert operations(loop, unknown=64) == 64 * one
+
+
+def test_a_range_that_ends_with_a_block_counts_the_longest() -> None:
+    """What is left in the last block says nothing about the others."""
+    n, block_, i = Var("n"), Var("b"), Var("i")
+    y = buffer("y", dtypes.f32, (symbol("n"),), "output")
+    iters = (Iter(Var("v"), n, "spatial"),)
+    at = block_ * 64 + i
+    block = Block("fill", iters, (at,), (), (), None, Store(y, (Var("v"),), const(1.0, dtypes.f32)))
+    inner = For(i, ZERO, binary("min", 64, n - block_ * 64), "serial", block)
+    loop = For(block_, ZERO, (n + 63) // 64, "serial", inner)
+    assert operations(loop, unknown=256) == 256 * operations(loop, unknown=1)
 
 
 @pytest.mark.parametrize("name", ["a b", "Größe", "0n", "tid", "x/2", "while", "b0", '"'])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 
 import aisc
 from aisc.api import resolve_target
+from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.function import FunctionEmitter
+from aisc.codegen.llvm.link import Linked
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.dtypes import DType
@@ -144,6 +148,24 @@ func @f(x: f32[16, 16] input alias "m", y: f32[16, 16] output alias "{}") target
     apart, same = (FunctionEmitter(parse_func(text.format(name))).emit() for name in "om")
     assert "gather" in same
     assert "gather" not in apart
+
+
+def test_a_sum_over_the_turns_of_a_tile_takes_its_loads_ahead() -> None:
+    """What the turns add up is read in turn; only what is transposed is read before."""
+    text = """
+func @f(x: f32[16, 16] input, y: f32[16] output) target cpu {
+  unroll i in 0 .. 16 { vectorize j in 0 .. 16 { y[j] = y[j] + x[j, i] } }
+}
+"""
+    func = parse_func(text)
+    assert "gather" not in FunctionEmitter(func).emit()
+    backend = CpuBackend(resolve_target("cpu"))
+    linked = Linked([backend.assemble(backend.emit((func,))).object], ["f"])
+    x, y = data((16, 16)), np.ones(16, np.float32)
+    kinds = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2 + [ctypes.c_void_p]
+    run = ctypes.CFUNCTYPE(None, *kinds)(linked.addresses["f"])
+    run(x.ctypes.data, y.ctypes.data, 0, 1, None)
+    assert np.array_equal(y, 1 + x.sum(1))
 
 
 def test_a_load_under_a_condition_is_not_read_ahead() -> None:
