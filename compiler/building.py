@@ -100,7 +100,7 @@ class _Shared:
         self, todo: Sequence[Making[BuiltKernel]], backend: CpuBackend, beside: Beside
     ) -> None:
         self.todo, self.backend, self.beside = todo, backend, beside
-        self.under_way: dict[int, Request] = {}
+        self.under_way: dict[int, tuple[int, Request]] = {}  # by number of the request
 
     def made(self) -> Iterator[tuple[int, BuiltKernel]]:
         """Each kernel by number, as it is made."""
@@ -108,7 +108,7 @@ class _Shared:
         for number in range(len(self.todo)):
             yield from self._go_on(number, None)
             while (answer := self.beside.take()) is not None:
-                yield from self._go_on(*answer)
+                yield from self._answered(*answer)
         while self.under_way:
             # The last request has hardly been begun; for the first one it is worth to wait, no
             # longer than everything has taken yet.
@@ -116,13 +116,15 @@ class _Shared:
             answer = self.beside.take(patience) if len(self.beside.waiting) == 1 else None
             if answer is None:
                 number = self.beside.take_back()
-                answer = number, self.backend.assemble(*self.under_way[number])
-            yield from self._go_on(*answer)
+                answer = number, self.backend.assemble(*self.under_way[number][1])
+            yield from self._answered(*answer)
+
+    def _answered(self, request: int, code: Assembled) -> Iterator[tuple[int, BuiltKernel]]:
+        return self._go_on(self.under_way.pop(request)[0], code)
 
     def _go_on(self, number: int, code: Assembled | None) -> Iterator[tuple[int, BuiltKernel]]:
         """Take a kernel as far as possible: to its end, or to a request of the other process."""
         making = self.todo[number]
-        self.under_way.pop(number, None)
         try:
             request = next(making) if code is None else making.send(code)
             while not self.beside.is_free:
@@ -130,5 +132,4 @@ class _Shared:
         except StopIteration as end:
             yield number, end.value
         else:
-            self.under_way[number] = request
-            self.beside.give(number, *request)
+            self.under_way[self.beside.give(*request)] = number, request

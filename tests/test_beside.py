@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from aisc import building
+from aisc import building, kernels
 from aisc.api import resolve_target
 from aisc.building import build_kernels
 from aisc.codegen.cpu.backend import CpuBackend
@@ -42,12 +43,12 @@ def product(n: int) -> Func:
 
 
 def built(threads: int) -> dict[str, BuiltKernel]:
-    kernels = [product(8 * n + 16) for n in range(COUNT)]
-    return build_kernels(kernels, CpuBackend(TARGET), Options(threads=threads), None)
+    funcs = [product(8 * n + 16) for n in range(COUNT)]
+    return build_kernels(funcs, CpuBackend(TARGET), Options(threads=threads), None)
 
 
-def records(kernels: dict[str, BuiltKernel]) -> list[tuple[str, dict[str, bytes]]]:
-    return [(name, to_record(k)) for name, k in kernels.items()]
+def records(made: dict[str, BuiltKernel]) -> list[tuple[str, dict[str, bytes]]]:
+    return [(name, to_record(k)) for name, k in made.items()]
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +87,13 @@ def test_the_bytes_are_the_same(
     given: list[int] = []
     give = Beside.give
 
-    def counting(self: Beside, number: int, text: str, want_assembly: bool) -> None:
-        given.append(number)
-        give(self, number, text, want_assembly)
+    def counting(self: Beside, text: str, want_assembly: bool) -> int:
+        given.append(give(self, text, want_assembly))
+        return given[-1]
 
     monkeypatch.setattr(Beside, "give", counting)
     assert records(built(2)) == alone
-    assert given
+    assert given == list(range(1, len(given) + 1))
     (process,) = (b.process for b in started)
     assert process.poll() is not None, "it has been ended"
 
@@ -118,6 +119,44 @@ def test_a_fault_beside_costs_only_time(
     emit = CpuBackend.emit  # more text than a pipe holds
     monkeypatch.setattr(CpuBackend, "emit", lambda *a: emit(*a) + ";" + "-" * (1 << 20) + "\n")
     assert records(built(2)) == alone
+
+
+SLOW = """
+from aisc.codegen.llvm import assembler
+answer = assembler.answer
+def late(*request):
+    time.sleep(0.15)
+    return answer(*request)
+assembler.answer = late
+assembler.main()
+"""
+
+
+def test_late_answers_are_for_the_request_that_was_made(
+    started: list[Beside], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every first tile is refused, so that kernels make two requests; what takes too long is taken
+    back, and answered later."""
+    first: dict[str, str] = {}
+
+    def spills(assembly: str) -> int:
+        name = re.findall(r"^(mm\d+):", assembly, re.MULTILINE)[0]
+        return int(first.setdefault(name, assembly) == assembly)
+
+    monkeypatch.setattr(kernels, "spills", spills)
+    monkeypatch.setattr(beside, "COMMAND", command(SLOW))
+    expected, taken = records(built(1)), list[int]()
+    assert len(first) == COUNT
+    take, take_back = Beside.take, Beside.take_back
+    monkeypatch.setattr(Beside, "take", lambda self, patience=0.0: take(self, min(patience, 0.1)))
+
+    def counting(self: Beside) -> int:
+        taken.append(take_back(self))
+        return taken[-1]
+
+    monkeypatch.setattr(Beside, "take_back", counting)
+    assert records(built(2)) == expected
+    assert taken
 
 
 @pytest.mark.parametrize(
@@ -193,9 +232,9 @@ def alive(pid: int) -> bool:
 def test_targets_are_told_apart(started: list[Beside]) -> None:
     """What generates code beside is told the target of the kernels, not the host."""
     plain = replace(TARGET, arch="x86-64", features=()) if "x86" in TARGET.triple else TARGET
-    kernels = [product(8 * n + 16) for n in range(COUNT)]
+    funcs = [product(8 * n + 16) for n in range(COUNT)]
     one, two = (
-        records(build_kernels(kernels, CpuBackend(plain), Options(threads=k), None)) for k in (1, 2)
+        records(build_kernels(funcs, CpuBackend(plain), Options(threads=k), None)) for k in (1, 2)
     )
     assert one == two
     assert len(started) == 1

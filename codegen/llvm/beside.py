@@ -40,6 +40,7 @@ class Beside:
     requests: queue.Queue[str] = field(default_factory=queue.Queue)
     replies: queue.Queue[str] = field(default_factory=queue.Queue)
     waiting: list[int] = field(default_factory=list)
+    _count: int = 0
     _greeted: bool = False
     _gone: bool = False
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -73,14 +74,17 @@ class Beside:
             self._gone = not self._greeted
         return self._greeted and not self._gone and len(self.waiting) < DEPTH
 
-    def give(self, number: int, text: str, want_assembly: bool) -> None:
-        """Ask for the code of a module."""
-        request = {"id": number, "text": text, "assembly": want_assembly}
-        self.waiting.append(number)
+    def give(self, text: str, want_assembly: bool) -> int:
+        """Ask for the code of a module; the number of the request, which no other has."""
+        self._count += 1
+        request = {"id": self._count, "text": text, "assembly": want_assembly}
+        self.waiting.append(self._count)
         self.requests.put(json.dumps(request) + "\n")
+        return self._count
 
     def take(self, patience: float = 0.0) -> tuple[int, Assembled] | None:
-        """An answer, waited for as many seconds; ``None`` when there is none."""
+        """An answer, with the number of its request, waited for as many seconds; ``None`` when
+        there is none."""
         while self.waiting and not self._gone:
             try:
                 line = self.replies.get(patience > 0, patience or None)
@@ -95,7 +99,7 @@ class Beside:
         return None
 
     def take_back(self) -> int:
-        """Do not wait for the last request any more."""
+        """Do not wait for the last request any more: its number."""
         return self.waiting.pop()
 
     def close(self) -> None:
