@@ -45,7 +45,7 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
 
 def complete(s: Schedule, target: Target, tile: Tile | None = None) -> Schedule:
     """The steps after :func:`prepared`."""
-    s = schedule_rows(s, target) or block_tiles(_schedule_nests(s, target, tile))
+    s = schedule_rows(s, target) or block_tiles(_schedule_nests(s, target, tile), target)
     s = use_memory(s)
     for nest in top_loops(s.func.body):
         s = unless_refused(s, partial(_parallel, name=nest.var.name))

@@ -29,8 +29,9 @@ LEAST_SAVED = 48
 # Bytes of transformed tiles, before and after the products, that a second-level cache holds beside
 # the weights that pass by.
 BLOCK_BYTES = 640 << 10
-# Pieces of an image that may run at the same time, each with a block of its own.
-PIECES = 8
+# Pieces of an image that may run at the same time, each with a block of its own; and how much of
+# the cores' time they must be able to use.
+PIECES, BALANCED = 8, 0.9
 
 
 def use_winograd(s: Schedule, target: Target) -> Schedule:
@@ -86,19 +87,21 @@ def _vectorized(s: Schedule, block: str, lanes: int) -> tuple[Schedule, list[str
     return s, [*outer, f"{last}_o"]
 
 
-def block_tiles(s: Schedule) -> Schedule:
+def block_tiles(s: Schedule, target: Target) -> Schedule:
     """Take the tiles of Winograd convolutions block by block through transform, products and
     transform back, so that what lies between stays in cache; for products that are tiled."""
     for step in s.algorithm:
         if step.primitive == "variant" and "winograd" in step.args:
-            s = unless_refused(s, partial(_blocked, name=str(step.args[0])))
+            name = str(step.args[0])
+            s = unless_refused(s, partial(_blocked, name=name, cores=max(1, target.cores)))
     return s
 
 
-def _blocked(s: Schedule, name: str) -> Schedule:
-    count, size = _tiles_per_block(s, name)
-    if size == 0:
+def _blocked(s: Schedule, name: str, cores: int) -> Schedule:
+    found = _blocks(s, name, cores)
+    if found is None:
         return s
+    size, turns = found
     into, back = f"{name}_in_i0", f"{name}_out_i0"
     points, rows, lanes = f"{name}_i0", f"{name}_i1_t", f"{name}_i2_t"
     s = s.split(into, size, names=(f"{into}_b", f"{into}_i"))
@@ -107,8 +110,6 @@ def _blocked(s: Schedule, name: str) -> Schedule:
     s = s.split(rows, size // per_tile, names=(f"{rows}_b", f"{rows}_i"))
     s = s.reorder(f"{rows}_b", points, lanes, f"{rows}_i")
     s = s.fuse_loops(f"{into}_b", f"{rows}_b").fuse_loops(f"{into}_b", f"{back}_b")
-    blocks = count // size
-    turns = max(n for n in range(1, max(1, blocks // PIECES) + 1) if blocks % n == 0)
     s = s.split(f"{into}_b", turns, names=(f"{into}_q", f"{into}_n"))
     between = {r.buffer.name for r in find_place(s.func, f"{name}_in").block.writes}
     between |= {r.buffer.name for r in find_place(s.func, f"{name}_out").block.reads}
@@ -117,20 +118,22 @@ def _blocked(s: Schedule, name: str) -> Schedule:
     return s
 
 
-def _tiles_per_block(s: Schedule, name: str) -> tuple[int, int]:
-    """Tiles of an image, and how many of them a block has: whole register tiles that make up the
-    image, as many as the cache holds; 0 when no number does."""
-    product = find_place(s.func, name).block
-    _, tile, lane, inner = product.iters
+def _blocks(s: Schedule, name: str, cores: int) -> tuple[int, int] | None:
+    """Tiles of a block, and how many blocks a piece takes one after the other. A block is whole
+    register tiles, as many as the cache holds; all blocks make up the image, and pieces keep the
+    cores busy. ``None`` when no numbers do."""
+    _, tile, lane, inner = find_place(s.func, name).block.iters
     image = known_factor(tile.extent)
     per_tile = _extent(find_loop(s.func, f"{name}_i1_r").extent)
     bytes_of_one = IN * IN * (_extent(lane.extent) + _extent(inner.extent)) * 4
-    fitting = [
-        n
-        for n in range(per_tile, image + 1, per_tile)
-        if image % n == 0 and n * bytes_of_one <= BLOCK_BYTES
-    ]
-    return image, max(fitting, default=0)
+    for size in range(BLOCK_BYTES // bytes_of_one // per_tile * per_tile, 0, -per_tile):
+        blocks = image // size
+        for turns in range(blocks // PIECES, 0, -1):
+            pieces = blocks // turns
+            whole = image == pieces * turns * size
+            if whole and pieces >= BALANCED * cores * -(-pieces // cores):
+                return size, turns
+    return None
 
 
 def _extent(e: Expr) -> int:
