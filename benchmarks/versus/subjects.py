@@ -58,7 +58,8 @@ def prepare(text: str, folder: Path) -> Subject:
         inputs = _inputs(path)
         dims = _sized(name, dict.fromkeys(_symbols(inputs), 1), dims)
         feeds = {v.name: _random(v, dims, k) for k, v in enumerate(inputs)}
-    return Subject(text, path, dims, feeds, _saved(folder, text, feeds))
+    shown = text.removeprefix(f"{path.parent}/")  # tables are narrow
+    return Subject(shown, path, dims, feeds, _saved(folder, text, feeds))
 
 
 def _parse(text: str) -> tuple[str, dict[str, int]]:
