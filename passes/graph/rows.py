@@ -14,6 +14,7 @@ from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.rewrite.rules import Match, Rule, rule
+from aisc.passes.graph.layout import REDUCTIONS
 
 
 @rule("matmul")
@@ -27,10 +28,7 @@ def flatten_rows(m: Match) -> Sequence[Value] | None:
     return (m.add("reshape", (m.add("matmul", (flat, w)),), {"shape": m.node.output.type.shape}),)
 
 
-_REDUCTIONS = ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_mean")
-
-
-@rule(*_REDUCTIONS)
+@rule(*REDUCTIONS)
 def join_reduced(m: Match) -> Sequence[Value] | None:
     """``reduce(x[n, c, h, w], axes=(2, 3)) -> reduce(reshape(x, [n, c, h*w]), axis=2)`` for axes
     that follow each other: one long row instead of many short ones."""
@@ -40,7 +38,7 @@ def join_reduced(m: Match) -> Sequence[Value] | None:
     return _joined(m, axes[0], axes[-1], {"axes": (axes[0],)})
 
 
-@rule(*_REDUCTIONS, "argmax", "argmin")
+@rule(*REDUCTIONS, "argmax", "argmin")
 def join_kept(m: Match) -> Sequence[Value] | None:
     """``reduce(x[n, c, h, w], axis=1) -> reduce(reshape(x, [n, c, h*w]), axis=1)`` for axes of
     known sizes behind the last one that is reduced: they become lanes together."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 
 from aisc.ir.arith.linear import Indexer, mentions
@@ -21,8 +20,8 @@ from aisc.ir.tensor.expr import Const, Expr, Load
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.passes.schedule.products import factors
-from aisc.passes.schedule.rules.decoding import Rows, schedule_rows_of
-from aisc.passes.schedule.rules.inlining import inline_maps
+from aisc.passes.schedule.rules.decoding import PER_QUERY, Rows, schedule_rows_of
+from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
 from aisc.passes.schedule.rules.tile import Tile, is_large, schedule_consumer
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_place, places
@@ -43,8 +42,6 @@ LANES, SOME_PADDED, MOST_PADDED = 16, 1.35, 1.6
 SHORT_KEYS = 2 * LANES
 # Queries up to which each is a row of its own.
 MOST_ROWS = 4
-# Maps over the queries of a block.
-PER_QUERY = ("low", "none", "raise", "safe", "fall", "move", "add", "invert")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +139,13 @@ def _inline_moves(s: Schedule, products: Sequence[Block]) -> Schedule:
     read = {r.buffer for b in products for r in b.reads}
     for block in [p.block for p in places(s.func.body)]:
         if _moves(block) and block.writes[0].buffer in read:
-            s = unless_refused(s, partial(_inline, block.name))
+            s = inline_where_legal(s, block.name)
     return s
 
 
 def _moves(block: Block) -> bool:
     store = block.body
     return isinstance(store, Store) and isinstance(store.value, Load) and not block.combiner
-
-
-def _inline(name: str, s: Schedule) -> Schedule:
-    return s.inline(name)
 
 
 def choose(a: Attention, target: Target) -> Blocks:

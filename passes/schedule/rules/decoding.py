@@ -15,6 +15,8 @@ from aisc.passes.schedule.tree import extent_of, find_place
 
 # Chunks of a depth that are unrolled.
 MOST_UNROLLED = 8
+# Maps over the queries of a block.
+PER_QUERY = ("low", "none", "raise", "safe", "fall", "move", "add", "invert")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Rows:
 def schedule_rows_of(s: Schedule, name: str, b: Rows) -> Schedule:
     """The variant for a few queries of the attention that ends in block `name`, scheduled."""
     s = s.variant(name, "streaming_rows", b.queries, b.keys, b.lanes)
-    for step in ("low", "none", "raise", "safe", "fall", "move", "add", "invert"):
+    for step in PER_QUERY:
         s = s.unroll(_loops(s, f"{name}_{step}", 1)[0])
     for step in ("clear", "out"):
         w = _loops(s, f"{name}_{step}", 1)[0]

@@ -21,7 +21,7 @@ from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Stmt, Store
 from aisc.passes.analysis.cost import PARALLEL_WORK, work
 from aisc.passes.schedule.dependence import private_to
 from aisc.passes.schedule.rules.attention import use_attention
-from aisc.passes.schedule.rules.inlining import inline_maps
+from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
 from aisc.passes.schedule.rules.memory import in_bursts, is_far, use_memory
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
 from aisc.passes.schedule.rules.stem import keep_source_order
@@ -91,16 +91,12 @@ def _inline_borders(s: Schedule) -> Schedule:
         readers = [p.block for p in places(s.func.body) if _reads(p.block, block)]
         guarded = isinstance(block.body, Store) and isinstance(block.body.value, Select)
         if guarded and len(readers) == 1 and is_window(readers[0]) and not has_calls(block):
-            s = unless_refused(s, partial(_inline, name))
+            s = inline_where_legal(s, name)
     return s
 
 
 def _reads(reader: Block, writer: Block) -> bool:
     return bool({r.buffer for r in reader.reads} & {w.buffer for w in writer.writes})
-
-
-def _inline(name: str, s: Schedule) -> Schedule:
-    return s.inline(name)
 
 
 def tiles(start: Schedule, target: Target) -> list[Tile]:

@@ -1,11 +1,11 @@
-"""Maps are inlined into the maps that read them: the first step of every schedule."""
+"""Maps are inlined into what reads them: among maps, the first step of every schedule."""
 
 from __future__ import annotations
 
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.passes.schedule.rules.structure import has_calls
-from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import Place, places
 
 
@@ -18,6 +18,11 @@ def inline_maps(s: Schedule) -> Schedule:
                 break
         else:
             return s
+
+
+def inline_where_legal(s: Schedule, block: str) -> Schedule:
+    """Inline one map, unless that is refused."""
+    return unless_refused(s, lambda before: before.inline(block))
 
 
 def _inlinable(func: Func, place: Place) -> bool:

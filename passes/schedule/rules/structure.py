@@ -8,13 +8,15 @@ blocks without reduce iterators are *maps*.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from aisc.ir.arith.linear import Indexer, mentions
+from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Call, Const, Expr, Load, Unary, Var, of_dim
+from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, Iter, Store
 from aisc.passes.schedule.products import factors
 
@@ -101,10 +103,15 @@ def plain_axis(load: Load, var: Var) -> int | None:
 def step_of(load: Load, var: Var) -> int | None:
     """How many elements lie between what is read for one value of `var` and for the next; ``None``
     where that is not always the same."""
-    address: Expr = Const(0)
-    for i, stride in zip(load.indices, load.buffer.strides, strict=True):
-        address = address + i * of_dim(stride)
-    return Indexer().linear(address).coeff(var)
+    return linear_address(load.buffer, load.indices).coeff(var)
+
+
+def linear_address(buffer: Buffer, indices: Sequence[Expr]) -> Linear:
+    """The place of an element among those of its buffer, as a linear form."""
+    flat: Expr = Const(0)
+    for i, stride in zip(indices, buffer.strides, strict=True):
+        flat = flat + i * of_dim(stride)
+    return Indexer().linear(flat)
 
 
 def is_window(block: Block) -> bool:

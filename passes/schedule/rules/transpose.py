@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aisc.ir.arith.linear import Indexer
 from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Const, Expr, Load, Var, of_dim
+from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, Seq, Store
-from aisc.passes.schedule.rules.structure import lanes_of
+from aisc.passes.schedule.rules.structure import lanes_of, linear_address
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import Place, find_loop, find_place
 
@@ -117,11 +116,8 @@ def _tile(axes: list[_Axis], written: Steps, reads: list[Steps], width: int) -> 
 
 def _steps(b: Buffer, indices: tuple[Expr, ...]) -> Steps | None:
     """What an access moves by with each iterator; nothing where it is not linear."""
-    flat: Expr = Const(0)
-    for i, stride in zip(indices, b.strides, strict=True):
-        flat = flat + i * of_dim(stride)
     steps: Steps = {}
-    for mono, c in Indexer().linear(flat).terms:
+    for mono, c in linear_address(b, indices).terms:
         for atom in mono:
             if not isinstance(atom, Var):
                 return None

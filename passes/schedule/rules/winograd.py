@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import partial
 
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Const, Expr, Select
+from aisc.ir.tensor.expr import Const, Select
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.passes.schedule.rules.inlining import inline_where_legal
 from aisc.passes.schedule.rules.tile import (
     Tile,
     in_place_reader,
@@ -72,12 +73,8 @@ def _without_border(s: Schedule, block: str) -> Schedule:
     for place in list(places(s.func.body)):
         body = place.block.body
         if isinstance(body, Store) and isinstance(body.value, Select) and body.buffer in read:
-            s = unless_refused(s, partial(_inlined, place.block.name))
+            s = inline_where_legal(s, place.block.name)
     return s
-
-
-def _inlined(block: str, s: Schedule) -> Schedule:
-    return s.inline(block)
 
 
 def _vectorized(s: Schedule, block: str, lanes: int) -> tuple[Schedule, list[str]]:
@@ -106,7 +103,7 @@ def _blocked(s: Schedule, name: str, cores: int) -> Schedule:
     points, rows, lanes = f"{name}_i0", f"{name}_i1_t", f"{name}_i2_t"
     s = s.split(into, size, names=(f"{into}_b", f"{into}_i"))
     s = s.split(back, size, names=(f"{back}_b", f"{back}_i"))
-    per_tile = _extent(find_loop(s.func, f"{name}_i1_r").extent)
+    per_tile = known_factor(find_loop(s.func, f"{name}_i1_r").extent)
     s = s.split(rows, size // per_tile, names=(f"{rows}_b", f"{rows}_i"))
     s = s.reorder(f"{rows}_b", points, lanes, f"{rows}_i")
     s = s.fuse_loops(f"{into}_b", f"{rows}_b").fuse_loops(f"{into}_b", f"{back}_b")
@@ -124,8 +121,8 @@ def _blocks(s: Schedule, name: str, cores: int) -> tuple[int, int] | None:
     cores busy. ``None`` when no numbers do."""
     _, tile, lane, inner = find_place(s.func, name).block.iters
     image = known_factor(tile.extent)
-    per_tile = _extent(find_loop(s.func, f"{name}_i1_r").extent)
-    bytes_of_one = IN * IN * (_extent(lane.extent) + _extent(inner.extent)) * 4
+    per_tile = known_factor(find_loop(s.func, f"{name}_i1_r").extent)
+    bytes_of_one = IN * IN * (known_factor(lane.extent) + known_factor(inner.extent)) * 4
     for size in range(BLOCK_BYTES // bytes_of_one // per_tile * per_tile, 0, -per_tile):
         blocks = image // size
         for turns in range(blocks // PIECES, 0, -1):
@@ -134,7 +131,3 @@ def _blocks(s: Schedule, name: str, cores: int) -> tuple[int, int] | None:
             if whole and pieces >= BALANCED * cores * -(-pieces // cores):
                 return size, turns
     return None
-
-
-def _extent(e: Expr) -> int:
-    return int(e.value) if isinstance(e, Const) else 0
