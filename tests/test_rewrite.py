@@ -21,7 +21,7 @@ from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Match, rule
 from aisc.ir.types import TensorType
 from aisc.passes.analysis.host import require_native
-from aisc.passes.graph import affine, identities, layout, rows
+from aisc.passes.graph import affine, identities, layout, pools, rows
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.cse import CommonSubexpressions
 from aisc.passes.graph.dce import DeadCode
@@ -98,6 +98,12 @@ EXAMPLES: dict[str, Make] = {
         (last_to_first(b, x), b.constant(np.float32(2))),
         {"pads": (0, 1, 0, 2, 1, 0, 3, 0), "mode": "constant"},
     ),
+    "pool_is_reduction": lambda b, x: b.add(
+        "avg_pool", (x,), {"kernel_shape": (9, 5), "pads": (0, 0, 5, 0)}
+    ),
+    "separate_maxima": lambda b, x: b.add(
+        "max_pool", (x,), {"kernel_shape": (5, 6), "pads": (2, 3, 4, 5), "dilations": (1, 2)}
+    ),
     "flatten_rows": lambda b, x: b.add("matmul", (x, b.constant(random(5, 7)))),
     "join_reduced": lambda b, x: b.add("reduce_mean", (x,), {"axes": (-1, 2), "keepdims": True}),
     "join_kept": lambda b, x: b.add("reduce_max", (x,), {"axes": (-3,), "keepdims": False}),
@@ -112,7 +118,10 @@ EXAMPLES: dict[str, Make] = {
 INTEGERS: dict[str, Make] = {
     "integer_plus_zero": lambda b, x: b.add("sub", (x, b.constant(np.zeros(5, np.int32)))),
 }
-RULES = {r.name: r for r in (*identities.RULES, *affine.RULES, *layout.rules(), *rows.rules())}
+RULES = {
+    r.name: r
+    for r in (*identities.RULES, *affine.RULES, *pools.RULES, *layout.rules(), *rows.rules())
+}
 
 
 def test_every_rule_has_an_example() -> None:

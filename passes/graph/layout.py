@@ -29,13 +29,16 @@ def to_first(rank: int) -> tuple[int, ...]:
 
 @rule(*WINDOWED)
 def channels_last(m: Match) -> Sequence[Value] | None:
-    """``conv(x, w) -> T(conv_nhwc(T'(x), w as HWIO))``; pools likewise."""
+    """``conv(x, w) -> T(conv_nhwc(T'(x), w as HWIO))``; pools likewise, unless there is only one
+    channel: rows of an image are longer vectors."""
     node = m.node
     if node.attr_map.get("data_layout") != "NCHW" or len(node.outputs) != 1:
         return None
     x = node.inputs[0]
     assert x is not None, "an image operator has an image"
     rank = x.type.rank
+    if node.op != "conv" and x.type.shape[1] == 1:
+        return None
     inputs: list[Value | None] = [m.add("transpose", (x,), {"perm": to_last(rank)})]
     if node.op == "conv":
         oihw_to_hwio = (*range(2, rank), 1, 0)
