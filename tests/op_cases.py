@@ -91,6 +91,12 @@ def _windows() -> list[Case]:
             cases.append(Case("conv", (x, w, f32(w.shape[0])), attrs))
             cases.append(Case("conv", (last, hwio), {**attrs, **nhwc}))
             cases.append(Case("conv", (last, hwio, f32(w.shape[0])), {**attrs, **nhwc}))
+    # Groups of few channels, several to a vector, and of many: (channels, outputs, groups).
+    for c, o, group in ((16, 16, 4), (32, 32, 4), (24, 24, 12), (32, 16, 8), (16, 32, 16),
+                        (48, 72, 3), (64, 96, 2), (48, 96, 3)):  # fmt: skip
+        image, w = f32(1, 5, 6, c), f32(3, 2, c // group, o)
+        attrs = {"group": group, "pads": (1, 0, 1, 1), **nhwc}
+        cases.append(Case("conv", (image, w, f32(o)), attrs))
     cases.append(Case("conv", (f32(1, 2, 9), f32(3, 2, 4)), {"strides": (2,)}))
     cases.append(Case("conv", (f32(1, 2, 4, 3, 4), f32(3, 2, 2, 2, 2)), {"pads": (1,) * 6}))
     for group, wt in ((1, f32(4, 3, 3, 2)), (2, f32(4, 3, 2, 2))):

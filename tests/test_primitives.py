@@ -1,5 +1,5 @@
 """Primitives on whole loops and nests: tile, predicate, partition, fission, fuse_loops, rfactor,
-pipeline. Text before and after, and the meaning under the interpreter."""
+pipeline, split_iter. Text before and after, and the meaning under the interpreter."""
 
 from __future__ import annotations
 
@@ -197,6 +197,16 @@ GOLDEN: dict[str, tuple[str, Steps, str]] = {
       block use(w spatial 24 = k * 4 + b, use_half spatial 2 = k % 2, use_base spatial 24 = k * 4)
         """,  # noqa: E501
     ),
+    "split_iter": (
+        GRID,
+        lambda s: s.split("j", 5).split_iter("m", 1, 5),
+        """
+  serial i in 0 .. 6 {
+    serial j_o in 0 .. 2 {
+      serial j_i in 0 .. 5 {
+        block m(v spatial 6 = i, w_o spatial 2 = j_o, w_i spatial 5 = j_i)
+        """,
+    ),
 }
 
 
@@ -258,6 +268,8 @@ MEANING: dict[str, tuple[str, Steps]] = {
         lambda s: s.split("k", 2).reorder("k_o", "i", "k_i").rfactor("s", "k_o").parallel("k_o"),
     ),
     "rfactor of a piece": (SUM, lambda s: s.partition("k", 3).rfactor("s_1", "k_1")),
+    "iterator of a whole loop": (GRID, lambda s: s.split_iter("m", 0, 2)),
+    "iterators of a reduction": (SUM, lambda s: s.split_iter("s", 1, 4).split_iter("s", 2, 2)),
     "pipeline in global memory": (
         FILL,
         lambda s: s.set_scope("t", "global").pipeline("k", "fill"),
@@ -309,3 +321,10 @@ def test_tile_is_one_step() -> None:
     s = Schedule.of(parse_func(GRID)).tile(("i", "j"), (2, 4))
     assert [str(step) for step in s.trace] == ["tile(('i', 'j'), (2, 4))"]
     assert len(list(loops_of(s.func.body))) == 4
+
+
+@pytest.mark.parametrize("args", [("m", 1, 3), ("m", 2, 2), ("m", 0, 0), ("none", 0, 2)])
+def test_split_iter_is_refused(args: tuple[str, int, int]) -> None:
+    with pytest.raises(CompileError) as refusal:
+        Schedule.of(parse_func(GRID)).split_iter(*args)
+    assert refusal.value.codes == ("E302",)

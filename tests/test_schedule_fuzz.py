@@ -163,6 +163,7 @@ MOVES: dict[str, Callable[[Moves], Args]] = {
     "prefetch": lambda m: (*m.source(), m.around()[1], m.number(0, 2)),
     "stream_store": lambda m: (m.block(), m.buffer()),
     "pad_reduction": lambda m: (*m.either(), m.number(2, 4)),
+    "split_iter": lambda m: (m.block(), m.number(0, 2), m.number()),
 }
 # What moves and joins whole nests needs a fitting place, so it is tried more often.
 NAMES = (*MOVES, *("compute_at", "reverse_compute_at", "fuse_loops", "fission", "pipeline") * 3)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from math import inf
+from math import inf, prod
 
 from aisc.codegen.abi import BAD_INDEX
 from aisc.codegen.llvm.index import IndexEmitter, NotLinearInLane, Scalar
@@ -37,7 +37,7 @@ from aisc.ir.tensor.expr import (
     has_loads,
     of_dim,
 )
-from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.func import Buffer, row_major
 
 ZERO_BLOCK = "@aisc.zeros"
 ZERO_BYTES = 1024
@@ -129,7 +129,8 @@ class ExprEmitter(IndexEmitter):
         try:
             pointer, stride = self.address(buffer, indices)
         except NotLinearInLane:
-            return self._gather(buffer, indices)
+            found = self._shuffled(buffer, indices)
+            return self._gather(buffer, indices) if found is None else found
         if stride == 0 and (self.mask is None or self._is_private(buffer)):
             return self._scalar_load(buffer, pointer)
         if stride == 1:
@@ -191,6 +192,27 @@ class ExprEmitter(IndexEmitter):
             f"<{n} x i1> {mask}, {kind} zeroinitializer)"
         )
         return self._from_memory(ref, buffer.dtype, n)
+
+    def _shuffled(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val | None:
+        """Lanes that all lie in one block of some 2^k elements, whichever: the block is loaded, and
+        its elements are given to their lanes. ``None`` where that is not known."""
+        if self.mask is not None or buffer.dtype.kind == "bool" or self.lane_var is None:
+            return None
+        window = self.lane_window(flat_index(buffer, indices), self.lanes)
+        whole = prod(d for d in buffer.shape if isinstance(d, int))
+        if window is None or whole % window.size or buffer.strides != row_major(buffer.shape):
+            return None
+        offset, _ = self.sum(window.terms, window.const)
+        mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
+        text = f"getelementptr {mem}, {space} {self.base(buffer)}, i64 {offset}"
+        pointer = self._guarded(self.w.let(text, "p"), buffer)
+        kind = vector_type(mem, window.size)
+        block = self.w.let(f"load {kind}, {space} {pointer}, align {buffer.dtype.bytes}")
+        items = ", ".join(f"i32 {k}" for k in window.places)
+        ref = self.w.let(
+            f"shufflevector {kind} {block}, {kind} poison, <{self.lanes} x i32> <{items}>"
+        )
+        return self._from_memory(ref, buffer.dtype, self.lanes)
 
     def _lane_offsets(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
         flat = self.index.simplify(flat_index(buffer, indices))

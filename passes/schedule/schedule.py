@@ -43,7 +43,7 @@ class Primitive:
 PRIMITIVES: dict[str, Primitive] = {}
 _MODULES = (
     "loops", "sequences", "blocks", "reductions", "factors", "storage", "pipelines", "padding",
-    "hardware", "hints", "algebra",
+    "hardware", "hints", "algebra", "domains",
 )  # fmt: skip
 
 

@@ -21,6 +21,9 @@ from aisc.ir.tensor.expr import Expr, Load, Var, cast, const, select
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.types import TensorType
 
+# Channels of narrow groups, below which several groups share a vector.
+NARROW = 16
+
 
 def _weight_parts(call: OpCall, shape: Sequence[Dim]) -> tuple[Dim, Dim, tuple[Dim, ...]]:
     """(outputs, inputs per group, kernel) of a weight shape."""
@@ -124,18 +127,31 @@ class _Direct:
         return cast(Load(x, self.window.at(n, (c,), places)), self.acc_type)
 
     def reduce(self, x: Buffer, acc: Buffer) -> None:
-        """The convolution of one group, or of a depthwise one."""
-        kernel = self.window.kernel
-        depthwise = self.group > 1
+        """The convolution of one group, a depthwise one, or one of narrow groups."""
+        kernel, inputs = self.window.kernel, of_size(self.inputs)
+        depthwise = self.is_depthwise
 
         def term(index: Sequence[Var], r: Sequence[Var]) -> Expr:
             n, o, at = self.window.parts(index)
-            taps = r[: len(kernel)]
-            source, inner = (o, const(0)) if depthwise else (r[-1], r[-1])
-            return self.read(x, n, source, at, taps) * self.weight(o, inner, taps)
+            taps, i = r[: len(kernel)], const(0) if depthwise else r[-1]
+            first = o if depthwise else o // self.per_group * inputs
+            source = first if depthwise else i if self.group == 1 else first + i
+            return self.read(x, n, source, at, taps) * self.weight(o, i, taps)
 
-        extents = kernel if depthwise else (*kernel, self.inputs)
+        extents = kernel if depthwise else (*kernel, inputs)
         self.cb.reduce(acc, extents, "sum", term, "conv")
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each channel is convolved for itself."""
+        return self.group > 1 and self.inputs == self.per_group == 1
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether a vector holds the channels of several whole groups."""
+        sizes = self.per_group, of_size(self.inputs)
+        even = all(s < NARROW and NARROW % s == 0 for s in sizes)
+        return self.window.channels_last and self.group > 1 and even
 
     def reduce_groups(self, x: Buffer, acc: Buffer) -> None:
         """Grouped form: a scratch with (group, channel of the group) in place of the channel."""
@@ -195,7 +211,7 @@ def _compute(
     source = conv.pad(x)
     direct = bias is None and conv.acc_type is out.dtype
     acc = out if direct else cb.alloc("acc", conv.acc_type, out.shape)
-    if conv.group == 1 or (conv.inputs == 1 and conv.per_group == 1):
+    if conv.group == 1 or conv.is_depthwise or conv.is_narrow:
         conv.reduce(source, acc)
     else:
         conv.reduce_groups(source, acc)

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise, takewhile
 from math import prod
 
-from aisc.ir.arith.linear import mentions
+from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Binary, Const, Expr, Load
+from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
 from aisc.passes.schedule.rules.structure import (
     MAX_WINDOW,
     Reduction,
     is_window,
+    linear_address,
     plain_axis,
     shared_iters,
     step_of,
@@ -38,6 +40,7 @@ SYMBOLIC_ROWS = 8
 UNKNOWN_EXTENT = 1 << 20
 # First-level data caches of current cores: 8 to 12 ways of 4 KiB.
 CACHE_WAYS, CACHE_WAY_BYTES = 8, 4096
+FIRST_CACHE = CACHE_WAYS * CACHE_WAY_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,8 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
     outer = [n for n in outer if n not in (*inner, *reduce_loops)]
     if reduction.contraction:  # the panel of weights stays in cache over all rows
         outer.remove(names[0])
-        outer.insert(_count_shared(reduction, outer, loops), names[0])
+        shared = _shared_first(reduction, outer, loops)
+        outer = [*shared, names[0], *(n for n in outer if n not in shared)]
     s = s.reorder(*outer, *reduce_loops, *inner)
     s = s.reverse_compute_at(consumer, outer[-1])
     s = s.set_scope(_result(s, block), "register")
@@ -168,10 +172,17 @@ def _to_unroll(s: Schedule, reduction: Reduction, reduce_loops: list[str]) -> li
     return [n for n in last if len(reduce_loops) > 1 and 1 < _count(find_loop(s.func, n)) <= 4]
 
 
-def _count_shared(reduction: Reduction, outer: list[str], loops: dict[str, str]) -> int:
-    """How many of the outermost loops choose among matrices: other weights in each iteration."""
+def _shared_first(reduction: Reduction, outer: list[str], loops: dict[str, str]) -> list[str]:
+    """The loops that choose among matrices, other weights in each iteration, and stay around all
+    others: those that are the outermost, as in batches of products, and where the weights of all
+    iterations are more than the first-level cache holds, those of groups of channels too."""
     shared = [loops[it.var.name] for it in shared_iters(reduction) if it.var.name in loops]
-    return next((k for k, name in enumerate(outer) if name not in shared), len(outer))
+    weights = reduction.weights
+    assert weights is not None, "a contraction has weights"
+    known = [d for d in weights.buffer.shape if isinstance(d, int)]
+    if prod(known) * weights.dtype.bytes > FIRST_CACHE:
+        return [n for n in outer if n in shared]
+    return list(takewhile(lambda n: n in shared, outer))
 
 
 def _prefetch_epilogue(s: Schedule, consumer: str, loop: str) -> Schedule:
@@ -220,7 +231,7 @@ def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
     load = reduction.weights
     if load is None or not reduction.contraction:
         return s
-    axis = plain_axis(load, reduction.lane.var)
+    axis = _panel_axis(reduction, load, tile)
     if axis is None:
         return s
     constant = load.buffer.role == "weight"
@@ -233,12 +244,27 @@ def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
     return s.pack(load.buffer.name, axis, tile.width, (*first, axis, *rest, axis + 1))
 
 
+def _panel_axis(reduction: Reduction, weights: Load, tile: Tile) -> int | None:
+    """The axis of the weights that panels divide: that of the lane, or where channels lie in groups
+    of whole panels, that of both."""
+    lane = reduction.lane.var
+    plain = plain_axis(weights, lane)
+    found = [k for k, i in enumerate(weights.indices) if mentions(i, lane)]
+    if plain is not None or len(found) != 1 or _extent(reduction.lane) % tile.width:
+        return plain
+    form = Indexer().linear(weights.indices[found[0]])
+    others = [c for mono, c in form.terms if mono != (lane,)]
+    whole = form.coeff(lane) == 1 and not any(c % tile.width for c in (form.const, *others))
+    return found[0] if whole else None
+
+
 def _result(s: Schedule, block: str) -> str:
     return find_place(s.func, block).block.writes[0].buffer.name
 
 
 def _consumer(s: Schedule, block: str) -> tuple[Schedule, str]:
     """The map that reads the result at its own iterators; a copy is made when there is none."""
+    s = _with_parts(s, block)
     reader = in_place_reader(s, block)
     if reader is not None:
         return s, reader
@@ -251,18 +277,50 @@ def _consumer(s: Schedule, block: str) -> tuple[Schedule, str]:
 def in_place_reader(s: Schedule, block: str) -> str | None:
     """The only map that reads the private result of a block, at its own iterators."""
     out = find_place(s.func, block).block.writes[0].buffer
+    reader = _only_reader(s, out)
+    return reader.name if reader is not None and _reads_in_place(reader, out) else None
+
+
+def _only_reader(s: Schedule, out: Buffer) -> Block | None:
+    """The only block that reads a private buffer."""
     readers = [p.block for p in places(s.func.body) if out in {r.buffer for r in p.block.reads}]
-    if out.role == "scratch" and len(readers) == 1 and _reads_in_place(readers[0], out):
-        return readers[0].name
-    return None
+    return readers[0] if out.role == "scratch" and len(readers) == 1 else None
 
 
 def _reads_in_place(block: Block, out: Buffer) -> bool:
-    if any(it.kind != "spatial" for it in block.iters) or not isinstance(block.body, Store):
+    """Whether a map reads `out` at its iterators, and stores what lies side by side there side by
+    side."""
+    store = block.body
+    if any(it.kind != "spatial" for it in block.iters) or not isinstance(store, Store):
         return False
     iters = tuple(it.var for it in block.iters)
-    loads = [n for n in walk(block.body) if isinstance(n, Load) and n.buffer == out]
-    return block.body.indices == iters and all(n.indices == iters for n in loads)
+    loads = [n for n in walk(store) if isinstance(n, Load) and n.buffer == out]
+    lanes = linear_address(store.buffer, store.indices).coeff(iters[-1])
+    return lanes == 1 and all(n.indices == iters for n in loads)
+
+
+def _with_parts(s: Schedule, block: str) -> Schedule:
+    """Let the map that reads the result of a block at a quotient and a remainder of one of its
+    iterators, as channels of groups, have an iterator for each."""
+    out = find_place(s.func, block).block.writes[0].buffer
+    reader = _only_reader(s, out)
+    if reader is None:
+        return s
+    loads = [n for n in walk(reader.body) if isinstance(n, Load) and n.buffer == out]
+    for high, low in {pair for n in loads for pair in pairwise(n.indices)}:
+        if not isinstance(high, Binary) or not isinstance(low, Binary) or high.b != low.b:
+            continue
+        found = [k for k, it in enumerate(reader.iters) if it.var == high.a == low.a]
+        if found and (high.op, low.op) == ("floordiv", "mod") and isinstance(high.b, Const):
+            s = unless_refused(s, partial(_in_parts, reader, found[0], int(high.b.value)))
+    return s
+
+
+def _in_parts(block: Block, position: int, factor: int, s: Schedule) -> Schedule:
+    loop = block.bindings[position]
+    if isinstance(loop, Var):
+        s = s.split(loop.name, factor)
+    return s.split_iter(block.name, position, factor)
 
 
 def schedule_consumer(s: Schedule, block: str, outer: list[str], tile: Tile) -> Schedule:

@@ -1,0 +1,66 @@
+"""The primitive on the domain of a block: split_iter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aisc.ir.arith.linear import Indexer
+from aisc.ir.diagnostics import error
+from aisc.ir.node import Node
+from aisc.ir.tensor.expr import Const, Expr, Load, Var, binary
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import Iter, Stmt, Store
+from aisc.ir.tensor.visitor import substitute, transform
+from aisc.passes.schedule.copies import Names
+from aisc.passes.schedule.schedule import primitive
+from aisc.passes.schedule.tree import find_place, indexer, replace_stmt, with_regions
+
+
+@primitive()
+def split_iter(func: Func, block: str, position: int, factor: int) -> Func:
+    """Give a block two iterators, a quotient and a remainder, in place of the one at `position`.
+
+    before: ``block b(c spatial 96 = e): y[c] = t[c // 48, c % 48]``
+    after ``split_iter("b", 0, 48)``:
+    ``block b(g spatial 2 = e // 48, o spatial 48 = e % 48): y[g*48 + o] = t[g, o]``
+    The same points in the same order, under other names: what was made of quotients is read at the
+    block's own iterators. Legal where the factor divides the extent.
+    """
+    place = find_place(func, block)
+    b, step = place.block, f"split_iter({block}, {position}, {factor})"
+    if not 0 <= position < len(b.iters) or factor < 1:
+        raise error("E302", f"{step}: it takes one of {len(b.iters)} iterators, a positive factor")
+    it = b.iters[position]
+    if not isinstance(it.extent, Const) or int(it.extent.value) % factor:
+        raise error("E302", f"{step}: {factor} does not divide the extent of {it.var.name}")
+    names = Names(func)
+    count = Const(int(it.extent.value) // factor)
+    outer = Iter(Var(names.fresh(f"{it.var.name}_o")), count, it.kind)
+    inner = Iter(Var(names.fresh(f"{it.var.name}_i")), Const(factor), it.kind)
+    around = indexer(place.loops, func.dims)
+    value = b.bindings[position]
+    parts = [around.simplify(binary(op, value, Const(factor))) for op in ("floordiv", "mod")]
+    iters = (*b.iters[:position], outer, inner, *b.iters[position + 1 :])
+    ranges = Indexer({d.name: (0, float("inf")) for d in func.dims})
+    for i in iters:
+        ranges = ranges.bind(i.var, 0, ranges.bounds(i.extent)[1] - 1)
+    own: dict[Var, Expr] = {it.var: outer.var * factor + inner.var}
+    new = replace(
+        b,
+        iters=iters,
+        bindings=(*b.bindings[:position], *parts, *b.bindings[position + 1 :]),
+        init=None if b.init is None else _renamed(b.init, own, ranges),
+        body=_renamed(b.body, own, ranges),
+    )
+    return replace_stmt(func, b, with_regions(new))
+
+
+def _renamed(s: Stmt, own: dict[Var, Expr], ranges: Indexer) -> Stmt:
+    """A statement in terms of the new iterators, its indices simplified."""
+
+    def simpler(n: Node) -> Node:
+        if isinstance(n, Load | Store):
+            return replace(n, indices=tuple(ranges.simplify(i) for i in n.indices))
+        return n
+
+    return transform(substitute(s, own), simpler)
