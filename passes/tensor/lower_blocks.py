@@ -51,16 +51,18 @@ class LowerBlocks:
     def run(self, func: Func) -> Func:
         """Apply to one function."""
         index = Indexer({d.name: (0, float("inf")) for d in func.dims})
-        return replace(func, body=_stmt(func.body, index))
+        return replace(func, body=simplified(func.body, index))
 
 
-def _stmt(stmt: Stmt, index: Indexer) -> Stmt:
+def simplified(stmt: Stmt, index: Indexer) -> Stmt:
+    """A statement with what the ranges of its loops and of `index` decide: indices in normal form,
+    conditions dropped or left out with what they guard."""
     if isinstance(stmt, Seq):
-        return seq(*(_stmt(s, index) for s in stmt.stmts))
+        return seq(*(simplified(s, index) for s in stmt.stmts))
     if isinstance(stmt, For):
         return _loop(stmt, index)
     if isinstance(stmt, Block):
-        return _stmt(unblock(stmt), index)
+        return simplified(unblock(stmt), index)
     if isinstance(stmt, If):
         return _if(stmt, index)
     if isinstance(stmt, Store):
@@ -71,9 +73,9 @@ def _stmt(stmt: Stmt, index: Indexer) -> Stmt:
         return replace(stmt, indices=at)
     if isinstance(stmt, Let):
         value = simplify_value(stmt.value, index)
-        return Let(stmt.var, value, _stmt(stmt.body, index))
+        return Let(stmt.var, value, simplified(stmt.body, index))
     if isinstance(stmt, While):
-        return While(simplify_value(stmt.cond, index), _stmt(stmt.body, index))
+        return While(simplify_value(stmt.cond, index), simplified(stmt.body, index))
     if isinstance(stmt, Invoke):
         operands = tuple(
             Region(
@@ -90,9 +92,9 @@ def _stmt(stmt: Stmt, index: Indexer) -> Stmt:
 def _loop(loop: For, index: Indexer) -> Stmt:
     low, extent = index.simplify(loop.low), index.simplify(loop.extent)
     if extent == Const(1):
-        return _stmt(substitute(loop.body, {loop.var: low}), index)
+        return simplified(substitute(loop.body, {loop.var: low}), index)
     ends = index.bounds(low), index.bounds(low + extent)
-    body = _stmt(loop.body, index.bind(loop.var, ends[0][0], ends[1][1] - 1))
+    body = simplified(loop.body, index.bind(loop.var, ends[0][0], ends[1][1] - 1))
     return Seq(()) if body == Seq(()) else replace(loop, low=low, extent=extent, body=body)
 
 
@@ -100,9 +102,9 @@ def _if(stmt: If, index: Indexer) -> Stmt:
     cond = simplify_value(stmt.cond, index)
     if isinstance(cond, Const):
         taken = stmt.then if cond.value else stmt.other
-        return Seq(()) if taken is None else _stmt(taken, index)
-    then = _stmt(stmt.then, index)
-    other = None if stmt.other is None else _stmt(stmt.other, index)
+        return Seq(()) if taken is None else simplified(taken, index)
+    then = simplified(stmt.then, index)
+    other = None if stmt.other is None else simplified(stmt.other, index)
     return If(cond, then, other)
 
 

@@ -12,10 +12,11 @@ from aisc.passes.tensor.barriers import InsertBarriers, is_parallel
 from aisc.passes.tensor.compact import Compact
 from aisc.passes.tensor.hoist_scratch import HoistScratch
 from aisc.passes.tensor.lower_blocks import LowerBlocks
+from aisc.passes.tensor.peel_tails import PeelTails
 from aisc.passes.tensor.separate_inits import SeparateInits
 
 PASSES: tuple[FuncPass, ...] = (
-    SeparateInits(), LowerBlocks(), Compact(), HoistScratch(), InsertBarriers(),
+    SeparateInits(), LowerBlocks(), PeelTails(), Compact(), HoistScratch(), InsertBarriers(),
 )  # fmt: skip
 
 

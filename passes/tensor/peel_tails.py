@@ -1,0 +1,159 @@
+"""Divide loops over vectors into the turns that are whole and those that are not.
+
+before: ``for o in 0..4: vectorize l in 0..16: if o*16 + l < 60: y[o*16 + l] = …``
+after:  ``for o in 0..3: vectorize l in 0..16: y[o*16 + l] = …;
+for o in 3..4: vectorize l in 0..16: if o*16 + l < 60: y[o*16 + l] = …``
+A mask costs several instructions for each vector, and only the last one needs it. The order of
+turns stays. Sizes may be known at run time only, where the loop has just as many turns as hold
+elements. Precondition: blocks are lowered, conditions simplified. Only loops around little are
+divided: a serial loop whose body is vectors and copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from aisc.ir.arith.linear import Indexer, Linear, mentions
+from aisc.ir.node import Node, children
+from aisc.ir.tensor.expr import (
+    TRUE,
+    ZERO,
+    Binary,
+    Const,
+    Expr,
+    Select,
+    Var,
+    binary,
+    has_loads,
+    variables,
+)
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import For, If, Seq, Stmt, Store, seq
+from aisc.ir.tensor.visitor import transform
+from aisc.passes.schedule.copies import Names, copied
+from aisc.passes.schedule.tree import statements
+from aisc.passes.tensor.lower_blocks import simplified
+
+# Copies of a body that a loop may hold and still have its last turns apart.
+MOST_COPIES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PeelTails:
+    """The pass; see the module's docstring."""
+
+    name: str = "peel-tails"
+
+    def run(self, func: Func) -> Func:
+        """Apply to one function."""
+        names = Names(func)
+        index = Indexer({d.name: (0, float("inf")) for d in func.dims})
+
+        def go(n: Node) -> Node:
+            if isinstance(n, Seq):
+                return seq(*n.stmts)
+            return _divided(n, index, names) if isinstance(n, For) and _is_small(n) else n
+
+        body = transform(func.body, go)
+        return func if body is func.body else replace(func, body=body)
+
+
+def _is_small(loop: For) -> bool:
+    """Whether a serial loop holds nothing but vectors and a few copies of them."""
+    return loop.kind == "serial" and loop.low == ZERO and 0 < _copies(loop.body) <= MOST_COPIES
+
+
+def _copies(s: Stmt) -> int:
+    """How many vectors one turn stores; 0 where it does other things too."""
+    if isinstance(s, Store):
+        return 1
+    if isinstance(s, Seq):
+        counts = [_copies(x) for x in s.stmts]
+        return sum(counts) if all(counts) else 0
+    if isinstance(s, If):
+        return _copies(s.then) if s.other is None else 0
+    if isinstance(s, For) and isinstance(s.extent, Const):
+        times = int(s.extent.value) if s.kind == "unroll" else 1
+        return times * _copies(s.body) if s.kind in ("unroll", "vectorize") else 0
+    return 0
+
+
+def _divided(loop: For, index: Indexer, names: Names) -> Stmt:
+    """The loop in two, where it has conditions that hold in all but its last turns."""
+    found = [(c, _whole_turns(c, loop, index)) for c in _conditions(loop.body)]
+    known = [(c, turns) for c, turns in found if turns is not None]
+    if not known:
+        return loop
+    turns = known[0][1]
+    if isinstance(turns, Const):
+        fewest = min(int(t.value) for _, t in known if isinstance(t, Const))
+        turns = Const(fewest)
+    settled = [c for c, t in known if isinstance(t, Const) or t == turns]
+    whole = simplified(_settle(loop.body, settled), index.bind(loop.var, 0, float("inf")))
+    last = copied(replace(loop, low=turns, extent=index.simplify(loop.extent - turns)), names)
+    return seq(replace(loop, extent=turns, body=whole), simplified(last, index))
+
+
+def _conditions(n: Node) -> Iterator[Binary]:
+    """Comparisons that guard statements or choose values."""
+    if isinstance(n, If | Select):
+        yield from _parts(n.cond)
+    for child in children(n):
+        yield from _conditions(child)
+
+
+def _parts(cond: Expr) -> Iterator[Binary]:
+    if isinstance(cond, Binary) and cond.op == "and":
+        yield from _parts(cond.a)
+        yield from _parts(cond.b)
+    elif isinstance(cond, Binary) and cond.op == "lt" and not has_loads(cond):
+        yield cond
+
+
+def _whole_turns(cond: Binary, loop: For, index: Indexer) -> Expr | None:
+    """The number of first turns in which a condition holds for all lanes and copies, if that is
+    neither none nor all of them as far as one knows."""
+    form, inner = index.linear(cond.a - cond.b), _inner_loops(loop.body)
+    step = form.coeff(loop.var)
+    if step is None or step <= 0:
+        return None
+    own = [t for t in form.terms if t[0] != (loop.var,)]
+    lanes = [t for t in own if any(mentions(a, v) for a in t[0] for v in inner)]
+    rest = [t for t in own if t not in lanes]
+    most = 0
+    for mono, c in lanes:
+        if len(mono) > 1 or not isinstance(mono[0], Var):
+            return None
+        most += max(0, c * (inner[mono[0]] - 1))
+    limit = index.build(Linear(tuple((m, -c) for m, c in rest), -form.const))
+    if isinstance(limit, Const) and isinstance(loop.extent, Const):
+        turns = (int(limit.value) - most + step - 1) // step
+        return Const(turns) if 0 < turns < int(loop.extent.value) else None
+    count = index.linear(binary("floordiv", limit + (step - 1), Const(step)))
+    if most != step - 1 or count != index.linear(loop.extent) or _varies(limit, index):
+        return None
+    return index.simplify(binary("floordiv", limit, Const(step)))
+
+
+def _varies(limit: Expr, index: Indexer) -> bool:
+    """Whether a limit is made of anything but the sizes of a function."""
+    return any(v.name not in index.ranges for v in variables(limit))
+
+
+def _inner_loops(s: Stmt) -> Mapping[Var, int]:
+    """Lanes and copies below, with their numbers."""
+    return {
+        n.var: int(n.extent.value)
+        for n in statements(s)
+        if isinstance(n, For) and isinstance(n.extent, Const)
+    }
+
+
+def _settle(body: Stmt, held: list[Binary]) -> Stmt:
+    """The body where conditions hold."""
+
+    def go(n: Node) -> Node:
+        return TRUE if isinstance(n, Binary) and n in held else n
+
+    return transform(body, go)

@@ -1,0 +1,108 @@
+"""Loops over vectors are divided into whole turns and the last ones, which alone need masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import Const, Select
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.interpret import run_func
+from aisc.ir.tensor.stmt import For, If, Seq
+from aisc.ir.tensor.verify import verify_func
+from aisc.ir.text.parser import parse_func
+from aisc.passes.tensor.peel_tails import PeelTails
+
+MAP = """
+func @f(x: i32[{size}] input, y: i32[{size}] output{dims}) target cpu {{
+  serial o in 0 .. {turns} {{
+    vectorize l in 0 .. 4 {{
+      if o * 4 + l < {size} {{
+        y[l + o * 4] = x[l + o * 4] * 2:i32
+      }}
+    }}
+  }}
+}}
+"""
+SUM = """
+func @f(x: i32[3, 22] input, y: i32[3, 8] output) target cpu {
+  serial i in 0 .. 3 {
+    unroll u in 0 .. 2 {
+      vectorize l in 0 .. 4 {
+        y[i, l + u * 4] = 0:i32
+      }
+    }
+    serial o in 0 .. 3 {
+      unroll v in 0 .. 2 {
+        vectorize m in 0 .. 4 {
+          y[i, m + v * 4] = y[i, m + v * 4] + select(m + v * 4 + o * 8 < 22, x[i, m + v * 4 + o * 8], 0:i32)
+        }
+      }
+    }
+  }
+}
+"""  # noqa: E501
+rng = np.random.default_rng(0)
+
+
+def text_of(size: int | str) -> str:
+    known = isinstance(size, int)
+    turns = -(-size // 4) if isinstance(size, int) else f"({size} + 3) // 4"
+    return MAP.format(size=size, turns=turns, dims="" if known else f"; {size}")
+
+
+def run(func: Func, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    y = np.full(shape, -1, np.int32)
+    run_func(func, [x, y])
+    return y
+
+
+def conditions(func: Func) -> int:
+    return sum(isinstance(n, If | Select) for n in walk(func.body))
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 8, 22])
+def test_known_sizes(size: int) -> None:
+    before = parse_func(text_of(size))
+    after = PeelTails().run(before)
+    verify_func(after)
+    x = rng.integers(-99, 99, size).astype(np.int32)
+    assert np.array_equal(run(after, x, (size,)), run(before, x, (size,)))
+    divided = size > 4 and size % 4 != 0
+    assert isinstance(after.body, Seq) == divided
+    if divided:
+        assert conditions(after) == 1
+
+
+def test_sizes_that_the_run_knows() -> None:
+    before = parse_func(text_of("n"))
+    after = PeelTails().run(before)
+    verify_func(after)
+    assert isinstance(after.body, Seq)
+    whole = after.body.stmts[0]
+    assert isinstance(whole, For)
+    assert not any(isinstance(n, If) for n in walk(whole))
+    for n in range(14):
+        x = rng.integers(-99, 99, n).astype(np.int32)
+        assert np.array_equal(run(after, x, (n,)), run(before, x, (n,)))
+
+
+def test_copies_and_lanes_of_a_reduction() -> None:
+    before = parse_func(SUM)
+    after = PeelTails().run(before)
+    verify_func(after)
+    x = rng.integers(-99, 99, (3, 22)).astype(np.int32)
+    assert np.array_equal(run(after, x, (3, 8)), run(before, x, (3, 8)))
+    rows = after.body
+    assert isinstance(rows, For)
+    assert isinstance(rows.body, Seq)
+    whole = [s for s in rows.body.stmts if isinstance(s, For) and s.kind == "serial"]
+    assert [s.extent for s in whole] == [Const(2)]
+    assert conditions(after) == 1
+
+
+def test_other_conditions_stay() -> None:
+    text = text_of("n").replace("o * 4 + l < n", "l - o * 4 < n")
+    func = parse_func(text)
+    assert PeelTails().run(func) is func
