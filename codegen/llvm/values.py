@@ -129,13 +129,20 @@ class ExprEmitter(IndexEmitter):
         try:
             pointer, stride = self.address(buffer, indices)
         except NotLinearInLane:
-            found = self._shuffled(buffer, indices)
-            return self._gather(buffer, indices) if found is None else found
+            return self._from_anywhere(buffer, indices)
         if stride == 0 and (self.mask is None or self._is_private(buffer)):
             return self._scalar_load(buffer, pointer)
         if stride == 1:
             return self._vector_load(buffer, pointer)
         return self._gather(buffer, indices)
+
+    def _from_anywhere(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
+        """Lanes from places that are no affine function of their number."""
+        try:
+            found = self._shuffled(buffer, indices)
+        except NotLinearInLane:  # data of several lanes say where
+            found = None
+        return self._gather(buffer, indices) if found is None else found
 
     def _is_private(self, buffer: Buffer) -> bool:
         return buffer.space in ("register", "stack")
