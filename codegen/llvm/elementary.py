@@ -1,10 +1,11 @@
-"""Elementary functions as straight-line vector code (no calls, no tables).
+"""Elementary functions as straight-line vector code (no calls, no tables in memory).
 
 This file chooses the formula and the precision; the formulas are in :mod:`exponential`,
-:mod:`logarithmic`, :mod:`power`, :mod:`error_function` and :mod:`trigonometric` beside it. f16 and
-bf16 go through f32. The frequent f32 functions have code of their own, the others compute in f64
-and round. Denormals are kept; NaN, infinities and signed zeros are those of IEEE 754-2019 section
-9.2. :data:`BOUNDS` states the errors; the tests check them.
+:mod:`logarithmic`, :mod:`power`, :mod:`error_function` and :mod:`trigonometric` beside it, and in
+:mod:`tabled` for targets that look up registers. f16 and bf16 go through f32. The frequent f32
+functions have code of their own, the others compute in f64 and round. Denormals are kept; NaN,
+infinities and signed zeros are those of IEEE 754-2019 section 9.2. :data:`BOUNDS` states the
+errors; the tests check them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from aisc.codegen.llvm import error_function, exponential, logarithmic, power, trigonometric
+from aisc.codegen.llvm import (
+    error_function,
+    exponential,
+    logarithmic,
+    power,
+    tabled,
+    trigonometric,
+)
 from aisc.codegen.llvm.lanes import Lanes
 from aisc.codegen.llvm.types import Val
 from aisc.ir import dtypes
@@ -91,8 +99,19 @@ class Elementary:
         if name not in FUNCTIONS:
             raise InternalError(f"no code for {name}")
         wide = dtypes.f32 if name in SINGLE and x.dtype.bits <= 32 else dtypes.f64
-        result = FUNCTIONS[name](Lanes(self.m, self.m.convert(x, wide)))
-        return self._narrowed(result.v, x.dtype)
+        operand = self.m.convert(x, wide)
+        if wide is dtypes.f32 and name in tabled.FUNCTIONS and self.m.has_look_up:
+            result = self._tabled(name, operand)
+        else:
+            result = FUNCTIONS[name](Lanes(self.m, operand)).v
+        return self._narrowed(result, x.dtype)
+
+    def _tabled(self, name: str, x: Val) -> Val:
+        """A function of 16 lanes, for any number of lanes: the same bits for each."""
+        if x.lanes > tabled.LANES:
+            return self.m.joined(*(self._tabled(name, half) for half in self.m.halves(x)))
+        whole = self.m.resized(x, tabled.LANES)
+        return self.m.resized(tabled.FUNCTIONS[name](Lanes(self.m, whole)).v, x.lanes)
 
     def _narrowed(self, v: Val, to: DType) -> Val:
         """Round to the type of the operands; to f16 and bf16 by way of f32."""

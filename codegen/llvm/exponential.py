@@ -44,8 +44,9 @@ EXP2_F64 = (
 
 def clamp(x: Lanes, low: float, high: float) -> Lanes:
     """`x` within bounds; NaN stays."""
-    x = where(x < low, low, x)
-    return where(x > high, high, x)
+    m = x.m
+    raised = m.binary("max", x.of(low).v, x.v)
+    return Lanes(m, m.binary("min", x.of(high).v, raised))
 
 
 def nearest(x: Lanes, factor: float) -> tuple[Lanes, Lanes]:

@@ -70,6 +70,61 @@ class MathEmitter:
         self.w.declare(f"declare {v.type} @{name}({v.type}, {k.type})")
         return self.let(f"call {v.type} @{name}({v.text}, {k.text})", v.dtype, v.lanes)
 
+    @property
+    def has_look_up(self) -> bool:
+        """Whether one instruction takes each of 16 f32 lanes from a table of 16."""
+        return "+avx512f" in self.features
+
+    def look_up(self, table: Sequence[float], place: Val) -> Val:
+        """``table[place % 16]`` in each of 16 lanes."""
+        numbers = ", ".join(f"float {literal(t, dtypes.f32)}" for t in table)
+        entries = f"<16 x float> <{numbers}>"
+        return self._avx512("permvar.sf", entries, place.text)
+
+    def scale_floor(self, v: Val, n: Val) -> Val:
+        """``v * 2^floor(n)`` of 16 lanes, rounded once to nearest."""
+        return self._avx512("mask.scalef.ps", v.text, n.text, v.text, "i16 -1", "i32 4")
+
+    def add_down(self, a: Val, b: Val) -> Val:
+        """``a + b`` of 16 lanes, rounded towards minus infinity."""
+        return self._avx512("add.ps", a.text, b.text, "i32 9")
+
+    def _avx512(self, name: str, *args: str) -> Val:
+        """An instruction on 16 lanes of f32, where :attr:`has_look_up`."""
+        kinds = ", ".join(a.partition("> ")[0] + ">" if ">" in a else a.split()[0] for a in args)
+        self.w.declare(f"declare <16 x float> @llvm.x86.avx512.{name}.512({kinds})")
+        text = f"call <16 x float> @llvm.x86.avx512.{name}.512({', '.join(args)})"
+        return self.let(text, dtypes.f32, 16)
+
+    def halves(self, v: Val) -> tuple[Val, Val]:
+        """The first and the second half of the lanes."""
+        n = v.lanes // 2
+        low, high = (", ".join(f"i32 {k}" for k in range(first, first + n)) for first in (0, n))
+        text = f"shufflevector {v.text}, {v.type} poison, <{n} x i32>"
+        return self.let(f"{text} <{low}>", v.dtype, n), self.let(f"{text} <{high}>", v.dtype, n)
+
+    def joined(self, a: Val, b: Val) -> Val:
+        """The lanes of `a`, then as many of `b`."""
+        n = 2 * a.lanes
+        items = ", ".join(f"i32 {k}" for k in range(n))
+        return self.let(f"shufflevector {a.text}, {b.text}, <{n} x i32> <{items}>", a.dtype, n)
+
+    def resized(self, v: Val, lanes: int) -> Val:
+        """The first `lanes` lanes; more than there are repeat them."""
+        if v.lanes == lanes:
+            return v
+        kind = scalar_type(v.dtype)
+        if v.lanes == 1:
+            one = f"<{lanes} x {kind}>"
+            first = self.w.let(f"insertelement {one} poison, {v.text}, i64 0")
+            text = f"shufflevector {one} {first}, {one} poison, <{lanes} x i32> zeroinitializer"
+        elif lanes == 1:
+            text = f"extractelement {v.text}, i64 0"
+        else:
+            items = ", ".join(f"i32 {k % v.lanes}" for k in range(lanes))
+            text = f"shufflevector {v.text}, {v.type} poison, <{lanes} x i32> <{items}>"
+        return self.let(text, v.dtype, lanes)
+
     def select(self, cond: Val, a: Val, b: Val) -> Val:
         """Lane-wise choice."""
         return self.let(f"select {cond.text}, {a.text}, {b.text}", a.dtype, a.lanes)
