@@ -6,6 +6,8 @@ import agreement
 import numpy as np
 import pytest
 from attention_models import Form, graph_of, inputs_of
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 
 import aisc
 from aisc.api import products, resolve_target
@@ -355,3 +357,39 @@ def test_memory_does_not_grow_with_queries_times_keys() -> None:
         plan = products(graph, threads=1)[0].plan
         assert plan is not None
         assert not plan.arena
+
+
+@pytest.mark.parametrize(
+    ("heads", "queries", "keys", "masked", "attributes"),
+    [
+        (2, 32, 32, False, {}),
+        (2, 40, 40, False, {"is_causal": 1}),
+        (2, 48, 50, True, {}),
+        (1, 16, 48, False, {"scale": 0.5}),
+        (1, 1, 300, True, {}),
+    ],
+)
+def test_the_operator_of_onnx_is_one_kernel(
+    heads: int, queries: int, keys: int, masked: bool, attributes: dict[str, float]
+) -> None:
+    """Its definition in terms of other operators scales both operands, adds a mask, and drops rows
+    for which the mask leaves nothing."""
+    rng = np.random.default_rng(1)
+    shapes = {"q": (1, 2, queries, 16), "k": (1, heads, keys, 16), "v": (1, heads, keys, 16)}
+    feeds: dict[str, Array] = {n: rng.standard_normal(s, np.float32) for n, s in shapes.items()}
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
+    if masked:
+        feeds["m"] = rng.random((queries, keys)) < 0.7
+        feeds["m"][-1] = queries == 1
+        infos.append(helper.make_tensor_value_info("m", TensorProto.BOOL, (queries, keys)))
+    node = helper.make_node("Attention", list(feeds), ["y"], **attributes)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([node], "attention", infos, [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
+    compiled, _ = products(model, threads=1)
+    made = [k for k in compiled.product.kernels if "streaming" in str(k.attr("algorithm", ""))]
+    assert len(made) == 1
+    assert not any("softmax" in k.name for k in compiled.product.kernels if k not in made)
+    (expected,) = ReferenceEvaluator(model).run(None, feeds)
+    (got,) = aisc.compile(model, threads=1, cache=False).run(None, feeds)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6)

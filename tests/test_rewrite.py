@@ -21,7 +21,7 @@ from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Match, rule
 from aisc.ir.types import TensorType
 from aisc.passes.analysis.host import require_native
-from aisc.passes.graph import affine, identities, layout, pools, rows
+from aisc.passes.graph import affine, identities, layout, masks, pools, rows
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.cse import CommonSubexpressions
 from aisc.passes.graph.dce import DeadCode
@@ -104,6 +104,26 @@ EXAMPLES: dict[str, Make] = {
     "separate_maxima": lambda b, x: b.add(
         "max_pool", (x,), {"kernel_shape": (5, 6), "pads": (2, 3, 4, 5), "dilations": (1, 2)}
     ),
+    "where_known": lambda b, x: b.add(
+        "where", (b.constant(np.zeros((3, 1, 1), bool)), b.constant(np.float32(7)), x)
+    ),
+    "drop_rows_after": lambda b, x: b.add(
+        "matmul",
+        (
+            b.add("where", (b.constant(rng.random((3, 4, 1)) < 0.5), b.constant(np.float32(0)), x)),
+            b.constant(random(3, 5, 7)),
+        ),
+    ),
+    "no_mask": lambda b, x: b.add(
+        "softmax", (b.add("add", (b.constant(-np.zeros((4, 5), np.float32)), x)),), {"axis": -1}
+    ),
+    "join_factors": lambda b, x: b.add(
+        "matmul",
+        (
+            b.add("mul", (x, b.constant(np.float32(0.25)))),
+            transposed(b, b.add("mul", (b.constant(np.float32(3)), x)), 0, 1, 3, 2),
+        ),
+    ),
     "flatten_rows": lambda b, x: b.add("matmul", (x, b.constant(random(5, 7)))),
     "join_reduced": lambda b, x: b.add("reduce_mean", (x,), {"axes": (-1, 2), "keepdims": True}),
     "join_kept": lambda b, x: b.add("reduce_max", (x,), {"axes": (-3,), "keepdims": False}),
@@ -120,7 +140,14 @@ INTEGERS: dict[str, Make] = {
 }
 RULES = {
     r.name: r
-    for r in (*identities.RULES, *affine.RULES, *pools.RULES, *layout.rules(), *rows.rules())
+    for r in (
+        *identities.RULES,
+        *affine.RULES,
+        *pools.RULES,
+        *masks.RULES,
+        *layout.rules(),
+        *rows.rules(),
+    )
 }
 
 

@@ -15,7 +15,7 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.rewrite.rules import RewriteGraph
 from aisc.passes.base import map_regions
-from aisc.passes.graph import affine, identities, layout, pools, rows
+from aisc.passes.graph import affine, identities, layout, masks, pools, rows
 from aisc.passes.graph.canonicalize import Canonicalize
 
 MAX_DEPTH = 16
@@ -31,7 +31,14 @@ class Legalize:
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph."""
         graph = Canonicalize().run(Decompose().run(graph))
-        table = identities.RULES + affine.RULES + pools.RULES + layout.rules() + rows.rules()
+        table = (
+            identities.RULES
+            + affine.RULES
+            + pools.RULES
+            + masks.RULES
+            + layout.rules()
+            + rows.rules()
+        )
         return Canonicalize(rules=table).run(graph)
 
 
