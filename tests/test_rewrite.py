@@ -93,6 +93,7 @@ EXAMPLES: dict[str, Make] = {
         (last_to_first(b, x),),
         {"starts": (0, 1, 0, 3), "ends": (2, 5, 2, 1), "steps": (1, 2, 1, -1)},
     ),
+    "sink_reshape": lambda b, x: b.add("reshape", (last_to_first(b, x),), {"shape": (2, 5, 12)}),
     "sink_pad": lambda b, x: b.add(
         "pad",
         (last_to_first(b, x), b.constant(np.float32(2))),
@@ -177,6 +178,30 @@ def test_rules_know_where_they_are_written(name: str) -> None:
     assert RULES[name].where.line > 0
     assert RULES[name].where.file.endswith(".py")
     assert RULES[name].apply.__doc__
+
+
+@pytest.mark.parametrize(
+    ("perm", "shape", "moves"),
+    [
+        ((0, 3, 1, 2), (2, 5, 3, 4), True),
+        ((0, 3, 1, 2), (10, 12), False),  # 2 and 5 do not lie together
+        ((0, 3, 1, 2), (2, 5, 2, 6), False),  # 3 and 4 become 2 and 6
+        ((1, 2, 0, 3), (12, 2, 5), True),
+        ((1, 2, 0, 3), (12, 2, 5, 1), True),
+        ((0, 2, 1, 3), (2, 2, 2, 3, 5), True),
+        ((3, 0, 1, 2), (5, 24), True),
+        ((3, 0, 1, 2), (5, 2, 3, 2, 2), True),
+        ((2, 1, 0, 3), (12, 10), False),
+    ],
+)
+def test_a_reshape_passes_a_transpose_where_its_axes_stay_together(
+    perm: tuple[int, ...], shape: tuple[int, ...], moves: bool
+) -> None:
+    graph = model(lambda b, x: b.add("reshape", (transposed(b, x, *perm),), {"shape": shape}))
+    after = rewrite(graph, [layout.sink_reshape])
+    assert (after is not graph) == moves
+    x = random(*SHAPE)
+    assert np.array_equal(interpret(after, [x])[0], interpret(graph, [x])[0])
 
 
 def test_nothing_fires_on_other_graphs() -> None:

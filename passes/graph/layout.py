@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, GraphNode, Value
 from aisc.ir.rewrite.rules import Match, Rule, rule
@@ -186,6 +187,68 @@ def sink_pad(m: Match) -> Sequence[Value] | None:
     return (m.add("transpose", (new,), {"perm": perm}),)
 
 
+@rule("reshape")
+def sink_reshape(m: Match) -> Sequence[Value] | None:
+    """``reshape(T(x)) -> T'(reshape(x))`` where each axis of either shape is made of axes of the
+    other that also lie together in x: rows of an image as an image, ``[n, h*w, c]`` and
+    ``[n, h, w, c]`` seen with channels first."""
+    mover = m.producer(m.input(0), "transpose")
+    if mover is None or m.node.attr_map.get("checked"):
+        return None
+    perm, (x,) = _perm(mover), mover.input_values
+    groups = matching_axes(mover.output.type.shape, m.node.output.type.shape)
+    if groups is None:
+        return None
+    sources = [[perm[a] for a in old] for old, _ in groups]
+    if any(s != list(range(s[0], s[0] + len(s))) for s in sources):
+        return None
+    # Groups of axes in the order of x, and where their new axes then stand.
+    order = sorted(range(len(groups)), key=lambda k: sources[k][0])
+    shape = m.node.output.type.shape
+    axes = [b for k in order for b in groups[k][1]]
+    inner = m.add("reshape", (x,), {"shape": tuple(shape[b] for b in axes)}, (mover,))
+    return (m.add("transpose", (inner,), {"perm": _inverse(axes)}),)
+
+
+Axes = tuple[int, ...]
+
+
+def matching_axes(before: Sequence[Dim], after: Sequence[Dim]) -> list[tuple[Axes, Axes]] | None:
+    """Axes of two shapes of the same elements, in groups that hold as many: several on one side at
+    most. ``None`` where several axes become several others at once, or where sizes that only the
+    run knows are joined or divided."""
+    groups: list[tuple[Axes, Axes]] = []
+    i, j = 0, 0
+    while i < len(before) and j < len(after):
+        counts = _group(before[i:], after[j:])
+        if counts is None or min(counts) > 1:
+            return None
+        groups.append((tuple(range(i, i + counts[0])), tuple(range(j, j + counts[1]))))
+        i, j = i + counts[0], j + counts[1]
+    rest = tuple(range(i, len(before))), tuple(range(j, len(after)))
+    if not groups or any(d != 1 for d in (*before[i:], *after[j:])):
+        return None
+    old, new = groups.pop()
+    return [*groups, (old + rest[0], new + rest[1])]
+
+
+def _group(before: Sequence[Dim], after: Sequence[Dim]) -> tuple[int, int] | None:
+    """How many first axes of either shape hold the same number of elements."""
+    if before[0] == after[0]:
+        return 1, 1
+    i, j, a, b = 1, 1, before[0], after[0]
+    while a != b:
+        if not isinstance(a, int) or not isinstance(b, int):
+            return None
+        if a < b and i < len(before):
+            i, a = i + 1, product((a, before[i]))
+        elif a > b and j < len(after):
+            j, b = j + 1, product((b, after[j]))
+        else:
+            return None
+    return i, j
+
+
 def _permuted(values: object, perm: tuple[int, ...]) -> tuple[AttrValue, ...]:
     """Values per axis of a transpose's result, as values per axis of its operand."""
     assert isinstance(values, tuple), "one value per axis"
@@ -198,5 +261,5 @@ def rules() -> tuple[Rule, ...]:
     sink = rule(*maps)(_sink_map)
     return (
         channels_last, sink, sink_concat, sink_axis, sink_reduction, sink_gather, sink_slice,
-        sink_pad,
+        sink_pad, sink_reshape,
     )  # fmt: skip

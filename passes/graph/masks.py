@@ -56,8 +56,8 @@ def join_factors(m: Match) -> Sequence[Value] | None:
     left, right = _scaled(m, m.input(0)), _scaled(m, m.input(1))
     if left is None or right is None or not left.x.type.dtype.is_float:
         return None
-    a, b = (f.number.array.reshape(()) for f in (left, right))
-    number = m.make_constant(np.asarray(a * b, left.number.array.dtype))
+    both = np.multiply(left.number.array.reshape(()), right.number.array.reshape(()))
+    number = m.make_constant(np.asarray(both, left.number.array.dtype))
     scaled = m.add("mul", (left.x, number), {}, (left.product, right.product))
     return (m.add("matmul", (left.moved(m, scaled), right.moved(m, right.x)), m.node.attr_map),)
 
