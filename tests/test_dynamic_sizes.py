@@ -116,6 +116,23 @@ def test_sizes_that_only_run_time_compares() -> None:
     assert caught.value.codes == ("E502",)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_images_of_a_batch_are_resized(mode: str) -> None:
+    """The batch keeps its size, which only the run knows: by sizes, and by scales."""
+    scales = np.array([1, 1, 2, 0.5], np.float32)
+    by_sizes = [
+        node("Shape", "x", "s"), node("Slice", "s a b", "batch"),
+        node("Concat", "batch sizes", "all", axis=0),
+        onnx.helper.make_node("Resize", ["x", "", "", "all"], ["y"], mode=mode),
+    ]  # fmt: skip
+    by_scales = [onnx.helper.make_node("Resize", ["x", "", "f"], ["y"], mode=mode)]
+    image = value("x", F, ["n", 2, 4, 6])
+    constants = [const("a", ints(0)), const("b", ints(2)), const("sizes", ints(7, 9))]
+    feeds = [{"x": rng.standard_normal((n, 2, 4, 6)).astype(np.float32)} for n in (1, 3)]
+    check_everywhere(model(by_sizes, [image], [value("y")], *constants), feeds)
+    check_everywhere(model(by_scales, [image], [value("y")], const("f", scales)), feeds)
+
+
 def test_split_sizes() -> None:
     m = model([node("Split", "x s", "a b", axis=1)], [IN, value("s", I64, [2])],
               [value("a"), value("b")])  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
+from aisc.ir.arith.poly import Dim
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Value
 
@@ -153,32 +154,66 @@ def _resize_axis(
 
 def _targets(
     em: Emitter, node: Node, x: Value, axes: Sequence[int]
-) -> tuple[list[int], list[float]]:
-    """Output size and scale of each resized axis."""
-    shape = [x.type.shape[a] for a in axes]
-    static = [d for d in shape if isinstance(d, int)]
-    if len(static) != len(shape) or 0 in static:
-        raise error("E204", f"{node.op}: the sizes of {x.type} must be known", loc=node.loc)
+) -> tuple[list[int], list[int], list[float]]:
+    """The axes that are resized, with the output size and the scale of each. An axis that keeps a
+    size which only the run knows, as a batch, is none of them."""
     place = 1 if node.version < 11 else 2
+    crop = node.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    together = node.text("keep_aspect_ratio_policy", "stretch") != "stretch"
     if node.has(place + 1) and node.version >= 11:
-        sizes = list(em.ints(node.input(place + 1), "the sizes"))
+        sizes = em.dims(node.input(place + 1), "the sizes")
         if sizes:
-            return _kept_ratio(node, static, sizes)
+            _require_all(node, x, axes, sizes)
+            keeps = [
+                not (crop or together) and d == x.type.shape[a]
+                for a, d in zip(axes, sizes, strict=True)
+            ]
+            kept = _resized_axes(node, x, axes, keeps)
+            wanted = [d for a, d in zip(axes, sizes, strict=True) if a in kept]
+            known = [d for d in wanted if isinstance(d, int)]
+            if len(known) != len(wanted):
+                raise error("E204", f"{node.op}: the sizes must be known", loc=node.loc)
+            return kept, *_kept_ratio(node, _static(x, kept), known)
     scales = em.array(node.optional(place))
     if scales is None:
         raise error("E204", f"{node.op}: the scales must be known", loc=node.loc)
     factors = [float(s) for s in scales.ravel()]
-    if len(factors) != len(static) or not all(0 < s < 1e9 for s in factors):
+    _require_all(node, x, axes, factors)
+    if not all(0 < s < 1e9 for s in factors):
         raise node.malformed(f"scales {factors} do not fit {x.type}")
-    return [math.floor(d * s) for d, s in zip(static, factors, strict=True)], factors
+    kept = _resized_axes(node, x, axes, [not crop and s == 1 for s in factors])
+    chosen = [s for a, s in zip(axes, factors, strict=True) if a in kept]
+    return kept, [math.floor(d * s) for d, s in zip(_static(x, kept), chosen, strict=True)], chosen
+
+
+def _require_all(node: Node, x: Value, axes: Sequence[int], given: Sequence[object]) -> None:
+    if len(given) != len(axes):
+        raise node.malformed(f"{[str(g) for g in given]} do not fit {x.type}")
+
+
+def _resized_axes(node: Node, x: Value, axes: Sequence[int], keeps: Sequence[bool]) -> list[int]:
+    """Axes but those that keep a size that is not known; E204 where another one is not known."""
+    shape = x.type.shape
+    kept = [a for a, same in zip(axes, keeps, strict=True) if not same or _is_known(shape[a])]
+    if not all(_is_known(shape[a]) for a in kept):
+        raise error("E204", f"{node.op}: the sizes of {x.type} must be known", loc=node.loc)
+    return kept
+
+
+def _is_known(size: Dim) -> bool:
+    return isinstance(size, int) and size > 0
+
+
+def _static(x: Value, axes: Sequence[int]) -> list[int]:
+    return [d for d in (x.type.shape[a] for a in axes) if isinstance(d, int)]
 
 
 def _kept_ratio(node: Node, static: list[int], sizes: list[int]) -> tuple[list[int], list[float]]:
     policy = node.text("keep_aspect_ratio_policy", "stretch")
-    if len(sizes) != len(static) or min(sizes) < 1:
+    if min(sizes, default=1) < 1:
         raise node.malformed(f"sizes {sizes} do not fit {static}")
     scales = [s / d for s, d in zip(sizes, static, strict=True)]
-    if policy != "stretch":
+    if policy != "stretch" and scales:
         one = min(scales) if policy == "not_larger" else max(scales)
         scales = [one] * len(scales)
         sizes = [math.floor(d * one + 0.5) for d in static]
@@ -234,7 +269,7 @@ def _resize(em: Emitter, node: Node) -> Value:
     axes = tuple(a + rank if a < 0 else a for a in axes)
     if any(not 0 <= a < rank for a in axes) or len(set(axes)) != len(axes):
         raise node.malformed(f"axes {axes} do not fit rank {rank}")
-    return _resized(em, node, axes, *_targets(em, node, node.input(0), axes))
+    return _resized(em, node, *_targets(em, node, node.input(0), axes))
 
 
 @onnx_op("Upsample", since=7, until=9)
@@ -247,4 +282,4 @@ def _upsample(em: Emitter, node: Node) -> Value:
             raise node.malformed(f"scales {scales} do not fit {node.input(0).type}")
         sizes = [math.floor(d * s) for d, s in zip(shape, scales, strict=True)]
         return _resized(em, node, axes, sizes, scales)
-    return _resized(em, node, axes, *_targets(em, node, node.input(0), axes))
+    return _resized(em, node, *_targets(em, node, node.input(0), axes))
