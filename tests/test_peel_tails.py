@@ -106,3 +106,9 @@ def test_other_conditions_stay() -> None:
     text = text_of("n").replace("o * 4 + l < n", "l - o * 4 < n")
     func = parse_func(text)
     assert PeelTails().run(func) is func
+
+
+def test_a_number_that_may_be_negative_divides_nothing() -> None:
+    text = text_of("n").replace("(n + 3) // 4", "(n - 1) // 4")
+    func = parse_func(text.replace("o * 4 + l < n", "o * 4 + l < n - 4"))
+    assert PeelTails().run(func) is func

@@ -90,7 +90,8 @@ def _divided(loop: For, index: Indexer, names: Names) -> Stmt:
         fewest = min(int(t.value) for _, t in known if isinstance(t, Const))
         turns = Const(fewest)
     settled = [c for c, t in known if isinstance(t, Const) or t == turns]
-    whole = simplified(_settle(loop.body, settled), index.bind(loop.var, 0, float("inf")))
+    inside = index.bind(loop.var, 0, index.bounds(turns)[1] - 1)
+    whole = simplified(_settle(loop.body, settled), inside)
     last = copied(replace(loop, low=turns, extent=index.simplify(loop.extent - turns)), names)
     return seq(replace(loop, extent=turns, body=whole), simplified(last, index))
 
@@ -132,6 +133,8 @@ def _whole_turns(cond: Binary, loop: For, index: Indexer) -> Expr | None:
         return Const(turns) if 0 < turns < int(loop.extent.value) else None
     count = index.linear(binary("floordiv", limit + (step - 1), Const(step)))
     if most != step - 1 or count != index.linear(loop.extent) or _varies(limit, index):
+        return None
+    if index.bounds(limit)[0] < 0:
         return None
     return index.simplify(binary("floordiv", limit, Const(step)))
 

@@ -307,7 +307,7 @@ def _with_parts(s: Schedule, block: str) -> Schedule:
     if reader is None:
         return s
     loads = [n for n in walk(reader.body) if isinstance(n, Load) and n.buffer == out]
-    for high, low in {pair for n in loads for pair in pairwise(n.indices)}:
+    for high, low in dict.fromkeys(pair for n in loads for pair in pairwise(n.indices)):
         if not isinstance(high, Binary) or not isinstance(low, Binary) or high.b != low.b:
             continue
         found = [k for k, it in enumerate(reader.iters) if it.var == high.a == low.a]
