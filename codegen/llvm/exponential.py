@@ -44,9 +44,17 @@ EXP2_F64 = (
 
 def clamp(x: Lanes, low: float, high: float) -> Lanes:
     """`x` within bounds; NaN stays."""
-    m = x.m
-    raised = m.binary("max", x.of(low).v, x.v)
-    return Lanes(m, m.binary("min", x.of(high).v, raised))
+    return at_most(at_least(x, low), high)
+
+
+def at_most(x: Lanes, high: float) -> Lanes:
+    """The smaller one; NaN stays."""
+    return Lanes(x.m, x.m.binary("min", x.of(high).v, x.v))
+
+
+def at_least(x: Lanes, low: float) -> Lanes:
+    """The larger one; NaN stays."""
+    return Lanes(x.m, x.m.binary("max", x.of(low).v, x.v))
 
 
 def nearest(x: Lanes, factor: float) -> tuple[Lanes, Lanes]:

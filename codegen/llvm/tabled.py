@@ -1,8 +1,8 @@
 """exp, tanh and erf in f32 on AVX-512, with tables of 16 numbers that one instruction looks up.
 
 An argument is reduced to one of 16 places and a small rest; a table gives each coefficient of the
-polynomial in the rest. Half of the instructions of the forms without tables (in
-:mod:`exponential`, :mod:`error_function`), and look-ups have an execution unit of their own. Tang,
+polynomial in the rest. That takes fewer instructions than the forms without tables (in
+:mod:`exponential`, :mod:`error_function`), and look-ups use other execution units. Tang,
 *Table-Driven Implementation of the Exponential Function in IEEE Floating-Point Arithmetic* (1989).
 
 Coefficients: interpolation at Chebyshev points in 48-digit arithmetic, rounded to binary32.
@@ -10,7 +10,7 @@ Coefficients: interpolation at Chebyshev points in 48-digit arithmetic, rounded 
 
 from __future__ import annotations
 
-from aisc.codegen.llvm.exponential import LN2_F32, LOG2E, clamp
+from aisc.codegen.llvm.exponential import LN2_F32, LOG2E, at_least, at_most, clamp
 from aisc.codegen.llvm.lanes import Lanes, fma, where
 
 LANES = 16
@@ -26,7 +26,8 @@ POWERS_REST = (
 )  # fmt: skip
 # (e^r - 1) / r - 1 on |r| <= ln 2 / 32, without its constant 0; error 2^-34.
 EXP = (0.50001496, 0.16666966)
-# erf(j/4 + d) in d on [0, 1/4]; of place 0, where the constant is not used, erf(d) - d.
+# erf(j/4 + d) in d on [0, 1/4]; of place 0, where the constant is not used, erf(d) - d. A row for
+# each power of d, an element for each place.
 ERF = (
     (
         0.0, 0.2763264, 0.5204999, 0.71115565, 0.8427008, 0.92290014, 0.96610516, 0.9866717,
@@ -109,7 +110,7 @@ def exp(x: Lanes) -> Lanes:
 
 def erf(x: Lanes) -> Lanes:
     """``2/sqrt(pi)`` times the integral of ``e^(-t^2)`` from 0 to x; 1.2 ulp."""
-    t = _at_most(abs(x), 3.95)
+    t = at_most(abs(x), 3.95)
     magic = 1.5 * 2.0**21  # numbers beside it are multiples of 1/4
     shifted = _sum_below(t, magic)
     c = shifted - magic
@@ -118,9 +119,9 @@ def erf(x: Lanes) -> Lanes:
 
 def tanh(x: Lanes) -> Lanes:
     """Hyperbolic tangent; 1.8 ulp."""
-    t = _at_most(abs(x), 9.05)
+    t = at_most(abs(x), 9.05)
     small = t < 0.25
-    bits = _at_least(t, 0.1875).bits()
+    bits = at_least(t, 0.1875).bits()
     c = where(small, 0.0, (bits & -(1 << 22)).from_bits())
     return _piece(TANH, bits >> 22, t, t - c, small).copysign(x)
 
@@ -141,16 +142,6 @@ def _piece(
 def _at(table: tuple[float, ...], place: Lanes) -> Lanes:
     """The element of a table that the last four bits of each lane say."""
     return Lanes(place.m, place.m.look_up(table, place.v))
-
-
-def _at_most(x: Lanes, high: float) -> Lanes:
-    """The smaller one; NaN stays."""
-    return Lanes(x.m, x.m.binary("min", x.of(high).v, x.v))
-
-
-def _at_least(x: Lanes, low: float) -> Lanes:
-    """The larger one; NaN stays."""
-    return Lanes(x.m, x.m.binary("max", x.of(low).v, x.v))
 
 
 def _sum_below(a: Lanes, b: float) -> Lanes:
