@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 import aisc
 from aisc.codegen.cpu.backend import CpuBackend
-from aisc.codegen.llvm import link
+from aisc.codegen.llvm import link, tabled
 from aisc.codegen.llvm.elementary import BOUNDS
 from aisc.codegen.llvm.link import Linked
 from aisc.codegen.llvm.trigonometric import DOMAIN
@@ -51,9 +52,12 @@ def _kernel(name: str, dtype: DType, lanes: int, count: int) -> Func:
 
 
 @cache
-def _linked(dtype: DType, count: int) -> Linked:
-    """All functions of a type, as scalar and vector kernels of one object."""
+def _linked(dtype: DType, count: int, plain: bool) -> Linked:
+    """All functions of a type, as scalar and vector kernels of one object; `plain` in the forms for
+    targets without AVX-512."""
     host = link.complete(target.host())
+    if plain:
+        host = replace(host, features=tuple(f for f in host.features if "avx512" not in f))
     names = (*FUNCTIONS, "pow") if dtype.is_float else ("pow",)
     widths = (1, *WIDTHS.get(dtype.name, (8,)))
     kernels = [_kernel(n, dtype, w, count) for n in names for w in widths]
@@ -62,13 +66,15 @@ def _linked(dtype: DType, count: int) -> Linked:
     return Linked([made.object], [k.name for k in kernels])
 
 
-def evaluate(name: str, dtype: DType, a: Any, b: Any = None, lanes: int = 1) -> Any:
+def evaluate(
+    name: str, dtype: DType, a: Any, b: Any = None, lanes: int = 1, plain: bool = False
+) -> Any:
     """Run a kernel on arrays of any length."""
     count = -(-len(a) // 32) * 32
     fill = count - len(a)
     pad = [np.pad(np.asarray(x, dtype.numpy), (0, fill)) for x in (a, a if b is None else b)]
     out = np.empty(count, dtype.numpy)
-    address = _linked(dtype, count).addresses[f"{name}_{dtype}_{lanes}_{count}"]
+    address = _linked(dtype, count, plain).addresses[f"{name}_{dtype}_{lanes}_{count}"]
     kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64,
                               ctypes.c_void_p)(address)  # fmt: skip
     kernel(pad[0].ctypes.data, pad[1].ctypes.data, out.ctypes.data, 0, 1, None)
@@ -125,11 +131,11 @@ def _random(name: str, dtype: DType) -> Any:
     return x.astype(dtype.numpy)
 
 
-def _within(name: str, dtype: DType, *args: Any) -> None:
+def _within(name: str, dtype: DType, *args: Any, plain: bool = False) -> None:
     """Scalar code and vectors of any width agree to the bit and keep the stated bound."""
-    got = evaluate(name, dtype, *args)
+    got = evaluate(name, dtype, *args, plain=plain)
     for lanes in WIDTHS[dtype.name]:
-        np.testing.assert_array_equal(got, evaluate(name, dtype, *args, lanes=lanes))
+        np.testing.assert_array_equal(got, evaluate(name, dtype, *args, lanes=lanes, plain=plain))
     exact = EXACT.get(name) or getattr(mpmath, name)
     bound = BOUNDS[name][FLOATS.index(dtype)]
     for point in zip(got, *args, strict=True):
@@ -142,6 +148,15 @@ def _within(name: str, dtype: DType, *args: Any) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_bound(name: str, dtype: DType) -> None:
     _within(name, dtype, _random(name, dtype))
+
+
+@pytest.mark.parametrize("name", tabled.FUNCTIONS)
+def test_bound_without_tables(name: str) -> None:
+    """The forms for targets that do not look up registers, on any machine."""
+    edges = np.array(
+        [0, -0.0, 0.25, 0.9, 0.9486, 1, 3.92, 4, 9.01, 88.7, -87.3, -103.9], np.float32
+    )
+    _within(name, dtypes.f32, np.concatenate([_random(name, dtypes.f32), edges]), plain=True)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
