@@ -22,7 +22,11 @@ FIELDS: dict[str, str] = {
     "threads": "number of threads that run the entry",
     "host": "callback ``int64 (int64 call, int64* words, int64* sizes)`` that runs an operator "
     "without native code, or null",
-    "error": "set to a non-zero ErrorCode by the code",
+    "error": "set by the code where something fails first: an ErrorCode, and the number of the place "
+    "times 256 (0: none)",
+    "value0": "what the error speaks of, such as the index and the size that it exceeds",
+    "value1": "see value0",
+    "value2": "see value0",
     "profile": "block of words with times and counts (aisc.codegen.cpu.profile), or null; only "
     "entries made for profiling look at it",
 }
@@ -41,6 +45,20 @@ class CallFrame(ctypes.Structure):
     """The frame as ctypes sees it."""
 
     _fields_ = [(name, ctypes.c_int64) for name in FIELDS]
+
+
+VALUES = sum(name.startswith("value") for name in FIELDS)
+PLACE_BITS = 8  # of an error are its code; the rest is the number of the place
+
+
+def error_at(code: int, place: int) -> int:
+    """What the error slot holds for a code at a numbered place."""
+    return code | place << PLACE_BITS
+
+
+def parts_of(error: int) -> tuple[int, int]:
+    """Code and place of what the error slot holds."""
+    return error & ((1 << PLACE_BITS) - 1), error >> PLACE_BITS
 
 
 def offset(name: str) -> int:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from aisc.codegen import abi, signature
+from aisc.codegen import abi, faults, signature
 from aisc.codegen.cpu.runtime import runtime_text
 from aisc.codegen.image import Image, Machine
 from aisc.codegen.signature import Port
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from aisc.ir.tensor.stmt import HostCall
 
 MAGIC = b"\x89AISC\r\n\x1a"
-FORMAT = 2
+FORMAT = 3
 PAGE = 4096
 ALIGNMENT = 64
 _PREAMBLE = struct.Struct("<8sIIQQQQ")
@@ -127,6 +127,7 @@ def _head(image: Image, about: About, objects: list[int], places: list[int], tot
         "weights": places,
         "sum": total,
         "host": _host_text(image.host),
+        "faults": faults.to_json(image.faults),
     }
     return json.dumps(data, separators=(",", ":"), sort_keys=True).encode()
 
@@ -325,7 +326,8 @@ def _image(head: dict[str, Any], code: bytes, section: Bytes) -> Image:
     places = list(map(integer, head["weights"]))
     weights = tuple(_weight(section, p, at) for p, at in zip(made.weights, places, strict=True))
     host = _host_calls(text(head["host"]))
-    return Image(made, machine, objects[0], tuple(objects[1:]), weights, host)
+    said = faults.from_json(head["faults"])
+    return Image(made, machine, objects[0], tuple(objects[1:]), weights, host, faults=said)
 
 
 def _weight(section: Bytes, port: Port, at: int) -> NDArray[Any]:

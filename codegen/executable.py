@@ -18,6 +18,7 @@ import numpy as np
 from aisc.codegen import abi
 from aisc.codegen.arrays import Array, address, as_input, as_outputs, pointers
 from aisc.codegen.cpu import pool as pools
+from aisc.codegen.faults import error_of
 from aisc.codegen.image import Image
 from aisc.codegen.llvm.link import Linked
 from aisc.codegen.recycle import Recycler
@@ -167,7 +168,7 @@ class Executable:
         if status:
             if space.host is not None:
                 space.host.reraise()
-            raise execution_error("E502", abi.ERRORS.get(status, f"status {status}"))
+            raise error_of(status, (frame.value0, frame.value1, frame.value2), self.image.faults)
 
     def _sizes(self, inputs: list[Array]) -> tuple[Values, list[Values | None]]:
         """Values of the dimensions and shapes of the outputs. Most calls have the same as the one

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from aisc.codegen.faults import Fault
 from aisc.codegen.signature import Signature
 from aisc.ir.diagnostics import ExecutionError, execution_error
 
@@ -75,6 +76,7 @@ class Image:
     objects: kernels and entry. runtime: the object of the run time (barrier, pool).
     weights: in the signature's order, read-only; possibly mapped from a file.
     host: the operators that the entry calls back for, in the order of their numbers.
+    faults: what errors of a run say, by the number that they carry.
     profile: words of the block that the entry fills with times and counts; 0 for most. Bundles do
     not keep it: it is for whoever has just compiled the program.
     """
@@ -86,3 +88,4 @@ class Image:
     weights: tuple[NDArray[Any], ...]
     host: tuple[HostCall, ...] = ()
     profile: int = 0
+    faults: tuple[Fault, ...] = ()

@@ -20,6 +20,8 @@ from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.assembly import spills
 from aisc.codegen.llvm.generate import Assembled
 from aisc.fingerprint import fingerprint
+from aisc.ir.diagnostics import AiscError, InternalError
+from aisc.ir.optional import left_out
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
@@ -81,7 +83,13 @@ def _schedule(
     trace = lookup(lowered)
     if trace is not None:
         return scheduled_by(lowered, Schedule.of(lowered).replay(trace), target), None
-    return (yield from _gated(lowered, backend))
+    try:
+        return (yield from _gated(lowered, backend))
+    except AiscError:
+        raise
+    except Exception as fault:
+        left_out(f"the schedule of {lowered.name}", fault)
+        return scheduled_by(lowered, Schedule.of(lowered), target), None
 
 
 def _gated(lowered: Func, backend: CpuBackend) -> Making[tuple[ScheduledKernel, Assembled | None]]:
@@ -159,7 +167,13 @@ def make_kernel(
     """A kernel made now."""
     scheduled, assembled = yield from _schedule(lowered, backend, options, lookup)
     if assembled is None:
-        assembled = yield backend.emit(scheduled.funcs), False
+        try:
+            text = backend.emit(scheduled.funcs)
+        except InternalError as fault:
+            left_out(f"the schedule of {lowered.name}", fault)
+            scheduled = scheduled_by(lowered, Schedule.of(lowered), backend.target)
+            text = backend.emit(scheduled.funcs)
+        assembled = yield text, False
     return BuiltKernel(scheduled, assembled.object, False)
 
 

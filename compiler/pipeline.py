@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from aisc.frontend.registry import importer_for
 from aisc.instruments import Instruments, Product
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
+from aisc.ir.optional import attempt
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
 from aisc.kernels import BuiltKernel, Lookup, schedule_kernel, untuned
@@ -75,7 +77,7 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
     for name, action in (
         ("canonicalize", Canonicalize().run),
         ("legalize", Legalize().run),
-        ("fuse", Fuse(join=ctx.options.level > 0).run),
+        ("fuse", partial(_fuse, join=ctx.options.level > 0)),
     ):
         graph = graph_step(graph, name, action, ctx)
         if name == "legalize" and not ctx.options.host:
@@ -90,6 +92,11 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
     if ctx.target.kind != "cpu":
         raise error("E402", f"whole models cannot be compiled for kind '{ctx.target.kind}' yet")
     return _finish(graph, program, ctx)
+
+
+def _fuse(graph: Graph, join: bool) -> Graph:
+    """Step 5; where joining fails, every operator is a kernel."""
+    return attempt("fusion", lambda: Fuse(join=join).run(graph), lambda: Fuse(join=False).run(graph))
 
 
 def import_step(model: Any, ctx: Context) -> Graph:

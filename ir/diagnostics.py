@@ -114,9 +114,9 @@ def error(code: str, message: str, *notes: str, loc: Loc = UNKNOWN) -> CompileEr
     return CompileError(Diagnostic(code, message, loc, notes))
 
 
-def execution_error(code: str, message: str, *notes: str) -> ExecutionError:
+def execution_error(code: str, message: str, *notes: str, loc: Loc = UNKNOWN) -> ExecutionError:
     """An ``ExecutionError`` with one diagnostic, ready to be raised."""
-    return ExecutionError(Diagnostic(code, message, UNKNOWN, notes))
+    return ExecutionError(Diagnostic(code, message, loc, notes))
 
 
 @dataclass(slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ["AISC_STRICT"] = "1"  # a fault in an optional rule is a failure
 
 WITHOUT_LLVM = {
     "test_bad_models", "test_dsa", "test_graph_verify", "test_layers", "test_linear",

@@ -12,12 +12,13 @@ ways meet: at the head of a loop, after it, and after a branch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import Any
 
-from aisc.codegen.abi import BAD_SIZE, offset
+from aisc.codegen.abi import BAD_SIZE, error_at, offset
+from aisc.codegen.cpu.faults import can_report, fault_of, faults_of
 from aisc.codegen.cpu.fork import DECLARATIONS, fork_text
 from aisc.codegen.cpu.memory import Memory, emit_reserve, memory_of
 from aisc.codegen.cpu.profile import CLOCK, Stamps, Timed, sites_of, stamp_text
@@ -28,7 +29,7 @@ from aisc.codegen.llvm.values import ExprEmitter
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.node import Node, walk
-from aisc.ir.tensor.expr import Var, of_dim
+from aisc.ir.tensor.expr import Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import (
     Alloc,
@@ -70,6 +71,7 @@ class EntryEmitter(ExprEmitter):
     ) -> None:
         super().__init__(Writer())
         self.stamps = stamps
+        self.faults = faults_of(entry, kernels)
         self.entry = entry
         self.kernels = kernels
         self.memory = memory
@@ -213,14 +215,21 @@ class EntryEmitter(ExprEmitter):
         """Leave with an error unless the condition holds."""
         failed = self.math.negate(self.value(s.cond)).ref
         end = self.w.open_if(failed)
-        self.fail(str(BAD_SIZE))
+        self.fail(str(error_at(BAD_SIZE, self.faults[fault_of(s)])), s.values)
         self.w.close_if(end)
         self.leave(failed)
 
-    def fail(self, code: str) -> None:
-        """Set the error slot, unless something has failed before."""
-        place = self.w.let(f"getelementptr i8, ptr %frame, i64 {offset('error')}", "f")
-        self.w.let(f"cmpxchg ptr {place}, i64 0, i64 {code} monotonic monotonic, align 8")
+    def fail(self, error: str, values: Sequence[Expr] = ()) -> None:
+        """Set the error slot and what the message speaks of, unless something has failed before."""
+        slot = self.w.let(f"getelementptr i8, ptr %frame, i64 {offset('error')}", "f")
+        pair = self.w.let(f"cmpxchg ptr {slot}, i64 0, i64 {error} monotonic monotonic, align 8")
+        if not values:
+            return
+        end = self.w.open_if(self.w.let(f"extractvalue {{ i64, i1 }} {pair}, 1"))
+        for k, e in enumerate(values, 1):
+            at = self.w.let(f"getelementptr i64, ptr {slot}, i64 {k}")
+            self.w.line(f"store i64 {self.value(e).ref}, ptr {at}, align 8")
+        self.w.close_if(end)
 
     def leave(self, cond: str) -> None:
         """Return from the body where `cond`, the same in all threads, holds."""
@@ -253,7 +262,7 @@ class EntryEmitter(ExprEmitter):
         self._refresh(changed)
 
     def _may_fail(self, n: Node) -> bool:
-        return isinstance(n, CallKernel) and bool(self.kernels[n.kernel].attr("status", False))
+        return isinstance(n, CallKernel) and can_report(self.kernels[n.kernel])
 
     def _leave_after_faults(self, body: Stmt) -> None:
         """Leave a loop in which a kernel has failed: what it did not compute may be the reason to
@@ -310,9 +319,9 @@ class EntryEmitter(ExprEmitter):
     def call(self, s: CallKernel) -> None:
         """A kernel on as many threads as it has work for."""
         kernel = self.kernels[s.kernel]
-        fails = bool(kernel.attr("status", False))
+        fails = can_report(kernel)
         kinds = ["ptr"] * len(s.args) + ["i64"] * len(s.dims) + ["i64", "i64", "ptr"]
-        types = ", ".join(kinds + ["ptr"] * fails)
+        types = ", ".join(kinds + ["ptr", "i64"] * fails)
         self.w.declare(f"declare void @{s.kernel}({types})")
         args = [f"ptr {self.pointer(b)}" for b in s.args]
         args += [f"i64 {self.scalar(d)}" for d in s.dims]
@@ -321,7 +330,8 @@ class EntryEmitter(ExprEmitter):
         args += ["i64 %tid", f"i64 {threads}", "ptr %sync"]
         if fails:
             place = f"getelementptr i8, ptr %frame, i64 {offset('error')}"
-            args.append(f"ptr {self.w.shared(place, 'f', 0)}")
+            number = error_at(0, self.faults[fault_of(s)])
+            args += [f"ptr {self.w.shared(place, 'f', 0)}", f"i64 {number}"]
         self.w.line(f"call void @{s.kernel}({', '.join(args)})")
         self.w.close_if(end)
 

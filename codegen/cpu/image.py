@@ -11,6 +11,7 @@ from aisc.codegen.abi import ERRORS, CallFrame, function
 from aisc.codegen.arrays import Array, aligned, pointers
 from aisc.codegen.cpu.backend import runtime_object
 from aisc.codegen.cpu.entry import result_dims
+from aisc.codegen.cpu.faults import faults_of
 from aisc.codegen.cpu.memory import memory_of
 from aisc.codegen.cpu.profile import profile_words, sites_of
 from aisc.codegen.host import host_calls
@@ -54,8 +55,10 @@ def image_of(
     table = _weights(program, [runtime, *objects])
     arrays = tuple(table[b.name] for b in weights)
     calls = tuple(host_calls(entry))
-    words = profile_words(sites_of(entry, {k.name: k for k in program.kernels})) if profile else 0
-    return Image(signature, machine, runtime, tuple(objects), arrays, calls, words)
+    kernels = {k.name: k for k in program.kernels}
+    words = profile_words(sites_of(entry, kernels)) if profile else 0
+    faults = tuple(faults_of(entry, kernels))
+    return Image(signature, machine, runtime, tuple(objects), arrays, calls, words, faults)
 
 
 def _ports(buffers: Sequence[Buffer], names: Sequence[str]) -> tuple[Port, ...]:

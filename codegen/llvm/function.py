@@ -89,11 +89,12 @@ class FunctionEmitter(TransposeEmitter):
             alone = "noalias " if b.alias_set and sets.count(b.alias_set) == 1 else ""
             params.append(f"ptr {alone}align {b.dtype.bytes} %b{k}")
         params += [f"i64 %dim{k}" for k in range(len(self.func.dims))]
-        status = ["ptr %status"] if self.func.attr("status", False) else []
+        status = ["ptr %status", "i64 %place"] if self.func.attr("status", False) else []
         return [*params, "i64 %tid", "i64 %nthreads", "ptr %sync", *status]
 
-    def report(self, code: int, failed: Val) -> None:
-        """Store `code` where any executed lane has failed."""
+    def report(self, code: int, failed: Val, *values: Val) -> None:
+        """Store `code` and the number of the place where any executed lane has failed, unless
+        something has failed before; and `values`, those of the first such lane."""
         if not self.func.attr("status", False):
             return
         if failed.lanes > 1 and self.mask is not None:
@@ -106,8 +107,25 @@ class FunctionEmitter(TransposeEmitter):
         if self.guard is not None:
             any_lane = self.w.let(f"and i1 {any_lane}, {self.guard}")
         end = self.w.open_if(any_lane)
-        self.w.line(f"store atomic i64 {code}, ptr %status monotonic, align 8")
+        error = self.w.let(f"or i64 %place, {code}")
+        pair = self.w.let(f"cmpxchg ptr %status, i64 0, i64 {error} monotonic monotonic, align 8")
+        first = self.w.open_if(self.w.let(f"extractvalue {{ i64, i1 }} {pair}, 1"))
+        for k, value in enumerate(values, 1):
+            ref = self._of_first_lane(value, failed)
+            at = self.w.let(f"getelementptr i64, ptr %status, i64 {k}")
+            self.w.line(f"store i64 {ref}, ptr {at}, align 8")
+        self.w.close_if(first)
         self.w.close_if(end)
+
+    def _of_first_lane(self, value: Val, failed: Val) -> str:
+        """What `value` is in the first lane where `failed` holds."""
+        if value.lanes == 1:
+            return value.ref
+        n = value.lanes
+        bits = self.w.let(f"bitcast {failed.text} to i{n}")
+        self.w.declare(f"declare i{n} @llvm.cttz.i{n}(i{n}, i1)")
+        lane = self.w.let(f"call i{n} @llvm.cttz.i{n}(i{n} {bits}, i1 false)")
+        return self.w.let(f"extractelement {value.text}, i{n} {lane}")
 
     def base(self, buffer: Buffer) -> str:
         """Name of the pointer to a buffer's first element."""
@@ -310,9 +328,16 @@ class FunctionEmitter(TransposeEmitter):
     def store(self, s: Store) -> None:
         """Store the value for all lanes in force."""
         value = self.whole(s.value)
-        indices = self.checked(s.buffer, s.indices)
-        if indices is not s.indices:
-            s = replace(s, indices=indices)
+        indices, filled = self.checked(s.buffer, s.indices)
+        if filled is None:
+            self._plain_store(replace(s, indices=indices) if indices is not s.indices else s, value)
+            return
+        end = self.w.open_if(filled.ref)
+        self._plain_store(replace(s, indices=indices), value)
+        self.w.close_if(end)
+
+    def _plain_store(self, s: Store, value: Val) -> None:
+        """Store at indices that are inside."""
         try:
             pointer, stride = self.address(s.buffer, s.indices)
         except NotLinearInLane:

@@ -66,25 +66,34 @@ class ExprEmitter(IndexEmitter):
 
     # -- errors ------------------------------------------------------------------------------
 
-    def report(self, code: int, failed: Val) -> None:
-        """Set the error slot where `failed` holds in a lane that is executed."""
+    def report(self, code: int, failed: Val, *values: Val) -> None:
+        """Set the error slot where `failed` holds in a lane that is executed; `values` are what
+        the message speaks of."""
 
-    def checked(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    def checked(
+        self, buffer: Buffer, indices: tuple[Expr, ...]
+    ) -> tuple[tuple[Expr, ...], Val | None]:
         """Indices that come from data, tested against the extents: what is out of range is
-        reported and reads or writes element 0 instead."""
+        reported and reads or writes element 0 instead. With them a condition, where it must be
+        tested, that there is an element 0."""
         if not any(has_loads(i) for i in indices):
-            return indices
-        safe = []
+            return indices, None
+        safe, filled = [], None
         for i, size in zip(indices, buffer.shape, strict=True):
             safe.append(self._in_range(i, of_dim(size)) if has_loads(i) else i)
-        return tuple(safe)
+            if has_loads(i) and not (isinstance(size, int) and size > 0):
+                text = f"icmp sgt i64 {self.scalar(of_dim(size))}, 0"
+                some = Val(self.w.shared(text, "some"), dtypes.boolean)
+                filled = some if filled is None else self._and(filled, some)
+        return tuple(safe), filled
 
     def _in_range(self, index: Expr, size: Expr) -> Expr:
         value = self.value(index)
-        limit = self.broadcast(Val(self.scalar(size), dtypes.i64), value.lanes)
+        scalar = Val(self.scalar(size), dtypes.i64)
+        limit = self.broadcast(scalar, value.lanes)
         text = f"icmp ult {value.text}, {limit.ref}"  # unsigned: negative ones are too large
         inside = Val(self.w.let(text), dtypes.boolean, value.lanes)
-        self.report(BAD_INDEX, self.math.negate(inside))
+        self.report(BAD_INDEX, self.math.negate(inside), value, scalar)
         kept = self.math.select(inside, value, self.math.const(0, value))
         self._checks += 1
         name = Var(f"checked.{self._checks}")
@@ -125,7 +134,13 @@ class ExprEmitter(IndexEmitter):
 
     def load(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
         """The element(s) at `indices` for the lanes in force."""
-        indices = self.checked(buffer, indices)
+        indices, filled = self.checked(buffer, indices)
+        if filled is not None:
+            return self.under(filled, lambda: self._plain_load(buffer, indices))
+        return self._plain_load(buffer, indices)
+
+    def _plain_load(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
+        """The element(s) at indices that are inside."""
         try:
             pointer, stride = self.address(buffer, indices)
         except NotLinearInLane:

@@ -305,7 +305,7 @@ class MathEmitter:
     # -- conversions -------------------------------------------------------------------------
 
     def convert(self, v: Val, to: DType) -> Val:
-        """``Cast``: floats to integers truncate, integers wrap."""
+        """``Cast``: floats to integers truncate and saturate, integers wrap."""
         if v.dtype is to:
             return v
         kind = vector_type(scalar_type(to), v.lanes)
@@ -342,29 +342,13 @@ class MathEmitter:
         return self.bitcast(bits, dtypes.f32)
 
     def _float_to_int(self, v: Val, to: DType) -> Val:
-        """Truncation; NaN and what does not fit give the least integer, as x86 and numpy do there.
-
-        Narrow types go through i32 and u32 through i64, and wrap.
-        """
-        if to is dtypes.u64:
-            return self._saturated(v, to)
-        wide = dtypes.i64 if to.bits == 64 or to is dtypes.u32 else dtypes.i32
+        """Truncation; what does not fit gives the nearest integer that does, NaN gives 0."""
         if v.dtype.bits < 32:
             v = self.convert(v, dtypes.f32)
-        low, high = float(wide.min_value), float(wide.max_value) + 1.0
-        above = self.compare("ge", v, self.const(low, v))
-        below = self.compare("lt", v, self.const(high, v))
-        fits = self.let(f"and {above.text}, {below.ref}", dtypes.boolean, v.lanes)
-        safe = self.select(fits, v, self.const(0.0, v))
-        kind = vector_type(scalar_type(wide), v.lanes)
-        whole = self.let(f"fptosi {safe.text} to {kind}", wide, v.lanes)
-        result = self.select(fits, whole, self.const(wide.min_value, whole))
-        return self.convert(result, to)
-
-    def _saturated(self, v: Val, to: DType) -> Val:
         kind = vector_type(scalar_type(to), v.lanes)
         target = f"v{v.lanes}i{to.bits}" if v.lanes > 1 else f"i{to.bits}"
-        name = f"llvm.fptoui.sat.{target}.{_mangled(v)}"
+        sign = "si" if to.kind == "int" else "ui"
+        name = f"llvm.fpto{sign}.sat.{target}.{_mangled(v)}"
         self.w.declare(f"declare {kind} @{name}({v.type})")
         return self.let(f"call {kind} @{name}({v.text})", to, v.lanes)
 

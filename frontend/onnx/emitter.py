@@ -10,7 +10,7 @@ import numpy as np
 
 from aisc.frontend.onnx.fold import fold_constant, fold_symbolic, object_array
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim, Poly, symbol
+from aisc.ir.arith.poly import Dim, Poly, symbol, symbols
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
@@ -51,6 +51,11 @@ class DimNames:
         return symbol(f"{hint}{count}", lower, upper, "data")
 
 
+def is_computed(size: Dim) -> bool:
+    """Whether only the run gives a size: it depends on data."""
+    return not isinstance(size, int) and any(s.kind == "data" for s in symbols(size))
+
+
 class Emitter:
     """Appends core nodes to a graph, folding what is known; `loc` is the node being translated."""
 
@@ -68,6 +73,8 @@ class Emitter:
         definition = opdef.get(op)
         if definition.scalar is not None and len(inputs) > 1:
             inputs = self._aligned(inputs)
+        elif op == "matmul":
+            inputs = self._aligned(inputs, kept=2)
         full = opdef.complete_attrs(definition, attrs, self.loc)
         types = tuple(None if v is None else v.type for v in inputs)
         known = tuple(None if v is None else self.builder.constants.get(v) for v in inputs)
@@ -119,21 +126,36 @@ class Emitter:
         if found is not None:
             self._dims[made] = found
 
-    def _aligned(self, inputs: Sequence[Value | None]) -> tuple[Value | None, ...]:
-        """Operands under shapes that broadcast: different sizes, at least one symbolic, are taken
-        to be equal."""
+    def _aligned(self, inputs: Sequence[Value | None], kept: int = 0) -> tuple[Value | None, ...]:
+        """Operands under shapes that broadcast, but for their last axes, of which `kept` stay.
+
+        Different sizes of which at least one is symbolic meet in the run: see :meth:`common`."""
         shapes = [v.type.shape for v in inputs if v is not None]
         rank = max(map(len, shapes), default=0)
         chosen: dict[int, Dim] = {}
-        for axis in range(-rank, 0):
+        for axis in range(-rank, -kept):
             sizes = dict.fromkeys(s[axis] for s in shapes if -axis <= len(s) and s[axis] != 1)
-            numbers = [d for d in sizes if isinstance(d, int)]
-            if len(sizes) > 1 and len(numbers) < 2:
+            if len(sizes) > 1 and sum(isinstance(d, int) for d in sizes) < 2:
                 self._require_bound(list(sizes))
-                chosen[axis] = numbers[0] if numbers else next(iter(sizes))
+                chosen[axis] = self.common(list(sizes))
         if not chosen:
             return tuple(inputs)
         return tuple(None if v is None else self._resized(v, chosen) for v in inputs)
+
+    def common(self, sizes: Sequence[Dim]) -> Dim:
+        """The size that different ones, of which at most one is a number, are broadcast to.
+
+        Sizes of inputs are taken to be equal (a caller of the other kind gets a version of the
+        model for it, :mod:`aisc.versions`); those that only the run gives may be 1."""
+        number = next((d for d in sizes if isinstance(d, int)), None)
+        if number is not None or not any(map(is_computed, sizes)):
+            return sizes[0] if number is None else number
+        total = self.dims_value([sizes[0]])
+        for d in sizes[1:]:
+            other = self.dims_value([d])
+            alone = self.op("equal", total, self.like(1, total))
+            total = self.op("where", alone, other, total)
+        return self.bound(total)
 
     def _require_bound(self, sizes: list[Dim]) -> None:
         """Sizes that a bound of an input's dimension makes equal need no test at run time."""
@@ -145,17 +167,24 @@ class Emitter:
     def _resized(self, value: Value, sizes: Mapping[int, Dim]) -> Value:
         """`value` with other sizes at axes (from the end), which are tested at run time."""
         shape = list(value.type.shape)
+        stretched = False
         for axis, size in sizes.items():
             if -axis <= len(shape) and shape[axis] != 1:
+                stretched |= shape[axis] != size and is_computed(shape[axis])
                 shape[axis] = size
-        return self.assume(value, shape)
+        return self.stretch(value, shape) if stretched else self.assume(value, shape)
 
-    def assume(self, value: Value, shape: Sequence[Dim]) -> Value:
-        """`value` under a shape that its elements must fit at run time."""
+    def stretch(self, value: Value, shape: Sequence[Dim]) -> Value:
+        """`value` broadcast to a shape: each of its sizes is 1 or that of the shape."""
         if value.type.shape == tuple(shape):
             return value
-        attrs: dict[str, AttrValue] = {"shape": tuple(shape), "checked": True}
-        return self.builder.add("reshape", (value,), attrs, loc=self.loc)
+        return self.op("expand", value, shape=tuple(shape))
+
+    def assume(self, value: Value, shape: Sequence[Dim]) -> Value:
+        """`value` with sizes known under other names, which are tested at run time."""
+        if value.type.shape == tuple(shape):
+            return value
+        return self.builder.add("assume", (value,), {"shape": tuple(shape)}, loc=self.loc)
 
     # --- constants ----------------------------------------------------------------------------
     def constant(self, array: object, dtype: DType | None = None) -> Value:
@@ -223,25 +252,32 @@ class Emitter:
         blob = None if value is None else self.builder.constants.get(value)
         return None if blob is None else blob.array
 
-    def dims(self, value: Value, what: str) -> tuple[Dim, ...]:
-        """A vector (or scalar) of sizes; those computed at run time become new dimensions. E204
-        when even their number is unknown."""
+    def dims(self, value: Value, what: str, lower: int = 0) -> tuple[Dim, ...]:
+        """A vector (or scalar) of sizes; those computed at run time become new dimensions, which
+        are at least `lower`. E204 when even their number is unknown."""
         found = self.parts(value)
         if found is None:
             raise error("E204", f"{what}: how many sizes there are is not known", loc=self.loc)
         holes = [x for x in found.flat if isinstance(x, Hole)]
-        self.bind(holes)
+        self.bind(holes, lower)
         return tuple(self._bound[x] if isinstance(x, Hole) else x for x in found.flat)
 
-    def bind(self, holes: Sequence[Hole]) -> None:
-        """Give holes dimensions of their own: one node for all that is not bound yet."""
+    def bind(self, holes: Sequence[Hole], lower: int = 0) -> None:
+        """Give holes dimensions of their own, at least `lower`: one node for all that is not bound
+        yet."""
         new = [h for h in dict.fromkeys(holes) if h not in self._bound]
         if not new:
             return
         pieces = [self.element(h.value, h.index) for h in new]
-        sizes = [self.names.fresh("d") for _ in new]
+        sizes = [self.names.fresh("d", lower) for _ in new]
         self._bound.update(zip(new, sizes, strict=True))
         self.bind_values(pieces, sizes)
+
+    def bound(self, value: Value, lower: int = 0, upper: int | None = MAX_SIZE) -> Poly:
+        """A dimension that has the value of a vector of one element."""
+        found = self.names.fresh("d", lower, upper)
+        self.bind_values([value], [found])
+        return found
 
     def bind_values(self, pieces: Sequence[Value], dims: Sequence[Dim]) -> None:
         """Give dimensions the values of vectors of one element each."""

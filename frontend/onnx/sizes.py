@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aisc.frontend.onnx.emitter import Emitter, Hole
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim, Poly, product
+from aisc.ir.arith.poly import Dim, Monomial, Poly, product
 from aisc.ir.graph.core import Value
 
 
@@ -22,22 +22,48 @@ def exact_quotient(total: Dim, part: Dim) -> Dim | None:
     return quotient if quotient is not None and quotient * part == total else None
 
 
+def what_is_left(shape: Sequence[Dim], known: Sequence[Dim]) -> Dim | None:
+    """The size that makes a shape with the sizes `known` as large as `shape`, where it is whole for
+    every value of the symbols; sizes that stand in both cancel."""
+    rest, more = list(shape), []
+    for d in known:
+        if d in rest:
+            rest.remove(d)
+        else:
+            more.append(d)
+    return exact_quotient(product(tuple(rest)), product(tuple(more)))
+
+
+_MAX_TERMS = 64  # of a quotient
+
+
 def _divide_terms(total: Dim, part: Dim) -> Dim | None:
-    """Divide each term of `total` by the single term `part`."""
-    terms = part.terms if isinstance(part, Poly) else (((), part),)
-    if len(terms) != 1 or part == 0:
-        return None
-    (mono, coeff), result = terms[0], 0
-    for m, c in total.terms if isinstance(total, Poly) else (((), total),):
-        powers = dict(m)
-        for atom, p in mono:
-            powers[atom] = powers.get(atom, 0) - p
-        if c % coeff or any(p < 0 for p in powers.values()):
+    """Long division of polynomials; ``None`` where a leading term does not divide."""
+    divisor = _terms(part)
+    result: Dim = 0
+    for _ in range(_MAX_TERMS):
+        if total == 0:
+            return result
+        term = _quotient(_terms(total)[0], divisor[0])
+        if term is None:
             return None
-        left = tuple((a, powers[a]) for a, _ in m if powers[a])
-        term: Dim = c // coeff if not left else Poly(((left, c // coeff),))
-        result = result + term  # type: ignore[assignment]
-    return result
+        result, total = result + term, total - part * term
+    return None
+
+
+def _terms(d: Dim) -> Sequence[tuple[Monomial, int]]:
+    return d.terms if isinstance(d, Poly) else (((), d),)
+
+
+def _quotient(a: tuple[Monomial, int], b: tuple[Monomial, int]) -> Dim | None:
+    """The quotient of two terms, if it is a term."""
+    powers = dict(a[0])
+    for atom, p in b[0]:
+        powers[atom] = powers.get(atom, 0) - p
+    if b[1] == 0 or a[1] % b[1] or any(p < 0 for p in powers.values()):
+        return None
+    left = tuple((x, powers[x]) for x, _ in a[0] if powers[x])
+    return a[1] // b[1] if not left else Poly(((left, a[1] // b[1]),))
 
 
 def _vector(em: Emitter, dims: Sequence[Dim]) -> Value:
@@ -56,7 +82,7 @@ def reshape_at_run_time(
     holes = [axis for axis, d in enumerate(known) if isinstance(d, Hole)]
     sizes = [d for d in known if not isinstance(d, Hole)]
     if len(holes) == 1 and -1 not in sizes:
-        rest = exact_quotient(x.type.size, product(tuple(sizes)))
+        rest = what_is_left(x.type.shape, sizes)
         if rest is not None:
             return em.reshape(x, [rest if isinstance(d, Hole) else d for d in known])
     found = _resolved(em, x, target, allow_zero)
@@ -65,7 +91,7 @@ def reshape_at_run_time(
     em.bind_values([em.element(found, axis) for axis in open_axes], dims)
     table: dict[int, Dim] = dict(zip(open_axes, dims, strict=True))
     table.update({axis: d for axis, d in enumerate(known) if not isinstance(d, Hole) and d != -1})
-    return em.assume(x, [table[axis] for axis in range(len(known))])
+    return em.reshape(x, [table[axis] for axis in range(len(known))])
 
 
 def _copied(x: Value, axis: int, d: Dim | Hole, allow_zero: bool) -> Dim | Hole:
@@ -141,18 +167,3 @@ def range_at_run_time(em: Emitter, start: Value, limit: Value, delta: Value) -> 
     em.bind_values([count], [size])
     places = em.cast(em.op("iota", shape=(size,)), t)
     return em.op("add", em.op("mul", places, delta), start)
-
-
-def require_sizes(em: Emitter, x: Value, pairs: Sequence[tuple[Dim, Dim]]) -> Value:
-    """`x`, once each first size of a pair is 1 or the second, tested at run time."""
-    for size, wanted in pairs:
-        one = em.dims_value([1])
-        real = em.op("where", em.op("equal", _vector(em, [size]), one), _vector(em, [wanted]),
-                     _vector(em, [size]))  # fmt: skip
-        found = em.names.fresh("d")
-        em.bind_values([em.element(real, 0)], [found])
-        axes = [k for k, d in enumerate(x.type.shape) if d == wanted]
-        back = x.type.shape
-        x = em.assume(x, [found if k == axes[0] else d for k, d in enumerate(back)])
-        x = em.assume(x, back)
-    return x

@@ -8,6 +8,7 @@ from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly, least_of, sole_symbol, symbol_part
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.dtypes import DType
+from aisc.ir.graph.checks import decide, require
 from aisc.ir.graph.opdef import OpCall
 
 Accepts = Callable[[DType], bool]
@@ -44,9 +45,8 @@ def any_dtype(t: DType) -> bool:
 
 
 def broadcast(call: OpCall, *shapes: Sequence[Dim]) -> tuple[Dim, ...]:
-    """The numpy broadcast of `shapes`: per dimension equal, or statically 1 in all but some.
-
-    Raises E201 for sizes that differ, E204 when only run time could tell.
+    """The numpy broadcast of `shapes`: per dimension equal, or statically 1 in all but some; sizes
+    that are not known to be equal must be so in the run. E201 for sizes that differ.
     """
     rank = max(map(len, shapes), default=0)
     result: list[Dim] = []
@@ -63,14 +63,18 @@ def _broadcast_dim(call: OpCall, column: Sequence[Dim]) -> Dim:
     if len(distinct) == 1:
         return distinct[0]
     sizes = " and ".join(map(str, distinct))
-    if sum(isinstance(d, int) for d in distinct) > 1:
+    numbers = [d for d in distinct if isinstance(d, int)]
+    if len(numbers) > 1:
         raise call.fail(f"sizes {sizes} do not broadcast")
-    note = "give the dimensions fixed sizes, e.g. --shape name=1"
-    fault = call.fail(f"whether sizes {sizes} are equal is not known", note, code="E204")
     implied = implied_bound(distinct)
-    if implied is None or not isinstance(fault, CompileError):
-        raise fault
-    raise BoundNeeded(fault, *implied)
+    if implied is not None:
+        fault = call.fail(f"whether sizes {sizes} are equal is not known", code="E204")
+        assert isinstance(fault, CompileError), "a fault of the user's"
+        raise BoundNeeded(fault, *implied)
+    size = numbers[0] if numbers else distinct[0]
+    for d in distinct:
+        require(call, "==", d, size, "sizes that are broadcast")
+    return size
 
 
 class BoundNeeded(CompileError):
@@ -150,10 +154,18 @@ def check_rank(call: OpCall, index: int, low: int, high: int | None = None) -> i
 
 
 def check_shape(call: OpCall, index: int, shape: Sequence[Dim]) -> None:
-    """E201 unless a present input has exactly this shape."""
-    if call.has(index) and call.type(index).shape != tuple(shape):
-        wanted = ", ".join(map(str, shape))
-        raise call.fail(f"operand {index} is {call.type(index)}, expected shape [{wanted}]")
+    """A present input must have this shape: E201 where it cannot, a check of the run where only
+    that can tell."""
+    if not call.has(index) or call.type(index).shape == tuple(shape):
+        return
+    found = call.type(index)
+    wanted = ", ".join(map(str, shape))
+    pairs = list(zip(found.shape, shape, strict=False))
+    if len(shape) != found.rank or any(decide("==", a, b) is False for a, b in pairs):
+        raise call.fail(f"operand {index} is {found}, expected shape [{wanted}]")
+    name = call.op.inputs[min(index, len(call.op.inputs) - 1)].name
+    for axis, (a, b) in enumerate(pairs):
+        require(call, "==", a, b, f"axis {axis} of '{name}'")
 
 
 def static_dims(call: OpCall, index: int, axes: Sequence[int]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from aisc.ir.arith.poly import Poly, evaluate, sole_symbol, symbols
+from aisc.ir.arith.poly import Poly, SymDim, evaluate, sole_symbol, symbols
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import DEFINITIONS, Graph, GraphNode, Value, defined_symbols
@@ -107,8 +107,14 @@ def bind_values(node: GraphNode, values: Array | None, dims: dict[str, int]) -> 
     for s, size in zip(defined_symbols(node), values.tolist(), strict=True):
         if size < s.lower or (s.upper is not None and size > s.upper):
             message = f"a size computed at run time is {size}"
-            raise execution_error("E502", message, f"at {node.loc}")
+            raise execution_error("E502", message, *bound_note(s), loc=node.loc)
         dims[s.name] = size
+
+
+def bound_note(s: SymDim) -> tuple[str, ...]:
+    """What is said of the bounds that a size is outside of."""
+    most = "any size" if s.upper is None else s.upper
+    return (f"expected {s.lower} to {most}",)
 
 
 def _mismatch(name: str, type_: TensorType, array: Array) -> ExecutionError:
@@ -137,14 +143,16 @@ def _concrete_attr(value: object, dims: Mapping[str, int]) -> object:
 def run_node(node: GraphNode, inputs: Sequence[Array | None], dims: dict[str, int]) -> list[Array]:
     """Evaluate one node; results have the node's result dtypes. Dimensions that it binds by the
     shapes of its results are added to `dims`."""
+    for check in opdef.size_checks(node):
+        if fault := check.fault(dims):
+            raise execution_error("E502", fault, loc=node.loc)
     call = concrete(opdef.call_of(node), dims)
     try:
         with np.errstate(all="ignore"):
             results = call.op.reference(call, inputs)
     except (IndexError, ValueError, MemoryError, ZeroDivisionError) as fault:
-        where = f"at {node.loc}"
         message = f"{node.op} failed on its operands"
-        raise execution_error("E502", message, str(fault), where) from fault
+        raise execution_error("E502", message, str(fault), loc=node.loc) from fault
     found = [np.asarray(r) for r in results]
     new = {s.name for s in defined_symbols(node)}
     for value, array in zip(node.outputs, found, strict=True):
@@ -155,8 +163,9 @@ def run_node(node: GraphNode, inputs: Sequence[Array | None], dims: dict[str, in
     for value, array in zip(node.outputs, found, strict=True):
         shape = tuple(evaluate(d, dims) for d in value.type.shape)
         if shape != array.shape:
-            notes = (f"expected {shape}", f"got {array.shape}", f"at {node.loc}")
-            raise execution_error("E502", f"{node.op} gave another shape than its type", *notes)
+            notes = (f"expected {shape}", f"got {array.shape}")
+            message = f"{node.op} gave another shape than its type"
+            raise execution_error("E502", message, *notes, loc=node.loc)
     return [
         a.astype(v.type.dtype.numpy, copy=False) for v, a in zip(node.outputs, found, strict=True)
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ from aisc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from aisc.ir.graph.builder import GraphBuilder
+    from aisc.ir.graph.checks import SizeCheck
     from aisc.ir.tensor.builder import ComputeBuilder
     from aisc.ir.tensor.expr import Expr
     from aisc.ir.tensor.func import Buffer
@@ -61,7 +62,8 @@ class OpCall:
 
     `types` has ``None`` for absent optional inputs; `attrs` is complete, defaults included;
     `constants` holds the contents of inputs that are known at compile time; `dims` the values of
-    symbolic dimensions, when a reference runs.
+    symbolic dimensions, when a reference runs. Type rules append to `checks`, if it is there, what
+    only a run can tell of sizes.
     """
 
     op: OpDef
@@ -71,6 +73,7 @@ class OpCall:
     loc: Loc = UNKNOWN
     regions: tuple[Graph, ...] = ()
     dims: Mapping[str, int] = field(default_factory=dict)
+    checks: list[SizeCheck] | None = field(default=None, compare=False)
 
     def type(self, index: int) -> TensorType:
         """Type of a present input."""
@@ -206,6 +209,15 @@ def call_of(node: GraphNode, constants: Mapping[Value, Blob] | None = None) -> O
     known = tuple(None if v is None or not constants else constants.get(v) for v in node.inputs)
     attrs = complete_attrs(op, node.attr_map, node.loc)
     return OpCall(op, types, attrs, known, node.loc, node.regions)
+
+
+def size_checks(node: GraphNode) -> tuple[SizeCheck, ...]:
+    """What the sizes of a run must satisfy for a node; regions have their own."""
+    if all(v.type.is_static for v in (*node.input_values, *node.outputs)):
+        return ()
+    call = replace(call_of(node), checks=[])
+    call.op.infer(call)
+    return tuple(call.checks or ())
 
 
 def run_reference(node: GraphNode, inputs: Sequence[Array | None]) -> tuple[Array, ...]:

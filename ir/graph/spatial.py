@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aisc.ir.arith.poly import Dim, bounds, ceildiv, floordiv, minimum
+from aisc.ir.graph.checks import require
 from aisc.ir.graph.opdef import Array, Attr, OpCall
 from aisc.ir.tensor.expr import Binary, Const, Expr, logical_and, of_dim
 from aisc.ir.types import TensorType
@@ -122,6 +123,7 @@ def output_type(call: OpCall, window: Window, x: TensorType, channels: Dim) -> T
     for size, given in zip(sizes, spatial, strict=True):
         if bounds(size)[1] <= 0 and bounds(given)[0] > 0:
             raise call.fail(f"the window does not fit an input of size {given}")
+        require(call, "<=", 0, _at_least_zero(size), f"windows over a size of {given}")
     return TensorType(window.join(n, channels, [_at_least_zero(s) for s in sizes]), x.dtype)
 
 

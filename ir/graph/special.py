@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aisc.ir.dtypes import DType
+
 # W. J. Cody, "Rational Chebyshev approximations for the error function", Math. Comp. 23 (1969).
 _A = (1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2,
       3.77485237685302021e2, 3.20937758913846947e3)  # fmt: skip
@@ -30,3 +32,15 @@ def erf(x: NDArray[Any]) -> NDArray[Any]:
     large = 1.0 - np.exp(-tail * tail) * np.polyval(_C, tail) / np.polyval(_D, tail)
     result = np.where(size <= 0.46875, small, np.copysign(large, wide))
     return np.asarray(np.where(np.isnan(wide), wide, result).astype(np.asarray(x).dtype))
+
+
+def saturated(x: NDArray[Any], to: DType) -> NDArray[Any]:
+    """Floats truncated to an integer type: the nearest value of the type for those that do not fit,
+    0 for NaN (IEEE 754-2019 leaves these open; so do WebAssembly's ``trunc_sat`` and LLVM's
+    ``fptosi.sat``, whose choice this is)."""
+    wide = np.trunc(np.asarray(x, np.float64))
+    low, high = int(to.min_value), int(to.max_value)
+    inside = (wide >= float(low)) & (wide < float(high + 1))
+    fits = np.where(inside, wide, 0.0).astype(to.numpy)
+    limits = np.where(wide < 0, np.asarray(low, to.numpy), np.asarray(high, to.numpy))
+    return np.where(inside | np.isnan(wide), fits, limits)

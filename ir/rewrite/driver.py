@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.graph.core import Graph, GraphNode, Value, defined_symbols, used_symbols
+from aisc.ir.optional import attempt, is_strict
 from aisc.ir.rewrite.rules import Match, RewriteGraph, Rule
 
 MAX_SWEEPS = 64
@@ -74,7 +76,11 @@ def _try_rules(
 ) -> Sequence[Value] | None:
     for r in rules:
         mark = len(out.nodes)
-        results = r.apply(Match(out, node, used))
+        results = attempt(
+            f"the rule {r.name} on {node.op}", partial(r.apply, Match(out, node, used)), _nothing
+        )
+        if results is None and len(out.nodes) > mark and not is_strict():
+            del out.nodes[mark:]  # of a rule that failed
         if results is None:
             assert len(out.nodes) == mark, f"rule {r.name} added nodes but did not apply"
             continue
@@ -83,6 +89,10 @@ def _try_rules(
         fired[r.name] += 1
         return results
     return None
+
+
+def _nothing() -> None:
+    """What a rule that failed gives."""
 
 
 def use_counts(graph: Graph) -> dict[Value, int]:

@@ -170,7 +170,8 @@ class Unary(Expr):
 @hash_once
 @dataclass(frozen=True, slots=True)
 class Cast(Expr):
-    """Conversion of a value; float to integer truncates, integers wrap, bool is ``!= 0``."""
+    """Conversion of a value: a float truncates to an integer, the nearest one where it does not fit,
+    0 for NaN; integers wrap; bool is ``!= 0``."""
 
     a: Expr
     dtype: DType
@@ -334,6 +335,12 @@ def logical_and(*conds: Expr) -> Expr:
     """Conjunction; true for none."""
     kept = [c for c in conds if c != TRUE]
     return reduce(lambda x, y: Binary("and", x, y), kept) if kept else TRUE
+
+
+def logical_or(*conds: Expr) -> Expr:
+    """Disjunction; false for none."""
+    kept = [c for c in conds if c != FALSE]
+    return reduce(lambda x, y: Binary("or", x, y), kept) if kept else FALSE
 
 
 def select(cond: Expr, then: ExprLike, other: ExprLike) -> Expr:

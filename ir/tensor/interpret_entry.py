@@ -91,11 +91,12 @@ def _resized(c: StmtCompiler, names: set[str]) -> list[Run]:
 
 def require(c: StmtCompiler, s: Require) -> Run:
     """E502 unless the condition holds."""
-    cond = c.expr(s.cond)
+    cond, values = c.expr(s.cond), [c.expr(v) for v in s.values]
 
     def run(f: Frame) -> None:
         if not cond(f):
-            raise execution_error("E502", "a size computed at run time does not fit")
+            message = s.text.format(*(value(f) for value in values))
+            raise execution_error("E502", message, loc=s.loc)
 
     return run
 

@@ -220,8 +220,8 @@ def unary_fn(op: str, dtype: DType) -> Fn1:
 
 
 def cast_fn(source: DType, target: DType) -> Fn1:
-    """Conversion between dtypes. A float outside the range of the integer type (or NaN) is
-    converted as numpy converts an array on this machine."""
+    """Conversion between dtypes. A float outside the range of the integer type becomes its nearest
+    value, NaN 0."""
     if source is target:
         return lambda x: x
     if target.kind == "bool":
@@ -234,10 +234,9 @@ def cast_fn(source: DType, target: DType) -> Fn1:
     low, high = int(target.min_value), int(target.max_value)
 
     def truncate(x: float) -> int:
-        if math.isfinite(x) and low <= (number := int(x)) <= high:
-            return number
-        with np.errstate(invalid="ignore"):
-            return int(np.asarray([x]).astype(source.numpy).astype(target.numpy)[0])
+        if math.isfinite(x):
+            return max(low, min(high, int(x)))
+        return high if x > 0 else low if x < 0 else 0
 
     return truncate
 

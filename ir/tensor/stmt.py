@@ -184,6 +184,7 @@ class CallKernel(Stmt):
     args: tuple[Buffer, ...]
     dims: tuple[Expr, ...] = ()
     loc: Loc = field(default=UNKNOWN, compare=False)  # of the call: equal layers share a kernel
+    faults: Loc = field(default=UNKNOWN, compare=False)  # of the nodes that may report an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +222,14 @@ class Bind(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class Require(Stmt):
-    """End the run with an error unless `cond` holds: sizes computed from data do not fit."""
+    """End the run with an error unless `cond` holds: sizes that only the run knows do not fit.
+
+    `text` is the message; each ``{}`` in it stands for one of `values` (at most three, i64)."""
 
     cond: Expr
+    text: str = "a size computed at run time does not fit"
+    values: tuple[Expr, ...] = ()
+    loc: Loc = field(default=UNKNOWN, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

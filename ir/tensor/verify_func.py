@@ -45,6 +45,7 @@ from aisc.ir.tensor.verify_expr import ExprRules
 
 LevelName = Literal["lowered", "scheduled", "planned"]
 _MAX_FAULTS = 8
+MAX_VALUES = 3  # that the message of a ``require`` may speak of
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +349,10 @@ class FuncChecker:
             self.rebind(s.vars)
         elif isinstance(s, Require):
             self.rules.typed(s.cond, dtypes.boolean, "the condition")
+            for e in s.values:
+                self.rules.index(e, "a value of the message")
+            self.need(len(s.values) <= MAX_VALUES, f"a message has {len(s.values)} values")
+            self.need(s.text.count("{}") == len(s.values), f"values do not fit '{s.text}'")
         elif isinstance(s, Reserve):
             self.rules.index(s.size, f"the size of segment {s.segment}")
             for slot in s.slots:

@@ -330,7 +330,11 @@ class _TensorFolder(ExprFolder):
 
     def require(self, c: list[Any]) -> Stmt:
         """A condition of the run."""
-        return Require(c[0])
+        return Require(c[0], *(c[1] if len(c) > 1 else ()))
+
+    def said(self, c: list[Any]) -> tuple[str, tuple[Any, ...]]:
+        """What is said where a condition does not hold."""
+        return unquote(c[0]), c[1].value if len(c) > 1 else ()
 
     def keep(self, c: list[Any]) -> _Part:
         """Contents are kept."""

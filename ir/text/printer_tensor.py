@@ -275,7 +275,8 @@ def _simple(s: Stmt) -> str:
         pairs = zip(s.vars, s.values, strict=True)
         return f"bind {', '.join(f'{expr_text(v)} = {expr_text(e)}' for v, e in pairs)}"
     if isinstance(s, Require):
-        return f"require {expr_text(s.cond)}"
+        values = f"; {_list(s.values)}" if s.values else ""
+        return f"require {expr_text(s.cond)} else {lexical.quote(s.text)}{values}"
     if isinstance(s, Reserve):
         slots = "".join(f" slot {_slot(x)}" for x in s.slots)
         keep = " keep" if s.keep else ""

@@ -1,19 +1,18 @@
-"""Which functions can fail at run time: integer division, and indices that come from data."""
+"""Which code can fail at run time: integer division, and indices that come from data."""
 
 from __future__ import annotations
 
 from aisc.ir.node import Node
 from aisc.ir.tensor.expr import Binary, Const, Load, has_loads
-from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import Store
+from aisc.ir.tensor.stmt import Stmt, Store
 from aisc.ir.tensor.visitor import walk_accesses
 
 DIVISIONS = ("floordiv", "mod", "truncdiv", "truncmod")
 
 
-def can_fail(func: Func) -> bool:
-    """Whether the code of `func` may have to report an error."""
-    return any(_fails(n) for n in walk_accesses(func.body))  # without loads nothing fails
+def can_fail(body: Stmt) -> bool:
+    """Whether the code of a statement may have to report an error."""
+    return any(_fails(n) for n in walk_accesses(body))  # without loads nothing fails
 
 
 def _fails(n: Node) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import UNKNOWN
+from aisc.ir.optional import attempt
 from aisc.ir.tensor.func import Func
 from aisc.passes.graph.views import is_view
 from aisc.passes.lower.canonical import group_key
@@ -125,7 +126,7 @@ class _Asked:
         """Whether an operator only stores the elements of its operand elsewhere."""
         if _kind(node) != "movement" or len(node.input_values) != 1 or len(node.outputs) != 1:
             return False
-        if node.attr_map.get("checked"):  # a view whose size is compared at run time
+        if opdef.size_checks(node):  # a view whose size is compared at run time
             return False
         return self._ask((node,), is_copy)
 
@@ -139,5 +140,9 @@ class _Asked:
         region = Graph("group", tuple(inputs), nodes, nodes[-1].outputs)
         key = question, group_key(region, frozenset())
         if key not in self.known:
-            self.known[key] = question(lower_group("group", region, frozenset(), UNKNOWN))
+            self.known[key] = attempt(
+                "the rule for attention",
+                lambda: question(lower_group("group", region, frozenset(), UNKNOWN)),
+                lambda: False,
+            )
         return self.known[key]

@@ -4,10 +4,10 @@ before: ``%a = conv(%x, %w, %b); %y = relu(%a)``
 after:  ``%y = fused(%x, %w, %b) { %a = conv(…); return relu(%a) }``
 
 A group is an anchor (contraction, window, reduction, movement or map) and the elementwise operators
-that follow it, one after another or in ways that part and meet (``x * sigmoid(x)``); an
-intermediate value has no reader outside of its group. An attention is a group of its own
-(:mod:`aisc.passes.graph.attention`). The
-transpose of an image of few channels joins the convolution that reads it.
+that follow it, one after another or in ways that part and meet (``x * sigmoid(x)``). A group gives
+what is read outside of it, which may be several values where an operator has several results. An
+attention is a group of its own (:mod:`aisc.passes.graph.attention`). The transpose of an image of
+few channels joins the convolution that reads it.
 Constants with one element move into the groups that read them; other constants and views stay
 outside, as do operators of kind control (whose regions are partitioned in turn) and those that
 only the host can compute. Postcondition: every other node is a ``fused`` one.
@@ -56,13 +56,14 @@ class Fuse:
         graph = map_regions(graph, self.run)
         groups = self._partition(graph)
         last = {g.nodes[-1]: g for g in groups.values()}
+        read = _read_outside(graph, groups)
         scalars = {
             n.output: n for n in graph.nodes if n.op == "constant" and n.output.type.size == 1
         }
         nodes: list[GraphNode] = []
         for node in graph.nodes:
             if node in last:
-                nodes.append(_fused(last[node], scalars))
+                nodes.append(_fused(last[node], scalars, read))
             elif node not in groups:
                 nodes.append(node)
         return replace(graph, nodes=tuple(nodes))
@@ -197,8 +198,18 @@ def _prologue(
     return groups.get(producer) if few and node.attr("data_layout") == "NHWC" else None
 
 
-def _fused(group: _Group, scalars: dict[Value, GraphNode]) -> GraphNode:
-    """The node of a group: its region takes what the group reads from outside."""
+def _read_outside(graph: Graph, groups: dict[GraphNode, _Group]) -> set[Value]:
+    """The values that something else than the group which computes them reads."""
+    made = {v: g for n, g in groups.items() for v in n.outputs}
+    found = set(graph.outputs)
+    for n in graph.nodes:
+        found.update(v for v in n.input_values if v in made and made[v] is not groups.get(n))
+    return found
+
+
+def _fused(group: _Group, scalars: dict[Value, GraphNode], read: set[Value]) -> GraphNode:
+    """The node of a group: its region takes what the group reads from outside, and gives what is
+    read there."""
     inside = {v for n in group.nodes for v in n.outputs}
     inputs: dict[Value, Value] = {}
     body: dict[GraphNode, None] = {}
@@ -210,7 +221,7 @@ def _fused(group: _Group, scalars: dict[Value, GraphNode]) -> GraphNode:
                 inputs[v] = Value(v.name, v.type)
     inner: dict[Value, Value] = dict(inputs)
     nodes = [*body, *(_inside(n, inner) for n in group.nodes)]
-    results = group.nodes[-1].outputs
+    results = tuple(v for n in group.nodes for v in n.outputs if v in read)
     region = Graph("group", tuple(inputs.values()), tuple(nodes), tuple(inner[v] for v in results))
     loc = fuse(n.loc for n in group.nodes)
     return GraphNode("fused", tuple(inputs), results, (), (region,), loc)

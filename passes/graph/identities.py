@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aisc.ir.graph.core import AttrValue, Value
+from aisc.ir.graph.core import Value
 from aisc.ir.rewrite.rules import Match, Rule, rule
 
 
@@ -50,9 +50,7 @@ def reshape_twice(m: Match) -> Sequence[Value] | None:
     if inner is None:
         return None
     shape = m.node.output.type.shape
-    checked = bool(inner.attr_map.get("checked") or m.node.attr_map.get("checked"))
-    attrs: dict[str, AttrValue] = {"shape": shape, "checked": checked}
-    return (m.add("reshape", (inner.inputs[0],), attrs, (inner,)),)
+    return (m.add("reshape", (inner.inputs[0],), {"shape": shape}, (inner,)),)
 
 
 @rule("transpose")

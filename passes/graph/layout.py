@@ -13,6 +13,7 @@ import numpy as np
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, GraphNode, Value
+from aisc.ir.graph.opdef import size_checks
 from aisc.ir.rewrite.rules import Match, Rule, rule
 
 WINDOWED = ("conv", "max_pool", "avg_pool", "lp_pool")
@@ -193,7 +194,7 @@ def sink_reshape(m: Match) -> Sequence[Value] | None:
     other that also lie together in x: rows of an image as an image, ``[n, h*w, c]`` and
     ``[n, h, w, c]`` seen with channels first."""
     mover = m.producer(m.input(0), "transpose")
-    if mover is None or m.node.attr_map.get("checked"):
+    if mover is None or size_checks(m.node):
         return None
     perm, (x,) = _perm(mover), mover.input_values
     groups = matching_axes(mover.output.type.shape, m.node.output.type.shape)

@@ -48,12 +48,11 @@ def lower_bind(st: State, node: GraphNode) -> None:
     assert source is not None, "the values are there"
     found = defined_symbols(node)
     values = [Load(st.use(source), (Const(k),)) for k in range(len(found))]
-    tests: list[Expr] = []
     for s, value in zip(found, values, strict=True):
-        tests.append(value >= s.lower)
-        if s.upper is not None:
-            tests.append(value <= s.upper)
-    st.body.append(Require(logical_and(*tests)))
+        least, most = value >= s.lower, TRUE if s.upper is None else value <= s.upper
+        limit = "any number" if s.upper is None else s.upper
+        text = f"a size computed at run time is {{}}, expected {s.lower} to {limit}"
+        st.body.append(Require(logical_and(least, most), text, (value,), node.loc))
     st.body.append(Bind(tuple(Var(s.name) for s in found), tuple(values)))
 
 
@@ -178,7 +177,7 @@ def lower_loop(st: State, node: GraphNode) -> None:
         test = logical_and(binary("gt", go, 0), test)
     trip = loop_trip(call)
     scans = [
-        Scan(st, out, inner, index, trip)
+        Scan(st, out, inner, index, trip, node.loc)
         for out, inner in zip(
             node.outputs[count:], body.outputs[conditional + count :], strict=True
         )

@@ -13,29 +13,32 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from aisc.ir.arith.poly import Dim, product, symbols
+from aisc.ir.arith.poly import Dim, symbols
+from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value, bound_symbols, defined_symbols
-from aisc.ir.node import map_children
-from aisc.ir.tensor.expr import Var, equal, of_dim
+from aisc.ir.location import fuse
+from aisc.ir.node import map_children, walk
+from aisc.ir.tensor.expr import Var
 from aisc.ir.tensor.func import Buffer, Func, Program, buffer, row_major
 from aisc.ir.tensor.stmt import (
     Alloc,
+    Block,
     CallKernel,
     Copy,
     HostCall,
     If,
-    Require,
     Seq,
     Stmt,
     While,
     seq,
 )
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers
+from aisc.passes.analysis.faults import can_fail
 from aisc.passes.graph.views import is_view
 from aisc.passes.lower.canonical import canonical, group_key
 from aisc.passes.lower.control import lower_bind, lower_if, lower_loop
 from aisc.passes.lower.group import lower_group
-from aisc.passes.lower.state import State
+from aisc.passes.lower.state import Lowered, State
 
 _CONTROL = {"bind_dims": lower_bind, "if": lower_if, "loop": lower_loop}
 
@@ -125,7 +128,7 @@ def _sized(st: State, v: Value) -> bool:
 
 def _origin(v: Value, producers: Mapping[Value, GraphNode]) -> Value:
     """The value that `v` is only another shape of."""
-    while v in producers and producers[v].op == "reshape" and not producers[v].attr_map["checked"]:
+    while v in producers and producers[v].op == "reshape" and not opdef.size_checks(producers[v]):
         (v,) = producers[v].input_values
     return v
 
@@ -135,9 +138,7 @@ def _view(st: State, node: GraphNode) -> None:
     v = node.inputs[0]
     assert v is not None, "a view has an input"
     out = node.output
-    if node.attr_map.get("checked"):
-        sizes = of_dim(product(v.type.shape)), of_dim(product(out.type.shape))
-        st.body.append(Require(equal(*sizes)))
+    st.require(node)
     st.buffers[out] = st.view(st.use(v), out.type, out.name, _start_of(node, v))
 
 
@@ -152,16 +153,18 @@ def _start_of(node: GraphNode, source: Value) -> Dim:
 
 
 def _call(st: State, node: GraphNode) -> None:
-    values = node.input_values
+    values, inner = node.input_values, node.regions[0].nodes
     weights = frozenset(k for k, v in enumerate(values) if st.is_weight(v))
-    name, dims = _kernel(st, node, weights)
+    made = _kernel(st, node, weights)
+    for part in inner:
+        st.require(part)
     args = [st.use(v) for v in values] + [st.result(v) for v in node.outputs]
-    st.body.append(CallKernel(name, tuple(args), dims, node.loc))
+    faults = fuse(inner[k].loc for k in made.reporting)
+    st.body.append(CallKernel(made.name, tuple(args), made.dims, node.loc, faults))
 
 
-def _kernel(st: State, node: GraphNode, weights: frozenset[int]) -> tuple[str, tuple[Var, ...]]:
-    """Name and dimensions of the kernel of a group; equal groups, and groups that become equal
-    functions, share one."""
+def _kernel(st: State, node: GraphNode, weights: frozenset[int]) -> Lowered:
+    """The kernel of a group; equal groups, and groups that become equal functions, share one."""
     region = node.regions[0]
     key = group_key(region, weights)
     if key not in st.groups:
@@ -171,12 +174,20 @@ def _kernel(st: State, node: GraphNode, weights: frozenset[int]) -> tuple[str, t
             ops = [n.op for n in region.nodes if n.op != "constant"]
             st.kernels[form] = f"k{len(st.kernels)}_{'_'.join(ops[:3])}"
             st.funcs.append(replace(func, name=st.kernels[form]))
-        st.groups[key] = st.kernels[form], func.dims
+        st.groups[key] = Lowered(st.kernels[form], func.dims, _reporting(region, func))
     return st.groups[key]
+
+
+def _reporting(region: Graph, func: Func) -> tuple[int, ...]:
+    """The numbers of the nodes whose blocks may report an error."""
+    blocks = [n for n in walk(func.body) if isinstance(n, Block)]
+    locs = {b.loc for b in blocks if can_fail(b.body)}
+    return tuple(k for k, n in enumerate(region.nodes) if n.loc in locs)
 
 
 def _host(st: State, node: GraphNode) -> None:
     """A call of the host; one before it that gives the sizes, where they depend on data."""
+    st.require(node)
     inputs = tuple(None if v is None else st.use(v) for v in node.inputs)
     binds = tuple(Var(s.name) for s in defined_symbols(node))
     known = [v for v in node.outputs if not any(symbols(d) for d in v.type.shape)]

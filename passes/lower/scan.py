@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from aisc.ir.arith.poly import Dim, product, symbol
 from aisc.ir.graph.core import Value
+from aisc.ir.location import Loc
 from aisc.ir.tensor.expr import ZERO, Binary, Expr, Var, equal, logical_and, of_dim
 from aisc.ir.tensor.func import Buffer, buffer
 from aisc.ir.tensor.stmt import Bind, Copy, Require, Reserve
@@ -38,9 +39,16 @@ class Scan:
     """One stacked value: `output` is the result, `inner` the part that a turn makes."""
 
     def __init__(
-        self, st: State, output: Value, inner: Value, index: Var, trip: Dim | None
+        self,
+        st: State,
+        output: Value,
+        inner: Value,
+        index: Var,
+        trip: Dim | None,
+        loc: Loc,
     ) -> None:
         self.output, self.inner, self.index, self.trip = output, inner, index, trip
+        self.loc = loc
         outer = output.type.shape[1:]
         self.held = {
             str(known): Var(st.fresh("part"))
@@ -76,7 +84,8 @@ class Scan:
         pairs = self._sizes()
         first = equal(self.index, 0)
         same = logical_and(*(equal(var, size) for var, size in pairs))
-        st.body.append(Require(Binary("or", first, same)))
+        text = "the values that a loop stacks differ in size from turn to turn"
+        st.body.append(Require(Binary("or", first, same), text, loc=self.loc))
         st.body.append(Bind(tuple(v for v, _ in pairs), tuple(e for _, e in pairs)))
         copy_into(st, st.use(self.inner), self._part(st))
 

@@ -8,11 +8,22 @@ from dataclasses import dataclass, field, replace
 
 from aisc.ir.arith.poly import Dim
 from aisc.ir.blob import Blob
-from aisc.ir.graph.core import Graph, Value
-from aisc.ir.tensor.expr import Var
+from aisc.ir.graph import opdef
+from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.tensor.expr import Expr, Var, variables
 from aisc.ir.tensor.func import Buffer, Func, Role, buffer
-from aisc.ir.tensor.stmt import Alloc, Stmt
+from aisc.ir.tensor.stmt import Alloc, Require, Stmt
 from aisc.ir.types import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """The kernel of a group: its name and dimensions, and the numbers of the nodes of the group
+    that may report an error."""
+
+    name: str
+    dims: tuple[Var, ...]
+    reporting: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -33,11 +44,12 @@ class State:
     dims: set[str] = field(default_factory=set)
     body: list[Stmt] = field(default_factory=list)
     kernels: dict[Func, str] = field(default_factory=dict)
-    groups: dict[object, tuple[str, tuple[Var, ...]]] = field(default_factory=dict)
+    groups: dict[object, Lowered] = field(default_factory=dict)
     funcs: list[Func] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)
     given: dict[Value, Buffer] = field(default_factory=dict)  # results that are there already
     allocated: set[str] = field(default_factory=set)
+    required: set[Expr] = field(default_factory=set)  # conditions of sizes tested before here
     shared: dict[int, Buffer] = field(default_factory=dict)  # weights by identity of the contents
 
     def fresh(self, hint: str) -> str:
@@ -84,6 +96,16 @@ class State:
             self.buffers[v] = b
         return self.buffers[v]
 
+    def require(self, node: GraphNode) -> None:
+        """Test what the sizes of the run must satisfy for a node, once for sizes of inputs."""
+        for check in opdef.size_checks(node):
+            cond = check.condition
+            if cond in self.required:
+                continue
+            if all(v.name in self.dims for v in variables(cond)):
+                self.required.add(cond)
+            self.body.append(Require(cond, check.text, check.values, node.loc))
+
     def source(self, v: Value) -> Value:
         """The value that an input of a region stands for."""
         while v in self.aliases and v not in self.buffers:
@@ -114,5 +136,6 @@ class State:
     def block(self) -> Iterator[list[Stmt]]:
         """Statements appended inside go to the list that is yielded."""
         outer, self.body = self.body, []
+        known = set(self.required)
         yield self.body
-        self.body = outer
+        self.body, self.required = outer, known

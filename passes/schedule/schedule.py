@@ -20,6 +20,7 @@ from typing import Any
 
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.node import walk
+from aisc.ir.optional import attempt
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Invoke
 from aisc.passes.schedule.kinds import require_kinds
@@ -134,9 +135,10 @@ class Schedule:
 
 
 def unless_refused(s: Schedule, step: Callable[[Schedule], Schedule]) -> Schedule:
-    """Take a step that only speed depends on, or leave it out where it is not provably legal."""
+    """Take a step that only speed depends on, or leave it out where it is not provably legal, or
+    fails."""
     try:
-        return step(s)
+        return attempt(f"a step of the schedule of {s.func.name}", lambda: step(s), lambda: s)
     except CompileError as refusal:
         if not set(refusal.codes) <= {"E302", "E303", "E304"}:
             raise

@@ -24,7 +24,7 @@ def optimize(func: Func) -> Func:
     """Lower blocks, compact private storage, hoist scratch, insert barriers."""
     for step in PASSES:
         func = step.run(func)
-    if can_fail(func):
+    if can_fail(func.body):
         func = func.with_attrs(status=True)
     return func.with_attrs(parallel=True) if is_parallel(func.body) else func
 

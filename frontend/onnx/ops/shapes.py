@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from aisc.frontend.onnx.emitter import Emitter, Hole
+from aisc.frontend.onnx.emitter import Emitter, Hole, is_computed
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.sizes import (
     exact_quotient,
-    require_sizes,
     reshape_at_run_time,
     slice_at_run_time,
+    what_is_left,
 )
 from aisc.frontend.onnx.tensors import MAX_BYTES, element_type, to_blob
 from aisc.ir import dtypes
@@ -123,8 +123,8 @@ def reshaped(node: Node, x: Value, wanted: Sequence[Dim], allow_zero: bool) -> t
     if len(open_axes) > 1:
         raise node.malformed("more than one size is -1")
     if open_axes:
-        rest = product(tuple(d for d in shape if d != -1))
-        quotient = exact_quotient(x.type.size, rest)
+        known = [d for d in shape if d != -1]
+        rest, quotient = product(tuple(known)), what_is_left(x.type.shape, known)
         if quotient is None and isinstance(rest, int) and rest > 0 and not x.type.is_static:
             quotient = floordiv(x.type.size, rest)  # whether it is exact is tested at run time
         if quotient is None:
@@ -142,9 +142,7 @@ def _reshape_attr(em: Emitter, node: Node) -> Value:
 
 def _as(em: Emitter, x: Value, shape: Sequence[Dim]) -> Value:
     """`x` under a shape; where only run time knows whether it fits, it is tested then."""
-    sizes = x.type.size, product(tuple(shape))
-    unsure = sizes[0] != sizes[1] and not all(isinstance(n, int) for n in sizes)
-    return em.assume(x, shape) if unsure else em.reshape(x, shape)
+    return em.reshape(x, shape)
 
 
 @onnx_op("Reshape", since=5)
@@ -217,22 +215,7 @@ def _concat(em: Emitter, node: Node) -> Value:
     axis = node.integer("axis", 1) if node.version < 4 else node.attr("axis", "int")
     if axis is None:
         raise node.malformed("the axis is missing")
-    return em.op("concat", *_alike(em, node.all_inputs(), axis), axis=axis)
-
-
-def _alike(em: Emitter, values: Sequence[Value], axis: int) -> list[Value]:
-    """Operands of a concatenation: sizes of other axes that may differ are taken to be equal,
-    which is tested at run time."""
-    rank = values[0].type.rank
-    if any(v.type.rank != rank for v in values) or not -rank <= axis < rank:
-        return list(values)
-    shape: dict[int, Dim] = {}
-    for a in set(range(rank)) - {axis % rank}:
-        sizes = dict.fromkeys(v.type.shape[a] for v in values)
-        numbers = [d for d in sizes if isinstance(d, int)]
-        if len(sizes) > 1 and len(numbers) < 2:
-            shape[a] = numbers[0] if numbers else next(iter(sizes))
-    return [em.assume(v, [shape.get(a, d) for a, d in enumerate(v.type.shape)]) for v in values]
+    return em.op("concat", *node.all_inputs(), axis=axis)
 
 
 @onnx_op("Expand")
@@ -242,14 +225,28 @@ def _expand(em: Emitter, node: Node) -> Value:
     rank = max(x.type.rank, len(wanted))
     old = (1,) * (rank - x.type.rank) + x.type.shape
     new = (1,) * (rank - len(wanted)) + tuple(wanted)
-    # A size that only run time gives and that meets another: it is that one, or 1.
-    shape = tuple(
-        o if n == 1 or (o not in (1, n) and not isinstance(n, int)) else n
-        for o, n in zip(old, new, strict=True)
-    )
-    unsure = [(n, o) for o, n in zip(old, new, strict=True) if o not in (1, n) and n != 1]
-    x = require_sizes(em, x, [pair for pair in unsure if not isinstance(pair[0], int)])
-    return x if shape == x.type.shape else em.op("expand", x, shape=shape)
+    shape: list[Dim] = []
+    for o, n in zip(old, new, strict=True):
+        if o == 1 or n == 1 or o == n:
+            shape.append(n if o == 1 else o)
+        elif isinstance(o, int) and isinstance(n, int):
+            raise node.malformed(f"{x.type} does not broadcast to {list(map(str, wanted))}")
+        else:
+            shape.append(_stretched(em, o, n))
+    y = em.stretch(em.reshape(x, old), shape)
+    # A number that the run has compared with what it computed is known again.
+    known = [o if isinstance(o, int) and o > 1 else d for o, d in zip(old, shape, strict=True)]
+    return em.assume(y, known)
+
+
+def _stretched(em: Emitter, size: Dim, wanted: Dim) -> Dim:
+    """What an axis is expanded to: `wanted`, but its own size where that is 1. A wanted size of an
+    input is taken not to be 1."""
+    if not is_computed(wanted):
+        return wanted
+    found = em.dims_value([wanted])
+    alone = em.op("equal", found, em.like(1, found))
+    return em.bound(em.op("where", alone, em.dims_value([size]), found))
 
 
 @onnx_op("Tile", since=6)

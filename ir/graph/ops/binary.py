@@ -23,6 +23,7 @@ from aisc.ir.graph.opdef import (
     register,
 )
 from aisc.ir.graph.ops.elementwise import is_narrow, wide_array
+from aisc.ir.graph.special import saturated
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.expr import Binary, Expr
 from aisc.ir.types import TensorType
@@ -114,10 +115,11 @@ def _pow(call: OpCall, a: Expr, b: Expr) -> Expr:
 def _pow_array(call: OpCall, a: Array, b: Array) -> Array:
     if a.dtype.kind == "f":
         return np.power(a, b)
-    return np.power(a.astype(np.float64), b.astype(np.float64)).astype(a.dtype)
+    powers = np.power(a.astype(np.float64), b.astype(np.float64))
+    return saturated(powers, dtypes.from_numpy(a.dtype))
 
 
-register_binary("pow", "``a ** b``; integers through f64, truncated.", _pow_array, _pow)
+register_binary("pow", "``a ** b``; integers through f64, truncated and saturated.", _pow_array, _pow)
 register_binary(
     "mod", "The remainder with the divisor's sign (integers).",
     lambda _, a, b: np.mod(a, b), lambda _, a, b: Binary("mod", a, b), infer.is_integer,

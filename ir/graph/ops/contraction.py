@@ -8,6 +8,7 @@ import numpy as np
 
 from aisc.ir.arith.poly import Dim
 from aisc.ir.graph import infer
+from aisc.ir.graph.checks import require
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -37,9 +38,7 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
     infer.check_dtype(call, 0, infer.is_number)
     t = infer.same_dtype(call, 0, 1)
     a, b = _shapes(call)
-    if a[-1] != b[-2]:
-        code = "E201" if isinstance(a[-1], int) and isinstance(b[-2], int) else "E204"
-        raise call.fail(f"inner sizes {a[-1]} and {b[-2]} differ", code=code)
+    require(call, "==", a[-1], b[-2], "inner sizes")
     shape = infer.broadcast(call, a[:-2], b[:-2])
     rows = () if call.type(0).rank == 1 else (a[-2],)
     columns = () if call.type(1).rank == 1 else (b[-1],)

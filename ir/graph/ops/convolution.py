@@ -13,6 +13,7 @@ import numpy as np
 
 from aisc.ir.arith.poly import Dim
 from aisc.ir.graph import infer
+from aisc.ir.graph.checks import require
 from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, Variant, register
 from aisc.ir.graph.ops.elementwise import wide_array
 from aisc.ir.graph.spatial import WINDOW_ATTRS, Window, output_type, padded, tap_slice, window_of
@@ -52,8 +53,7 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
     _, channels, _ = window.split(x.shape)
     if group < 1 or not isinstance(outputs, int) or outputs % group:
         raise call.fail(f"{outputs} output channels do not split into {group} groups")
-    if channels != inputs * group:
-        raise call.fail(f"the input has {channels} channels, the weight expects {inputs * group}")
+    require(call, "==", channels, inputs * group, "channels of the input and of the weight")
     infer.check_shape(call, 2, (outputs,))
     return (output_type(call, window, x, outputs),)
 

@@ -25,7 +25,7 @@ from aisc.ir.graph.opdef import (
     present,
     register,
 )
-from aisc.ir.graph.special import erf
+from aisc.ir.graph.special import erf, saturated
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.expr import Expr, Unary
 from aisc.ir.types import TensorType
@@ -196,13 +196,16 @@ def _cast_rule(call: OpCall) -> tuple[TensorType, ...]:
 def _cast_reference(call: OpCall, xs: Arrays) -> list[Array]:
     (x,) = present(xs)
     to: DType = call.attrs["to"]
+    if x.dtype.kind != "b" and to.is_integer and dtypes.from_numpy(x.dtype).is_float:
+        return [saturated(x, to)]
     return [x != 0 if to.kind == "bool" else x.astype(to.numpy)]
 
 
 register(
     OpDef(
         "cast",
-        "Conversion to the dtype `to`: floats truncate to integers, integers wrap, bool is != 0.",
+        "Conversion to the dtype `to`: floats truncate to integers, the nearest one where they do not "
+        "fit, 0 for NaN; integers wrap; bool is != 0.",
         X, _cast_rule, _cast_reference, "map", (Attr("to", "dtype"),),
         scalar=lambda call, a: e.cast(a[0], call.attrs["to"]),
     )

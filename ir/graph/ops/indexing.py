@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from aisc.ir import dtypes
+from aisc.ir.arith.poly import minimum
 from aisc.ir.graph import infer
+from aisc.ir.graph.checks import require
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -101,8 +103,8 @@ def _sample_rule(call: OpCall) -> tuple[TensorType, ...]:
         raise call.fail("the size must be one dimension", code="E203")
     if call.attrs["divide"] < 1:
         raise call.fail("the divisor must be positive", code="E203")
-    if x.shape[axis] == 0:
-        raise call.fail("no element to sample: the axis is empty")
+    least = minimum(1, call.attrs["size"][0])  # no elements may be sampled of none
+    require(call, "<=", least, x.shape[axis], "an element to sample")
     return (TensorType((*x.shape[:axis], *call.attrs["size"], *x.shape[axis + 1 :]), x.dtype),)
 
 
@@ -148,7 +150,10 @@ def elements_rule(call: OpCall) -> tuple[TensorType, ...]:
     infer.check_rank(call, 0, 1)
     infer.check_rank(call, 1, call.type(0).rank, call.type(0).rank)
     infer.check_dtype(call, 1, infer.is_integer)
-    _axis(call)
+    axis = _axis(call)
+    for k, (n, size) in enumerate(zip(call.type(1).shape, call.type(0).shape, strict=True)):
+        if k != axis:
+            require(call, "<=", n, size, f"indices and data along axis {k}")
     return (TensorType(call.type(1).shape, call.type(0).dtype),)
 
 
@@ -193,8 +198,8 @@ def _nd_rule(call: OpCall) -> tuple[TensorType, ...]:
     depth = nd_depth(call)
     if batch < 0 or batch >= indices.rank or batch + depth > data.rank:
         raise call.fail(f"index tuples of {depth} do not fit {data}")
-    if data.shape[:batch] != indices.shape[:batch]:
-        raise call.fail(f"batch axes of {data} and {indices} differ")
+    for a, b in zip(data.shape[:batch], indices.shape[:batch], strict=True):
+        require(call, "==", a, b, "batch axes of data and indices")
     return (TensorType((*indices.shape[:-1], *data.shape[batch + depth :]), data.dtype),)
 
 

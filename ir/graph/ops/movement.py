@@ -6,8 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aisc.ir.arith.poly import Dim, bounds, ceildiv, difference, product
+from aisc.ir.arith.poly import (
+    Dim,
+    bounds,
+    ceildiv,
+    difference,
+    maximum,
+    minimum,
+    product,
+)
 from aisc.ir.graph import infer
+from aisc.ir.graph.checks import decide, require
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -48,11 +57,8 @@ def _reshape_rule(call: OpCall) -> tuple[TensorType, ...]:
     x, shape = call.type(0), tuple(call.attrs["shape"])
     if any(isinstance(d, int) and d < 0 for d in shape):
         raise call.fail(f"negative size in {shape}", code="E203")
-    if x.size != product(shape) and not call.attrs["checked"]:
-        static = isinstance(x.size, int) and isinstance(product(shape), int)
-        wanted = ", ".join(map(str, shape))
-        code = "E201" if static else "E204"
-        raise call.fail(f"{x} does not have the size of [{wanted}]", code=code)
+    wanted = ", ".join(map(str, shape))
+    require(call, "==", x.size, product(shape), f"the elements of {x} as [{wanted}]")
     return (TensorType(shape, x.dtype),)
 
 
@@ -113,12 +119,38 @@ def _reshape_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> 
 register(
     OpDef(
         "reshape",
-        "The same elements in row-major order under another shape. With `checked` the sizes are "
-        "compared at run time only.",
+        "The same elements in row-major order under another shape; whether it has as many is tested "
+        "by the run where only that can tell.",
         X, _reshape_rule,
         lambda call, xs: [np.reshape(present(xs)[0], sizes(call.attrs["shape"]))],
-        "movement", (Attr("shape", "dims"), Attr("checked", "bool", False)),
+        "movement", (Attr("shape", "dims"),),
         variants={"direct": Variant(_reshape_compute)}, traits=frozenset({"view"}),
+    )
+)  # fmt: skip
+
+
+# --- assume -----------------------------------------------------------------------------------
+def _assume_rule(call: OpCall) -> tuple[TensorType, ...]:
+    x, shape = call.type(0), tuple(call.attrs["shape"])
+    if len(shape) != x.rank:
+        raise call.fail(f"{x} does not have {len(shape)} axes", code="E203")
+    for axis, (d, wanted) in enumerate(zip(x.shape, shape, strict=True)):
+        require(call, "==", d, wanted, f"sizes of axis {axis}")
+    return (TensorType(shape, x.dtype),)
+
+
+def _assume_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
+    x = only(ins)
+    cb.map(outs[0], lambda *i: Load(x, i), "assume")
+
+
+register(
+    OpDef(
+        "assume",
+        "x, whose sizes are those of `shape`: the run tests those that are not known to be equal.",
+        X, _assume_rule, lambda call, xs: [present(xs)[0]],
+        "movement", (Attr("shape", "dims"),),
+        variants={"direct": Variant(_assume_compute)}, traits=frozenset({"view"}),
     )
 )  # fmt: skip
 
@@ -177,11 +209,25 @@ def _concat_rule(call: OpCall) -> tuple[TensorType, ...]:
     for index in range(len(call.types)):
         x = call.type(index)
         rest = x.shape[:axis] + x.shape[axis + 1 :]
-        if x.rank != first.rank or rest != first.shape[:axis] + first.shape[axis + 1 :]:
-            code = "E201" if x.is_static and first.is_static else "E204"
-            raise call.fail(f"{x} and {first} differ outside axis {axis}", code=code)
+        others = first.shape[:axis] + first.shape[axis + 1 :]
+        if x.rank != first.rank or any(
+            decide("==", a, b) is False for a, b in zip(rest, others, strict=False)
+        ):
+            raise call.fail(f"{x} and {first} differ outside axis {axis}")
         total = total + x.shape[axis]
-    return (TensorType((*first.shape[:axis], total, *first.shape[axis + 1 :]), t),)
+    shape = [_common(call, k) for k in range(first.rank)]
+    shape[axis] = total
+    return (TensorType(tuple(shape), t),)
+
+
+def _common(call: OpCall, axis: int) -> Dim:
+    """The size that all operands have along an axis, as a number where one tells it."""
+    found = dict.fromkeys(call.type(k).shape[axis] for k in range(len(call.types)))
+    size = next((d for d in found if isinstance(d, int)), next(iter(found)))
+    if axis != call.attrs["axis"] % call.type(0).rank:
+        for d in found:
+            require(call, "==", d, size, f"sizes of the parts along axis {axis}")
+    return size
 
 
 def _concat_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
@@ -226,6 +272,7 @@ def _slice_rule(call: OpCall) -> tuple[TensorType, ...]:
         size = max(size, 0) if isinstance(size, int) else size
         if size != 0 and not _fits(d, start, size, step):
             raise call.fail(f"slice {start}:{end}:{step} leaves an axis of size {d}", code="E203")
+        _require_inside(call, d, start, size, step)
         shape.append(size)
     return (TensorType(tuple(shape), x.dtype),)
 
@@ -234,6 +281,18 @@ def _fits(size: Dim, start: Dim, count: Dim, step: int) -> bool:
     last = start + (count - 1) * step
     low, high = (start, last) if step > 0 else (last, start)
     return bounds(low)[1] >= 0 and bounds(high - size)[0] < 0
+
+
+def _require_inside(call: OpCall, size: Dim, start: Dim, count: Dim, step: int) -> None:
+    """What is cut must lie inside, if there is something; its length is not negative."""
+    last = start + (count - 1) * step
+    low, high = (start, last) if step > 0 else (last, start)
+    some = minimum(1, maximum(count, 0))
+    require(call, "<=", 0, count, "the length of a slice")
+    if bounds(low)[0] < 0:
+        require(call, "<=", 0, some * low, "the first element of a slice")
+    if bounds(size - 1 - high)[0] < 0:
+        require(call, "<=", some * (high + 1), size, "the end of a slice and the axis")
 
 
 def _slice_reference(call: OpCall, xs: Arrays) -> list[Array]:
@@ -277,11 +336,12 @@ def _pad_rule(call: OpCall) -> tuple[TensorType, ...]:
         raise call.fail(f"{len(pads)} pads do not fit {x}", code="E203")
     shape: list[Dim] = []
     for d, b, end in zip(x.shape, pads[: x.rank], pads[x.rank :], strict=True):
-        if call.attrs["mode"] != "constant" and d == 0 and (b > 0 or end > 0):
-            raise call.fail("an empty axis has no edge to repeat")
+        for pad in (b, end) if call.attrs["mode"] != "constant" else ():
+            some = maximum(0, minimum(1, pad))  # whether it adds something
+            inner = 1 if call.attrs["mode"] == "reflect" else 0
+            require(call, "<=", some * (1 + inner * pad), d, "what a pad repeats and the axis")
         size = d + (b + end)
-        if isinstance(size, int) and size < 0:
-            raise call.fail(f"pads {b} and {end} remove more than {d} elements")
+        require(call, "<=", 0, size, "what is left of an axis")
         shape.append(size)
     return (TensorType(tuple(shape), x.dtype),)
 
@@ -299,7 +359,7 @@ def _pad_source(mode: str, index: Array, size: int) -> Array:
 def _pad_reference(call: OpCall, xs: Arrays) -> list[Array]:
     x = xs[0]
     assert x is not None, "pad without operand"
-    pads, mode = call.attrs["pads"], call.attrs["mode"]
+    pads, mode = sizes(call.attrs["pads"]), call.attrs["mode"]
     value = xs[1] if len(xs) > 1 and xs[1] is not None else np.zeros((), x.dtype)
     for axis in range(x.ndim):
         begin, end, size = pads[axis], pads[axis + x.ndim], x.shape[axis]
@@ -336,12 +396,13 @@ def _pad_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None
         tests: list[Expr] = []
         for axis, v in enumerate(i):
             begin, end = pads[axis], pads[axis + x.rank]
-            source = v - begin
-            if mode != "constant" and (begin > 0 or end > 0):
+            source = v - e.of_dim(begin)
+            adds = [bounds(p)[1] > 0 for p in (begin, end)]
+            if mode != "constant" and any(adds):
                 source = _pad_index(mode, source, x.shape[axis])
-            elif begin > 0 or end > 0:
-                tests += [source >= 0] if begin > 0 else []
-                tests += [source < e.of_dim(x.shape[axis])] if end > 0 else []
+            elif any(adds):
+                tests += [source >= 0] if adds[0] else []
+                tests += [source < e.of_dim(x.shape[axis])] if adds[1] else []
             index.append(source)
         fill = e.const(0, x.dtype) if value is None else Load(value, ())
         return e.select(e.logical_and(*tests), Load(x, tuple(index)), fill)
@@ -353,10 +414,11 @@ register(
     OpDef(
         "pad",
         "A border around x (all begins, then all ends; negative pads cut): a constant (0 without "
-        "`value`), the edge repeated, reflected without it, or wrapped around.",
+        "`value`), the edge repeated, reflected without it (at most all that there is besides it), or "
+        "wrapped around.",
         (Operand("x"), Operand("value", optional=True)),
         _pad_rule, _pad_reference, "movement",
-        (Attr("pads", "ints"),
+        (Attr("pads", "dims"),
          Attr("mode", "str", "constant", ("constant", "edge", "reflect", "wrap"))),
         variants={"direct": Variant(_pad_compute)},
     )
@@ -366,18 +428,27 @@ register(
 # --- expand, tile, trilu ----------------------------------------------------------------------
 def _expand_rule(call: OpCall) -> tuple[TensorType, ...]:
     x, shape = call.type(0), tuple(call.attrs["shape"])
-    if infer.broadcast(call, x.shape, shape) != shape:
+    pairs = list(zip(x.shape, shape[len(shape) - x.rank :], strict=False))
+    if x.rank > len(shape) or any(decide("1==", d, n) is False for d, n in pairs):
         raise call.fail(f"{x} does not broadcast to [{', '.join(map(str, shape))}]")
+    for d, n in pairs:
+        require(call, "1==", d, n, "a size and what it is expanded to")
     return (TensorType(shape, x.dtype),)
+
+
+def _repeated(d: Dim, size: Dim, v: Var) -> Expr:
+    """The place along an axis of size `d`, which is 1 or `size`."""
+    if d == 1:
+        return e.ZERO
+    return v if d == size else e.minimum(v, e.of_dim(d) - 1)
 
 
 def _expand_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
     x, (out,) = only(ins), outs
 
     def value(*i: Var) -> Expr:
-        tail = i[len(i) - x.rank :]
-        at = (e.ZERO if d == 1 else v for d, v in zip(x.shape, tail, strict=True))
-        return Load(x, tuple(at))
+        tail, sizes_ = i[len(i) - x.rank :], out.shape[len(i) - x.rank :]
+        return Load(x, tuple(map(_repeated, x.shape, sizes_, tail)))
 
     cb.map(out, value, "expand")
 

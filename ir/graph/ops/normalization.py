@@ -9,6 +9,7 @@ import numpy as np
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph import infer
 from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.graph.checks import decide, require
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.graph.opdef import (
     Array,
@@ -119,9 +120,13 @@ def _layer_rule(call: OpCall) -> tuple[TensorType, ...]:
     for index in range(1, len(call.types)):
         if not call.has(index):
             continue
-        shape = call.type(index).shape
-        if infer.broadcast(call, shape, x.shape[axis:]) != x.shape[axis:]:
+        shape, normed = call.type(index).shape, x.shape[axis:]
+        pairs = list(zip(shape, normed[len(normed) - len(shape) :], strict=False))
+        if len(shape) > len(normed) or any(decide("1==", a, b) is False for a, b in pairs):
             raise call.fail(f"operand {index} is {call.type(index)}, which does not fit {x}")
+        for a, b in pairs:
+            if a != 1:
+                require(call, "==", a, b, f"sizes of operand {index} and of the normalized axes")
     return (x,)
 
 

@@ -11,6 +11,7 @@ from aisc.ir.arith.poly import Dim, product
 from aisc.ir.dtypes import DType
 from aisc.ir.graph import infer
 from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.graph.checks import require
 from aisc.ir.graph.core import Value
 from aisc.ir.graph.opdef import (
     Array,
@@ -245,8 +246,7 @@ def _arg_axis(call: OpCall) -> int:
 def _arg_rule(call: OpCall) -> tuple[TensorType, ...]:
     infer.check_dtype(call, 0, infer.is_number)
     x, axis = call.type(0), _arg_axis(call)
-    if x.shape[axis] == 0:
-        raise call.fail("no element to choose: the axis is empty")
+    require(call, "<=", 1, x.shape[axis], "an element to choose")
     middle: tuple[Dim, ...] = (1,) if call.attrs["keepdims"] else ()
     return (TensorType((*x.shape[:axis], *middle, *x.shape[axis + 1 :]), dtypes.i64),)
 

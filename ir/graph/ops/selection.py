@@ -9,6 +9,7 @@ import numpy as np
 
 from aisc.ir import dtypes
 from aisc.ir.graph import infer
+from aisc.ir.graph.checks import require
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -198,8 +199,8 @@ def _top_rule(call: OpCall) -> tuple[TensorType, ...]:
     if len(call.attrs["k"]) != 1:
         raise call.fail("k must be one dimension", code="E203")
     (k,), size = call.attrs["k"], x.shape[axis]
-    if isinstance(k, int) and (k < 0 or (isinstance(size, int) and k > size)):
-        raise call.fail(f"k = {k} does not fit an axis of size {size}")
+    require(call, "<=", 0, k, "the number of elements")
+    require(call, "<=", k, size, "k and the size of the axis")
     shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
     return TensorType(shape, x.dtype), TensorType(shape, dtypes.i64)
 

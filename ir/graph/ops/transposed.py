@@ -14,6 +14,7 @@ import numpy as np
 from aisc.ir.arith.poly import Dim
 from aisc.ir.graph import infer
 from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.graph.checks import require
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, register
 from aisc.ir.graph.ops.elementwise import wide_array
@@ -46,7 +47,8 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
         raise call.fail("only NCHW is defined", code="E203")
     window, x, group = _window(call), call.type(0), call.attrs["group"]
     inputs, outputs = infer.static_dims(call, 1, (0, 1))
-    if x.shape[1] != inputs or group < 1 or inputs % group:
+    require(call, "==", x.shape[1], inputs, "channels of the input and of the weight")
+    if group < 1 or inputs % group:
         raise call.fail(f"{x} does not fit {group} groups of the weight {call.type(1)}")
     infer.check_shape(call, 2, (outputs * group,))
     sizes: list[Dim] = []
@@ -57,6 +59,7 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
         )
         if isinstance(size, int) and size < 0:
             raise call.fail("the pads remove more than there is")
+        require(call, "<=", 0, size, "what the pads leave")
         sizes.append(size)
     return (TensorType((x.shape[0], outputs * group, *sizes), t),)
 

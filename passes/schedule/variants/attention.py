@@ -193,6 +193,7 @@ class _Matcher:
     def _onto(self, weights: Load, at: tuple[Var, ...]) -> dict[Var, Expr]:
         """Iterators of the last contraction as those of the softmax."""
         onto: dict[Var, Expr] = {}
+        self.need(len(weights.indices) == len(at), "its weights have another rank than it")
         for index, var in zip(weights.indices, at, strict=True):
             if isinstance(index, Var):
                 self.need(index not in onto, "its weights are read along a diagonal")

@@ -1,0 +1,67 @@
+"""What may end a run of a program with an error: what is said then, and where in the model.
+
+An error carries a number (:data:`aisc.codegen.abi.PLACE_BITS`); the table of an image turns it into
+words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aisc.codegen import abi
+from aisc.ir.diagnostics import ExecutionError, execution_error
+from aisc.ir.location import UNKNOWN, Loc
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`text` with a place for each value, empty where the code says it all; `loc` in the model."""
+
+    text: str
+    loc: Loc
+
+
+def error_of(status: int, values: Sequence[int], faults: Sequence[Fault]) -> ExecutionError:
+    """E502 for what an entry returned; `values` are the words after the error slot."""
+    code, number = abi.parts_of(status)
+    place = faults[number - 1] if 0 < number <= len(faults) else Fault("", UNKNOWN)
+    text = abi.ERRORS.get(code, f"status {code}")
+    if code == abi.BAD_INDEX:
+        text = f"{text}: {values[0]} on an axis of size {values[1]}"
+    elif place.text:
+        text = place.text.format(*values)
+    return execution_error("E502", text, loc=place.loc)
+
+
+def to_json(faults: Sequence[Fault]) -> list[list[object]]:
+    """A table as a JSON value: texts, then files and names of nodes."""
+    return [[p.text, *([x.file, x.node] for x in p.loc.parts or (p.loc,))] for p in faults]
+
+
+def from_json(data: object) -> tuple[Fault, ...]:
+    """The table of :func:`to_json`; ``ValueError`` and its like when the form is wrong."""
+    if not isinstance(data, list):
+        raise ValueError("no table of faults")
+    return tuple(_fault_from_json(*row) for row in data)
+
+
+def _fault_from_json(text: object, *locs: object) -> Fault:
+    if not isinstance(text, str) or text.count("{}") > abi.VALUES or not locs:
+        raise ValueError("no text of a fault")
+    return Fault(_checked(text), _joined([_loc_from_json(x) for x in locs]))
+
+
+def _checked(text: str) -> str:
+    text.format(*range(abi.VALUES))  # a damaged one fails now
+    return text
+
+
+def _loc_from_json(data: object) -> Loc:
+    if not isinstance(data, list) or len(data) != 2 or not all(isinstance(x, str) for x in data):
+        raise ValueError("no place in a model")
+    return Loc(data[0], node=data[1])
+
+
+def _joined(locs: Sequence[Loc]) -> Loc:
+    return locs[0] if len(locs) == 1 else Loc(parts=tuple(locs))
