@@ -169,6 +169,7 @@ def _movements() -> list[Case]:
         Case("reshape", (f32(1, 1),), {"shape": ()}),
         Case("reshape", (f32(0, 3),), {"shape": (3, 0)}),
         Case("assume", (x,), {"shape": x.shape}),
+        Case("within", (np.arange(6).reshape(2, 3),), {"size": (6,)}),
         Case("bitcast", (x,), {"to": dtypes.i32}), Case("bitcast", (i32(3),), {"to": dtypes.f32}),
         Case("bitcast", (np.array([True, False]),), {"to": dtypes.u8}),
         Case("bitcast", (f32(),), {"to": dtypes.u32}),

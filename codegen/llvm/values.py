@@ -24,6 +24,7 @@ from aisc.ir.dtypes import DType
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import (
     COMPARISONS,
+    WITHIN,
     Binary,
     Call,
     Cast,
@@ -88,13 +89,7 @@ class ExprEmitter(IndexEmitter):
         return tuple(safe), filled
 
     def _in_range(self, index: Expr, size: Expr) -> Expr:
-        value = self.value(index)
-        scalar = Val(self.scalar(size), dtypes.i64)
-        limit = self.broadcast(scalar, value.lanes)
-        text = f"icmp ult {value.text}, {limit.ref}"  # unsigned: negative ones are too large
-        inside = Val(self.w.let(text), dtypes.boolean, value.lanes)
-        self.report(BAD_INDEX, self.math.negate(inside), value, scalar)
-        kept = self.math.select(inside, value, self.math.const(0, value))
+        kept = self._inside(self.value(index), size)
         self._checks += 1
         name = Var(f"checked.{self._checks}")
         if kept.lanes == 1:
@@ -102,6 +97,15 @@ class ExprEmitter(IndexEmitter):
         else:
             self.values[name] = kept
         return name
+
+    def _inside(self, value: Val, size: Expr) -> Val:
+        """`value` where it is at least 0 and below `size`; elsewhere that is reported, and 0."""
+        scalar = Val(self.scalar(size), dtypes.i64)
+        limit = self.broadcast(scalar, value.lanes)
+        text = f"icmp ult {value.text}, {limit.ref}"  # unsigned: negative ones are too large
+        inside = Val(self.w.let(text), dtypes.boolean, value.lanes)
+        self.report(BAD_INDEX, self.math.negate(inside), value, scalar)
+        return self.math.select(inside, value, self.math.const(0, value))
 
     # -- buffers -----------------------------------------------------------------------------
 
@@ -362,6 +366,8 @@ class ExprEmitter(IndexEmitter):
     def _call(self, e: Call) -> Val:
         """An elementary function; once for all its uses in a statement where no condition inside
         of it bears on the arguments."""
+        if e.name == WITHIN:
+            return self._inside(self.value(e.args[0]), e.args[1])
         shared = bool(self.certain) and is_certain(e, self.certain)
         if shared and e in self._calls:
             return self._calls[e]
@@ -499,6 +505,8 @@ def is_certain(e: Expr, loads: frozenset[Load]) -> bool:
     """Whether an expression is made of `loads` alone and cannot fail."""
     if isinstance(e, Load):
         return e in loads
+    if isinstance(e, Call) and e.name == WITHIN:
+        return False
     divides = isinstance(e, Binary) and e.op in ("floordiv", "mod", "truncdiv", "truncmod", "div")
     return (e.dtype.is_float or not divides) and all(is_certain(a, loads) for a in operands(e))
 

@@ -35,6 +35,11 @@ class Hole:
     value: Value
     index: int
 
+    @property
+    def at(self) -> tuple[Value, int]:
+        """The vector and the place in it."""
+        return self.value, self.index
+
 
 @dataclass(slots=True)
 class DimNames:
@@ -252,30 +257,29 @@ class Emitter:
         blob = None if value is None else self.builder.constants.get(value)
         return None if blob is None else blob.array
 
-    def dims(self, value: Value, what: str, lower: int = 0) -> tuple[Dim, ...]:
-        """A vector (or scalar) of sizes; those computed at run time become new dimensions, which
-        are at least `lower`. E204 when even their number is unknown."""
+    def dims(self, value: Value, what: str) -> tuple[Dim, ...]:
+        """A vector (or scalar) of sizes; those computed at run time become new dimensions. E204
+        when even their number is unknown."""
         found = self.parts(value)
         if found is None:
             raise error("E204", f"{what}: how many sizes there are is not known", loc=self.loc)
         holes = [x for x in found.flat if isinstance(x, Hole)]
-        self.bind(holes, lower)
+        self.bind(holes)
         return tuple(self._bound[x] if isinstance(x, Hole) else x for x in found.flat)
 
-    def bind(self, holes: Sequence[Hole], lower: int = 0) -> None:
-        """Give holes dimensions of their own, at least `lower`: one node for all that is not bound
-        yet."""
+    def bind(self, holes: Sequence[Hole]) -> None:
+        """Give holes dimensions of their own: one node for all that is not bound yet."""
         new = [h for h in dict.fromkeys(holes) if h not in self._bound]
         if not new:
             return
         pieces = [self.element(h.value, h.index) for h in new]
-        sizes = [self.names.fresh("d", lower) for _ in new]
+        sizes = [self.names.fresh("d") for _ in new]
         self._bound.update(zip(new, sizes, strict=True))
         self.bind_values(pieces, sizes)
 
-    def bound(self, value: Value, lower: int = 0, upper: int | None = MAX_SIZE) -> Poly:
+    def bound(self, value: Value) -> Poly:
         """A dimension that has the value of a vector of one element."""
-        found = self.names.fresh("d", lower, upper)
+        found = self.names.fresh("d")
         self.bind_values([value], [found])
         return found
 

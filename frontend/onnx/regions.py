@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.ir.arith.poly import Dim, Poly, bounds, symbols
-from aisc.ir.diagnostics import error
+from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Graph, Value, bound_symbols
+from aisc.ir.graph.infer import BoundNeeded
 from aisc.ir.rewrite.driver import eliminate_dead
 from aisc.ir.types import TensorType
 
@@ -106,6 +107,54 @@ def branch(em: Emitter, cond: Value, arms: Sequence[tuple[Graph, list[Value]]]) 
     attrs: dict[str, AttrValue] = {"binds": tuple(sizes)}
     made = em.builder.add_multi("if", (cond, *captures), attrs, (), em.loc, (then, other))
     return list(made)
+
+
+Arm = Callable[["Region | Inline", bool], Sequence[Value]]
+
+
+class Inline:
+    """The graph itself in the place of a region: for the one arm of a branch that there is."""
+
+    def __init__(self, em: Emitter) -> None:
+        self.em = em
+
+    def capture(self, value: Value) -> Value:
+        """A value of the graph."""
+        return value
+
+
+def either(em: Emitter, cond: Value, arm: Arm) -> list[Value]:
+    """The results of an ``if`` whose arms `arm` builds (the first where it is told true).
+
+    An arm that does not fit the sizes at hand is an error of the run that would take it: the other
+    one becomes part of the graph, once the condition has been tested."""
+    arms: list[tuple[Graph, list[Value]]] = []
+    faults: list[CompileError] = []
+    for here in (True, False):
+        region = Region(em, "then" if here else "else")
+        try:
+            arms.append(region.finish(arm(region, here)))
+        except BoundNeeded:
+            raise
+        except CompileError as fault:
+            faults.append(fault)
+            missing = here
+    if not faults:
+        return branch(em, cond, arms)
+    if not arms:
+        raise faults[0]
+    return only_arm(em, cond, arm, not missing, faults[0])
+
+
+def only_arm(em: Emitter, cond: Value, arm: Arm, here: bool, fault: CompileError) -> list[Value]:
+    """The results of one arm, in a run that takes it; another run ends with an error."""
+    reason = fault.diagnostics[0].message
+    flag = cond if here else em.op("not", cond)
+    message = f"the branch that this run takes does not fit: {reason}"
+    return [
+        em.builder.add("expect", (v, flag), {"message": message}, loc=em.loc)
+        for v in arm(Inline(em), here)
+    ]
 
 
 def loop(

@@ -8,6 +8,7 @@ from aisc.frontend.onnx.emitter import Emitter, Hole
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Monomial, Poly, product
 from aisc.ir.graph.core import Value
+from aisc.ir.types import MAX_SIZE
 
 
 def exact_quotient(total: Dim, part: Dim) -> Dim | None:
@@ -134,6 +135,25 @@ def slice_at_run_time(
     for (axis, step), begin, size_ in zip(cuts, begins, sizes, strict=True):
         first[axis], last[axis], by[axis] = begin, begin + size_ * step, step
     return em.op("slice", x, starts=tuple(first), ends=tuple(last), steps=tuple(by))
+
+
+def stepped_slice(em: Emitter, x: Value, axis: int, start: Value, end: Value, step: Value) -> Value:
+    """`x` cut along an axis by bounds and a step, of either sign, that are computed."""
+    size = _vector(em, [x.type.shape[axis]])
+    step = em.op("within", em.op("add", step, em.like(MAX_SIZE, step)), size=(2 * MAX_SIZE,))
+    step = em.op("sub", step, em.like(MAX_SIZE, step))
+    forward = em.op("less", em.like(0, step), step)
+    bounds_ = [
+        em.op("where", forward, _position(em, v, size, 1), _position(em, v, size, -1, is_end))
+        for v, is_end in ((start, False), (end, True))
+    ]
+    begin = em.op("max", bounds_[0], em.like(0, size))
+    last = em.op("where", forward, em.op("sub", bounds_[1], begin), em.op("sub", begin, bounds_[1]))
+    span, by = em.op("max", last, em.like(0, last)), em.op("abs", step)
+    one = em.like(1, by)
+    count = em.op("div", em.op("add", span, em.op("sub", by, one)), by)  # by zero: an error
+    places = em.op("iota", shape=(em.bound(count),))
+    return em.op("gather", x, em.op("add", em.op("mul", places, step), begin), axis=axis)
 
 
 def _position(em: Emitter, at: Value, size: Value, step: int, is_end: bool = False) -> Value:

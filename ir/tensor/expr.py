@@ -38,6 +38,10 @@ MATH_CALLS = (
     "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "fma", "isnan", "isinf", "rsqrt",
 )  # fmt: skip
 
+# ``within(value, size)``: the value, of dtype i64; one below 0 or not below `size` ends the run with
+# an error, as an index from data that is outside of its axis does.
+WITHIN = "within"
+
 
 class Expr(Node):
     """Base of expressions; Python operators build new ones (integer ``//``, ``%`` floor).
@@ -356,6 +360,11 @@ def select(cond: Expr, then: ExprLike, other: ExprLike) -> Expr:
 def cast(a: Expr, dtype: DType) -> Expr:
     """A ``Cast`` unless the dtype is already right."""
     return a if a.dtype is dtype else Cast(a, dtype)
+
+
+def within(value: Expr, size: ExprLike) -> Expr:
+    """A number from data that must be at least 0 and below `size`."""
+    return Call(WITHIN, (value, wrap(size)), dtypes.i64)
 
 
 def cast_dim(dim: Dim, dtype: DType) -> Expr:

@@ -14,7 +14,18 @@ from typing import Any
 from aisc.ir.arith.poly import Dim, evaluate
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.tensor import scalar
-from aisc.ir.tensor.expr import Binary, Call, Cast, Const, Expr, Load, Select, Unary, Var
+from aisc.ir.tensor.expr import (
+    WITHIN,
+    Binary,
+    Call,
+    Cast,
+    Const,
+    Expr,
+    Load,
+    Select,
+    Unary,
+    Var,
+)
 from aisc.ir.tensor.func import Buffer
 
 Frame = list[Any]
@@ -104,11 +115,19 @@ def compile_expr(e: Expr, scope: Scope) -> Eval:
 def _compile_call(e: Call, scope: Scope) -> Eval:
     if e.name in scope.functions:
         return _apply(scope.functions[e.name], e.args, scope)
+    if e.name == WITHIN:
+        return _apply(_within, e.args, scope)
     dtype = e.args[0].dtype if e.args else e.dtype
     try:
         return _apply(scalar.call_fn(e.name, dtype), e.args, scope)
     except KeyError:
         raise execution_error("E502", f"unknown function '{e.name}'") from None
+
+
+def _within(value: int, size: int) -> int:
+    if not 0 <= value < size:
+        raise execution_error("E502", f"{value} is not at least 0 and below {size}")
+    return value
 
 
 def _apply(fn: Callable[..., Any], args: tuple[Expr, ...], scope: Scope) -> Eval:

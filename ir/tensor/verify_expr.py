@@ -11,6 +11,7 @@ from aisc.ir.tensor.expr import (
     COMPARISONS,
     MATH_CALLS,
     UNARY_OPS,
+    WITHIN,
     Binary,
     Call,
     Cast,
@@ -140,6 +141,9 @@ class ExprRules:
         return self._need(allowed, f"'{e.op}' is not defined on {t}")
 
     def _call(self, e: Call) -> bool:
+        if e.name == WITHIN:
+            whole = len(e.args) == 2 and all(x.dtype is dtypes.i64 for x in (*e.args, e))
+            return self._need(whole, f"'{WITHIN}' takes two numbers of i64")
         if e.name not in MATH_CALLS:
             known = self.functions is None or e.name in self.functions
             return self._need(known, f"unknown function '{e.name}'")

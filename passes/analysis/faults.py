@@ -1,9 +1,10 @@
-"""Which code can fail at run time: integer division, and indices that come from data."""
+"""Which code can fail at run time: integer division, and indices and
+sizes that come from data."""
 
 from __future__ import annotations
 
 from aisc.ir.node import Node
-from aisc.ir.tensor.expr import Binary, Const, Load, has_loads
+from aisc.ir.tensor.expr import WITHIN, Binary, Call, Const, Load, has_loads
 from aisc.ir.tensor.stmt import Stmt, Store
 from aisc.ir.tensor.visitor import walk_accesses
 
@@ -18,6 +19,8 @@ def can_fail(body: Stmt) -> bool:
 def _fails(n: Node) -> bool:
     if isinstance(n, Load | Store):
         return any(has_loads(i) for i in n.indices)
+    if isinstance(n, Call):
+        return n.name == WITHIN
     if isinstance(n, Binary) and n.op in DIVISIONS and not n.a.dtype.is_float:
         return has_loads(n) and not (isinstance(n.b, Const) and n.b.value != 0)
     return False

@@ -56,6 +56,14 @@ def lower_bind(st: State, node: GraphNode) -> None:
     st.body.append(Bind(tuple(Var(s.name) for s in found), tuple(values)))
 
 
+def lower_expect(st: State, node: GraphNode) -> None:
+    """A test of a condition from data; the result is the operand itself."""
+    x, condition = node.input_values
+    text = str(node.attr("message")).replace("{", "{{").replace("}", "}}")
+    st.body.append(Require(Load(st.use(condition), ()), text, (), node.loc))
+    st.buffers[node.output] = st.view(st.use(x), x.type, x.name)
+
+
 def _enter(st: State, region: Graph, captures: Sequence[Value]) -> None:
     """Inputs of a region stand for values outside."""
     st.aliases.update(zip(region.inputs, captures, strict=True))

@@ -36,11 +36,11 @@ from aisc.ir.tensor.visitor import buffers_of, replace_buffers
 from aisc.passes.analysis.faults import can_fail
 from aisc.passes.graph.views import is_view
 from aisc.passes.lower.canonical import canonical, group_key
-from aisc.passes.lower.control import lower_bind, lower_if, lower_loop
+from aisc.passes.lower.control import lower_bind, lower_expect, lower_if, lower_loop
 from aisc.passes.lower.group import lower_group
 from aisc.passes.lower.state import Lowered, State
 
-_CONTROL = {"bind_dims": lower_bind, "if": lower_if, "loop": lower_loop}
+_CONTROL = {"bind_dims": lower_bind, "if": lower_if, "loop": lower_loop, "expect": lower_expect}
 
 
 def lower_graph(graph: Graph, target: str = "cpu") -> Program:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim, ceildiv
-from aisc.ir.graph.core import Value
+from aisc.ir.arith.poly import Dim, ceildiv, floordiv, maximum
+from aisc.ir.graph.core import AttrValue, Value
 
 
 @onnx_op("MatMul")
@@ -64,22 +65,36 @@ def _gemm(em: Emitter, node: Node) -> Value:
 
 def same_pads(
     node: Node, sizes: Sequence[Dim], kernel: Sequence[int], upper: bool
-) -> tuple[int, ...]:
-    """Explicit pads of SAME_UPPER or SAME_LOWER; E102 when they depend on a symbolic size."""
+) -> tuple[Dim, ...]:
+    """Explicit pads of SAME_UPPER or SAME_LOWER."""
     strides = node.ints("strides") or (1,) * len(kernel)
     dilations = node.ints("dilations") or (1,) * len(kernel)
     begins, ends = [], []
     for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
-        total = (ceildiv(size, s) - 1) * s + (k - 1) * d + 1 - size
-        if not isinstance(total, int):
-            raise node.unsupported(f"SAME padding of a symbolic size {size}")
-        less, more = max(total, 0) // 2, max(total, 0) - max(total, 0) // 2
+        total = maximum((ceildiv(size, s) - 1) * s + ((k - 1) * d + 1) - size, 0)
+        less = floordiv(total, 2)
+        more = total - less
         begins.append(less if upper else more)
         ends.append(more if upper else less)
     return (*begins, *ends)
 
 
-def pads_of(node: Node, sizes: Sequence[Dim], kernel: Sequence[int]) -> tuple[int, ...]:
+def are_known(pads: Sequence[Dim]) -> TypeGuard[Sequence[int]]:
+    """Whether no pad depends on a size of the run."""
+    return all(isinstance(p, int) for p in pads)
+
+
+def bordered(em: Emitter, x: Value, pads: Sequence[Dim], fill: Value | None = None) -> Value:
+    """An image with a border, of zeros if nothing else is given, where the pads depend on sizes
+    of the run; others are attributes of the window operator."""
+    if are_known(pads):
+        return x
+    half = len(pads) // 2
+    inputs = (x,) if fill is None else (x, fill)
+    return em.op("pad", *inputs, pads=(0, 0, *pads[:half], 0, 0, *pads[half:]), mode="constant")
+
+
+def pads_of(node: Node, sizes: Sequence[Dim], kernel: Sequence[int]) -> tuple[Dim, ...]:
     """The pads of a window operator, from `pads` or `auto_pad`."""
     auto, pads = node.text("auto_pad", "NOTSET"), node.ints("pads")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
@@ -110,6 +125,8 @@ def convolve(em: Emitter, node: Node, x: Value, w: Value, bias: Value | None) ->
     pads = pads_of(node, x.type.shape[2:], kernel)
     strides, dilations = node.ints("strides") or (), node.ints("dilations") or ()
     group = node.integer("group", 1)
+    x = bordered(em, x, pads)
+    pads = pads if are_known(pads) else ()
     inputs = (x, w) if bias is None else (x, w, bias)
     return em.op("conv", *inputs, pads=pads, strides=strides, dilations=dilations, group=group)
 
@@ -128,7 +145,7 @@ def _conv_integer(em: Emitter, node: Node) -> Value:
 
 def _transposed_pads(
     node: Node, sizes: Sequence[Dim], kernel: Sequence[int], extra: Sequence[int]
-) -> tuple[int, ...]:
+) -> tuple[Dim, ...]:
     """Pads of a transposed convolution, from `output_shape`, `auto_pad` or `pads`."""
     wanted, auto = node.ints("output_shape"), node.text("auto_pad", "NOTSET")
     same = auto in ("SAME_UPPER", "SAME_LOWER")
@@ -142,9 +159,8 @@ def _transposed_pads(
     for a, (size, k) in enumerate(zip(sizes, kernel, strict=True)):
         full = (size - 1) * strides[a] + ((k - 1) * dilations[a] + 1 + extra[a])
         total = full - (size * strides[a] if wanted is None else wanted[a])
-        if not isinstance(total, int):
-            raise node.unsupported(f"output_shape with a symbolic size {size}")
-        less, more = total // 2, total - total // 2
+        less = floordiv(total, 2)
+        more = total - less
         begins.append(less if auto == "SAME_UPPER" else more)
         ends.append(more if auto == "SAME_UPPER" else less)
     return (*begins, *ends)
@@ -160,19 +176,26 @@ def _conv_transpose(em: Emitter, node: Node) -> Value:
     if len(extra) != len(kernel):
         raise node.malformed(f"output_padding {extra} does not fit {w.type}")
     pads = _transposed_pads(node, x.type.shape[2:], kernel, extra)
+    inputs = [v for v in (x, w, node.optional(2)) if v is not None]
+    attrs: dict[str, AttrValue] = {
+        "strides": node.ints("strides") or (), "dilations": node.ints("dilations") or (),
+        "group": node.integer("group", 1),
+    }  # fmt: skip
+    if not are_known(pads):
+        whole = em.op("conv_transpose", *inputs, output_padding=extra, **attrs)
+        return _cropped(em, whole, pads)
     # Pads below zero enlarge the output: that is what output_padding does at the end.
     k = len(kernel)
     extra = tuple(e + max(-p, 0) for e, p in zip(extra, pads[k:], strict=True))
     pads = (*pads[:k], *(max(p, 0) for p in pads[k:]))
     if min(pads) < 0:
         raise node.unsupported("an output larger than the convolution's reach")
-    inputs = [v for v in (x, w, node.optional(2)) if v is not None]
-    return em.op(
-        "conv_transpose",
-        *inputs,
-        pads=pads,
-        strides=node.ints("strides") or (),
-        dilations=node.ints("dilations") or (),
-        group=node.integer("group", 1),
-        output_padding=extra,
-    )
+    return em.op("conv_transpose", *inputs, pads=pads, output_padding=extra, **attrs)
+
+
+def _cropped(em: Emitter, y: Value, pads: Sequence[Dim]) -> Value:
+    """`y` without pads that only the run knows."""
+    half, shape = len(pads) // 2, y.type.shape
+    ends = [d - p for d, p in zip(shape[2:], pads[half:], strict=True)]
+    starts, stops = (0, 0, *pads[:half]), (*shape[:2], *ends)
+    return em.op("slice", y, starts=starts, ends=stops, steps=(1,) * len(shape))

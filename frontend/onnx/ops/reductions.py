@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aisc.frontend.onnx.axes import along_each, along_one, mask, without_axes
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Handler, Node, onnx_op
 from aisc.frontend.onnx.ops.shapes import axes_of
@@ -24,6 +25,8 @@ def _reduction(op: str, since: int) -> Handler:
     def handler(em: Emitter, node: Node) -> Value:
         x, keep = node.input(0), node.flag("keepdims", True)
         axes = axes_of(em, node, 1, since)
+        if isinstance(axes, Value):
+            return _reduced_at_run_time(em, node, op, axes, keep)
         nothing = node.flag("noop_with_empty_axes") and not axes
         if not axes:
             axes = () if nothing else tuple(range(x.type.rank))
@@ -35,6 +38,35 @@ def _reduction(op: str, since: int) -> Handler:
         return em.op(op, x, axes=axes, keepdims=keep)
 
     return handler
+
+
+# What is applied before, how the axes are reduced one after the other, what is applied after.
+_STEPS: dict[str, tuple[str, str, str]] = {
+    "reduce_l1": ("abs", "reduce_sum", ""), "reduce_l2": ("square", "reduce_sum", "sqrt"),
+    "reduce_log_sum": ("", "reduce_sum", "log"), "reduce_sum_square": ("square", "reduce_sum", ""),
+}  # fmt: skip
+
+
+def _reduced_at_run_time(em: Emitter, node: Node, op: str, axes: Value, keep: bool) -> Value:
+    """A reduction over axes that only the run knows, one after the other; over all where there are
+    none, unless that is to change nothing."""
+    x = node.input(0)
+    before, each, after = _STEPS.get(op, ("", op, ""))
+    y = em.cast(x, dtypes.u8) if x.type.dtype.kind == "bool" else x
+    y = em.op("mul", y, y) if before == "square" else em.op(before, y) if before else y
+    chosen = mask(em, axes, x.type.rank)
+    if axes.type.size == 0 and not node.flag("noop_with_empty_axes"):
+        chosen = em.op("not", chosen)
+    elif not isinstance(axes.type.size, int) and not node.flag("noop_with_empty_axes"):
+        none = em.op("equal", em.dims_value([axes.type.size]), em.constant([0]))
+        chosen = em.op("or", chosen, none)
+    node.flag("noop_with_empty_axes")
+    y = along_each(
+        em, y, chosen, lambda inner, v, axis: inner.op(each, v, axes=(axis,), keepdims=True)
+    )
+    y = em.op(after, y) if after else y
+    y = em.cast(y, dtypes.boolean) if x.type.dtype.kind == "bool" else y
+    return y if keep else without_axes(em, y, axes)
 
 
 for _name, (_op, _since) in _REDUCTIONS.items():
@@ -57,9 +89,15 @@ onnx_op("ArgMin")(_arg("argmin"))
 
 def _cumulative(op: str) -> Handler:
     def handler(em: Emitter, node: Node) -> Value:
-        axis = int(em.scalar(node.input(1), "the axis"))
         exclusive, reverse = node.flag("exclusive"), node.flag("reverse")
-        return em.op(op, node.input(0), axis=axis, exclusive=exclusive, reverse=reverse)
+
+        def along(inner: Emitter, x: Value, axis: int) -> Value:
+            return inner.op(op, x, axis=axis, exclusive=exclusive, reverse=reverse)
+
+        x, axis = node.input(0), node.input(1)
+        if em.known(axis) is None:
+            return along_one(em, x, axis, x.type.rank, along)
+        return along(em, x, int(em.scalar(axis, "the axis")))
 
     return handler
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir import dtypes
+from aisc.ir.arith.poly import Dim
 from aisc.ir.graph.core import Value
 
 
@@ -14,11 +15,13 @@ def _places(em: Emitter, x: Value, axis: int) -> Value:
     return em.reshape(em.op("iota", shape=(x.type.shape[axis],)), shape)
 
 
-def _along(em: Emitter, v: Value, x: Value, axis: int) -> Value:
-    """A vector as i64 along one axis of `x`, of size 1 along the others."""
+def _along(em: Emitter, v: Value, x: Value, axis: int, below: Dim) -> Value:
+    """A vector as i64 along one axis of `x`, of size 1 along the others; its elements must be at
+    least 0 and less than `below`."""
     if v.type.rank != 1:
         v = em.reshape(v, (v.type.size,))
     v = em.assume(em.cast(v, dtypes.i64), (x.type.shape[axis],))
+    v = em.op("within", v, size=(below,))
     return em.reshape(v, tuple(d if k == axis else 1 for k, d in enumerate(x.type.shape)))
 
 
@@ -27,7 +30,7 @@ def _reverse_sequence(em: Emitter, node: Node) -> Value:
     x, time, batch = node.input(0), node.integer("time_axis"), node.integer("batch_axis", 1)
     if x.type.rank < 2 or {time, batch} != {0, 1}:
         raise node.malformed(f"time axis {time} and batch axis {batch} of {x.type}")
-    place, length = _places(em, x, time), _along(em, node.input(1), x, batch)
+    place, length = _places(em, x, time), _along(em, node.input(1), x, batch, x.type.shape[time] + 1)
     back = em.op("sub", em.op("sub", length, em.like(1, length)), place)
     index = em.op("where", em.op("less", place, length), back, place)
     return em.op("gather_elements", x, em.op("expand", index, shape=x.type.shape), axis=time)
@@ -43,11 +46,13 @@ def _tensor_scatter(em: Emitter, node: Node) -> Value:
     if mode not in ("linear", "circular"):
         raise node.malformed(f"mode '{mode}'")
     place = _places(em, past, axis)
-    size = em.reshape(em.dims_value([past.type.shape[axis]]), ())
-    count = em.reshape(em.dims_value([update.type.shape[axis]]), ())
+    room, new_places = past.type.shape[axis], update.type.shape[axis]
+    size = em.reshape(em.dims_value([room]), ())
+    count = em.reshape(em.dims_value([new_places]), ())
     offset = place
     if node.has(2):
-        offset = em.op("sub", place, _along(em, node.input(2), past, 0))
+        below = room if mode == "circular" else room - new_places + 1
+        offset = em.op("sub", place, _along(em, node.input(2), past, 0, below))
     if mode == "circular":  # the remainder of a negative number is not negative
         offset = em.op("mod", offset, size)
     zero, last = em.like(0, offset), em.op("sub", count, em.like(1, count))

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from aisc.frontend.onnx.axes import count_of, spread, with_axes, without_axes
 from aisc.frontend.onnx.emitter import Emitter, Hole, is_computed
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.sizes import (
-    exact_quotient,
     reshape_at_run_time,
     slice_at_run_time,
+    stepped_slice,
     what_is_left,
 )
 from aisc.frontend.onnx.tensors import MAX_BYTES, element_type, to_blob
@@ -84,9 +85,10 @@ def _size(em: Emitter, node: Node) -> Value:
 def _eye(em: Emitter, node: Node) -> Value:
     x, k, code = node.input(0), node.integer("k"), node.attr("dtype", "int")
     t = x.type.dtype if code is None else element_type(code, node.loc)
-    rows, columns = em.ints(em.dims_value(list(x.type.shape)), "the shape")
-    bounded(node, (rows, columns), t)
-    ones = em.filled((rows, columns), np.ones((), t.numpy))
+    if x.type.rank != 2:
+        raise node.malformed(f"{x.type} is no matrix")
+    bounded(node, x.type.shape, t)
+    ones = em.filled(x.type.shape, np.ones((), t.numpy))
     return em.op("trilu", em.op("trilu", ones, k=k, upper=True), k=k, upper=False)
 
 
@@ -164,11 +166,15 @@ def _flatten(em: Emitter, node: Node) -> Value:
     return em.reshape(x, (product(x.type.shape[:axis]), product(x.type.shape[axis:])))
 
 
-def axes_of(em: Emitter, node: Node, index: int, since: int) -> tuple[int, ...] | None:
-    """Axes from the attribute, or from input `index` since opset `since`; ``None`` when absent."""
+def axes_of(em: Emitter, node: Node, index: int, since: int) -> tuple[int, ...] | Value | None:
+    """Axes from the attribute, or from input `index` since opset `since`, where they may be known
+    to the run alone; ``None`` when absent."""
     if node.version < since:
         return node.ints("axes")
-    return em.ints(node.input(index), "the axes") if node.has(index) else None
+    if not node.has(index):
+        return None
+    given = node.input(index)
+    return given if em.known(given) is None else em.ints(given, "the axes")
 
 
 def positive_axes(node: Node, axes: Sequence[int], rank: int) -> list[int]:
@@ -183,6 +189,8 @@ def positive_axes(node: Node, axes: Sequence[int], rank: int) -> list[int]:
 def _squeeze(em: Emitter, node: Node) -> Value:
     x, axes = node.input(0), axes_of(em, node, 1, 13)
     shape = x.type.shape
+    if isinstance(axes, Value):
+        return without_axes(em, x, axes)
     if axes is None:
         gone = [i for i, d in enumerate(shape) if d == 1]
     else:
@@ -198,6 +206,8 @@ def _unsqueeze(em: Emitter, node: Node) -> Value:
     x, axes = node.input(0), axes_of(em, node, 1, 13)
     if axes is None:
         raise node.malformed("the axes are missing")
+    if isinstance(axes, Value):
+        return with_axes(em, x, axes)
     rank = x.type.rank + len(axes)
     new, rest = positive_axes(node, axes, rank), iter(x.type.shape)
     return em.reshape(x, tuple(1 if i in new else next(rest) for i in range(rank)))
@@ -258,8 +268,20 @@ def _tile(em: Emitter, node: Node) -> Value:
 
 @onnx_op("Trilu")
 def _trilu(em: Emitter, node: Node) -> Value:
+    x, upper = node.input(0), node.flag("upper", True)
+    if node.has(1) and em.array(node.input(1)) is None:
+        return _trilu_at_run_time(em, x, em.reshape(node.input(1), ()), upper)
     k = int(em.scalar(node.input(1), "k")) if node.has(1) else 0
-    return em.op("trilu", node.input(0), k=k, upper=node.flag("upper", True))
+    return em.op("trilu", x, k=k, upper=upper)
+
+
+def _trilu_at_run_time(em: Emitter, x: Value, k: Value, upper: bool) -> Value:
+    """A triangle from a diagonal on that only the run knows."""
+    rows, columns = x.type.shape[-2:]
+    at = em.op("sub", em.op("iota", shape=(columns,)), em.cast(k, dtypes.i64))
+    line = em.reshape(em.op("iota", shape=(rows,)), (rows, 1))
+    kept = em.op("less_equal", line, at) if upper else em.op("less_equal", at, line)
+    return em.op("where", kept, x, em.like(0, x))
 
 
 # --- slice, split, pad ------------------------------------------------------------------------
@@ -315,6 +337,8 @@ def _slice_inputs(em: Emitter, node: Node) -> Value:
     starts, ends = (em.parts(node.input(k)) for k in (1, 2))
     if starts is None or ends is None:
         raise error("E204", "Slice: how many axes it cuts is not known", loc=node.loc)
+    if any(node.has(k) and em.known(node.input(k)) is None for k in (3, 4)):
+        return _slice_by_values(em, node, starts.size)
     axes = em.ints(node.input(3), "the axes") if node.has(3) else tuple(range(starts.size))
     steps = em.ints(node.input(4), "the steps") if node.has(4) else (1,) * starts.size
     bounds_ = [list(starts.flat), list(ends.flat)]
@@ -327,6 +351,30 @@ def _slice_inputs(em: Emitter, node: Node) -> Value:
         raise node.malformed("starts, ends, axes and steps do not fit")
     cuts = zip(positive_axes(node, axes, node.input(0).type.rank), steps, strict=True)
     return slice_at_run_time(em, node.input(0), list(cuts), node.input(1), node.input(2))
+
+
+def _slice_by_values(em: Emitter, node: Node, count: int) -> Value:
+    """A slice whose axes or steps only the run knows."""
+    x, (starts, ends) = node.input(0), (node.input(1), node.input(2))
+    rank = x.type.rank
+    axes = node.input(3) if node.has(3) else em.constant(np.arange(count))
+    steps = node.input(4) if node.has(4) else em.constant(np.ones(count, np.int64))
+    if em.known(axes) is None:
+        starts = spread(em, axes, starts, 0, rank)
+        ends = spread(em, axes, ends, MAX_SIZE, rank)
+        steps, cut = spread(em, axes, steps, 1, rank), list(range(rank))
+    else:
+        cut = positive_axes(node, em.ints(axes, "the axes"), rank)
+    if starts.type.size != len(cut) or steps.type.size != len(cut):
+        raise node.malformed("starts, ends, axes and steps differ in length")
+    known = em.known(steps)
+    if known is not None:
+        by = [int(s) for s in known.ravel()]
+        return slice_at_run_time(em, x, list(zip(cut, by, strict=True)), starts, ends)
+    for k, axis in enumerate(cut):
+        bounds_ = [em.element(v, k) for v in (starts, ends, steps)]
+        x = stepped_slice(em, x, axis, *bounds_)
+    return x
 
 
 @onnx_op("Split")
@@ -355,25 +403,69 @@ def _split(em: Emitter, node: Node) -> Sequence[Value]:
 @onnx_op("Pad")
 def _pad(em: Emitter, node: Node) -> Value:
     x, mode = node.input(0), node.text("mode", "constant")
-    rank = x.type.rank
     value: Value | None = None
+    pads: Sequence[Dim]
     if node.version < 11:
         pads = node.ints("pads") or node.needed_ints("paddings")
         number = node.number("value", 0.0)
         value = em.like(number, x) if number else None
     else:
-        pads = em.ints(node.input(1), "the pads")
+        pads, cuts = _pads(em, node, x.type.rank)
         value = em.reshape(node.input(2), ()) if node.has(2) else None
-    if node.has(3) and node.version >= 18:
-        axes = positive_axes(node, em.ints(node.input(3), "the axes"), rank)
-        full = [0] * (2 * rank)
-        if len(pads) != 2 * len(axes):
-            raise node.malformed("pads and axes differ in length")
-        for place, axis in enumerate(axes):
-            full[axis], full[axis + rank] = pads[place], pads[place + len(axes)]
-        pads = tuple(full)
     inputs = (x,) if value is None or mode != "constant" else (x, value)
-    return em.op("pad", *inputs, pads=tuple(pads), mode=mode)
+    y = em.op("pad", *inputs, pads=tuple(pads), mode=mode)
+    if node.version < 11 or not any(cuts):
+        return y
+    rank = x.type.rank
+    ends = [d - c for d, c in zip(y.type.shape, cuts[rank:], strict=True)]
+    return em.op("slice", y, starts=tuple(cuts[:rank]), ends=tuple(ends), steps=(1,) * rank)
+
+
+def _pads(em: Emitter, node: Node, rank: int) -> tuple[Sequence[Dim], Sequence[Dim]]:
+    """The pads of all axes, and what is cut off after them. Of a pad that only the run knows each
+    is a dimension, and one of them 0."""
+    given, axes = node.input(1), node.optional(3) if node.version >= 18 else None
+    if axes is not None and em.known(axes) is None:
+        count = count_of(em, axes)
+        wide = em.reshape(em.cast(given, dtypes.i64), (2 * count,))
+        halves = (em.slice_axis(wide, 0, 0, count), em.slice_axis(wide, 0, count, 2 * count))
+        ends = [spread(em, axes, half, 0, rank) for half in halves]
+        given, axes = em.op("concat", *ends, axis=0), None
+    parts = em.parts(given)
+    if parts is None:
+        raise error("E204", "Pad: how many pads there are is not known", loc=node.loc)
+    pads = list(parts.flat)
+    if axes is None:
+        order = list(range(len(pads)))
+    else:
+        numbers = positive_axes(node, em.ints(axes, "the axes"), rank)
+        order = [*numbers, *(a + rank for a in numbers)]
+    if len(pads) != len(order) or max(order, default=0) >= 2 * rank:
+        raise node.malformed(f"{len(pads)} pads do not fit {node.input(0).type}")
+    more, less = list[Dim]([0] * (2 * rank)), list[Dim]([0] * (2 * rank))
+    for place, pad in zip(order, pads, strict=True):
+        if isinstance(pad, int) or (not isinstance(pad, Hole) and bounds(pad)[0] >= 0):
+            more[place] = pad
+            continue
+        found = em.dims_value([pad]) if not isinstance(pad, Hole) else em.element(*pad.at)
+        zero = em.like(0, found)
+        more[place] = em.bound(em.op("max", found, zero))
+        less[place] = em.bound(em.op("max", em.op("neg", found), zero))
+    _name_sizes(em, node.input(0), more, less)
+    return more, less
+
+
+def _name_sizes(em: Emitter, x: Value, more: list[Dim], less: list[Dim]) -> None:
+    """Let what is added and cut at the ends of open axes be such that sizes are plain dimensions:
+    products of sums of many sizes are long."""
+    rank = x.type.rank
+    for axis, d in enumerate(x.type.shape):
+        if not (is_computed(more[axis]) or is_computed(more[axis + rank])):
+            continue
+        whole = em.bound(em.dims_value([d + more[axis] + more[axis + rank]]))
+        more[axis + rank] = whole - d - more[axis]
+        left = em.bound(em.dims_value([whole - less[axis] - less[axis + rank]]))
+        less[axis + rank] = whole - less[axis] - left
 
 
 # --- rearrangement ----------------------------------------------------------------------------
@@ -384,13 +476,18 @@ def _block(node: Node, x: Value) -> int:
     return size
 
 
+def _blocks(node: Node, size: Dim, block: int) -> Dim:
+    """How many blocks an axis has; that they fill it is tested by the run where it must."""
+    if isinstance(size, int) and size % block:
+        raise node.malformed(f"an axis of size {size} does not split into blocks of {block}")
+    return floordiv(size, block)
+
+
 @onnx_op("DepthToSpace")
 def _depth_to_space(em: Emitter, node: Node) -> Value:
     x, b = node.input(0), _block(node, node.input(0))
     n, c, h, w = x.type.shape
-    inner = exact_quotient(c, b * b)
-    if inner is None:
-        raise node.malformed(f"{c} channels do not split into {b}x{b} blocks")
+    inner = _blocks(node, c, b * b)
     if node.text("mode", "DCR") == "DCR":
         split, perm = em.reshape(x, (n, b, b, inner, h, w)), (0, 3, 4, 1, 5, 2)
     else:
@@ -402,9 +499,7 @@ def _depth_to_space(em: Emitter, node: Node) -> Value:
 def _space_to_depth(em: Emitter, node: Node) -> Value:
     x, b = node.input(0), _block(node, node.input(0))
     n, c, h, w = x.type.shape
-    rows, columns = exact_quotient(h, b), exact_quotient(w, b)
-    if rows is None or columns is None:
-        raise node.malformed(f"{x.type} does not split into blocks of {b}")
+    rows, columns = _blocks(node, h, b), _blocks(node, w, b)
     split = em.reshape(x, (n, c, rows, b, columns, b))
     perm = (0, 3, 5, 1, 2, 4) if node.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
     return em.reshape(em.transpose(split, perm), (n, c * b * b, rows, columns))

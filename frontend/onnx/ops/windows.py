@@ -1,12 +1,13 @@
 """ONNX operators over places in windows: Col2Im, maxima with their places, MaxUnpool, RoiAlign.
 
-Places depend on sizes alone, so they are constants.
+Places depend on sizes alone: constants where these are known, else computed by the run.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,49 +15,61 @@ import numpy as np
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import product
+from aisc.ir.arith.poly import Dim, floordiv, product
 from aisc.ir.graph.core import AttrValue, Value
 
-Array = np.ndarray[Any, Any]
-MAX_PLACES = 1 << 24
 Ints = Sequence[int]
 
 
-def window_places(
-    node: Node, sizes: Ints, kernel: Ints, counts: Ints, attrs: tuple[Ints, Ints, Ints]
-) -> tuple[Array, Array]:
-    """For every window (rows) the coordinates of its elements (columns) in an image, and which of
-    them lie inside; `attrs` are pads before, strides and dilations."""
-    pads, strides, dilations = attrs
-    if math.prod(counts) * math.prod(kernel) > MAX_PLACES:
-        raise node.unsupported(f"windows {tuple(kernel)} over {tuple(sizes)} are too many")
-    rank = len(sizes)
-    axes = []
-    for k in range(rank):
-        first = np.arange(counts[k]) * strides[k] - pads[k]
-        places = first[:, None] + np.arange(kernel[k]) * dilations[k]
-        shape = [1] * (2 * rank)
-        shape[k], shape[rank + k] = places.shape
-        axes.append(np.broadcast_to(places.reshape(shape), (*counts, *kernel)))
-    at = np.stack(axes, axis=-1).reshape(math.prod(counts), math.prod(kernel), rank)
-    return at, np.all((at >= 0) & (at < np.asarray(sizes)), axis=-1)
+Dims = Sequence[Dim]
 
 
-def flat(at: Array, sizes: Ints, columns: bool = False) -> Array:
-    """Coordinates as numbers in row-major order, or with the first axis fastest."""
-    order = range(len(sizes)) if columns else reversed(range(len(sizes)))
-    total, step = np.zeros(at.shape[:-1], np.int64), 1
-    for k in order:
-        total, step = total + at[..., k] * step, step * sizes[k]
-    return total
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Windows over an image of `sizes`: per axis the kernel, how many windows there are, the pad
+    before, stride and dilation."""
+
+    sizes: Dims
+    kernel: Ints
+    counts: Dims
+    pads: Dims
+    strides: Ints
+    dilations: Ints
+
+    def places(self, em: Emitter) -> tuple[list[Value], Value]:
+        """Coordinates of the elements of every window along each axis, and whether an element
+        lies inside the image: over (windows along each axis..., kernel...)."""
+        rank, axes = len(self.sizes), []
+        inside: Value | None = None
+        for k in range(rank):
+            starts = em.op("mul", em.op("iota", shape=(self.counts[k],)),
+                           em.constant(self.strides[k]))  # fmt: skip
+            shape: list[Dim] = [1] * (2 * rank)
+            shape[k] = self.counts[k]
+            taps = np.arange(self.kernel[k]) * self.dilations[k]
+            at = em.op("add", em.reshape(starts, shape), em.constant(taps.reshape(
+                [-1 if a == rank + k else 1 for a in range(2 * rank)])))  # fmt: skip
+            at = em.op("sub", at, _number(em, self.pads[k]))
+            here = em.op("less_equal", em.like(0, at), at)
+            here = em.op("and", here, em.op("less", at, _number(em, self.sizes[k])))
+            inside = here if inside is None else em.op("and", inside, here)
+            axes.append(at)
+        assert inside is not None, "an image has axes"
+        return axes, inside
+
+    def flat(self, em: Emitter, axes: Sequence[Value], columns: bool = False) -> Value:
+        """Coordinates as numbers in row-major order, or with the first axis fastest."""
+        order = list(range(len(axes))) if columns else list(reversed(range(len(axes))))
+        total, step = axes[order[0]], self.sizes[order[0]]
+        for k in order[1:]:
+            total = em.op("add", em.op("mul", axes[k], _number(em, step)), total)
+            step = step * self.sizes[k]
+        return total
 
 
-def static_sizes(node: Node, x: Value) -> tuple[int, ...]:
-    """The spatial sizes of an image; they must be known."""
-    sizes = tuple(d for d in x.type.shape[2:] if isinstance(d, int))
-    if not sizes or len(sizes) != x.type.rank - 2:
-        raise node.unsupported(f"the spatial sizes of {x.type} must be known")
-    return sizes
+def _number(em: Emitter, size: Dim) -> Value:
+    """A dimension as a scalar."""
+    return em.reshape(em.dims_value([size]), ())
 
 
 def _ints(window: dict[str, AttrValue], name: str, default: Ints) -> tuple[int, ...]:
@@ -64,32 +77,34 @@ def _ints(window: dict[str, AttrValue], name: str, default: Ints) -> tuple[int, 
     return tuple(value) or tuple(default)
 
 
-def places_of_maxima(em: Emitter, node: Node, y: Value, window: dict[str, AttrValue]) -> Value:
-    """Where in the whole input each maximum of a pool `y` lies."""
+def places_of_maxima(
+    em: Emitter, node: Node, y: Value, window: dict[str, AttrValue], pads: Dims
+) -> Value:
+    """Where in the whole input each maximum of a pool `y` lies; `pads` are those before."""
     x, columns = node.input(0), bool(node.integer("storage_order"))
-    sizes, counts = static_sizes(node, x), static_sizes(node, y)
+    (n, c, *sizes), counts = x.type.shape, y.type.shape[2:]
     rank = len(sizes)
     kernel, ones = _ints(window, "kernel_shape", ()), (1,) * rank
-    attrs = (
-        _ints(window, "pads", (0,) * rank)[:rank],
-        _ints(window, "strides", ones),
-        _ints(window, "dilations", ones),
-    )
-    at, inside = window_places(node, sizes, kernel, counts, attrs)
-    n, c, total, area = *x.type.shape[:2], math.prod(sizes), math.prod(counts)
-    near = np.where(inside, flat(at, sizes), 0)
-    taken = em.op("gather", em.reshape(x, (n, c, total)), em.constant(near.reshape(-1)), axis=2)
+    strides, dilations = _ints(window, "strides", ones), _ints(window, "dilations", ones)
+    windows = Windows(sizes, kernel, counts, pads, strides, dilations)
+    total, area, taps = product(tuple(sizes)), product(tuple(counts)), math.prod(kernel)
+    axes, inside = windows.places(em)
+    numbers = windows.flat(em, axes)
+    near = em.op("where", inside, numbers, em.like(0, numbers))
+    taken = em.op("gather", em.reshape(x, (n, c, total)), em.reshape(near, (area * taps,)), axis=2)
     t = x.type.dtype
     lowest = em.constant(-np.inf if t.is_float else t.min_value, t)
-    parts = em.reshape(taken, (n, c, area, near.shape[1]))
-    parts = em.op("where", em.constant(inside), parts, lowest)
+    parts = em.reshape(taken, (n, c, area, taps))
+    parts = em.op("where", em.reshape(inside, (area, taps)), parts, lowest)
     best = em.op("argmax", parts, axis=3, keepdims=True)
-    numbers = em.constant(np.where(inside, flat(at, sizes, columns), 0))
-    table = em.op("expand", numbers, shape=(n, c, area, near.shape[1]))
+    if columns:
+        numbers = windows.flat(em, axes, columns)
+        near = em.op("where", inside, numbers, em.like(0, numbers))
+    table = em.op("expand", em.reshape(near, (area, taps)), shape=(n, c, area, taps))
     found = em.reshape(em.op("gather_elements", table, best, axis=3), (n, c, area))
     images = em.reshape(em.op("iota", shape=(product((n, c)),)), (n, c, 1))
-    return em.reshape(em.op("add", found, em.op("mul", images, em.like(total, images))),
-                      y.type.shape)  # fmt: skip
+    whole = em.op("mul", images, _number(em, total))
+    return em.reshape(em.op("add", found, whole), y.type.shape)
 
 
 @onnx_op("MaxUnpool")
@@ -98,31 +113,35 @@ def _max_unpool(em: Emitter, node: Node) -> Value:
     rank = len(kernel)
     strides = node.ints("strides") or (1,) * rank
     pads = node.ints("pads") or (0,) * (2 * rank)
-    if x.type.rank != rank + 2 or indices.type.shape != x.type.shape:
+    if x.type.rank != rank + 2 or indices.type.rank != x.type.rank:
         raise node.malformed(f"kernel {kernel} and places {indices.type} do not fit {x.type}")
+    indices = em.assume(indices, x.type.shape)
     spatial = [
         (d - 1) * strides[k] - pads[k] - pads[rank + k] + kernel[k]
         for k, d in enumerate(x.type.shape[2:])
     ]
     shape = (*x.type.shape[:2], *spatial)
-    zeros = em.filled((product(shape),), np.zeros((), x.type.dtype.numpy))
+    whole = product(shape)
+    zeros = em.filled((whole,), np.zeros((), x.type.dtype.numpy))
     count = x.type.size
-    at = em.reshape(em.cast(indices, dtypes.i64), (count, 1))
+    at = em.op("within", em.reshape(em.cast(indices, dtypes.i64), (count, 1)), size=(whole,))
     y = em.op("scatter_nd", zeros, at, em.reshape(x, (count,)), reduction="none")
     y = em.reshape(y, shape)
     if not node.has(2):
         return y
-    wanted = em.ints(node.input(2), "the output shape")
-    more = [w - d if isinstance(d, int) else 0 for w, d in zip(wanted, shape, strict=True)]
-    if min(more) < 0:
-        raise node.malformed(f"{shape} does not fit into {wanted}")
+    wanted = em.dims(node.input(2), "the output shape")
+    if len(wanted) != len(shape):
+        raise node.malformed(f"{shape} does not fit into {list(map(str, wanted))}")
+    more = [w - d for w, d in zip(wanted, shape, strict=True)]
+    if any(isinstance(m, int) and m < 0 for m in more):
+        raise node.malformed(f"{shape} does not fit into {list(map(str, wanted))}")
     return em.op("pad", y, pads=(*(0,) * len(more), *more), mode="constant")
 
 
 @onnx_op("Col2Im")
 def _col2im(em: Emitter, node: Node) -> Value:
     x = node.input(0)
-    sizes = em.ints(node.input(1), "the image's sizes")
+    sizes = em.dims(node.input(1), "the image's sizes")
     kernel = em.ints(node.input(2), "the block's sizes")
     rank = len(sizes)
     pads = node.ints("pads") or (0,) * (2 * rank)
@@ -130,20 +149,25 @@ def _col2im(em: Emitter, node: Node) -> Value:
     if x.type.rank != 3 or not len(kernel) == len(strides) == len(dilations) == rank:
         raise node.malformed(f"blocks {kernel} of an image {sizes} do not fit {x.type}")
     counts = [
-        (sizes[k] + pads[k] + pads[rank + k] - dilations[k] * (kernel[k] - 1) - 1) // strides[k] + 1
+        floordiv(sizes[k] + (pads[k] + pads[rank + k] - dilations[k] * (kernel[k] - 1) - 1),
+                 strides[k]) + 1
         for k in range(rank)
-    ]
-    at, inside = window_places(node, sizes, kernel, counts, (pads[:rank], strides, dilations))
-    n, rows, area = x.type.shape[0], x.type.shape[1], math.prod(kernel)
-    if not isinstance(rows, int) or rows % area or x.type.shape[2] != at.shape[0]:
-        raise node.malformed(f"blocks {kernel} of an image {sizes} do not fit {x.type}")
-    c, total = rows // area, math.prod(sizes)
+    ]  # fmt: skip
+    blocks, area, total = product(tuple(counts)), math.prod(kernel), product(tuple(sizes))
+    n, rows = x.type.shape[:2]
+    if isinstance(rows, int) and rows % area:
+        raise node.malformed(f"blocks {kernel} do not fit {x.type}")
+    c = floordiv(rows, area)
+    x = em.assume(x, (n, c * area, blocks))
+    windows = Windows(sizes, kernel, counts, pads[:rank], strides, dilations)
+    axes, inside = windows.places(em)
     # What lies in the padding is added to an element that is cut off.
-    target = np.where(inside, flat(at, sizes), total).T.reshape(-1, 1)
-    parts = em.reshape(em.transpose(em.reshape(x, (n, c, area, at.shape[0])), (2, 3, 0, 1)),
-                       (target.size, n, c))  # fmt: skip
+    target = em.op("where", inside, windows.flat(em, axes), _number(em, total))
+    target = em.transpose(target, (*range(rank, 2 * rank), *range(rank)))
+    parts = em.transpose(em.reshape(x, (n, c, area, blocks)), (2, 3, 0, 1))
     zeros = em.filled((total + 1, n, c), np.zeros((), x.type.dtype.numpy))
-    sums = em.op("scatter_nd", zeros, em.constant(target), parts, reduction="add")
+    sums = em.op("scatter_nd", zeros, em.reshape(target, (area * blocks, 1)),
+                 em.reshape(parts, (area * blocks, n, c)), reduction="add")  # fmt: skip
     image = em.transpose(em.slice_axis(sums, 0, 0, total), (1, 2, 0))
     return em.reshape(image, (n, c, *sizes))
 
@@ -176,6 +200,7 @@ def _roi_align(em: Emitter, node: Node) -> Value:
         taps.append(_corners(em, em.reshape(at, shape), limit))
     rows = em.reshape(em.transpose(x, (0, 2, 3, 1)), (product((n, *sizes)), c))
     image = em.assume(em.cast(node.input(2), dtypes.i64), (r,))
+    image = em.op("within", image, size=(n,))
     image = em.reshape(image, (r, 1, 1, 1, 1))
     height, width = (em.reshape(em.dims_value([d]), ()) for d in sizes)
     total: Value | None = None

@@ -15,7 +15,16 @@ from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, evaluate, maximum, sole_symbol, symbols
 from aisc.ir.diagnostics import execution_error
 from aisc.ir.graph.core import Graph, bound_symbols
-from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, register
+from aisc.ir.graph.opdef import (
+    Array,
+    Arrays,
+    Attr,
+    OpCall,
+    OpDef,
+    Operand,
+    present,
+    register,
+)
 from aisc.ir.types import TensorType
 
 _BINDS = Attr("binds", "dims", ())
@@ -82,6 +91,30 @@ register(
         "is an error of the run.",
         (Operand("values"),), _bind_rule, _bind_reference, "control",
         (_BINDS,), outputs=0,
+    )
+)  # fmt: skip
+
+
+# --- conditions of the run --------------------------------------------------------------------
+def _expect_rule(call: OpCall) -> tuple[TensorType, ...]:
+    if call.type(1) != _BOOL:
+        raise call.fail(f"the condition must be {_BOOL}, got {call.type(1)}")
+    return (call.type(0),)
+
+
+def _expect_reference(call: OpCall, xs: Arrays) -> list[Array]:
+    x, condition = present(xs)
+    if not bool(condition):
+        raise ValueError(call.attrs["message"])
+    return [x]
+
+
+register(
+    OpDef(
+        "expect",
+        "x, once the condition holds; otherwise the run ends with the error `message`.",
+        (Operand("x"), Operand("condition")), _expect_rule, _expect_reference, "control",
+        (Attr("message", "str"),),
     )
 )  # fmt: skip
 

@@ -95,6 +95,33 @@ register(
 )  # fmt: skip
 
 
+# --- within -----------------------------------------------------------------------------------
+def _within_rule(call: OpCall) -> tuple[TensorType, ...]:
+    x = call.type(0)
+    if x.dtype is not dtypes.i64:
+        raise call.fail(f"operand 'x' may not be {x.dtype}", "expected: i64")
+    if len(call.attrs["size"]) != 1:
+        raise call.fail("the size must be one dimension", code="E203")
+    return (x,)
+
+
+def _within_reference(call: OpCall, xs: Arrays) -> list[Array]:
+    (x,), (size,) = present(xs), sizes(call.attrs["size"])
+    if x.size and (x.min() < 0 or x.max() >= size):
+        raise IndexError(f"not all of the numbers are at least 0 and below {size}")
+    return [x]
+
+
+register(
+    OpDef(
+        "within",
+        "x, whose elements are at least 0 and below `size`; another one is an error of the run.",
+        (Operand("x"),), _within_rule, _within_reference, "map", (Attr("size", "dims"),),
+        scalar=lambda call, x: e.within(x[0], e.of_dim(call.attrs["size"][0])),
+    )
+)  # fmt: skip
+
+
 # --- sample -----------------------------------------------------------------------------------
 def _sample_rule(call: OpCall) -> tuple[TensorType, ...]:
     infer.check_rank(call, 0, 1)
