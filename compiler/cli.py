@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -282,12 +283,19 @@ def _seconds(text: str) -> float:
         raise typer.BadParameter("expected e.g. 60s or 5m", param_hint="--budget") from None
 
 
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Warnings are diagnostics, and printed as such."""
+    print(message, file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors become diagnostics and exit codes; tracebacks only with AISC_DEBUG."""
     from aisc.ir.diagnostics import AiscError, InternalError
 
     try:
-        app(args=arguments, prog_name="aisc")
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app(args=arguments, prog_name="aisc")
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None

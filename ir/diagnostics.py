@@ -7,6 +7,7 @@ never wording. Every code has its one entry in :data:`CODES`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -85,6 +86,19 @@ class AiscError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.diagnostics,))
+
+
+class AiscWarning(UserWarning):
+    """A diagnostic that ends nothing; issued through :mod:`warnings`."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        self.diagnostic = diagnostic
+        super().__init__(str(diagnostic))
+
+
+def warn(diagnostic: Diagnostic) -> None:
+    """Show a diagnostic that ends nothing."""
+    warnings.warn(AiscWarning(diagnostic), stacklevel=2)
 
 
 class CompileError(AiscError):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aisc.frontend.onnx.checks import check_output, check_versions
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.functions import Frame, local_functions, opset_table
 from aisc.frontend.onnx.reader import Source, read
@@ -53,6 +54,7 @@ def import_model(
     fit.
     """
     opened = read(source)
+    check_versions(opened.model, opened.file)
     implied: dict[str, int] = {}
     blobs: dict[int, Blob] = {}
     while True:
@@ -231,11 +233,19 @@ class _Importer:
                 self.report.malformed(f"output '{info.name}' is listed twice", loc=loc)
             elif (value := self.scope.get(info.name)) is not None:
                 found[info.name] = value
+                self._check_output(info, value, loc)
             elif info.name not in self.frame.lost:
                 self.report.malformed(f"nothing computes the output '{info.name}'", loc=loc)
         if not self.proto.output:
             self.report.malformed("the model has no outputs", loc=self.loc)
         return list(found.items())
+
+    def _check_output(self, info: ValueInfoProto, value: Value, loc: Loc) -> None:
+        is_own = not self.used_shapes and not self.constants
+        try:
+            check_output(info, value.type, is_own, loc)
+        except CompileError as fault:
+            self.report.add(fault)
 
     def _finish(self, outputs: Sequence[tuple[str, Value]]) -> Graph:
         """Keep what the outputs need, under the model's own names."""

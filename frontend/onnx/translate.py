@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from aisc.frontend.onnx.checks import check_call
 from aisc.frontend.onnx.control import LostRegion, translate_control
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.functions import (
@@ -16,6 +17,7 @@ from aisc.frontend.onnx.functions import (
     resolve_attributes,
     schema_function,
 )
+from aisc.frontend.onnx.indices import check_indices
 from aisc.frontend.onnx.node import Node, find_handler
 from aisc.frontend.onnx.reader import Source
 from aisc.frontend.onnx.report import Report
@@ -147,10 +149,11 @@ class Translator:
         version = frame.opsets.get(domain)
         if version is None:
             raise error("E103", f"{op}: the model does not import domain '{domain}'", loc=loc)
-        attributes, unique = resolve_attributes(proto.attribute, frame)
-        if not unique:
-            raise error("E103", f"{op}: an attribute is given twice", loc=loc)
+        attributes, fault = resolve_attributes(proto.attribute, frame)
+        if fault:
+            raise error("E103", f"{op}: {fault}", loc=loc)
         node = Node(op, inputs, tuple(proto.output), attributes, version, loc)
+        check_call(node, proto, self.functions.get((domain, proto.op_type, proto.overload)))
         if lost and self._is_supported(proto, node):
             return None
         return node
@@ -200,6 +203,7 @@ class Translator:
     def _translate(self, node: Node) -> Sequence[Value]:
         handler = find_handler(node.op, node.version)
         assert handler is not None, "checked before"
+        check_indices(self.emitter, node)
         made = handler(self.emitter, node)
         node.check_all_read()
         results = (made,) if isinstance(made, Value) else tuple(made)
