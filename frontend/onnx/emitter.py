@@ -23,7 +23,7 @@ from aisc.ir.types import MAX_SIZE, TensorType
 
 Array = np.ndarray[Any, Any]
 MAX_TENSOR_BYTES = 1 << 40
-MAX_VIEW_BYTES = 1 << 29  # larger broadcast constants stay an operation
+MAX_VIEW_BYTES = 1 << 16  # larger broadcast constants stay an operation
 MAX_PARTS = 64  # elements of a vector of sizes
 _REARRANGING = frozenset({"concat", "reshape", "gather", "slice", "cast"})
 
