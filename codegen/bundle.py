@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from aisc.ir.tensor.stmt import HostCall
 
 MAGIC = b"\x89AISC\r\n\x1a"
-FORMAT = 2
+FORMAT = 3
 PAGE = 4096
 ALIGNMENT = 64
 _PREAMBLE = struct.Struct("<8sIIQQQQ")

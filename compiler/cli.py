@@ -70,6 +70,10 @@ def compile_command(
     time_steps: TimeSteps = False,
     no_cache: NoCache = False,
     no_host: NoHost = False,
+    overridable: Annotated[
+        list[str] | None,
+        typer.Option("--overridable", help="Keep this input, which has a default, an input."),
+    ] = None,
     tuned: Tuned = None,
 ) -> None:
     """Compile a model and write what --emit names (to -o, or standard output)."""
@@ -77,7 +81,8 @@ def compile_command(
 
     compile_model(
         model, target, output, emit, stop_after,
-        {**_choices(shape, level, threads, no_cache, dump_dir, verify), "host": not no_host},
+        {**_choices(shape, level, threads, no_cache, dump_dir, verify), "host": not no_host,
+         "overridable": tuple(overridable or ())},
         time_steps, tuned,
     )  # fmt: skip
 

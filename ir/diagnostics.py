@@ -23,7 +23,7 @@ CODES: dict[str, str] = {
     "E103": "the model is inconsistent",
     "E104": "external data is missing, truncated or outside the model's folder",
     "E105": "the model or one of its tensors is larger than the limit",
-    "E106": "a shape option names no dimension of the model or contradicts it",
+    "E106": "an option names no dimension or input of the model, or contradicts it",
     "E107": "a text in aisc's IR form cannot be parsed",
     # E2xx: graph
     "E201": "operand types do not fit the operator",

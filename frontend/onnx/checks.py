@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from aisc.frontend.onnx.functions import domain_of
+from aisc.frontend.onnx.functions import MAX_VERSION, domain_of
 from aisc.frontend.onnx.node import Node
 from aisc.frontend.onnx.report import Report
 from aisc.frontend.onnx.tensors import element_type
@@ -78,7 +78,7 @@ def check_call(node: Node, proto: NodeProto, function: FunctionProto | None) -> 
         return
     schema = _schema(proto.op_type, node.version, domain)
     if schema is None:
-        newest = _schema(proto.op_type, 1 << 30, domain)
+        newest = _schema(proto.op_type, MAX_VERSION, domain)
         if newest is not None:
             since = _first_version(proto.op_type, domain)
             raise node.malformed(f"it came with opset {since}, the model imports {node.version}")
@@ -104,7 +104,7 @@ def _schema(op: str, version: int, domain: str) -> OpSchema | None:
     from onnx import defs
 
     try:
-        return defs.get_schema(op, min(version, (1 << 31) - 1), domain)
+        return defs.get_schema(op, min(version, MAX_VERSION), domain)
     except defs.SchemaError:
         return None
 
@@ -118,8 +118,8 @@ def _first_version(op: str, domain: str) -> int:
 
 
 # --- results --------------------------------------------------------------------------------------
-def check_output(info: ValueInfoProto, got: TensorType, sizes: bool, loc: Loc) -> None:
-    """E103 unless an output has the element type, the rank and the sizes that it is declared with.
+def check_declared(info: ValueInfoProto, got: TensorType, what: str, sizes: bool, loc: Loc) -> None:
+    """E103 unless a value has the element type, the rank and the sizes that it is declared with.
 
     Names of dimensions are hints; so are sizes that only the run gives. `sizes`: whether sizes
     are the model's own, and not the caller's.
@@ -138,8 +138,8 @@ def check_output(info: ValueInfoProto, got: TensorType, sizes: bool, loc: Loc) -
         differ = any(isinstance(b, int) and a not in (None, b) for a, b in pairs)
         fits = fits and not (sizes and differ)
     if not fits:
-        notes = (f"declared {_declared_text(info)}", f"the graph gives {got}")
-        raise error("E103", f"output '{info.name}' is not what it is declared as", *notes, loc=loc)
+        notes = (f"declared {_declared_text(info)}", f"the model gives {got}")
+        raise error("E103", f"{what} '{info.name}' is not what it is declared as", *notes, loc=loc)
 
 
 def _is_type(code: int, got: TensorType, loc: Loc) -> bool:

@@ -165,11 +165,13 @@ def _scan(tr: Translator, node: Node, frame: Frame) -> Sequence[Value]:
     if node.version < 9:
         raise node.unsupported("the batched form of opset 8 is not supported")
     em, body, count = tr.emitter, node.graph("body"), node.integer("num_scan_inputs")
+    if not 1 <= count <= len(node.inputs):
+        raise node.malformed(f"num_scan_inputs is {count}, with {len(node.inputs)} inputs")
     states = [node.input(k) for k in range(len(node.inputs) - count)]
     scanned = [node.input(k) for k in range(len(states), len(node.inputs))]
     names = [info.name for info in body.input]
     outputs = len(body.output) - len(states)
-    if count < 1 or len(names) != len(node.inputs) or outputs < 0:
+    if len(names) != len(node.inputs) or outputs < 0:
         raise node.malformed("the body does not fit the scan's values")
     axes = _axes(node, "scan_input_axes", scanned)
     flips = _flags(node, "scan_input_directions", count)

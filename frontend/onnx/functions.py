@@ -18,6 +18,7 @@ from aisc.ir.location import Loc
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
 
+MAX_VERSION = (1 << 31) - 1  # that a schema can have
 MAX_DEPTH = 64
 MAX_NODES = 1 << 17  # of all functions inlined together
 
@@ -101,7 +102,7 @@ def schema_function(node: Node, domain: str, proto: NodeProto) -> FunctionProto 
     from onnx import FunctionProto, NodeProto, defs
 
     try:
-        schema: Any = defs.get_schema(proto.op_type, node.version, domain)
+        schema: Any = defs.get_schema(proto.op_type, min(node.version, MAX_VERSION), domain)
     except defs.SchemaError:
         return None
     for name, attribute in schema.attributes.items():

@@ -183,6 +183,9 @@ def _clip_attrs(em: Emitter, node: Node) -> Value:
 @onnx_op("Clip", since=11)
 def _clip(em: Emitter, node: Node) -> Value:
     x = node.input(0)
+    for bound in (node.optional(1), node.optional(2)):
+        if bound is not None and isinstance(bound.type.size, int) and bound.type.size != 1:
+            raise node.malformed(f"a bound must be one number, got {bound.type}")
     low, high = (em.array(node.optional(i)) for i in (1, 2))
     known = all(not node.has(i) or em.array(node.optional(i)) is not None for i in (1, 2))
     if known and x.type.dtype.is_float:

@@ -84,6 +84,8 @@ def _size(em: Emitter, node: Node) -> Value:
 def _eye(em: Emitter, node: Node) -> Value:
     x, k, code = node.input(0), node.integer("k"), node.attr("dtype", "int")
     t = x.type.dtype if code is None else element_type(code, node.loc)
+    if x.type.rank != 2:
+        raise node.malformed(f"the input must be a matrix, got {x.type}")
     rows, columns = em.ints(em.dims_value(list(x.type.shape)), "the shape")
     bounded(node, (rows, columns), t)
     ones = em.filled((rows, columns), np.ones((), t.numpy))
@@ -93,6 +95,8 @@ def _eye(em: Emitter, node: Node) -> Value:
 @onnx_op("OneHot")
 def _one_hot(em: Emitter, node: Node) -> Value:
     indices, values, axis = node.input(0), node.input(2), node.integer("axis", -1)
+    if node.input(1).type.size != 1:
+        raise node.malformed(f"the depth must be one number, got {node.input(1).type}")
     (depth,) = em.dims(node.input(1), "the depth") if not _is_float(node.input(1)) else (
         int(em.scalar(node.input(1), "the depth")),
     )  # fmt: skip

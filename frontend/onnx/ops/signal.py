@@ -79,6 +79,8 @@ def _stft(em: Emitter, node: Node) -> Value:
     x, hop = node.input(0), int(em.scalar(node.input(1), "the step"))
     window, onesided = node.optional(2), node.flag("onesided", True)
     size = x.type.shape[1] if x.type.rank == 3 else None
+    if window is not None and window.type.rank != 1:
+        raise node.malformed(f"the window must be a vector, got {window.type}")
     given = None if window is None else window.type.shape[0]
     length = int(em.scalar(node.input(3), "the length")) if node.has(3) else given
     if not isinstance(size, int) or not isinstance(length, int) or hop < 1:
