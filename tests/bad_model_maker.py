@@ -35,7 +35,7 @@ SECONDS, BYTES = 10.0, 2 << 30
 ADDRESSES = 6 << 30  # an allocation that is absurd ends the case at once
 BATCH = 2000
 MAX_REPORT = 40_000  # characters
-COMPILED_EACH = 40  # every so many cases go on to machine code
+COMPILED_EACH = 25  # every so many cases go on to machine code
 
 TEXTS = {
     "net": """<ir_version: 8, opset_import: ["": 17]>

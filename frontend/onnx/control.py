@@ -88,7 +88,7 @@ def _names(graph: GraphProto) -> Iterator[str]:
 
 def _scalar(em: Emitter, value: Value, node: Node, what: str) -> Value:
     if value.type.size != 1:
-        raise node.malformed(f"{what} must be one value, got {value.type}")
+        raise node.misfit(f"{what} must be one value, got {value.type}", value.type.size)
     return em.reshape(value, ())
 
 

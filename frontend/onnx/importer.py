@@ -68,7 +68,8 @@ def import_model(
             graph = importer.run(overridable)
         except BoundNeeded as fault:  # each round bounds one more symbol, or one more tightly
             if implied.get(fault.symbol, fault.upper + 1) <= fault.upper:
-                raise CompileError(fault.diagnostics) from None
+                importer.report.add(fault)
+                importer.report.finish()
             implied[fault.symbol] = fault.upper
         else:
             verify(graph)
@@ -98,6 +99,7 @@ class _Importer:
         self.scope = self.frame.scope
         self.emitter = Emitter(GraphBuilder(_identifier(self.proto.name) or "main"))
         functions = local_functions(self.model)
+        self.report.words.origins = self.emitter.names.origins
         self.translator = Translator(self.emitter, self.report, functions, source)
         self.names = self.translator.names
         self.defaults: dict[str, Value] = {}
@@ -126,6 +128,7 @@ class _Importer:
             raise error("E103", "the model imports no operator set", loc=self.loc)
         if self.proto.sparse_initializer:
             self.report.add(error("E102", "sparse initializers are not supported", loc=self.loc))
+            self.frame.lose([t.values.name for t in self.proto.sparse_initializer])
 
     # --- inputs -------------------------------------------------------------------------------
     def _check_overridable(self, names: Sequence[str]) -> None:
@@ -204,13 +207,14 @@ class _Importer:
                     return extent
                 low, high = extent[0], min(extent[1], extent[1] if high is None else high)
         self.emitter.names.taken.add(name)
+        self.report.words.spelled[name] = given
         return self.symbols.setdefault(name, symbol(name, low, high))
 
     def _check_shapes(self) -> None:
         for name, extent in self.shapes.items():
             low, high = (extent, extent) if isinstance(extent, int) else extent
             if name not in self.used_shapes:
-                known = ", ".join(self.symbols) or "none left open"
+                known = ", ".join(self.report.words.spelled.values()) or "none left open"
                 message = f"the model has no dimension '{name}'"
                 self.report.add(error("E106", message, f"dimensions: {known}", loc=self.loc))
             elif not 0 <= low <= high <= MAX_DIM:

@@ -98,8 +98,7 @@ def branch(em: Emitter, cond: Value, arms: Sequence[tuple[Graph, list[Value]]]) 
     sizes: list[Dim] = []
     for a, b in zip(then.outputs, other.outputs, strict=True):
         if a.type.rank != b.type.rank or a.type.dtype is not b.type.dtype:
-            note = "fix the sizes that decide which one runs, e.g. --shape name=1"
-            raise error("E204", f"If: branches give {a.type} and {b.type}", note, loc=em.loc)
+            raise error("E204", f"If: branches give {a.type} and {b.type}", loc=em.loc)
         for x, y in zip(a.type.shape, b.type.shape, strict=True):
             if x != y or any(s.name in inner for s in symbols(x)):
                 sizes.append(em.names.fresh("d", 0, None))

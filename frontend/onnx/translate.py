@@ -22,6 +22,7 @@ from aisc.frontend.onnx.node import Node, find_handler
 from aisc.frontend.onnx.reader import Source
 from aisc.frontend.onnx.report import Report
 from aisc.frontend.onnx.tensors import to_blob
+from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.core import Value
 from aisc.ir.graph.infer import BoundNeeded
@@ -79,6 +80,7 @@ class Translator:
     def _step(self, proto: NodeProto, frame: Frame, depth: int) -> Frame | None:
         """Translate one node, or return the frame of the function that it calls."""
         loc = self._loc(proto, frame)
+        self.emitter.names.node = loc.node
         try:
             node = self._view(proto, frame, loc)
             if node is None:
@@ -100,11 +102,17 @@ class Translator:
         except BoundNeeded:
             raise
         except CompileError as fault:
-            self.report.add(fault)
+            self.report.add(fault, self._open_sizes(proto, frame))
             frame.lose(proto.output)
         except LostRegion:
             frame.lose(proto.output)
         return None
+
+    def _open_sizes(self, proto: NodeProto, frame: Frame) -> list[str]:
+        """Symbolic dimensions that the operands of a node mention."""
+        values = [v for v in map(frame.scope.get, proto.input) if v is not None]
+        dims = [d for v in values for d in (*v.type.shape, *self.emitter.sizes_in(v))]
+        return [s.name for d in dims for s in sorted(symbols(d), key=str)]
 
     def _is_decided(self, node: Node) -> bool:
         """Whether only one branch of an If can run."""

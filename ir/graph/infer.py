@@ -65,8 +65,7 @@ def _broadcast_dim(call: OpCall, column: Sequence[Dim]) -> Dim:
     sizes = " and ".join(map(str, distinct))
     if sum(isinstance(d, int) for d in distinct) > 1:
         raise call.fail(f"sizes {sizes} do not broadcast")
-    note = "give the dimensions fixed sizes, e.g. --shape name=1"
-    fault = call.fail(f"whether sizes {sizes} are equal is not known", note, code="E204")
+    fault = call.fail(f"whether sizes {sizes} are equal is not known", code="E204")
     implied = implied_bound(distinct)
     if implied is None or not isinstance(fault, CompileError):
         raise fault

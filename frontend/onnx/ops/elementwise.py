@@ -43,7 +43,8 @@ def old_broadcast(em: Emitter, node: Node) -> tuple[Value, Value]:
     axis = node.attr("axis", "int")
     if not node.flag("broadcast"):
         if a.type.shape != b.type.shape:
-            raise node.malformed(f"{a.type} and {b.type} differ without broadcast")
+            sizes = (*a.type.shape, *b.type.shape)
+            raise node.misfit(f"{a.type} and {b.type} differ without broadcast", *sizes)
         return a, b
     if axis is None:
         return a, b

@@ -53,12 +53,14 @@ def _gemm(em: Emitter, node: Node) -> Value:
     if c is None or beta == 0.0:
         return y
     if not old and node.version < 7 and c.type.shape != y.type.shape:
-        raise node.malformed("operand C does not have the result's shape")
+        sizes = (*c.type.shape, *y.type.shape)
+        raise node.misfit("operand C does not have the result's shape", *sizes)
     if beta != 1.0:
         c = em.op("mul", c, em.like(beta, c))
     total = em.op("add", y, c)
     if total.type.shape != y.type.shape:
-        raise node.malformed(f"operand C {c.type} does not broadcast to {y.type}")
+        sizes = (*c.type.shape, *y.type.shape)
+        raise node.misfit(f"operand C {c.type} does not broadcast to {y.type}", *sizes)
     return total
 
 

@@ -112,7 +112,7 @@ def _group_norm(em: Emitter, node: Node) -> Value:
     groups, channels = node.integer("num_groups"), x.type.shape[1] if x.type.rank > 1 else 1
     node.integer("stash_type", 1)
     if not isinstance(channels, int) or groups < 1 or channels % groups:
-        raise node.malformed(f"{channels} channels do not split into {groups} groups")
+        raise node.misfit(f"{channels} channels do not split into {groups} groups", channels)
     if node.version < 21:  # one scale per group
         shape = (groups, channels // groups)
         scale, bias = (

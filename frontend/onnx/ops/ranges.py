@@ -24,8 +24,10 @@ MAX_SEARCHED = 1 << 24  # elements of a constant in which places are found at im
 def _range(em: Emitter, node: Node) -> Value:
     operands = [node.input(i) for i in range(3)]
     t = operands[0].type.dtype
-    if any(v.type.dtype is not t or v.type.size != 1 for v in operands):
-        raise node.malformed("the bounds must be scalars of one type")
+    if any(v.type.dtype is not t for v in operands):
+        raise node.malformed("the bounds must be of one type")
+    if any(v.type.size != 1 for v in operands):
+        raise node.misfit("the bounds must be scalars", *(v.type.size for v in operands))
     if t.is_float:
         if any(em.array(v) is None for v in operands):
             return range_at_run_time(em, *operands)

@@ -136,10 +136,12 @@ def _cell(
     gates = _GATES[node.op] * hidden
     r = _needed(_of_direction(em, node.input(2), index))
     if r.type.shape != (gates, hidden):
-        raise node.malformed(f"recurrent weight {node.input(2).type} for {hidden} units")
+        text = f"recurrent weight {node.input(2).type} for {hidden} units"
+        raise node.misfit(text, *r.type.shape)
     b = _of_direction(em, node.optional(3), index)
     if b is not None and b.type.shape != (2 * gates,):
-        raise node.malformed(f"bias {_needed(node.optional(3)).type} for {hidden} units")
+        text = f"bias {_needed(node.optional(3)).type} for {hidden} units"
+        raise node.misfit(text, *b.type.shape)
     halves = (0, gates), (gates, 2 * gates)
     own, other = (None if b is None else em.slice_axis(b, 0, *part) for part in halves)
     peephole = _of_direction(em, node.optional(7), index) if node.op == "LSTM" else None
@@ -222,7 +224,8 @@ def _recurrent(em: Emitter, node: Node) -> Sequence[Value]:
     direction, hidden = node.text("direction", "forward"), node.integer("hidden_size")
     directions = 2 if direction == "bidirectional" else 1
     if node.input(1).type.shape[0] != directions or hidden < 1:
-        raise node.malformed(f"{direction}, {hidden} units, weight {node.input(1).type}")
+        text = f"{direction}, {hidden} units, weight {node.input(1).type}"
+        raise node.misfit(text, node.input(1).type.shape[0])
     functions = _activations(node, directions)
     rows: list[Value] = []
     lasts: list[list[Value]] = []

@@ -117,8 +117,10 @@ def _grid_sample(em: Emitter, node: Node) -> Value:
     mode, padding = node.text("mode", "linear"), node.text("padding_mode", "zeros")
     mode, corners = _MODES.get(mode, mode), node.flag("align_corners")
     rank = x.type.rank - 2
-    if rank < 1 or grid.type.rank != x.type.rank or grid.type.shape[-1] != rank:
+    if rank < 1 or grid.type.rank != x.type.rank:
         raise node.malformed(f"a grid {grid.type} does not fit {x.type}")
+    if grid.type.shape[-1] != rank:
+        raise node.misfit(f"a grid {grid.type} does not fit {x.type}", grid.type.shape[-1])
     if mode not in ("nearest", "linear", "cubic") or padding not in (
         "zeros", "border", "reflection",
     ):  # fmt: skip

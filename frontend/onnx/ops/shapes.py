@@ -133,7 +133,8 @@ def reshaped(node: Node, x: Value, wanted: Sequence[Dim], allow_zero: bool) -> t
             quotient = floordiv(x.type.size, rest)  # whether it is exact is tested at run time
         if quotient is None:
             text = ", ".join(map(str, shape))
-            raise node.malformed(f"{x.type} cannot be reshaped to [{text}]")
+            sizes = (*x.type.shape, *shape)
+            raise node.misfit(f"{x.type} cannot be reshaped to [{text}]", *sizes)
         shape[open_axes[0]] = quotient
     return tuple(shape)
 
@@ -336,6 +337,11 @@ def _slice_inputs(em: Emitter, node: Node) -> Value:
     return slice_at_run_time(em, node.input(0), list(cuts), node.input(1), node.input(2))
 
 
+def _differ(a: Dim, b: Dim) -> bool:
+    """Whether two sizes are known to differ."""
+    return isinstance(a, int) and isinstance(b, int) and a != b
+
+
 @onnx_op("Split")
 def _split(em: Emitter, node: Node) -> Sequence[Value]:
     x = node.input(0)
@@ -348,7 +354,7 @@ def _split(em: Emitter, node: Node) -> Sequence[Value]:
         each = ceildiv(size, count) if node.version >= 18 else floordiv(size, count)
         sizes = [each] * (count - 1) + [size - each * (count - 1)]
     total: Dim = sum(sizes, 0)
-    if any(bounds(d)[1] < 0 for d in sizes) or (isinstance(total, int) and total != size):
+    if any(bounds(d)[1] < 0 for d in sizes) or _differ(total, size):
         raise node.malformed(f"parts {list(map(str, sizes))} of an axis of size {size}")
     x = em.assume(x, [total if a == axis else d for a, d in enumerate(x.type.shape)])
     parts: list[Value] = []
@@ -397,7 +403,7 @@ def _depth_to_space(em: Emitter, node: Node) -> Value:
     n, c, h, w = x.type.shape
     inner = exact_quotient(c, b * b)
     if inner is None:
-        raise node.malformed(f"{c} channels do not split into {b}x{b} blocks")
+        raise node.misfit(f"{c} channels do not split into {b}x{b} blocks", c)
     if node.text("mode", "DCR") == "DCR":
         split, perm = em.reshape(x, (n, b, b, inner, h, w)), (0, 3, 4, 1, 5, 2)
     else:
@@ -411,7 +417,7 @@ def _space_to_depth(em: Emitter, node: Node) -> Value:
     n, c, h, w = x.type.shape
     rows, columns = exact_quotient(h, b), exact_quotient(w, b)
     if rows is None or columns is None:
-        raise node.malformed(f"{x.type} does not split into blocks of {b}")
+        raise node.misfit(f"{x.type} does not split into blocks of {b}", h, w)
     split = em.reshape(x, (n, c, rows, b, columns, b))
     perm = (0, 3, 5, 1, 2, 4) if node.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
     return em.reshape(em.transpose(split, perm), (n, c * b * b, rows, columns))

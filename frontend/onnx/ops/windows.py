@@ -98,8 +98,11 @@ def _max_unpool(em: Emitter, node: Node) -> Value:
     rank = len(kernel)
     strides = node.ints("strides") or (1,) * rank
     pads = node.ints("pads") or (0,) * (2 * rank)
-    if x.type.rank != rank + 2 or indices.type.shape != x.type.shape:
+    if x.type.rank != rank + 2 or indices.type.rank != rank + 2:
         raise node.malformed(f"kernel {kernel} and places {indices.type} do not fit {x.type}")
+    if indices.type.shape != x.type.shape:
+        sizes = (*indices.type.shape, *x.type.shape)
+        raise node.misfit(f"places {indices.type} do not fit {x.type}", *sizes)
     spatial = [
         (d - 1) * strides[k] - pads[k] - pads[rank + k] + kernel[k]
         for k, d in enumerate(x.type.shape[2:])
@@ -136,7 +139,8 @@ def _col2im(em: Emitter, node: Node) -> Value:
     at, inside = window_places(node, sizes, kernel, counts, (pads[:rank], strides, dilations))
     n, rows, area = x.type.shape[0], x.type.shape[1], math.prod(kernel)
     if not isinstance(rows, int) or rows % area or x.type.shape[2] != at.shape[0]:
-        raise node.malformed(f"blocks {kernel} of an image {sizes} do not fit {x.type}")
+        text = f"blocks {kernel} of an image {sizes} do not fit {x.type}"
+        raise node.misfit(text, *x.type.shape[1:])
     c, total = rows // area, math.prod(sizes)
     # What lies in the padding is added to an element that is cut off.
     target = np.where(inside, flat(at, sizes), total).T.reshape(-1, 1)
