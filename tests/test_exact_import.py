@@ -74,6 +74,7 @@ def test_sizes_that_the_caller_fixes_are_not_the_models() -> None:
         ("y = Concat<axis = 0>()", "Concat: 0 inputs"),
         ("y, z = Relu(x)", "Relu: 2 outputs"),
         ("y = Clip(x, x, x, x)", "Clip: 4 inputs"),
+        ("y = Cast(x)", "attribute 'to' is missing"),
     ],
 )
 def test_numbers_of_operands(body: str, words: str) -> None:

@@ -97,6 +97,13 @@ def test_what_is_wrong_for_certain_is(name: str) -> None:
     assert refusal(parsed(text, 21 if name == "groups" else 17)).codes == ("E103",)
 
 
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_an_open_number_of_channels_is_what_the_weight_expects(op: str) -> None:
+    text = f"float[n, c, 8, 8] x, float[4, 4, 3, 3] w) => (y) {{ y = {op}(x, w) }}"
+    (y,) = import_model(parsed(text)).outputs
+    assert str(y.type).startswith("f32[n, 4,")
+
+
 def test_parts_of_an_open_size_are_tested_by_the_run() -> None:
     graph = import_model(parsed("float[n, 2] x) => (y, z) { y, z = Split(x, p) }".replace(
         "=> (y, z)", "=> (y, z) <int64[2] p = {2, 3}>")))  # fmt: skip

@@ -86,6 +86,9 @@ def check_call(node: Node, proto: NodeProto, function: FunctionProto | None) -> 
     if schema.deprecated:
         since = schema.since_version
         raise node.malformed(f"opset {since} removed it, the model imports {node.version}")
+    for name, attribute in schema.attributes.items():
+        if attribute.required and name not in node.attributes:
+            raise node.malformed(f"attribute '{name}' is missing")
     _check_count(node, "inputs", len(proto.input), schema.min_input, schema.max_input)
     _check_count(node, "outputs", len(proto.output), schema.min_output, schema.max_output)
 

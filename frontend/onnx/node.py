@@ -144,7 +144,8 @@ class Node:
         """E103 for sizes that do not fit; E204 when one is symbolic, as the model may be right."""
         if all(isinstance(d, int) for d in sizes):
             return self.malformed(reason)
-        return error("E204", f"{self.op}: {reason}, unless the run gives others", loc=self.loc)
+        text = f"{self.op}: not supported for sizes that are not known: {reason}"
+        return error("E204", text, loc=self.loc)
 
     def unsupported(self, reason: str) -> CompileError:
         """E102 at this node."""

@@ -148,11 +148,17 @@ def check_rank(call: OpCall, index: int, low: int, high: int | None = None) -> i
     return rank
 
 
+def size_code(*sizes: Dim) -> str:
+    """The code for sizes that should be equal and are not: E201, or E204 when one is symbolic."""
+    return "E201" if all(isinstance(d, int) for d in sizes) else "E204"
+
+
 def check_shape(call: OpCall, index: int, shape: Sequence[Dim]) -> None:
     """E201 unless a present input has exactly this shape."""
     if call.has(index) and call.type(index).shape != tuple(shape):
-        wanted = ", ".join(map(str, shape))
-        raise call.fail(f"operand {index} is {call.type(index)}, expected shape [{wanted}]")
+        wanted, got = ", ".join(map(str, shape)), call.type(index)
+        code = "E201" if got.rank != len(shape) else size_code(*got.shape, *shape)
+        raise call.fail(f"operand {index} is {got}, expected shape [{wanted}]", code=code)
 
 
 def static_dims(call: OpCall, index: int, axes: Sequence[int]) -> tuple[int, ...]:

@@ -104,6 +104,13 @@ def kernel_of(node: Node, w: Value) -> tuple[int, ...]:
     return kernel
 
 
+def _with_channels(em: Emitter, x: Value, channels: Dim) -> Value:
+    """`x`, whose open number of channels can only be what the weight expects."""
+    if isinstance(x.type.shape[1], int):
+        return x
+    return em.assume(x, (x.type.shape[0], channels, *x.type.shape[2:]))
+
+
 def convolve(em: Emitter, node: Node, x: Value, w: Value, bias: Value | None) -> Value:
     """A convolution with the attributes of `node`."""
     kernel = kernel_of(node, w)
@@ -112,6 +119,7 @@ def convolve(em: Emitter, node: Node, x: Value, w: Value, bias: Value | None) ->
     pads = pads_of(node, x.type.shape[2:], kernel)
     strides, dilations = node.ints("strides") or (), node.ints("dilations") or ()
     group = node.integer("group", 1)
+    x = _with_channels(em, x, w.type.shape[1] * group)
     inputs = (x, w) if bias is None else (x, w, bias)
     return em.op("conv", *inputs, pads=pads, strides=strides, dilations=dilations, group=group)
 
@@ -168,6 +176,7 @@ def _conv_transpose(em: Emitter, node: Node) -> Value:
     pads = (*pads[:k], *(max(p, 0) for p in pads[k:]))
     if min(pads) < 0:
         raise node.unsupported("an output larger than the convolution's reach")
+    x = _with_channels(em, x, w.type.shape[0])
     inputs = [v for v in (x, w, node.optional(2)) if v is not None]
     return em.op(
         "conv_transpose",

@@ -38,7 +38,7 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
     t = infer.same_dtype(call, 0, 1)
     a, b = _shapes(call)
     if a[-1] != b[-2]:
-        code = "E201" if isinstance(a[-1], int) and isinstance(b[-2], int) else "E204"
+        code = infer.size_code(a[-1], b[-2])
         raise call.fail(f"inner sizes {a[-1]} and {b[-2]} differ", code=code)
     shape = infer.broadcast(call, a[:-2], b[:-2])
     rows = () if call.type(0).rank == 1 else (a[-2],)

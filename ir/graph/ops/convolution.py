@@ -51,9 +51,11 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
     window = conv_window(call)
     _, channels, _ = window.split(x.shape)
     if group < 1 or not isinstance(outputs, int) or outputs % group:
-        raise call.fail(f"{outputs} output channels do not split into {group} groups")
+        text = f"{outputs} output channels do not split into {group} groups"
+        raise call.fail(text, code=infer.size_code(outputs))
     if channels != inputs * group:
-        raise call.fail(f"the input has {channels} channels, the weight expects {inputs * group}")
+        text = f"the input has {channels} channels, the weight expects {inputs * group}"
+        raise call.fail(text, code=infer.size_code(channels, inputs))
     infer.check_shape(call, 2, (outputs,))
     return (output_type(call, window, x, outputs),)
 

@@ -194,7 +194,8 @@ def _nd_rule(call: OpCall) -> tuple[TensorType, ...]:
     if batch < 0 or batch >= indices.rank or batch + depth > data.rank:
         raise call.fail(f"index tuples of {depth} do not fit {data}")
     if data.shape[:batch] != indices.shape[:batch]:
-        raise call.fail(f"batch axes of {data} and {indices} differ")
+        code = infer.size_code(*data.shape[:batch], *indices.shape[:batch])
+        raise call.fail(f"batch axes of {data} and {indices} differ", code=code)
     return (TensorType((*indices.shape[:-1], *data.shape[batch + depth :]), data.dtype),)
 
 

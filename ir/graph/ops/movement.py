@@ -49,9 +49,7 @@ def _reshape_rule(call: OpCall) -> tuple[TensorType, ...]:
     if any(isinstance(d, int) and d < 0 for d in shape):
         raise call.fail(f"negative size in {shape}", code="E203")
     if x.size != product(shape) and not call.attrs["checked"]:
-        static = isinstance(x.size, int) and isinstance(product(shape), int)
-        wanted = ", ".join(map(str, shape))
-        code = "E201" if static else "E204"
+        wanted, code = ", ".join(map(str, shape)), infer.size_code(x.size, product(shape))
         raise call.fail(f"{x} does not have the size of [{wanted}]", code=code)
     return (TensorType(shape, x.dtype),)
 
@@ -178,7 +176,7 @@ def _concat_rule(call: OpCall) -> tuple[TensorType, ...]:
         x = call.type(index)
         rest = x.shape[:axis] + x.shape[axis + 1 :]
         if x.rank != first.rank or rest != first.shape[:axis] + first.shape[axis + 1 :]:
-            code = "E201" if x.is_static and first.is_static else "E204"
+            code = infer.size_code(*x.shape, *first.shape) if x.rank == first.rank else "E201"
             raise call.fail(f"{x} and {first} differ outside axis {axis}", code=code)
         total = total + x.shape[axis]
     return (TensorType((*first.shape[:axis], total, *first.shape[axis + 1 :]), t),)

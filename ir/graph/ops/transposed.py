@@ -47,7 +47,8 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
     window, x, group = _window(call), call.type(0), call.attrs["group"]
     inputs, outputs = infer.static_dims(call, 1, (0, 1))
     if x.shape[1] != inputs or group < 1 or inputs % group:
-        raise call.fail(f"{x} does not fit {group} groups of the weight {call.type(1)}")
+        text = f"{x} does not fit {group} groups of the weight {call.type(1)}"
+        raise call.fail(text, code=infer.size_code(x.shape[1]))
     infer.check_shape(call, 2, (outputs * group,))
     sizes: list[Dim] = []
     for a, extra in enumerate(_extra(call, window)):
