@@ -134,6 +134,12 @@ def test_small_models_do_not_become_large(name: str) -> None:
     assert any(n.op != "add" and n.op != "constant" for n in folded.nodes)
 
 
+@pytest.mark.parametrize("name", ["constant of shape", "expand, cast"])
+def test_elements_that_maps_repeat_are_not_kept(name: str) -> None:
+    folded = Canonicalize().run(import_model(chain(SOURCES[name])))
+    assert weight_bytes(folded) < 1 << 10
+
+
 def test_the_budget_follows_the_models_own_weights() -> None:
     w = (RNG.standard_normal((1 << 12, 1 << 12)) * 40).astype(np.int8)
     nodes = [helper.make_node("DequantizeLinear", [f"w{k}", "s"], [f"v{k}"]) for k in range(3)] + [

@@ -3,12 +3,12 @@
 before: ``%c = add(constant 1, constant 2)``   after: ``%c = constant 3``
 Results above :attr:`Fold.limit` bytes stay as they are, unless they are no larger than the inputs.
 So do results that are larger than what they come from, once a model has grown by its
-:class:`Budget`: what is cheap to compute and large to keep is computed by the run.
+:class:`Budget`: what is cheap to compute and large to keep is computed by the run. Elements that are
+only repeated for maps cost these nothing, and are not folded when there are many.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -22,6 +22,7 @@ from aisc.ir.graph.opdef import run_reference
 from aisc.ir.rewrite.driver import eliminate_dead
 
 MIN_GROWTH = 1 << 26
+REPEATED_BYTES = 1 << 20  # of repeated elements that are not worth a thought
 GROWTH = 4  # times a model's own weights: what 8-bit weights need as f32, and more
 
 
@@ -73,16 +74,15 @@ class Fold:
         """Apply to one graph."""
         budget = self.budget or Budget.of(graph)
         known: dict[Value, Blob] = {}
-        users = Counter(v for node in graph.nodes for v in set(node.input_values))
-        users.update(graph.outputs)
+        users, results = graph.users(), set(graph.outputs)
         nodes: list[GraphNode] = []
         for node in graph.nodes:
             if node.op == "constant":
                 blob = node.attr("value")
                 assert isinstance(blob, Blob), "constant without a blob"
                 known[node.output] = blob
-            elif self._foldable(node, known):
-                sources = {known[v]: users[v] for v in node.input_values}
+            elif self._foldable(node, known) and not _is_free(node, users, results):
+                sources = {known[v]: len(set(users[v])) + (v in results) for v in node.input_values}
                 grown = budget.spend(_size(node), sources)
                 if grown is not None:
                     made = _evaluated(node, known, grown)
@@ -109,6 +109,13 @@ class Fold:
             return False
         source = sum(known[v].array.nbytes for v in node.input_values)
         return _size(node) <= max(self.limit, source)
+
+
+def _is_free(node: GraphNode, users: Mapping[Value, list[GraphNode]], results: set[Value]) -> bool:
+    """Whether a node repeats elements for maps only, which read them where they are."""
+    if node.op != "expand" or node.output in results or _size(node) <= REPEATED_BYTES:
+        return False
+    return all(opdef.get(user.op).scalar is not None for user in users.get(node.output, ()))
 
 
 def _size(node: GraphNode) -> int:
