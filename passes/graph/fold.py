@@ -3,8 +3,8 @@
 before: ``%c = add(constant 1, constant 2)``   after: ``%c = constant 3``
 Results above :attr:`Fold.limit` bytes stay as they are, unless they are no larger than the inputs.
 So do results that are larger than what they come from, once a model has grown by its
-:class:`Budget`: what is cheap to compute and large to keep is computed by the run. Elements that are
-only repeated for maps cost these nothing, and are not folded when there are many.
+:class:`Budget`: what is cheap to compute and large to keep is computed by the run. Elements that
+are only repeated for maps cost these nothing, and are not folded when there are many.
 """
 
 from __future__ import annotations
