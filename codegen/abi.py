@@ -22,8 +22,8 @@ FIELDS: dict[str, str] = {
     "threads": "number of threads that run the entry",
     "host": "callback ``int64 (int64 call, int64* words, int64* sizes)`` that runs an operator "
     "without native code, or null",
-    "error": "set by the code where something fails first: an ErrorCode, and the number of the place "
-    "times 256 (0: none)",
+    "error": "set by the code where something fails first: an ErrorCode, and the number of the "
+    "place times 256 (0: none)",
     "value0": "what the error speaks of, such as the index and the size that it exceeds",
     "value1": "see value0",
     "value2": "see value0",

@@ -154,11 +154,15 @@ def _up(n: int, step: int) -> int:
 
 
 def _places(weights: Sequence[NDArray[Any]]) -> tuple[list[int], int]:
-    """Offsets of weights in their section, and its size."""
+    """Offsets of weights in their section, and its size; an array that serves as several weights
+    lies there once."""
+    known: dict[int, int] = {}
     places, at = [], 0
     for w in weights:
-        places.append(at)
-        at = _up(at + w.nbytes, ALIGNMENT)
+        place = known.setdefault(id(w), at)
+        places.append(place)
+        if place == at:
+            at = _up(at + w.nbytes, ALIGNMENT)
     return places, _up(at, PAGE)
 
 
@@ -166,6 +170,8 @@ def _pieces(weights: Sequence[NDArray[Any]], places: list[int], end: int) -> Ite
     """The bytes of the section of weights."""
     at = 0
     for w, place in zip(weights, places, strict=True):
+        if place < at:
+            continue  # it is there already
         if place > at:
             yield memoryview(bytes(place - at))
         if w.nbytes:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from aisc.codegen.host import HostCalls
 
 
+# Makes the executable in which named inputs that have defaults are true inputs.
+CompileWith = Callable[[tuple[str, ...]], "Executable"]
+
+
 class _Workspace:
     """What one call needs for itself: a block of memory that compiled code manages, a frame and the
     tables that the frame names. Kept between calls, used by one call at a time."""
@@ -60,9 +64,14 @@ class Executable:
     """A compiled model: ``exe(*arrays)``, ``exe.run(None, {name: array})``.
 
     Calls from several threads at once are safe: each has a frame and memory of its own.
+    `optional_inputs` have defaults, which are compiled in as constants. Where a call of :meth:`run`
+    gives some of them, another executable takes it, which `compile_with` makes of the model with
+    these as true inputs, when they are first given.
     """
 
-    def __init__(self, image: Image, threads: int = 1) -> None:
+    def __init__(
+        self, image: Image, threads: int = 1, compile_with: CompileWith | None = None
+    ) -> None:
         if not 1 <= threads <= pools.MAX_THREADS:
             raise execution_error("E501", f"1 to {pools.MAX_THREADS} threads, got {threads}")
         signature = image.signature
@@ -70,6 +79,7 @@ class Executable:
         self.machine = image.machine
         self.threads = threads
         self.inputs, self.outputs = signature.inputs, signature.outputs
+        self.optional_inputs = signature.defaults
         self.input_names = [p.name for p in self.inputs]
         self.output_names = [p.name for p in self.outputs]
         self._dtypes = [p.dtype.numpy for p in self.inputs]
@@ -85,6 +95,8 @@ class Executable:
         # leave closed.
         self._idle: list[_Workspace] = []
         self._results = Recycler()
+        self._compile_with = compile_with
+        self._others: dict[tuple[str, ...], Executable] = {}
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -102,8 +114,7 @@ class Executable:
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
         """Run on named inputs (onnxruntime's call); ``None`` asks for every output."""
         if feeds.keys() != self._input_keys:
-            notes = (f"expected {', '.join(self.input_names)}", f"got {', '.join(feeds)}")
-            raise execution_error("E501", "the named inputs do not fit", *notes)
+            return self._with_defaults_replaced(feeds).run(output_names, feeds)
         unknown = [n for n in output_names or () if n not in self.output_names]
         if unknown:
             raise execution_error("E501", f"there is no output {', '.join(unknown)}")
@@ -112,6 +123,25 @@ class Executable:
             return results
         table = dict(zip(self.output_names, results, strict=True))
         return [table[n] for n in output_names]
+
+    def _with_defaults_replaced(self, feeds: Mapping[str, Any]) -> Executable:
+        """The executable that takes these inputs, some of which have defaults here."""
+        given = tuple(p.name for p in self.optional_inputs if p.name in feeds)
+        if not given or feeds.keys() != self._input_keys | set(given):
+            notes = [f"expected {', '.join(self.input_names)}", f"got {', '.join(feeds)}"]
+            if self.optional_inputs:
+                names = ", ".join(p.name for p in self.optional_inputs)
+                notes.insert(1, f"may be given as well: {names}")
+            raise execution_error("E501", "the named inputs do not fit", *notes)
+        if self._compile_with is None:
+            names = ", ".join(given)
+            raise execution_error(
+                "E501", f"the default of {names} is compiled in",
+                "compile the model with overridable= or --overridable, and these inputs stay open",
+            )  # fmt: skip
+        if given not in self._others:  # two threads may both compile; one result is kept
+            self._others[given] = self._compile_with(given)
+        return self._others[given]
 
     # -- profiles ----------------------------------------------------------------------------
 

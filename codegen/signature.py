@@ -48,7 +48,7 @@ class Signature:
 
     dims: symbolic dimensions in the order of the frame's values; results: those after them, which
     only a run gives. words: size of a call's memory block; segments: the numbers of the words in
-    it that own memory.
+    it that own memory. defaults: inputs of the model that are constants here.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Signature:
     words: int
     segments: tuple[int, ...]
     weights: tuple[Port, ...]
+    defaults: tuple[Port, ...] = ()
 
     @property
     def symbols(self) -> tuple[SymDim, ...]:
@@ -70,6 +71,7 @@ class Signature:
 def to_json(s: Signature) -> dict[str, Any]:
     """The signature as a JSON value."""
     groups = {"inputs": s.inputs, "outputs": s.outputs, "weights": s.weights}
+    groups["defaults"] = s.defaults
     ports = {key: [_port_to_json(p) for p in group] for key, group in groups.items()}
     return {
         "name": s.name,
@@ -83,8 +85,9 @@ def to_json(s: Signature) -> dict[str, Any]:
 
 def from_json(data: Mapping[str, Any]) -> Signature:
     """The signature of :func:`to_json`; ``ValueError`` and its like when the form is wrong."""
-    inputs, outputs, weights = (
-        tuple(map(_port_from_json, data[key])) for key in ("inputs", "outputs", "weights")
+    inputs, outputs, weights, defaults = (
+        tuple(map(_port_from_json, data[key]))
+        for key in ("inputs", "outputs", "weights", "defaults")
     )
     if not all(w.type.is_static for w in weights):
         raise ValueError("a weight has a symbolic dimension")
@@ -93,7 +96,7 @@ def from_json(data: Mapping[str, Any]) -> Signature:
     if not 0 <= words <= _MAX_WORDS or any(not 0 <= k < words - 1 for k in segments):
         raise ValueError("a memory block is out of range")
     return Signature(
-        text(data["name"]), inputs, outputs, dims, results, words, segments, weights
+        text(data["name"]), inputs, outputs, dims, results, words, segments, weights, defaults
     )  # fmt: skip
 
 

@@ -5,13 +5,15 @@ The compiler is loaded when something is compiled: a model that the cache holds 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from aisc import images
-from aisc.codegen.executable import Executable
+from aisc.codegen.executable import CompileWith, Executable
 from aisc.codegen.llvm import link
 from aisc.ir import target as targets
+from aisc.ir.diagnostics import execution_error
 from aisc.ir.target import Target
 from aisc.options import Options, from_environment
 
@@ -41,14 +43,16 @@ def build(
     options: Options,
     *instruments: Instrument,
     lookup: Lookup | None = None,
+    compile_with: CompileWith | None = None,
 ) -> Compiled:
-    """Run the pipeline; `lookup` gives tuned traces."""
+    """Run the pipeline; `lookup` gives tuned traces, `compile_with` what takes calls that replace
+    defaults."""
     from aisc.instruments import instruments_for
     from aisc.kernels import untuned
     from aisc.pipeline import Context, run_pipeline
 
     watching = instruments_for(options, *instruments)
-    context = Context(resolve_target(target), options, watching, lookup=lookup or untuned)
+    context = Context(resolve_target(target), options, watching, lookup or untuned, compile_with)
     return run_pipeline(model, context)
 
 
@@ -61,6 +65,7 @@ def compile(
     level: int = 2,
     cache: bool = True,
     host: bool = True,
+    overridable: Sequence[str] = (),
 ) -> Executable:
     """Compile a model for a target.
 
@@ -70,11 +75,15 @@ def compile(
     cache: whether kernels and whole models that were compiled before are taken from the cache, and
     kept there.
     host: whether operators without native code may run on the host, through numpy.
+    overridable: inputs that have defaults in the model (initializers) and shall be true inputs.
+    Others become constants; a call of ``run`` may give them all the same, at the price of another
+    compilation when they are first given, for which `model` must not have changed.
     Raises ``CompileError`` when the model cannot be compiled.
     """
     options = from_environment(
-        threads=threads, shapes=shapes, level=level, use_cache=cache, host=host
-    )
+        threads=threads, shapes=shapes, level=level, use_cache=cache, host=host,
+        overridable=tuple(overridable),
+    )  # fmt: skip
     return executable(model, resolve_target(target), options)
 
 
@@ -83,10 +92,17 @@ def executable(
 ) -> Executable:
     """What :func:`compile` gives: from the cache, or compiled now and kept there."""
     place = images.place_of(model, target, options)
-    kept = None if place is None else place.open(options.threads)
+    stamp = images.stamp(model)
+
+    def compile_with(names: tuple[str, ...]) -> Executable:
+        if images.stamp(model) != stamp:
+            raise execution_error("E501", f"{model} has changed since it was compiled")
+        return executable(model, target, replace(options, overridable=options.overridable + names))
+
+    kept = None if place is None else place.open(options.threads, compile_with)
     if kept is not None:
         return kept
-    made = build(model, target, options, *instruments).executable
+    made = build(model, target, options, *instruments, compile_with=compile_with).executable
     assert made is not None, "nothing stopped the pipeline"
     if place is not None:
         place.keep(made)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,6 +70,10 @@ def compile_command(
     time_steps: TimeSteps = False,
     no_cache: NoCache = False,
     no_host: NoHost = False,
+    overridable: Annotated[
+        list[str] | None,
+        typer.Option("--overridable", help="Keep this input, which has a default, an input."),
+    ] = None,
     tuned: Tuned = None,
 ) -> None:
     """Compile a model and write what --emit names (to -o, or standard output)."""
@@ -76,7 +81,8 @@ def compile_command(
 
     compile_model(
         model, target, output, emit, stop_after,
-        {**_choices(shape, level, threads, no_cache, dump_dir, verify), "host": not no_host},
+        {**_choices(shape, level, threads, no_cache, dump_dir, verify), "host": not no_host,
+         "overridable": tuple(overridable or ())},
         time_steps, tuned,
     )  # fmt: skip
 
@@ -282,12 +288,19 @@ def _seconds(text: str) -> float:
         raise typer.BadParameter("expected e.g. 60s or 5m", param_hint="--budget") from None
 
 
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Warnings are diagnostics, and printed as such."""
+    print(message, file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors become diagnostics and exit codes; tracebacks only with AISC_DEBUG."""
     from aisc.ir.diagnostics import AiscError, InternalError
 
     try:
-        app(args=arguments, prog_name="aisc")
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app(args=arguments, prog_name="aisc")
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None

@@ -24,7 +24,6 @@ from aisc.codegen.executable import Executable
 from aisc.frontend.onnx.importer import import_model
 from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import CompileError, error, execution_error
-from aisc.ir.graph.core import Graph
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -43,25 +42,28 @@ class Rep(BackendRep):
         given = {t.name for t in model.graph.initializer}
         given |= {t.values.name for t in model.graph.sparse_initializer}
         self._names = [i.name for i in model.graph.input if i.name not in given]
-        self._compiled: dict[tuple[tuple[str, str, bytes], ...], Executable] = {}
-        self._fixed: tuple[str, ...] | None = None
+        self._compiled: dict[_Key, Executable] = {}
+        self._fixed: dict[tuple[str, ...], tuple[str, ...]] = {}  # for the defaults replaced
         try:
-            self._compile(import_model(model, self._shapes), {})
+            self._compile((), {})
         except CompileError as fault:
             # E204: a value that the graph takes at run time decides a shape.
             if "E204" not in fault.codes:
                 raise
 
-    def _compile(self, graph: Graph, fixed: Mapping[str, Array]) -> Executable:
+    def _compile(self, replaced: tuple[str, ...], fixed: Mapping[str, Array]) -> Executable:
+        """The executable in which inputs are fixed, and others that have defaults are none."""
+        graph = import_model(self._model, self._shapes, fixed, overridable=replaced)
         executable = api.compile(graph, **self._options)
-        self._fixed = tuple(fixed)
-        self._compiled[_key(fixed)] = executable
+        self._fixed[replaced] = tuple(fixed)
+        self._compiled[_key(replaced, fixed)] = executable
         return executable
 
     def run(self, inputs: Any, **_: Any) -> tuple[Any, ...]:
         """The outputs, as a tuple with the fields named like the model's outputs.
 
-        inputs: the arrays in the model's order (initializers left out), or a mapping by name.
+        inputs: the arrays in the model's order (initializers left out), or a mapping by name, in
+        which inputs that have defaults may stand as well.
         Raises ``ExecutionError`` when they do not fit the model.
         """
         feeds = self._feeds(inputs)
@@ -88,17 +90,18 @@ class Rep(BackendRep):
 
     def _executable(self, feeds: Mapping[str, Array]) -> Executable:
         """The executable for these inputs; operands that must be known are fixed, fewest first."""
-        if self._fixed is not None:
-            fixed = {n: feeds[n] for n in self._fixed}
-            found = self._compiled.get(_key(fixed))
+        replaced = tuple(n for n in feeds if n not in self._names)
+        if replaced in self._fixed:
+            fixed = {n: feeds[n] for n in self._fixed[replaced]}
+            found = self._compiled.get(_key(replaced, fixed))
             if found is not None:
                 return found
         small = [n for n in self._names if feeds[n].dtype.kind in "iu" and feeds[n].ndim < 2]
         last: CompileError | None = None
-        for names in (small, self._names[1:], self._names):
+        for names in ([], small, self._names[1:], self._names):
             fixed = {n: feeds[n] for n in names}
             try:
-                return self._compile(import_model(self._model, self._shapes, fixed), fixed)
+                return self._compile(replaced, fixed)
             except CompileError as fault:
                 last = fault
                 if "E204" not in fault.codes:
@@ -107,8 +110,12 @@ class Rep(BackendRep):
         raise last
 
 
-def _key(fixed: Mapping[str, Array]) -> tuple[tuple[str, str, bytes], ...]:
-    return tuple((n, f"{a.dtype}{a.shape}", a.tobytes()) for n, a in fixed.items())
+_Key = tuple[tuple[str, ...], tuple[tuple[str, str, bytes], ...]]
+
+
+def _key(replaced: tuple[str, ...], fixed: Mapping[str, Array]) -> _Key:
+    contents = tuple((n, f"{a.dtype}{a.shape}", a.tobytes()) for n, a in fixed.items())
+    return replaced, contents
 
 
 def _array(x: Any) -> Array:

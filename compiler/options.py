@@ -25,6 +25,7 @@ class Options:
 
     level: 0 keeps operators apart and loops naive, 1 fuses, 2 and 3 also schedule.
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
+    overridable: inputs that have defaults in the model, and stay inputs.
     host: whether operators without native code may run on the host, through their references.
     verify: check the IR after each step (``AISC_VERIFY=each``).
     profile: make an entry that times its statements. Kernels are the same, and the key of an
@@ -33,6 +34,7 @@ class Options:
 
     level: int = field(default=2, metadata={"code": True})
     shapes: Mapping[str, Extent] = field(default_factory=dict, metadata={"code": True})
+    overridable: tuple[str, ...] = field(default=(), metadata={"code": True})
     threads: int = field(default=1, metadata={"code": False})
     host: bool = field(default=True, metadata={"code": False})
     stop_after: str = field(default="", metadata={"code": False})

@@ -7,7 +7,7 @@ Everything that watches the steps (timing, dumps, verification) is an instrument
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from aisc.building import build_kernels
 from aisc.cache import Cache, cache_of, key_of
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.cpu.image import image_of
-from aisc.codegen.executable import Executable
+from aisc.codegen.executable import CompileWith, Executable
 from aisc.codegen.llvm.generate import Assembled
+from aisc.codegen.signature import Port
 from aisc.fingerprint import fingerprint
 from aisc.frontend.registry import importer_for
 from aisc.instruments import Instruments, Product
@@ -45,6 +46,7 @@ class Context:
     options: Options
     instruments: Instruments
     lookup: Lookup = untuned
+    compile_with: CompileWith | None = None
 
     def continues(self, step: str) -> bool:
         """Whether the user wants steps after `step`."""
@@ -71,6 +73,8 @@ class Compiled:
 def run_pipeline(model: Any, ctx: Context) -> Compiled:
     """Steps 1 to 12."""
     graph = import_step(model, ctx)
+    known = () if isinstance(model, Graph) else graph.defaults  # a graph cannot be imported again
+    defaults = tuple(Port(v.name, v.type) for v in known)
     graph = specialize_step(graph, ctx)
     if not ctx.continues("specialize"):
         return Compiled(None, graph)
@@ -91,12 +95,13 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
         return Compiled(None, program)
     if ctx.target.kind != "cpu":
         raise error("E402", f"whole models cannot be compiled for kind '{ctx.target.kind}' yet")
-    return _finish(graph, program, ctx)
+    return _finish(graph, program, ctx, defaults)
 
 
 def _fuse(graph: Graph, join: bool) -> Graph:
     """Step 5; where joining fails, every operator is a kernel."""
-    return attempt("fusion", lambda: Fuse(join=join).run(graph), lambda: Fuse(join=False).run(graph))
+    plain = partial(Fuse(join=False).run, graph)
+    return attempt("fusion", partial(Fuse(join=join).run, graph), plain)
 
 
 def import_step(model: Any, ctx: Context) -> Graph:
@@ -111,13 +116,13 @@ def import_step(model: Any, ctx: Context) -> Graph:
 
 def _import(model: Any, options: Options) -> Graph:
     """A path goes to the importer of its suffix; bytes and ModelProto are ONNX."""
-    shapes = dict(options.shapes)
+    shapes, overridable = dict(options.shapes), options.overridable
     if isinstance(model, str | Path):
         path = Path(model)
-        return importer_for(path)(path, shapes)
+        return importer_for(path)(path, shapes, overridable=overridable)
     from aisc.frontend.onnx.importer import import_model
 
-    return import_model(model, shapes)
+    return import_model(model, shapes, overridable=overridable)
 
 
 def specialize_step(graph: Graph, ctx: Context) -> Graph:
@@ -135,7 +140,7 @@ def graph_step(graph: Graph, name: str, action: Callable[[Graph], Graph], ctx: C
     return graph
 
 
-def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
+def _finish(graph: Graph, program: Program, ctx: Context, defaults: tuple[Port, ...]) -> Compiled:
     """Steps 7 to 12. Whoever looks at products of steps 7-9 gets them in full; otherwise kernels
     come from the cache as signatures and objects."""
     watched = bool(ctx.options.stop_after or ctx.options.dump_dir or ctx.options.verify)
@@ -181,7 +186,8 @@ def _finish(graph: Graph, program: Program, ctx: Context) -> Compiled:
     with ctx.instruments.step("load"):
         names = ([v.name for v in graph.inputs], list(graph.result_names))
         image = image_of(plan.program, objects, ctx.target, names, ctx.options.profile)
-        executable = Executable(image, ctx.options.threads)
+        image = replace(image, signature=replace(image.signature, defaults=defaults))
+        executable = Executable(image, ctx.options.threads, ctx.compile_with)
     hits = sum(b.cached for b in built.values())
     origins = _origins(program, scheduled) if ctx.options.profile else {}
     return Compiled(executable, plan.program, plan, len(program.kernels), hits, origins)

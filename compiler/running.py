@@ -40,9 +40,10 @@ def _feeds(exe: Executable, inputs: Sequence[str]) -> dict[str, Any]:
     given: dict[str, str] = {}
     for item in inputs:
         name, _, place = item.partition("=")
-        if name not in exe.input_names:
+        names = [*exe.input_names, *(p.name for p in exe.optional_inputs)]
+        if name not in names:
             raise execution_error(
-                "E501", f"the model has no input '{name}'", f"it has {', '.join(exe.input_names)}"
+                "E501", f"the model has no input '{name}'", f"it has {', '.join(names)}"
             )
         given[name] = place
     feeds = random_feeds(exe)
@@ -52,7 +53,7 @@ def _feeds(exe: Executable, inputs: Sequence[str]) -> dict[str, Any]:
                 feeds[name] = np.load(place[1:], allow_pickle=False)
             except (OSError, ValueError) as fault:
                 raise execution_error("E501", f"cannot read {place[1:]}", str(fault)) from None
-        elif place != "random":
+        elif place != "random" or name not in feeds:
             raise execution_error("E501", f"--input {name}={place}: expected @FILE.npy or random")
     return feeds
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +15,11 @@ from aisc.ir.graph.core import Graph
 class Importer(Protocol):
     """Turns a model file into a verified graph. Raises ``CompileError`` E1xx and E2xx."""
 
-    def __call__(self, source: Path, shapes: Mapping[str, Extent]) -> Graph:
-        """Import `source`; `shapes` fixes or bounds symbolic dimensions by name."""
+    def __call__(
+        self, source: Path, shapes: Mapping[str, Extent], *, overridable: Sequence[str] = ()
+    ) -> Graph:
+        """Import `source`; `shapes` fixes or bounds symbolic dimensions by name, `overridable`
+        names inputs that have defaults and stay inputs."""
         ...
 
 

@@ -7,6 +7,7 @@ never wording. Every code has its one entry in :data:`CODES`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,7 +23,7 @@ CODES: dict[str, str] = {
     "E103": "the model is inconsistent",
     "E104": "external data is missing, truncated or outside the model's folder",
     "E105": "the model or one of its tensors is larger than the limit",
-    "E106": "a shape option names no dimension of the model or contradicts it",
+    "E106": "an option names no dimension or input of the model, or contradicts it",
     "E107": "a text in aisc's IR form cannot be parsed",
     # E2xx: graph
     "E201": "operand types do not fit the operator",
@@ -85,6 +86,19 @@ class AiscError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.diagnostics,))
+
+
+class AiscWarning(UserWarning):
+    """A diagnostic that ends nothing; issued through :mod:`warnings`."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        self.diagnostic = diagnostic
+        super().__init__(str(diagnostic))
+
+
+def warn(diagnostic: Diagnostic) -> None:
+    """Show a diagnostic that ends nothing."""
+    warnings.warn(AiscWarning(diagnostic), stacklevel=2)
 
 
 class CompileError(AiscError):

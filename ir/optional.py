@@ -1,8 +1,9 @@
 """Work that only speed depends on: a fault in it costs the speed, not the compilation.
 
-Rules decline what they do not expect by returning nothing or by a refusal (E302 to E304). What else
-goes wrong in a rule is a fault of aisc's own: :func:`attempt` leaves the rule out and says so in one
-line. With the environment variable ``AISC_STRICT=1`` the fault is raised: tests and fuzzing set it.
+Rules decline what they do not expect by returning nothing or by a refusal (E302 to E304). What
+else goes wrong in a rule is a fault of aisc's own: :func:`attempt` leaves the rule out and says so
+in one line. With the environment variable ``AISC_STRICT=1`` the fault is raised: tests and fuzzing
+set it.
 """
 
 from __future__ import annotations

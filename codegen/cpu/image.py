@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from aisc.codegen.host import host_calls
 from aisc.codegen.image import Image, Machine
 from aisc.codegen.llvm.link import Linked, host_machine
 from aisc.codegen.signature import Port, Signature
+from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import execution_error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Buffer, Program
@@ -80,7 +81,13 @@ def _weights(program: Program, objects: Sequence[bytes]) -> dict[str, Array]:
         weights.update(zip((b.name for b in made), results, strict=True))
     for array in weights.values():
         array.flags.writeable = False
-    return weights
+    return _shared(weights)
+
+
+def _shared(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """The weights, equal ones as one array: kernels that differ may pack alike."""
+    first: dict[Blob, Array] = {}
+    return {name: first.setdefault(Blob(array), array) for name, array in weights.items()}
 
 
 def _prepare(objects: Sequence[bytes], sources: list[Array], results: list[Array]) -> None:

@@ -7,15 +7,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aisc.frontend.onnx.choices import ArmNeeded
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.functions import Frame
 from aisc.frontend.onnx.node import Node
-from aisc.frontend.onnx.regions import Region, branch, loop
+from aisc.frontend.onnx.regions import (
+    Inline,
+    RanksDiffer,
+    Region,
+    either,
+    loop,
+    only_arm,
+)
+from aisc.frontend.onnx.report import Report
+from aisc.frontend.onnx.sizes import one_value
 from aisc.frontend.onnx.tensors import to_blob
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
 from aisc.ir.diagnostics import error
-from aisc.ir.graph.core import Graph, Value
+from aisc.ir.graph.core import Value
 from aisc.ir.types import MAX_SIZE
 
 if TYPE_CHECKING:
@@ -40,7 +50,7 @@ def translate_control(tr: Translator, node: Node, frame: Frame) -> Sequence[Valu
 
 def _translate(
     tr: Translator,
-    region: Region,
+    region: Region | Inline,
     graph: GraphProto,
     node: Node,
     frame: Frame,
@@ -59,7 +69,7 @@ def _translate(
     for tensor in graph.initializer:
         blob = to_blob(tensor, tr.folder, node.loc)
         inner.scope[tensor.name] = region.em.blob(blob, tensor.name)
-    tr.inside(region.em).run(inner)
+    tr.run(inner)
     region.em.loc = node.loc
     outputs: list[Value] = []
     for info in graph.output:
@@ -86,24 +96,34 @@ def _names(graph: GraphProto) -> Iterator[str]:
                 stack.extend(a.graphs)
 
 
-def _scalar(em: Emitter, value: Value, node: Node, what: str) -> Value:
-    if value.type.size != 1:
-        raise node.malformed(f"{what} must be one value, got {value.type}")
-    return em.reshape(value, ())
-
-
 # --- If ---------------------------------------------------------------------------------------
 def _if(tr: Translator, node: Node, frame: Frame) -> Sequence[Value]:
     em = tr.emitter
-    cond = _scalar(em, em.cast(node.input(0), dtypes.boolean), node, "the condition")
-    arms: list[tuple[Graph, list[Value]]] = []
-    for name in ("then_branch", "else_branch"):
-        region = Region(em, name.split("_")[0])
-        outputs = _translate(tr, region, node.graph(name), node, frame, {})
+    cond = one_value(em, node, em.cast(node.input(0), dtypes.boolean), "the condition")
+
+    graphs = [(name, node.graph(name)) for name in ("else_branch", "then_branch")]
+
+    def arm(region: Region | Inline, here: bool) -> list[Value]:
+        name, graph = graphs[here]
+        apart = tr.inside(region.em, Report(tr.report.words))
+        try:
+            outputs = _translate(apart, region, graph, node, frame, {})
+        except LostRegion:
+            if apart.report.is_about_sizes:
+                apart.report.finish()
+            tr.report.found.extend(apart.report.found.items)
+            raise
         if len(outputs) != len(node.outputs):
             raise node.malformed(f"{name} has {len(outputs)} results")
-        arms.append(region.finish(outputs))
-    return branch(em, cond, arms)
+        return outputs
+
+    key = str(node.loc)
+    if key in tr.choices.taken:
+        return only_arm(em, cond, arm, tr.choices.taken[key], tr.choices.reasons[key])
+    try:
+        return either(em, cond, arm)
+    except RanksDiffer as fault:
+        raise ArmNeeded(fault, key) from None
 
 
 # --- Loop -------------------------------------------------------------------------------------
@@ -123,10 +143,10 @@ def _loop(tr: Translator, node: Node, frame: Frame) -> Sequence[Value]:
         turn = inside.reshape(inside.dims_value(index), _shape(body.input[0]))
         true = inside.constant(np.full(_shape(body.input[1]), True))
         given = dict(zip(names, [turn, true, *carried], strict=True))
-        flag, *rest = _translate(tr, region, body, node, frame, given)
+        flag, *rest = _translate(tr.inside(inside), region, body, node, frame, given)
         known = inside.array(flag)
         endless = known is not None and bool(known.all())
-        flag = _scalar(inside, inside.cast(flag, dtypes.boolean), node, "the condition")
+        flag = one_value(inside, node, inside.cast(flag, dtypes.boolean), "the condition")
         return (None if endless else flag), rest[: len(carried)], rest[len(carried) :]
 
     return loop(em, step, initial, trip=0 if never else trip, limit=limit, cond=cond)
@@ -146,7 +166,7 @@ def _turns(em: Emitter, node: Node) -> tuple[Dim | None, Value | None]:
     if known is not None and known.size == 1:
         size: Dim = known.reshape(-1)[0]
         return (None if isinstance(size, int) and size > MAX_SIZE else size), None
-    return None, _scalar(em, em.cast(value, dtypes.i64), node, "the number of turns")
+    return None, one_value(em, node, em.cast(value, dtypes.i64), "the number of turns")
 
 
 def _first_condition(em: Emitter, node: Node) -> tuple[Value | None, bool]:
@@ -157,7 +177,7 @@ def _first_condition(em: Emitter, node: Node) -> tuple[Value | None, bool]:
         return None, False
     if known is not None:
         return None, True
-    return _scalar(em, em.cast(value, dtypes.boolean), node, "the condition"), False
+    return one_value(em, node, em.cast(value, dtypes.boolean), "the condition"), False
 
 
 # --- Scan -------------------------------------------------------------------------------------
@@ -165,11 +185,13 @@ def _scan(tr: Translator, node: Node, frame: Frame) -> Sequence[Value]:
     if node.version < 9:
         raise node.unsupported("the batched form of opset 8 is not supported")
     em, body, count = tr.emitter, node.graph("body"), node.integer("num_scan_inputs")
+    if not 1 <= count <= len(node.inputs):
+        raise node.malformed(f"num_scan_inputs is {count}, with {len(node.inputs)} inputs")
     states = [node.input(k) for k in range(len(node.inputs) - count)]
     scanned = [node.input(k) for k in range(len(states), len(node.inputs))]
     names = [info.name for info in body.input]
     outputs = len(body.output) - len(states)
-    if count < 1 or len(names) != len(node.inputs) or outputs < 0:
+    if len(names) != len(node.inputs) or outputs < 0:
         raise node.malformed("the body does not fit the scan's values")
     axes = _axes(node, "scan_input_axes", scanned)
     flips = _flags(node, "scan_input_directions", count)
@@ -188,7 +210,7 @@ def _scan(tr: Translator, node: Node, frame: Frame) -> Sequence[Value]:
             at = trip - 1 - index if flip else index
             parts.append(element(region.em, region.capture(x), axis, at))
         given = dict(zip(names, [*carried, *parts], strict=True))
-        found = _translate(tr, region, body, node, frame, given)
+        found = _translate(tr.inside(region.em), region, body, node, frame, given)
         return None, found[: len(states)], found[len(states) :]
 
     results = loop(em, step, states, trip=trip)

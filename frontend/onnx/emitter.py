@@ -23,7 +23,7 @@ from aisc.ir.types import MAX_SIZE, TensorType
 
 Array = np.ndarray[Any, Any]
 MAX_TENSOR_BYTES = 1 << 40
-MAX_VIEW_BYTES = 1 << 29  # larger broadcast constants stay an operation
+MAX_VIEW_BYTES = 1 << 16  # larger broadcast constants stay an operation
 MAX_PARTS = 64  # elements of a vector of sizes
 _REARRANGING = frozenset({"concat", "reshape", "gather", "slice", "cast"})
 
@@ -46,6 +46,8 @@ class DimNames:
     """Names of a model's dimensions; those that importing adds are numbered."""
 
     taken: set[str] = field(default_factory=set)
+    origins: dict[str, str] = field(default_factory=dict)  # the nodes that give those
+    node: str = ""  # the one being translated
 
     def fresh(self, hint: str, lower: int = 0, upper: int | None = MAX_SIZE) -> Poly:
         """A dimension that run time gives, between bounds."""
@@ -53,6 +55,7 @@ class DimNames:
         while f"{hint}{count}" in self.taken:
             count += 1
         self.taken.add(f"{hint}{count}")
+        self.origins[f"{hint}{count}"] = self.node
         return symbol(f"{hint}{count}", lower, upper, "data")
 
 
@@ -252,6 +255,11 @@ class Emitter:
             holes.reshape(-1)[k] = Hole(value, k)
         return holes
 
+    def sizes_in(self, value: Value) -> list[Dim]:
+        """The dimensions that are elements of a tensor, as far as they are known."""
+        found = self._dims.get(value)
+        return [] if found is None else [d for d in found.flat if isinstance(d, Poly)]
+
     def array(self, value: Value | None) -> Array | None:
         """The contents of a constant; ``None`` when it is absent or not constant."""
         blob = None if value is None else self.builder.constants.get(value)
@@ -302,8 +310,7 @@ class Emitter:
         dims = tuple(found.ravel().tolist())
         numbers = tuple(int(d) for d in dims if isinstance(d, int))
         if len(numbers) != len(dims):
-            note = "give the dimensions fixed sizes, e.g. --shape name=1"
-            raise error("E204", f"{what} must be known at compile time", note, loc=self.loc)
+            raise error("E204", f"{what} must be known at compile time", loc=self.loc)
         return numbers
 
     def scalar(self, value: Value, what: str) -> Any:

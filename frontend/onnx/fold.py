@@ -19,7 +19,7 @@ from aisc.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
 SMALL = 1 << 12  # elements of a constant that is worth computing at import
-_VIEWS = frozenset({"reshape", "transpose", "expand", "slice"})
+_VIEWS = frozenset({"reshape", "transpose", "slice"})
 _NEVER = frozenset({"constant", "sizes", "iota", "scatter_nd", "scatter_elements"})
 
 

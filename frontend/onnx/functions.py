@@ -18,6 +18,7 @@ from aisc.ir.location import Loc
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
 
+MAX_VERSION = (1 << 31) - 1  # that a schema can have
 MAX_DEPTH = 64
 MAX_NODES = 1 << 17  # of all functions inlined together
 
@@ -34,7 +35,7 @@ class Frame:
     opsets: Mapping[str, int]
     scope: dict[str, Value | None] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
-    attributes: Mapping[str, AttributeProto] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeProto] | None = None  # of the function it belongs to
     parent: Loc | None = None
     results: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
@@ -67,17 +68,21 @@ def local_functions(model: ModelProto) -> dict[tuple[str, str, str], FunctionPro
 
 def resolve_attributes(
     given: Sequence[AttributeProto], frame: Frame
-) -> tuple[dict[str, AttributeProto], bool]:
-    """A node's attributes with references to the function's own filled in; False on repeats."""
+) -> tuple[dict[str, AttributeProto], str]:
+    """A node's attributes with references to the function's own filled in, and what is wrong with
+    them, if anything is."""
     found: dict[str, AttributeProto] = {}
-    unique = True
+    fault = ""
     for a in given:
-        unique = unique and a.name not in found
+        if a.name in found:
+            fault = f"attribute '{a.name}' is given twice"
         if not a.ref_attr_name:
             found[a.name] = a
+        elif frame.attributes is None:
+            fault = f"outside of a function, attribute '{a.name}' refers to '{a.ref_attr_name}'"
         elif a.ref_attr_name in frame.attributes:
             found[a.name] = frame.attributes[a.ref_attr_name]
-    return found, unique
+    return found, fault
 
 
 def call_frame(function: FunctionProto, node: Node, opsets: Mapping[str, int]) -> Frame:
@@ -97,7 +102,7 @@ def schema_function(node: Node, domain: str, proto: NodeProto) -> FunctionProto 
     from onnx import FunctionProto, NodeProto, defs
 
     try:
-        schema: Any = defs.get_schema(proto.op_type, node.version, domain)
+        schema: Any = defs.get_schema(proto.op_type, min(node.version, MAX_VERSION), domain)
     except defs.SchemaError:
         return None
     for name, attribute in schema.attributes.items():

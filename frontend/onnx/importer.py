@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aisc.frontend.onnx.checks import check_declared, check_versions
+from aisc.frontend.onnx.choices import ArmNeeded, Choices
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.functions import Frame, local_functions, opset_table
 from aisc.frontend.onnx.reader import Source, read
@@ -42,27 +45,45 @@ def import_model(
     source: str | os.PathLike[str] | bytes | ModelProto,
     shapes: Mapping[str, Extent] | None = None,
     constants: Mapping[str, NDArray[Any]] | None = None,
+    *,
+    overridable: Sequence[str] = (),
 ) -> Graph:
     """The verified graph of an ONNX model given as a path, bytes or ModelProto.
 
     `shapes` fixes symbolic dimensions by name, or bounds them with ``(least, greatest)``; bounds
     that the model itself implies (by a table of positions) are found. `constants` fixes whole
     inputs (such as a target shape that the model takes at run time), which the graph then no
-    longer takes. Raises ``CompileError``: E101 unreadable, E102 unsupported, E103 inconsistent,
-    E104 external data, E105 too large, E106 wrong `shapes`, and E2xx where operand types do not
-    fit.
+    longer takes. Inputs for which the model has defaults (initializers) become constants, which the
+    graph lists; those that `overridable` names stay inputs.
+
+    Raises ``CompileError``: E101 unreadable, E102 unsupported, E103 inconsistent, E104 external
+    data, E105 too large, E106 wrong options, and E2xx where operand types do not fit.
     """
     opened = read(source)
+    check_versions(opened.model, opened.file)
     implied: dict[str, int] = {}
     blobs: dict[int, Blob] = {}
+    choices = Choices()
     while True:
         importer = _Importer(opened, dict(shapes or {}), dict(constants or {}), implied, blobs)
+        importer.translator.choices = choices
         try:
-            graph = importer.run()
+            graph = importer.run(overridable)
         except BoundNeeded as fault:  # each round bounds one more symbol, or one more tightly
             if implied.get(fault.symbol, fault.upper + 1) <= fault.upper:
-                raise CompileError(fault.diagnostics) from None
+                importer.report.add(fault)
+                importer.report.finish()
             implied[fault.symbol] = fault.upper
+        except ArmNeeded as need:
+            choices.choose(need)
+        except CompileError:
+            tried = next(iter(choices.reasons.values()), None)
+            if tried is None:
+                raise
+            if not choices.choose_other():
+                importer.report.found.items.clear()
+                importer.report.add(tried)
+                importer.report.finish()
         else:
             verify(graph)
             return graph
@@ -91,15 +112,18 @@ class _Importer:
         self.scope = self.frame.scope
         self.emitter = Emitter(GraphBuilder(_identifier(self.proto.name) or "main"))
         functions = local_functions(self.model)
+        self.report.words.origins = self.emitter.names.origins
         self.translator = Translator(self.emitter, self.report, functions, source)
         self.names = self.translator.names
+        self.defaults: dict[str, Value] = {}
 
-    def run(self) -> Graph:
-        """Translate the model."""
+    def run(self, overridable: Sequence[str]) -> Graph:
+        """Translate the model; `overridable` inputs are true ones."""
         self._check_kind()
-        self._inputs()
+        self._check_overridable(overridable)
+        self._inputs(overridable)
         self._check_shapes()
-        self._initializers()
+        self._initializers(overridable)
         self.translator.run(self.frame)
         outputs = self._outputs()
         self.report.finish()
@@ -117,10 +141,21 @@ class _Importer:
             raise error("E103", "the model imports no operator set", loc=self.loc)
         if self.proto.sparse_initializer:
             self.report.add(error("E102", "sparse initializers are not supported", loc=self.loc))
+            self.frame.lose([t.values.name for t in self.proto.sparse_initializer])
 
     # --- inputs -------------------------------------------------------------------------------
-    def _inputs(self) -> None:
-        constant = {t.name for t in self.proto.initializer}
+    def _check_overridable(self, names: Sequence[str]) -> None:
+        """Before version 4 of the format every initializer had to be an input, too: no default."""
+        listed = {i.name for i in self.proto.input} if self.model.ir_version >= 4 else set()
+        known = [t.name for t in self.proto.initializer if t.name in listed]
+        for name in names:
+            if name not in known:
+                message = f"the model has no input '{name}' with a default"
+                note = f"inputs with defaults: {', '.join(known) or 'none'}"
+                self.report.add(error("E106", message, note, loc=self.loc))
+
+    def _inputs(self, overridable: Sequence[str]) -> None:
+        constant = {t.name for t in self.proto.initializer} - set(overridable)
         for info in self.proto.input:
             if info.name in constant:
                 continue
@@ -185,31 +220,41 @@ class _Importer:
                     return extent
                 low, high = extent[0], min(extent[1], extent[1] if high is None else high)
         self.emitter.names.taken.add(name)
+        self.report.words.spelled[name] = given
         return self.symbols.setdefault(name, symbol(name, low, high))
 
     def _check_shapes(self) -> None:
         for name, extent in self.shapes.items():
             low, high = (extent, extent) if isinstance(extent, int) else extent
             if name not in self.used_shapes:
-                known = ", ".join(self.symbols) or "none left open"
+                known = ", ".join(self.report.words.spelled.values()) or "none left open"
                 message = f"the model has no dimension '{name}'"
                 self.report.add(error("E106", message, f"dimensions: {known}", loc=self.loc))
             elif not 0 <= low <= high <= MAX_DIM:
                 self.report.add(error("E106", f"bad size of '{name}': {extent}", loc=self.loc))
 
-    def _initializers(self) -> None:
+    def _initializers(self, overridable: Sequence[str]) -> None:
+        declared = {i.name: i for i in self.proto.input}
         for number, tensor in enumerate(self.proto.initializer):
             loc = Loc(self.source.file, node=tensor.name)
+            if tensor.name in overridable and tensor.name in declared:
+                continue
             if not tensor.name or tensor.name in self.scope:
                 self.report.malformed(f"'{tensor.name}' is unnamed or defined twice", loc=loc)
                 continue
+            info = declared.get(tensor.name)
             try:
                 blob = self._blob(number, tensor, loc)
+                if info is not None:
+                    check_declared(info, blob.type, "initializer", True, loc)
             except CompileError as fault:
                 self.report.add(fault)
                 self.frame.lose((tensor.name,))
                 continue
-            self._define(tensor.name, self.emitter.builder.constant(blob, tensor.name, loc))
+            value = self.emitter.builder.constant(blob, tensor.name, loc)
+            self._define(tensor.name, value)
+            if info is not None and self.model.ir_version >= 4:
+                self.defaults[tensor.name] = Value(tensor.name, self._input_type(info, loc))
 
     def _blob(self, number: int, tensor: TensorProto, loc: Loc) -> Blob:
         """The contents of an initializer, read once for all rounds."""
@@ -231,11 +276,19 @@ class _Importer:
                 self.report.malformed(f"output '{info.name}' is listed twice", loc=loc)
             elif (value := self.scope.get(info.name)) is not None:
                 found[info.name] = value
+                self._check_output(info, value, loc)
             elif info.name not in self.frame.lost:
                 self.report.malformed(f"nothing computes the output '{info.name}'", loc=loc)
         if not self.proto.output:
             self.report.malformed("the model has no outputs", loc=self.loc)
         return list(found.items())
+
+    def _check_output(self, info: ValueInfoProto, value: Value, loc: Loc) -> None:
+        is_own = not self.used_shapes and not self.constants
+        try:
+            check_declared(info, value.type, "output", is_own, loc)
+        except CompileError as fault:
+            self.report.add(fault)
 
     def _finish(self, outputs: Sequence[tuple[str, Value]]) -> Graph:
         """Keep what the outputs need, under the model's own names."""
@@ -254,7 +307,8 @@ class _Importer:
             results = tuple(renamed[v] for v in node.outputs)
             new.append(GraphNode(node.op, inputs, results, node.attrs, node.regions, node.loc))
         names = [name for name, _ in outputs]
-        return new.finish([renamed[v] for _, v in outputs], names)
+        graph = new.finish([renamed[v] for _, v in outputs], names)
+        return replace(graph, defaults=tuple(self.defaults.values()))
 
 
 def _identifier(name: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from aisc.ir.arith.poly import Dim
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.core import Value
 from aisc.ir.location import Loc
@@ -138,6 +139,13 @@ class Node:
     def malformed(self, reason: str) -> CompileError:
         """E103 at this node."""
         return error("E103", f"{self.op}: {reason}", loc=self.loc)
+
+    def misfit(self, reason: str, *sizes: Dim) -> CompileError:
+        """E103 for sizes that do not fit; E204 when one is symbolic, as the model may be right."""
+        if all(isinstance(d, int) for d in sizes):
+            return self.malformed(reason)
+        text = f"{self.op}: not supported for sizes that are not known: {reason}"
+        return error("E204", text, loc=self.loc)
 
     def unsupported(self, reason: str) -> CompileError:
         """E102 at this node."""

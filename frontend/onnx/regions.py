@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from aisc.frontend.onnx.choices import ArmNeeded
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.ir.arith.poly import Dim, Poly, bounds, symbols
 from aisc.ir.diagnostics import CompileError, error
@@ -64,6 +65,10 @@ class Region:
         return replace(whole, inputs=inputs), kept
 
 
+class RanksDiffer(CompileError):
+    """E204: the arms of an ``if`` give values of different rank or type."""
+
+
 def join_captures(
     regions: Sequence[tuple[Graph, list[Value]]],
 ) -> tuple[tuple[Graph, ...], list[Value]]:
@@ -99,8 +104,8 @@ def branch(em: Emitter, cond: Value, arms: Sequence[tuple[Graph, list[Value]]]) 
     sizes: list[Dim] = []
     for a, b in zip(then.outputs, other.outputs, strict=True):
         if a.type.rank != b.type.rank or a.type.dtype is not b.type.dtype:
-            note = "fix the sizes that decide which one runs, e.g. --shape name=1"
-            raise error("E204", f"If: branches give {a.type} and {b.type}", note, loc=em.loc)
+            found = error("E204", f"If: branches give {a.type} and {b.type}", loc=em.loc)
+            raise RanksDiffer(found.diagnostics)
         for x, y in zip(a.type.shape, b.type.shape, strict=True):
             if x != y or any(s.name in inner for s in symbols(x)):
                 sizes.append(em.names.fresh("d", 0, None))
@@ -134,7 +139,7 @@ def either(em: Emitter, cond: Value, arm: Arm) -> list[Value]:
         region = Region(em, "then" if here else "else")
         try:
             arms.append(region.finish(arm(region, here)))
-        except BoundNeeded:
+        except (BoundNeeded, ArmNeeded):
             raise
         except CompileError as fault:
             faults.append(fault)

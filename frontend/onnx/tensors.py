@@ -77,6 +77,7 @@ def to_blob(
         raise error("E105", f"tensor '{tensor.name}' is too large: {shape} of {t}", loc=loc)
     if tensor.HasField("segment"):
         raise error("E102", f"tensor '{tensor.name}' is stored in segments", loc=loc)
+    _check_places(tensor, raw, loc)
     if tensor.data_location == 1:  # EXTERNAL
         flat = _external(tensor, t, count, folder, loc)
     elif raw is not None or tensor.HasField("raw_data"):
@@ -84,6 +85,22 @@ def to_blob(
     else:
         flat = _typed(tensor, t, count, loc)
     return Blob(flat.reshape(shape))
+
+
+_DATA_FIELDS = (
+    "raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data",
+    "uint64_data",
+)  # fmt: skip
+
+
+def _check_places(tensor: TensorProto, raw: Contents | None, loc: Loc) -> None:
+    """E103 when a tensor has its contents in more than one place."""
+    places = [name for name in _DATA_FIELDS if len(getattr(tensor, name))]
+    places += ["raw_data"] if raw is not None else []
+    places += ["external data"] if tensor.data_location == 1 else []
+    if len(places) > 1:
+        message = f"tensor '{tensor.name}' has its contents twice"
+        raise error("E103", message, f"in {' and in '.join(places)}", loc=loc)
 
 
 def _raw(

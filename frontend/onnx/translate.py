@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from aisc.frontend.onnx.checks import check_call
+from aisc.frontend.onnx.choices import ArmNeeded, Choices
 from aisc.frontend.onnx.control import LostRegion, translate_control
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.functions import (
@@ -16,10 +18,12 @@ from aisc.frontend.onnx.functions import (
     resolve_attributes,
     schema_function,
 )
+from aisc.frontend.onnx.indices import check_indices
 from aisc.frontend.onnx.node import Node, find_handler
 from aisc.frontend.onnx.reader import Source
 from aisc.frontend.onnx.report import Report
 from aisc.frontend.onnx.tensors import to_blob
+from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.core import Value
 from aisc.ir.graph.infer import BoundNeeded
@@ -41,12 +45,14 @@ class Translator:
         self.emitter, self.report, self.functions = emitter, report, functions
         self.source, self.file, self.folder = source, source.file, source.folder
         self.names: dict[Value, str] = {}
+        self.choices = Choices()
         self.nesting = 0
         self._done = 0
 
-    def inside(self, emitter: Emitter) -> Translator:
+    def inside(self, emitter: Emitter, report: Report | None = None) -> Translator:
         """The translator of a subgraph, which emits into a region."""
-        inner = Translator(emitter, self.report, self.functions, self.source)
+        inner = Translator(emitter, report or self.report, self.functions, self.source)
+        inner.choices = self.choices
         inner.nesting = self.nesting + 1
         return inner
 
@@ -77,6 +83,7 @@ class Translator:
     def _step(self, proto: NodeProto, frame: Frame, depth: int) -> Frame | None:
         """Translate one node, or return the frame of the function that it calls."""
         loc = self._loc(proto, frame)
+        self.emitter.names.node = loc.node
         try:
             node = self._view(proto, frame, loc)
             if node is None:
@@ -95,14 +102,20 @@ class Translator:
                 return called
             self.emitter.loc = loc
             self._bind(node.outputs, self._translate(node), frame, loc)
-        except BoundNeeded:
+        except (BoundNeeded, ArmNeeded):
             raise
         except CompileError as fault:
-            self.report.add(fault)
+            self.report.add(fault, self._open_sizes(proto, frame))
             frame.lose(proto.output)
         except LostRegion:
             frame.lose(proto.output)
         return None
+
+    def _open_sizes(self, proto: NodeProto, frame: Frame) -> list[str]:
+        """Symbolic dimensions that the operands of a node mention."""
+        values = [v for v in map(frame.scope.get, proto.input) if v is not None]
+        dims = [d for v in values for d in (*v.type.shape, *self.emitter.sizes_in(v))]
+        return [s.name for d in dims for s in sorted(symbols(d), key=str)]
 
     def _is_decided(self, node: Node) -> bool:
         """Whether only one branch of an If can run."""
@@ -147,10 +160,11 @@ class Translator:
         version = frame.opsets.get(domain)
         if version is None:
             raise error("E103", f"{op}: the model does not import domain '{domain}'", loc=loc)
-        attributes, unique = resolve_attributes(proto.attribute, frame)
-        if not unique:
-            raise error("E103", f"{op}: an attribute is given twice", loc=loc)
+        attributes, fault = resolve_attributes(proto.attribute, frame)
+        if fault:
+            raise error("E103", f"{op}: {fault}", loc=loc)
         node = Node(op, inputs, tuple(proto.output), attributes, version, loc)
+        check_call(node, proto, self.functions.get((domain, proto.op_type, proto.overload)))
         if lost and self._is_supported(proto, node):
             return None
         return node
@@ -200,6 +214,7 @@ class Translator:
     def _translate(self, node: Node) -> Sequence[Value]:
         handler = find_handler(node.op, node.version)
         assert handler is not None, "checked before"
+        check_indices(self.emitter, node)
         made = handler(self.emitter, node)
         node.check_all_read()
         results = (made,) if isinstance(made, Value) else tuple(made)

@@ -69,7 +69,11 @@ class GraphNode:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Graph:
-    """A function over tensors: `nodes` are in topological order, names of values are unique."""
+    """A function over tensors: `nodes` are in topological order, names of values are unique.
+
+    defaults: inputs of an imported model that are constants here, for which a caller may want
+    other values. No part of what the graph computes or prints.
+    """
 
     name: str
     inputs: tuple[Value, ...]
@@ -77,6 +81,7 @@ class Graph:
     outputs: tuple[Value, ...]
     output_names: tuple[str, ...] = ()
     loc: Loc = field(default=UNKNOWN)
+    defaults: tuple[Value, ...] = ()
 
     @property
     def result_names(self) -> tuple[str, ...]:

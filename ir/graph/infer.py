@@ -153,6 +153,11 @@ def check_rank(call: OpCall, index: int, low: int, high: int | None = None) -> i
     return rank
 
 
+def size_code(*sizes: Dim) -> str:
+    """The code for sizes that should be equal and are not: E201, or E204 when one is symbolic."""
+    return "E201" if all(isinstance(d, int) for d in sizes) else "E204"
+
+
 def check_shape(call: OpCall, index: int, shape: Sequence[Dim]) -> None:
     """A present input must have this shape: E201 where it cannot, a check of the run where only
     that can tell."""

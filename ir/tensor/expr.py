@@ -38,8 +38,8 @@ MATH_CALLS = (
     "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "fma", "isnan", "isinf", "rsqrt",
 )  # fmt: skip
 
-# ``within(value, size)``: the value, of dtype i64; one below 0 or not below `size` ends the run with
-# an error, as an index from data that is outside of its axis does.
+# ``within(value, size)``: the value, of dtype i64; one below 0 or not below `size` ends the run
+# with an error, as an index from data that is outside of its axis does.
 WITHIN = "within"
 
 
@@ -174,8 +174,8 @@ class Unary(Expr):
 @hash_once
 @dataclass(frozen=True, slots=True)
 class Cast(Expr):
-    """Conversion of a value: a float truncates to an integer, the nearest one where it does not fit,
-    0 for NaN; integers wrap; bool is ``!= 0``."""
+    """Conversion of a value: a float truncates to an integer, the nearest one where it does not
+    fit, 0 for NaN; integers wrap; bool is ``!= 0``."""
 
     a: Expr
     dtype: DType

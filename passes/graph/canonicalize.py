@@ -1,4 +1,4 @@
-"""Step 3: folding, identities, common sub-expressions and dead code to a bounded fixpoint."""
+"""Step 3: dead code, common sub-expressions, folding and identities to a bounded fixpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aisc.passes.base import map_regions
 from aisc.passes.graph import affine, identities
 from aisc.passes.graph.cse import CommonSubexpressions
 from aisc.passes.graph.dce import DeadCode
-from aisc.passes.graph.fold import Fold
+from aisc.passes.graph.fold import Budget, Fold
 
 MAX_ROUNDS = 8
 
@@ -25,13 +25,16 @@ class Canonicalize:
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph and the regions of its control operators."""
-        graph = map_regions(graph, self.run)
+        return self._run(graph, Budget.of(graph))
+
+    def _run(self, graph: Graph, budget: Budget) -> Graph:
+        graph = map_regions(graph, lambda region: self._run(region, budget))
         for _ in range(MAX_ROUNDS):
             before = graph
             graph = DeadCode().run(graph)
-            graph = Fold().run(graph)
+            graph = CommonSubexpressions().run(graph)  # first: what is equal is folded once
+            graph = Fold(budget=budget).run(graph)
             graph = rewrite(graph, self.rules)
-            graph = CommonSubexpressions().run(graph)
             if graph is before:
                 break
         return graph

@@ -1,18 +1,14 @@
 """Common sub-expressions: equal nodes over equal inputs are computed once.
 
 before: ``%a = neg(%x); %b = neg(%x)``   after: ``%a = neg(%x)``, with %b replaced by %a.
-All operators are pure; constants up to :data:`MERGED_BYTES` are merged by
-content, larger ones when they are the same object.
+All operators are pure; constants are merged by content.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aisc.ir.blob import Blob
 from aisc.ir.graph.core import Graph, GraphNode, Value
-
-MERGED_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +46,6 @@ def _key(node: GraphNode) -> object:
 
 
 def _frozen(value: object) -> object:
-    if isinstance(value, Blob) and value.array.nbytes > MERGED_BYTES:
-        return id(value)  # hashing large weights would cost more than merging them gains
     if isinstance(value, float):
         return value.hex()
     if isinstance(value, tuple):

@@ -2,11 +2,16 @@
 
 before: ``%c = add(constant 1, constant 2)``   after: ``%c = constant 3``
 Results above :attr:`Fold.limit` bytes stay as they are, unless they are no larger than the inputs.
+So do results that are larger than what they come from, once a model has grown by its
+:class:`Budget`: what is cheap to compute and large to keep is computed by the run. Elements that
+are only repeated for maps cost these nothing, and are not folded when there are many.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -16,33 +21,74 @@ from aisc.ir.graph.core import Graph, GraphNode, Value, attribute_symbols
 from aisc.ir.graph.opdef import run_reference
 from aisc.ir.rewrite.driver import eliminate_dead
 
+MIN_GROWTH = 1 << 26
+REPEATED_BYTES = 1 << 20  # of repeated elements that are not worth a thought
+GROWTH = 4  # times a model's own weights: what 8-bit weights need as f32, and more
+
+
+@dataclass(slots=True)
+class Budget:
+    """Bytes by which folding may still make a model larger."""
+
+    left: int
+
+    @staticmethod
+    def of(graph: Graph) -> Budget:
+        """The budget of a model of which constants may have been folded before."""
+        own = grown = 0
+        for blob in dict.fromkeys(_blobs(graph)):
+            own += blob.array.nbytes - blob.grown
+            grown += blob.grown
+        return Budget(max(MIN_GROWTH, GROWTH * own) - grown)
+
+    def spend(self, size: int, sources: Mapping[Blob, int]) -> int | None:
+        """What `size` bytes computed from blobs, each with a number of users, are more than what
+        the model itself has for them; ``None`` when that is more than is left. An operand counts
+        in equal parts for its users."""
+        own = sum((b.array.nbytes - b.grown) // users for b, users in sources.items())
+        grown = max(0, size - own)
+        cost = max(0, grown - sum(b.grown // users for b, users in sources.items()))
+        if cost > max(self.left, 0):
+            return None
+        self.left -= cost
+        return grown
+
+
+def _blobs(graph: Graph) -> Iterator[Blob]:
+    yield from graph.constants().values()
+    for node in graph.nodes:
+        for region in node.regions:
+            yield from _blobs(region)
+
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """The pass; `limit` bounds the bytes of one folded result."""
+    """The pass; `limit` bounds the bytes of one folded result. `budget`: of the whole model, when
+    the graph is a part of it."""
 
     name: str = "fold"
     limit: int = 1 << 26
+    budget: Budget | None = None
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph."""
+        budget = self.budget or Budget.of(graph)
         known: dict[Value, Blob] = {}
+        users, results = graph.users(), set(graph.outputs)
         nodes: list[GraphNode] = []
         for node in graph.nodes:
             if node.op == "constant":
                 blob = node.attr("value")
                 assert isinstance(blob, Blob), "constant without a blob"
                 known[node.output] = blob
-            elif self._foldable(node, known):
-                arrays = [None if v is None else known[v].array for v in node.inputs]
-                for value, result in zip(node.outputs, run_reference(node, arrays), strict=True):
-                    blob = Blob(np.ascontiguousarray(result).reshape(result.shape))
-                    known[value] = blob
-                    nodes.append(replace(
-                        node, op="constant", inputs=(), outputs=(value,),
-                        attrs=(("value", blob),), regions=(),
-                    ))  # fmt: skip
-                continue
+            elif self._foldable(node, known) and not _is_free(node, users, results):
+                sources = {known[v]: len(set(users[v])) + (v in results) for v in node.input_values}
+                grown = budget.spend(_size(node), sources)
+                if grown is not None:
+                    made = _evaluated(node, known, grown)
+                    known.update((n.output, n.attr("value")) for n in made)  # type: ignore[misc]
+                    nodes.extend(made)
+                    continue
             nodes.append(node)
         if all(a is b for a, b in zip(nodes, graph.nodes, strict=False)) and len(nodes) == len(
             graph.nodes
@@ -59,10 +105,33 @@ class Fold:
             return False
         if any(True for _, value in node.attrs for _ in attribute_symbols(value)):
             return False
-        size = 0
-        for v in node.outputs:
-            if not v.type.is_static:
-                return False
-            size += int(np.prod(v.type.static_shape, dtype=np.int64)) * v.type.dtype.bytes
+        if not all(v.type.is_static for v in node.outputs):
+            return False
         source = sum(known[v].array.nbytes for v in node.input_values)
-        return size <= max(self.limit, source)
+        return _size(node) <= max(self.limit, source)
+
+
+def _is_free(node: GraphNode, users: Mapping[Value, list[GraphNode]], results: set[Value]) -> bool:
+    """Whether a node repeats elements for maps only, which read them where they are."""
+    if node.op != "expand" or node.output in results or _size(node) <= REPEATED_BYTES:
+        return False
+    return all(opdef.get(user.op).scalar is not None for user in users.get(node.output, ()))
+
+
+def _size(node: GraphNode) -> int:
+    """Bytes of all results."""
+    return sum(prod(v.type.static_shape) * v.type.dtype.bytes for v in node.outputs)
+
+
+def _evaluated(node: GraphNode, known: Mapping[Value, Blob], grown: int) -> list[GraphNode]:
+    """Constants in place of a node."""
+    arrays = [None if v is None else known[v].array for v in node.inputs]
+    made: list[GraphNode] = []
+    for value, result in zip(node.outputs, run_reference(node, arrays), strict=True):
+        array = np.ascontiguousarray(result).reshape(result.shape)
+        blob = Blob(array, min(grown, array.nbytes))
+        grown -= blob.grown
+        made.append(replace(
+            node, op="constant", inputs=(), outputs=(value,), attrs=(("value", blob),), regions=(),
+        ))  # fmt: skip
+    return made

@@ -50,7 +50,7 @@ class State:
     given: dict[Value, Buffer] = field(default_factory=dict)  # results that are there already
     allocated: set[str] = field(default_factory=set)
     required: set[Expr] = field(default_factory=set)  # conditions of sizes tested before here
-    shared: dict[int, Buffer] = field(default_factory=dict)  # weights by identity of the contents
+    shared: dict[Blob, Buffer] = field(default_factory=dict)  # weights by contents
 
     def fresh(self, hint: str) -> str:
         """A name that no buffer of the entry has."""
@@ -88,9 +88,9 @@ class State:
         v = self.source(v)
         if v not in self.buffers:
             blob = self.constants[v]
-            b = self.shared.get(id(blob))
+            b = self.shared.get(blob)
             if b is None:
-                b = self.shared[id(blob)] = self.declare(v, "weight")
+                b = self.shared[blob] = self.declare(v, "weight")
                 self.params.append(b)
                 self.weights[b.name] = blob
             self.buffers[v] = b

@@ -9,6 +9,7 @@ import numpy as np
 
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Handler, Node, onnx_op
+from aisc.frontend.onnx.sizes import fitted
 from aisc.frontend.onnx.tensors import element_type
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
@@ -42,9 +43,8 @@ def old_broadcast(em: Emitter, node: Node) -> tuple[Value, Value]:
         return a, b
     axis = node.attr("axis", "int")
     if not node.flag("broadcast"):
-        if a.type.shape != b.type.shape:
-            raise node.malformed(f"{a.type} and {b.type} differ without broadcast")
-        return a, b
+        reason = f"{a.type} and {b.type} differ without broadcast"
+        return a, fitted(em, node, b, a.type.shape, reason)
     if axis is None:
         return a, b
     start = axis + a.type.rank if axis < 0 else axis
@@ -183,6 +183,9 @@ def _clip_attrs(em: Emitter, node: Node) -> Value:
 @onnx_op("Clip", since=11)
 def _clip(em: Emitter, node: Node) -> Value:
     x = node.input(0)
+    for bound in (node.optional(1), node.optional(2)):
+        if bound is not None and isinstance(bound.type.size, int) and bound.type.size != 1:
+            raise node.malformed(f"a bound must be one number, got {bound.type}")
     low, high = (em.array(node.optional(i)) for i in (1, 2))
     known = all(not node.has(i) or em.array(node.optional(i)) is not None for i in (1, 2))
     if known and x.type.dtype.is_float:

@@ -7,8 +7,10 @@ from typing import TypeGuard
 
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
+from aisc.frontend.onnx.sizes import fitted
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, ceildiv, floordiv, maximum
+from aisc.ir.graph.checks import decide
 from aisc.ir.graph.core import AttrValue, Value
 
 
@@ -53,12 +55,13 @@ def _gemm(em: Emitter, node: Node) -> Value:
         y = em.op("mul", y, em.like(alpha, y))
     if c is None or beta == 0.0:
         return y
-    if not old and node.version < 7 and c.type.shape != y.type.shape:
-        raise node.malformed("operand C does not have the result's shape")
+    if not old and node.version < 7:
+        c = fitted(em, node, c, y.type.shape, "operand C does not have the result's shape")
     if beta != 1.0:
         c = em.op("mul", c, em.like(beta, c))
     total = em.op("add", y, c)
-    if total.type.shape != y.type.shape:
+    pairs = list(zip(total.type.shape, y.type.shape, strict=False))
+    if total.type.rank > 2 or any(decide("==", a, b) is False for a, b in pairs):
         raise node.malformed(f"operand C {c.type} does not broadcast to {y.type}")
     return total
 
@@ -117,6 +120,13 @@ def kernel_of(node: Node, w: Value) -> tuple[int, ...]:
     return kernel
 
 
+def with_channels(em: Emitter, x: Value, channels: Dim) -> Value:
+    """`x`, whose open number of channels can only be what the weight expects."""
+    if isinstance(x.type.shape[1], int):
+        return x
+    return em.assume(x, (x.type.shape[0], channels, *x.type.shape[2:]))
+
+
 def convolve(em: Emitter, node: Node, x: Value, w: Value, bias: Value | None) -> Value:
     """A convolution with the attributes of `node`."""
     kernel = kernel_of(node, w)
@@ -125,7 +135,7 @@ def convolve(em: Emitter, node: Node, x: Value, w: Value, bias: Value | None) ->
     pads = pads_of(node, x.type.shape[2:], kernel)
     strides, dilations = node.ints("strides") or (), node.ints("dilations") or ()
     group = node.integer("group", 1)
-    x = bordered(em, x, pads)
+    x = bordered(em, with_channels(em, x, w.type.shape[1] * group), pads)
     pads = pads if are_known(pads) else ()
     inputs = (x, w) if bias is None else (x, w, bias)
     return em.op("conv", *inputs, pads=pads, strides=strides, dilations=dilations, group=group)
@@ -176,6 +186,7 @@ def _conv_transpose(em: Emitter, node: Node) -> Value:
     if len(extra) != len(kernel):
         raise node.malformed(f"output_padding {extra} does not fit {w.type}")
     pads = _transposed_pads(node, x.type.shape[2:], kernel, extra)
+    x = with_channels(em, x, w.type.shape[0])
     inputs = [v for v in (x, w, node.optional(2)) if v is not None]
     attrs: dict[str, AttrValue] = {
         "strides": node.ints("strides") or (), "dilations": node.ints("dilations") or (),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Handler, Node, onnx_op
+from aisc.frontend.onnx.ops.linear import with_channels
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import product
 from aisc.ir.dtypes import DType
@@ -109,10 +110,13 @@ def _instance_norm(em: Emitter, node: Node) -> Value:
 @onnx_op("GroupNormalization")
 def _group_norm(em: Emitter, node: Node) -> Value:
     x, scale, bias = node.input(0), node.input(1), node.input(2)
-    groups, channels = node.integer("num_groups"), x.type.shape[1] if x.type.rank > 1 else 1
+    groups = node.integer("num_groups")
+    if node.version >= 21 and x.type.rank > 1 and scale.type.rank == 1:
+        x = with_channels(em, x, scale.type.shape[0])
+    channels = x.type.shape[1] if x.type.rank > 1 else 1
     node.integer("stash_type", 1)
     if not isinstance(channels, int) or groups < 1 or channels % groups:
-        raise node.malformed(f"{channels} channels do not split into {groups} groups")
+        raise node.misfit(f"{channels} channels do not split into {groups} groups", channels)
     if node.version < 21:  # one scale per group
         shape = (groups, channels // groups)
         scale, bias = (

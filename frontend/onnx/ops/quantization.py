@@ -14,9 +14,10 @@ from aisc.ir.graph.core import Value
 
 
 def _along(em: Emitter, node: Node, x: Value, parameter: Value, axis: int, block: int) -> Value:
-    """A scale or zero point shaped to broadcast to `x`: per tensor, along `axis`, or blocked."""
+    """A scale or zero point shaped to broadcast to `x`: per tensor (one element, whatever the
+    axis), along `axis`, or blocked."""
     shape, rank = parameter.type.shape, x.type.rank
-    if parameter.type.rank == 0 or (shape == (1,) and rank == 0):
+    if shape == () or (shape == (1,) and not block):
         return em.reshape(parameter, ())
     if not -rank <= axis < rank:
         raise node.malformed(f"axis {axis} does not fit {x.type}")
@@ -25,7 +26,7 @@ def _along(em: Emitter, node: Node, x: Value, parameter: Value, axis: int, block
         return _blocked(em, node, x, parameter, axis, block)
     if parameter.type.rank != 1:
         raise node.malformed(f"a scale or zero point {parameter.type}")
-    return parameter if shape == (1,) else em.reshape(parameter, (*shape, *[1] * (rank - 1 - axis)))
+    return em.reshape(parameter, (*shape, *[1] * (rank - 1 - axis)))
 
 
 def _blocked(em: Emitter, node: Node, x: Value, parameter: Value, axis: int, block: int) -> Value:

@@ -11,21 +11,21 @@ from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.fold import SMALL
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.ops.shapes import bounded
-from aisc.frontend.onnx.sizes import range_at_run_time
+from aisc.frontend.onnx.sizes import one_value, range_at_run_time
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import bounds, ceildiv, maximum, product
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import AttrValue, Value
 
-MAX_FLOAT_RANGE = 1 << 24  # elements; they are computed at import
+MAX_SEARCHED = 1 << 24  # elements of a constant in which places are found at import
 
 
 @onnx_op("Range")
 def _range(em: Emitter, node: Node) -> Value:
-    operands = [node.input(i) for i in range(3)]
+    operands = [one_value(em, node, node.input(i), "a bound") for i in range(3)]
     t = operands[0].type.dtype
-    if any(v.type.dtype is not t or v.type.size != 1 for v in operands):
-        raise node.malformed("the bounds must be scalars of one type")
+    if any(v.type.dtype is not t for v in operands):
+        raise node.malformed("the bounds must be of one type")
     if t.is_float:
         if any(em.array(v) is None for v in operands):
             return range_at_run_time(em, *operands)
@@ -51,10 +51,12 @@ def _float_range(em: Emitter, node: Node, operands: list[Value]) -> Value:
     count = (b - a) / step if step else math.nan
     if not math.isfinite(count):
         raise node.malformed(f"no range from {a} to {b} by {step}")
-    bounded(node, (max(math.ceil(count), 0),), t)
-    if count > MAX_FLOAT_RANGE:
-        raise error("E105", f"Range: {count:.0f} floats are too many", loc=node.loc)
-    return em.constant(np.arange(max(math.ceil(count), 0)) * step + a, t)
+    size = max(math.ceil(count), 0)
+    bounded(node, (size,), t)
+    if size <= SMALL:
+        return em.constant(np.arange(size) * step + a, t)
+    places = em.cast(em.op("iota", shape=(size,)), dtypes.f64)
+    return em.cast(em.op("add", em.op("mul", places, em.like(step, places)), em.like(a, places)), t)
 
 
 def _true_places(em: Emitter, mask: Value) -> Value:
@@ -71,7 +73,7 @@ def _non_zero(em: Emitter, node: Node) -> Value:
     x = node.input(0)
     array = em.array(x)
     if array is not None:
-        if array.size > MAX_FLOAT_RANGE:
+        if array.size > MAX_SEARCHED:
             raise error("E105", "NonZero: the constant is too large", loc=node.loc)
         return em.constant(np.stack(np.nonzero(np.atleast_1d(array))).astype(np.int64))
     shape = x.type.shape or (1,)

@@ -15,6 +15,7 @@ from aisc.frontend.onnx.control import element, reversed_rows
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.regions import Region, Stepped, loop
+from aisc.frontend.onnx.sizes import fitted
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
 from aisc.ir.graph.core import Value
@@ -135,11 +136,12 @@ def _cell(
 ) -> _Cell:
     gates = _GATES[node.op] * hidden
     r = _needed(_of_direction(em, node.input(2), index))
-    if r.type.shape != (gates, hidden):
-        raise node.malformed(f"recurrent weight {node.input(2).type} for {hidden} units")
+    text = f"recurrent weight {node.input(2).type} for {hidden} units"
+    r = fitted(em, node, r, (gates, hidden), text)
     b = _of_direction(em, node.optional(3), index)
-    if b is not None and b.type.shape != (2 * gates,):
-        raise node.malformed(f"bias {_needed(node.optional(3)).type} for {hidden} units")
+    if b is not None:
+        text = f"bias {_needed(node.optional(3)).type} for {hidden} units"
+        b = fitted(em, node, b, (2 * gates,), text)
     halves = (0, gates), (gates, 2 * gates)
     own, other = (None if b is None else em.slice_axis(b, 0, *part) for part in halves)
     peephole = _of_direction(em, node.optional(7), index) if node.op == "LSTM" else None
@@ -221,8 +223,10 @@ def _recurrent(em: Emitter, node: Node) -> Sequence[Value]:
     lengths = _lengths(em, node, x)
     direction, hidden = node.text("direction", "forward"), node.integer("hidden_size")
     directions = 2 if direction == "bidirectional" else 1
-    if node.input(1).type.shape[0] != directions or hidden < 1:
-        raise node.malformed(f"{direction}, {hidden} units, weight {node.input(1).type}")
+    text = f"{direction}, {hidden} units, weight {node.input(1).type}"
+    if hidden < 1:
+        raise node.malformed(text)
+    fitted(em, node, node.input(1), (directions, *node.input(1).type.shape[1:]), text)
     functions = _activations(node, directions)
     rows: list[Value] = []
     lasts: list[list[Value]] = []

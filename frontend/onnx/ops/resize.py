@@ -202,9 +202,8 @@ def _along(
             return y, em.constant(outside)
     fixed = t.scale if isinstance(t.scale, float) else None
     if spec.antialias and fixed is None:
-        note = "give the image's dimensions sizes, as in shapes={'height': 224}"
-        message = f"{node.op}: how far an antialiased resize reaches must be known"
-        raise error("E204", message, note, loc=node.loc)
+        message = f"{node.op}: the scales of an antialiased resize of {x.type} must be known"
+        raise error("E204", message, loc=node.loc)
     scale = em.constant([t.scale], dtypes.f64) if isinstance(t.scale, float) else t.scale
     return resample_at_run_time(em, spec, x, OpenAxis(t.axis, size, t.out, scale, region, fixed))
 

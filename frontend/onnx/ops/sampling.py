@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
+from aisc.frontend.onnx.sizes import fitted
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph.core import Value
@@ -117,8 +118,10 @@ def _grid_sample(em: Emitter, node: Node) -> Value:
     mode, padding = node.text("mode", "linear"), node.text("padding_mode", "zeros")
     mode, corners = _MODES.get(mode, mode), node.flag("align_corners")
     rank = x.type.rank - 2
-    if rank < 1 or grid.type.rank != x.type.rank or grid.type.shape[-1] != rank:
+    if rank < 1 or grid.type.rank != x.type.rank:
         raise node.malformed(f"a grid {grid.type} does not fit {x.type}")
+    reason = f"a grid {grid.type} does not fit {x.type}"
+    grid = fitted(em, node, grid, (*grid.type.shape[:-1], rank), reason)
     if mode not in ("nearest", "linear", "cubic") or padding not in (
         "zeros", "border", "reflection",
     ):  # fmt: skip

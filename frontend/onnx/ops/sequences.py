@@ -30,7 +30,8 @@ def _reverse_sequence(em: Emitter, node: Node) -> Value:
     x, time, batch = node.input(0), node.integer("time_axis"), node.integer("batch_axis", 1)
     if x.type.rank < 2 or {time, batch} != {0, 1}:
         raise node.malformed(f"time axis {time} and batch axis {batch} of {x.type}")
-    place, length = _places(em, x, time), _along(em, node.input(1), x, batch, x.type.shape[time] + 1)
+    place = _places(em, x, time)
+    length = _along(em, node.input(1), x, batch, x.type.shape[time] + 1)
     back = em.op("sub", em.op("sub", length, em.like(1, length)), place)
     index = em.op("where", em.op("less", place, length), back, place)
     return em.op("gather_elements", x, em.op("expand", index, shape=x.type.shape), axis=time)

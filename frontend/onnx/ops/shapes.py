@@ -95,6 +95,8 @@ def _eye(em: Emitter, node: Node) -> Value:
 @onnx_op("OneHot")
 def _one_hot(em: Emitter, node: Node) -> Value:
     indices, values, axis = node.input(0), node.input(2), node.integer("axis", -1)
+    if node.input(1).type.size != 1:
+        raise node.malformed(f"the depth must be one number, got {node.input(1).type}")
     (depth,) = em.dims(node.input(1), "the depth") if not _is_float(node.input(1)) else (
         int(em.scalar(node.input(1), "the depth")),
     )  # fmt: skip
@@ -131,7 +133,8 @@ def reshaped(node: Node, x: Value, wanted: Sequence[Dim], allow_zero: bool) -> t
             quotient = floordiv(x.type.size, rest)  # whether it is exact is tested at run time
         if quotient is None:
             text = ", ".join(map(str, shape))
-            raise node.malformed(f"{x.type} cannot be reshaped to [{text}]")
+            sizes = (*x.type.shape, *shape)
+            raise node.misfit(f"{x.type} cannot be reshaped to [{text}]", *sizes)
         shape[open_axes[0]] = quotient
     return tuple(shape)
 
@@ -269,6 +272,8 @@ def _tile(em: Emitter, node: Node) -> Value:
 @onnx_op("Trilu")
 def _trilu(em: Emitter, node: Node) -> Value:
     x, upper = node.input(0), node.flag("upper", True)
+    if x.type.rank < 2:
+        raise node.malformed(f"{x.type} is no matrix")
     if node.has(1) and em.array(node.input(1)) is None:
         return _trilu_at_run_time(em, x, em.reshape(node.input(1), ()), upper)
     k = int(em.scalar(node.input(1), "k")) if node.has(1) else 0
@@ -377,6 +382,11 @@ def _slice_by_values(em: Emitter, node: Node, count: int) -> Value:
     return x
 
 
+def _differ(a: Dim, b: Dim) -> bool:
+    """Whether two sizes are known to differ."""
+    return isinstance(a, int) and isinstance(b, int) and a != b
+
+
 @onnx_op("Split")
 def _split(em: Emitter, node: Node) -> Sequence[Value]:
     x = node.input(0)
@@ -389,7 +399,7 @@ def _split(em: Emitter, node: Node) -> Sequence[Value]:
         each = ceildiv(size, count) if node.version >= 18 else floordiv(size, count)
         sizes = [each] * (count - 1) + [size - each * (count - 1)]
     total: Dim = sum(sizes, 0)
-    if any(bounds(d)[1] < 0 for d in sizes) or (isinstance(total, int) and total != size):
+    if any(bounds(d)[1] < 0 for d in sizes) or _differ(total, size):
         raise node.malformed(f"parts {list(map(str, sizes))} of an axis of size {size}")
     x = em.assume(x, [total if a == axis else d for a, d in enumerate(x.type.shape)])
     parts: list[Value] = []

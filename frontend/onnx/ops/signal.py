@@ -123,6 +123,8 @@ def _stft(em: Emitter, node: Node) -> Value:
     """A convolution along the signal whose kernels are the windowed waves."""
     x, hop = node.input(0), int(em.scalar(node.input(1), "the step"))
     window, onesided = node.optional(2), node.flag("onesided", True)
+    if window is not None and window.type.rank != 1:
+        raise node.malformed(f"the window must be a vector, got {window.type}")
     given = None if window is None else window.type.shape[0]
     length = int(em.scalar(node.input(3), "the length")) if node.has(3) else given
     if x.type.rank != 3 or x.type.shape[2] not in (1, 2) or hop < 1:

@@ -119,7 +119,9 @@ def _pow_array(call: OpCall, a: Array, b: Array) -> Array:
     return saturated(powers, dtypes.from_numpy(a.dtype))
 
 
-register_binary("pow", "``a ** b``; integers through f64, truncated and saturated.", _pow_array, _pow)
+register_binary(
+    "pow", "``a ** b``; integers through f64, truncated and saturated.", _pow_array, _pow
+)
 register_binary(
     "mod", "The remainder with the divisor's sign (integers).",
     lambda _, a, b: np.mod(a, b), lambda _, a, b: Binary("mod", a, b), infer.is_integer,

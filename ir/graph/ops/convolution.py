@@ -52,7 +52,8 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
     window = conv_window(call)
     _, channels, _ = window.split(x.shape)
     if group < 1 or not isinstance(outputs, int) or outputs % group:
-        raise call.fail(f"{outputs} output channels do not split into {group} groups")
+        text = f"{outputs} output channels do not split into {group} groups"
+        raise call.fail(text, code=infer.size_code(outputs))
     require(call, "==", channels, inputs * group, "channels of the input and of the weight")
     infer.check_shape(call, 2, (outputs,))
     return (output_type(call, window, x, outputs),)

@@ -204,8 +204,8 @@ def _cast_reference(call: OpCall, xs: Arrays) -> list[Array]:
 register(
     OpDef(
         "cast",
-        "Conversion to the dtype `to`: floats truncate to integers, the nearest one where they do not "
-        "fit, 0 for NaN; integers wrap; bool is != 0.",
+        "Conversion to the dtype `to`: floats truncate to integers, the nearest one where they do "
+        "not fit, 0 for NaN; integers wrap; bool is != 0.",
         X, _cast_rule, _cast_reference, "map", (Attr("to", "dtype"),),
         scalar=lambda call, a: e.cast(a[0], call.attrs["to"]),
     )

@@ -119,8 +119,8 @@ def _reshape_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> 
 register(
     OpDef(
         "reshape",
-        "The same elements in row-major order under another shape; whether it has as many is tested "
-        "by the run where only that can tell.",
+        "The same elements in row-major order under another shape; whether it has as many is "
+        "tested by the run where only that can tell.",
         X, _reshape_rule,
         lambda call, xs: [np.reshape(present(xs)[0], sizes(call.attrs["shape"]))],
         "movement", (Attr("shape", "dims"),),
@@ -414,8 +414,8 @@ register(
     OpDef(
         "pad",
         "A border around x (all begins, then all ends; negative pads cut): a constant (0 without "
-        "`value`), the edge repeated, reflected without it (at most all that there is besides it), or "
-        "wrapped around.",
+        "`value`), the edge repeated, reflected without it (at most all that there is besides it), "
+        "or wrapped around.",
         (Operand("x"), Operand("value", optional=True)),
         _pad_rule, _pad_reference, "movement",
         (Attr("pads", "dims"),

@@ -291,7 +291,8 @@ def _group_rule(call: OpCall) -> tuple[TensorType, ...]:
     (x,), groups = _channel_rule(call), call.attrs["groups"]
     channels = x.shape[1]
     if not isinstance(channels, int) or groups < 1 or channels % groups:
-        raise call.fail(f"{channels} channels do not split into {groups} groups")
+        text = f"{channels} channels do not split into {groups} groups"
+        raise call.fail(text, code=infer.size_code(channels))
     return (x,)
 
 
