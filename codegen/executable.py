@@ -18,19 +18,21 @@ import numpy as np
 from aisc.codegen import abi
 from aisc.codegen.arrays import Array, address, as_input, as_outputs, pointers
 from aisc.codegen.cpu import pool as pools
-from aisc.codegen.faults import error_of
+from aisc.codegen.faults import error_of, fault_of
 from aisc.codegen.image import Image
 from aisc.codegen.llvm.link import Linked
 from aisc.codegen.recycle import Recycler
 from aisc.codegen.signature import Binding, Signature, Values
-from aisc.ir.diagnostics import execution_error
+from aisc.ir.diagnostics import CompileError, ExecutionError, execution_error
 
 if TYPE_CHECKING:
     from aisc.codegen.host import HostCalls
 
 
-# Makes the executable in which named inputs that have defaults are true inputs.
-CompileWith = Callable[[tuple[str, ...]], "Executable"]
+# Makes the executable in which named inputs that have defaults are true inputs, or in which
+# dimensions of the inputs have fixed sizes.
+CompileWith = Callable[[tuple[str, ...], Mapping[str, int]], "Executable"]
+MAX_VERSIONS = 8  # for sizes that the program does not fit
 
 
 class _Workspace:
@@ -66,7 +68,8 @@ class Executable:
     Calls from several threads at once are safe: each has a frame and memory of its own.
     `optional_inputs` have defaults, which are compiled in as constants. Where a call of :meth:`run`
     gives some of them, another executable takes it, which `compile_with` makes of the model with
-    these as true inputs, when they are first given.
+    these as true inputs, when they are first given. It also makes versions for sizes that the
+    program takes to be equal although one of them, being 1, might be spread.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Executable:
         self._results = Recycler()
         self._compile_with = compile_with
         self._others: dict[tuple[str, ...], Executable] = {}
+        self._versions: list[tuple[tuple[tuple[int, int], ...], Executable]] = []
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -140,8 +144,34 @@ class Executable:
                 "compile the model with overridable= or --overridable, and these inputs stay open",
             )  # fmt: skip
         if given not in self._others:  # two threads may both compile; one result is kept
-            self._others[given] = self._compile_with(given)
+            self._others[given] = self._compile_with(given, {})
         return self._others[given]
+
+    # -- versions for other sizes --------------------------------------------------------------
+
+    def _version(self, dims: Values) -> Executable | None:
+        """The version made for sizes of a call, if there is one."""
+        for fixed, version in self._versions:
+            if all(dims[k] == value for k, value in fixed):
+                return version
+        return None
+
+    def _new_version(self, wanted: tuple[str, ...], dims: Values) -> Executable | None:
+        """A version in which sizes of this call are fixed, where that may help: `wanted` are their
+        names, or names with the values that they must have."""
+        names = self.image.signature.dims
+        here = dict(zip(names, dims, strict=True))
+        pairs = [item.partition("=") for item in wanted]
+        fixed = {n: here[n] for n, _, v in pairs if n in here and v in ("", str(here[n]))}
+        if not fixed or self._compile_with is None or len(self._versions) == MAX_VERSIONS:
+            return None
+        try:
+            version = self._compile_with((), fixed)
+        except CompileError:
+            return None  # the run has said what is wrong
+        places = tuple((names.index(n), v) for n, v in fixed.items())
+        self._versions.append((places, version))
+        return version
 
     # -- profiles ----------------------------------------------------------------------------
 
@@ -165,18 +195,37 @@ class Executable:
             as_input(a, p, t) for a, p, t in zip(arrays, self.inputs, self._dtypes, strict=True)
         ]
         dims, sizes = self._sizes(inputs)
+        if self._versions and (version := self._version(dims)) is not None:
+            return version._run(arrays, out)
         outputs = self._allocate(sizes, out, inputs)
         space = self._borrow_memory()
         try:
-            self._invoke(space, inputs, outputs, dims)
-            return [self._result(space, k, dims) if a is None else a for k, a in enumerate(outputs)]
+            status = self._invoke(space, inputs, outputs, dims)
+            if not status:
+                return [
+                    self._result(space, k, dims) if a is None else a
+                    for k, a in enumerate(outputs)
+                ]
+            fault = self._fault(space, status)
         finally:
             self._idle.append(space)
+        wanted = fault_of(status, self.image.faults).sizes
+        other = self._new_version(wanted, dims) if wanted else None
+        if other is None:
+            raise fault
+        return other._run(arrays, out)
+
+    def _fault(self, space: _Workspace, status: int) -> ExecutionError:
+        """What went wrong in a run."""
+        if space.host is not None and (fault := space.host.raised()) is not None:
+            return fault
+        values = (space.frame.value0, space.frame.value1, space.frame.value2)
+        return error_of(status, values, self.image.faults)
 
     def _invoke(
         self, space: _Workspace, inputs: list[Array], outputs: list[Array | None], dims: Values
-    ) -> None:
-        """Fill the frame and call the entry."""
+    ) -> int:
+        """Fill the frame and call the entry; its status."""
         for k, array in enumerate(inputs):
             space.inputs[k] = address(array)
         for k, result in enumerate(outputs):
@@ -191,14 +240,10 @@ class Executable:
                 frame.pool, frame.threads = 0, 1
             else:
                 frame.pool, frame.threads = pool.address, self.threads
-            status = self._entry(space.at)
+            return self._entry(space.at)
         finally:
             if pool is not None:
                 pool.lock.release()
-        if status:
-            if space.host is not None:
-                space.host.reraise()
-            raise error_of(status, (frame.value0, frame.value1, frame.value2), self.image.faults)
 
     def _sizes(self, inputs: list[Array]) -> tuple[Values, list[Values | None]]:
         """Values of the dimensions and shapes of the outputs. Most calls have the same as the one

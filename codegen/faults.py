@@ -16,16 +16,23 @@ from aisc.ir.location import UNKNOWN, Loc
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`text` with a place for each value, empty where the code says it all; `loc` in the model."""
+    """`text` with a place for each value, empty where the code says it all; `loc` in the model;
+    `sizes`: see :class:`aisc.ir.tensor.stmt.Require`."""
 
     text: str
     loc: Loc
+    sizes: tuple[str, ...] = ()
+
+
+def fault_of(status: int, faults: Sequence[Fault]) -> Fault:
+    """What an entry that returned `status` has reported."""
+    number = abi.parts_of(status)[1]
+    return faults[number - 1] if 0 < number <= len(faults) else Fault("", UNKNOWN)
 
 
 def error_of(status: int, values: Sequence[int], faults: Sequence[Fault]) -> ExecutionError:
     """E502 for what an entry returned; `values` are the words after the error slot."""
-    code, number = abi.parts_of(status)
-    place = faults[number - 1] if 0 < number <= len(faults) else Fault("", UNKNOWN)
+    code, place = abi.parts_of(status)[0], fault_of(status, faults)
     text = abi.ERRORS.get(code, f"status {code}")
     if code == abi.BAD_INDEX:
         text = f"{text}: {values[0]} on an axis of size {values[1]}"

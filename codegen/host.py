@@ -80,13 +80,12 @@ class HostCalls:
             return 0
         return ctypes.cast(self._callback, ctypes.c_void_p).value or 0
 
-    def reraise(self) -> None:
-        """Raise what an operator raised, if anything, as an ``ExecutionError``."""
+    def raised(self) -> ExecutionError | None:
+        """What an operator raised, if anything, as an ``ExecutionError``."""
         fault, self.fault = self.fault, None
-        if isinstance(fault, ExecutionError):
-            raise fault
-        if fault is not None:
-            raise execution_error("E502", "an operator on the host failed", str(fault))
+        if fault is None or isinstance(fault, ExecutionError):
+            return fault
+        return execution_error("E502", "an operator on the host failed", str(fault))
 
     def _run(self, index: int, words: int, sizes: int) -> int:
         try:

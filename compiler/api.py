@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aisc import images
 from aisc.codegen.executable import CompileWith, Executable
 from aisc.codegen.llvm import link
 from aisc.ir import target as targets
-from aisc.ir.diagnostics import execution_error
+from aisc.ir.diagnostics import error, execution_error
 from aisc.ir.target import Target
 from aisc.options import Options, from_environment
 
@@ -94,10 +95,14 @@ def executable(
     place = images.place_of(model, target, options)
     stamp = images.stamp(model)
 
-    def compile_with(names: tuple[str, ...]) -> Executable:
+    def compile_with(names: tuple[str, ...], sizes: Mapping[str, int]) -> Executable:
         if images.stamp(model) != stamp:
             raise execution_error("E501", f"{model} has changed since it was compiled")
-        return executable(model, target, replace(options, overridable=options.overridable + names))
+        if sizes and not isinstance(model, str | Path | bytes) and _is_graph(model):
+            raise error("E106", "the sizes of a graph cannot be fixed any more")
+        shapes = {**options.shapes, **sizes}
+        other = replace(options, overridable=options.overridable + names, shapes=shapes)
+        return executable(model, target, other)
 
     kept = None if place is None else place.open(options.threads, compile_with)
     if kept is not None:
@@ -107,6 +112,12 @@ def executable(
     if place is not None:
         place.keep(made)
     return made
+
+
+def _is_graph(model: Any) -> bool:
+    from aisc.ir.graph.core import Graph
+
+    return isinstance(model, Graph)
 
 
 def lower(

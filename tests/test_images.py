@@ -141,9 +141,9 @@ def test_a_model_that_changes_meanwhile_is_not_kept(
 ) -> None:
     build = api.build
 
-    def changing(source: Path, *rest: Any) -> Any:
+    def changing(source: Path, *rest: Any, **more: Any) -> Any:
         onnx.save(model(3.0), str(source))
-        return build(source, *rest)
+        return build(source, *rest, **more)
 
     monkeypatch.setattr(api, "build", changing)
     aisc.compile(path)

@@ -15,7 +15,7 @@ from aisc.ir.tensor.stmt import CallKernel, Require
 def fault_of(s: CallKernel | Require) -> Fault:
     """What a statement may report."""
     if isinstance(s, Require):
-        return Fault(s.text, s.loc)
+        return Fault(s.text, s.loc, s.sizes)
     return Fault("", s.loc if s.faults == UNKNOWN else s.faults)
 
 

@@ -153,8 +153,8 @@ class Emitter:
     def common(self, sizes: Sequence[Dim]) -> Dim:
         """The size that different ones, of which at most one is a number, are broadcast to.
 
-        Sizes of inputs are taken to be equal (a caller of the other kind gets a version of the
-        model for it, :mod:`aisc.versions`); those that only the run gives may be 1."""
+        Sizes of inputs are taken to be equal; for a call where one of them is 1 another version of
+        the model is made. Those that only the run gives may be 1."""
         number = next((d for d in sizes if isinstance(d, int)), None)
         if number is not None or not any(map(is_computed, sizes)):
             return sizes[0] if number is None else number
@@ -180,7 +180,9 @@ class Emitter:
             if -axis <= len(shape) and shape[axis] != 1:
                 stretched |= shape[axis] != size and is_computed(shape[axis])
                 shape[axis] = size
-        return self.stretch(value, shape) if stretched else self.assume(value, shape)
+        if stretched:
+            return self.stretch(value, shape)
+        return self.assume(value, shape, spread=True)
 
     def stretch(self, value: Value, shape: Sequence[Dim]) -> Value:
         """`value` broadcast to a shape: each of its sizes is 1 or that of the shape."""
@@ -188,11 +190,13 @@ class Emitter:
             return value
         return self.op("expand", value, shape=tuple(shape))
 
-    def assume(self, value: Value, shape: Sequence[Dim]) -> Value:
-        """`value` with sizes known under other names, which are tested at run time."""
+    def assume(self, value: Value, shape: Sequence[Dim], spread: bool = False) -> Value:
+        """`value` with sizes known under other names, which are tested at run time. `spread`: sizes
+        of 1 are right as well, for a version of the model that fixes them."""
         if value.type.shape == tuple(shape):
             return value
-        return self.builder.add("assume", (value,), {"shape": tuple(shape)}, loc=self.loc)
+        attrs: dict[str, AttrValue] = {"shape": tuple(shape), "spread": spread}
+        return self.builder.add("assume", (value,), attrs, loc=self.loc)
 
     # --- constants ----------------------------------------------------------------------------
     def constant(self, array: object, dtype: DType | None = None) -> Value:

@@ -25,12 +25,14 @@ _WORDS: dict[Relation, str] = {"==": "must equal", "<=": "must be at most", "1==
 
 @dataclass(frozen=True, slots=True)
 class SizeCheck:
-    """``left relation right``; `what` names the two sizes."""
+    """``left relation right``; `what` names the two sizes. `sizes`: see
+    :class:`aisc.ir.tensor.stmt.Require`."""
 
     relation: Relation
     left: Dim
     right: Dim
     what: str
+    sizes: tuple[str, ...] = ()
 
     @property
     def condition(self) -> Expr:
@@ -92,14 +94,16 @@ def decide(relation: Relation, a: Dim, b: Dim) -> bool | None:
     return False if apart else None
 
 
-def require(call: OpCall, relation: Relation, a: Dim, b: Dim, what: str) -> None:
+def require(
+    call: OpCall, relation: Relation, a: Dim, b: Dim, what: str, sizes: tuple[str, ...] = ()
+) -> None:
     """Let the sizes of a node satisfy a relation: E201 where they cannot, a check of the run where
     only that can tell."""
     verdict = decide(relation, a, b)
     if verdict is False:
         raise call.fail(f"{what}: {a} {_WORDS[relation]} {b}")
     if verdict is None and call.checks is not None:
-        check = SizeCheck(relation, a, b, f"{call.op.name}: {what}")
+        check = SizeCheck(relation, a, b, f"{call.op.name}: {what}", sizes)
         if check not in call.checks:
             call.checks.append(check)
 

@@ -224,12 +224,15 @@ class Bind(Stmt):
 class Require(Stmt):
     """End the run with an error unless `cond` holds: sizes that only the run knows do not fit.
 
-    `text` is the message; each ``{}`` in it stands for one of `values` (at most three, i64)."""
+    `text` is the message; each ``{}`` in it stands for one of `values` (at most three, i64).
+    `sizes` are dimensions of the program's inputs, ``name`` or ``name=value``: with those that have
+    these values fixed, another version of the model does not need the condition."""
 
     cond: Expr
     text: str = "a size computed at run time does not fit"
     values: tuple[Expr, ...] = ()
     loc: Loc = field(default=UNKNOWN, compare=False)
+    sizes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

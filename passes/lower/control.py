@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, SymDim, ceildiv, mod, product, sole_symbol, substitute, symbol
@@ -60,7 +61,8 @@ def lower_expect(st: State, node: GraphNode) -> None:
     """A test of a condition from data; the result is the operand itself."""
     x, condition = node.input_values
     text = str(node.attr("message")).replace("{", "{{").replace("}", "}}")
-    st.body.append(Require(Load(st.use(condition), ()), text, (), node.loc))
+    sizes: Any = node.attr_map.get("sizes", ())
+    st.body.append(Require(Load(st.use(condition), ()), text, (), node.loc, tuple(sizes)))
     st.buffers[node.output] = st.view(st.use(x), x.type, x.name)
 
 

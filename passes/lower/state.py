@@ -104,7 +104,7 @@ class State:
                 continue
             if all(v.name in self.dims for v in variables(cond)):
                 self.required.add(cond)
-            self.body.append(Require(cond, check.text, check.values, node.loc))
+            self.body.append(Require(cond, check.text, check.values, node.loc, check.sizes))
 
     def source(self, v: Value) -> Value:
         """The value that an input of a region stands for."""

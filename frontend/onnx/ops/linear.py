@@ -10,7 +10,6 @@ from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.sizes import fitted
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, ceildiv, floordiv, maximum
-from aisc.ir.graph.checks import decide
 from aisc.ir.graph.core import AttrValue, Value
 
 
@@ -60,10 +59,8 @@ def _gemm(em: Emitter, node: Node) -> Value:
     if beta != 1.0:
         c = em.op("mul", c, em.like(beta, c))
     total = em.op("add", y, c)
-    pairs = list(zip(total.type.shape, y.type.shape, strict=False))
-    if total.type.rank > 2 or any(decide("==", a, b) is False for a, b in pairs):
-        raise node.malformed(f"operand C {c.type} does not broadcast to {y.type}")
-    return total
+    reason = f"operand C {c.type} does not broadcast to {y.type}"
+    return fitted(em, node, total, y.type.shape, reason)
 
 
 def same_pads(

@@ -112,9 +112,10 @@ def _expect_reference(call: OpCall, xs: Arrays) -> list[Array]:
 register(
     OpDef(
         "expect",
-        "x, once the condition holds; otherwise the run ends with the error `message`.",
+        "x, once the condition holds; otherwise the run ends with the error `message`. `sizes` are "
+        "those of inputs on which alone the condition depends.",
         (Operand("x"), Operand("condition")), _expect_rule, _expect_reference, "control",
-        (Attr("message", "str"),),
+        (Attr("message", "str"), Attr("sizes", "strs", ())),
     )
 )  # fmt: skip
 

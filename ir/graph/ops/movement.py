@@ -14,6 +14,7 @@ from aisc.ir.arith.poly import (
     maximum,
     minimum,
     product,
+    symbols,
 )
 from aisc.ir.graph import infer
 from aisc.ir.graph.checks import decide, require
@@ -135,8 +136,15 @@ def _assume_rule(call: OpCall) -> tuple[TensorType, ...]:
     if len(shape) != x.rank:
         raise call.fail(f"{x} does not have {len(shape)} axes", code="E203")
     for axis, (d, wanted) in enumerate(zip(x.shape, shape, strict=True)):
-        require(call, "==", d, wanted, f"sizes of axis {axis}")
+        ones = _ones(d, wanted) if call.attrs["spread"] else ()
+        require(call, "==", d, wanted, f"sizes of axis {axis}", ones)
     return (TensorType(shape, x.dtype),)
+
+
+def _ones(*dims: Dim) -> tuple[str, ...]:
+    """Sizes of inputs that, being 1, let another version of the model do."""
+    names = {s.name for d in dims for s in symbols(d) if s.kind == "input"}
+    return tuple(f"{name}=1" for name in sorted(names))
 
 
 def _assume_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
@@ -147,9 +155,11 @@ def _assume_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> N
 register(
     OpDef(
         "assume",
-        "x, whose sizes are those of `shape`: the run tests those that are not known to be equal.",
+        "x, whose sizes are those of `shape`: the run tests those that are not known to be equal. "
+        "With `spread` sizes of inputs that are 1 might be spread instead, in another version of "
+        "the model.",
         X, _assume_rule, lambda call, xs: [present(xs)[0]],
-        "movement", (Attr("shape", "dims"),),
+        "movement", (Attr("shape", "dims"), Attr("spread", "bool", False)),
         variants={"direct": Variant(_assume_compute)}, traits=frozenset({"view"}),
     )
 )  # fmt: skip
@@ -432,7 +442,7 @@ def _expand_rule(call: OpCall) -> tuple[TensorType, ...]:
     if x.rank > len(shape) or any(decide("1==", d, n) is False for d, n in pairs):
         raise call.fail(f"{x} does not broadcast to [{', '.join(map(str, shape))}]")
     for d, n in pairs:
-        require(call, "1==", d, n, "a size and what it is expanded to")
+        require(call, "1==", d, n, "a size and what it is expanded to", _ones(n))
     return (TensorType(shape, x.dtype),)
 
 
