@@ -160,13 +160,18 @@ class Binding:
         """Shapes of the outputs for these values of the dimensions; ``None`` for those whose sizes
         only a run gives."""
         return [
-            None if later else rule(values)
+            None if later else _possible(rule(values))
             for rule, later in zip(self._outputs, self.later, strict=True)
         ]
 
     def result_shape(self, k: int, values: Values) -> Values:
         """Shape of such an output; `values` are those of the dimensions and of the results."""
         return self._outputs[k](values)
+
+
+def _possible(shape: Values) -> Values:
+    """A shape that an array can have: where a size is below zero the run says so."""
+    return tuple([max(d, 0) for d in shape]) if shape and min(shape) < 0 else shape
 
 
 def dim_rule(d: Dim, names: Sequence[str]) -> Callable[[Values], int]:

@@ -70,7 +70,9 @@ class Place:
 
 def place_of(model: Any, target: Target, options: Options) -> Place | None:
     """Where `model` is kept; ``None`` for one that cannot be, or when steps are looked at."""
-    looked_at = options.stop_after or options.dump_dir or options.verify or options.profile
+    looked_at = (
+        options.stop_after or options.dump_dir or options.verify or options.profile or options.apart
+    )
     if not options.use_cache or looked_at or target.kind != "cpu":
         return None
     store = cache_of(options.cache_dir, "images")

@@ -28,6 +28,7 @@ class Options:
     overridable: inputs that have defaults in the model, and stay inputs.
     host: whether operators without native code may run on the host, through their references.
     verify: check the IR after each step (``AISC_VERIFY=each``).
+    apart: give every buffer memory of its own, for runs under guard (:mod:`aisc.codegen.guard`).
     profile: make an entry that times its statements. Kernels are the same, and the key of an
     entry is its text, so this is neutral.
     """
@@ -43,6 +44,7 @@ class Options:
     use_cache: bool = field(default=True, metadata={"code": False})
     cache_dir: str = field(default="", metadata={"code": False})
     profile: bool = field(default=False, metadata={"code": False})
+    apart: bool = field(default=False, metadata={"code": False})
 
     def __post_init__(self) -> None:
         if self.level not in (0, 1, 2, 3):

@@ -165,7 +165,7 @@ def _finish(graph: Graph, program: Program, ctx: Context, defaults: tuple[Port, 
         scheduled = {n: b.scheduled for n, b in built.items()}
         bound = bind_kernels(program, scheduled)
     with ctx.instruments.step("plan") as done:
-        plan = plan_memory(bound)
+        plan = plan_memory(bound, ctx.options.apart)
         done(plan.program)
     if not ctx.continues("plan"):
         return Compiled(None, plan.program, plan)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from aisc.codegen.cpu.entry import entry_text
+from aisc.codegen.cpu.memory_runtime import guarded_text
 from aisc.codegen.cpu.runtime import runtime_text
-from aisc.codegen.llvm import engine, generate
+from aisc.codegen.llvm import engine, generate, link
 from aisc.codegen.llvm.function import FunctionEmitter, zeros_global
+from aisc.ir import target as targets
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
 
@@ -72,6 +74,14 @@ def _functions(funcs: Sequence[Func], target: Target) -> tuple[list[str], dict[s
         texts.append(emitter.emit())
         declarations.update(emitter.w.declarations)
     return texts, declarations
+
+
+@cache
+def guarded_runtime(at_end: bool) -> bytes:
+    """The run time's object for runs under guard on this machine."""
+    text = guarded_text(runtime_text(engine.machine_name()), at_end)
+    target = link.complete(targets.resolve("cpu"))
+    return engine.assemble(f'target triple = "{target.triple}"\n{text}', target).object
 
 
 @cache

@@ -190,6 +190,64 @@ done:
 """
 
 
+# For runs under guard: memory between two pages that cannot be touched, at the end of what lies
+# between them or at its start. One more page before tells the size of the whole.
+_GUARDED = """
+declare ptr @mmap(ptr, i64, i32, i32, i32, i64)
+declare i32 @mprotect(ptr, i64, i32)
+declare i32 @munmap(ptr, i64)
+
+define ptr @aisc_guarded_alloc(i64 %align, i64 %size) {
+  %up = add i64 %size, 4095
+  %inner = and i64 %up, -4096
+  %all = add i64 %inner, 12288
+  %base = call ptr @mmap(ptr null, i64 %all, i32 3, i32 34, i32 -1, i64 0)
+  %failed = icmp eq ptr %base, inttoptr (i64 -1 to ptr)
+  br i1 %failed, label %bad, label %good
+bad:
+  ret ptr null
+good:
+  store i64 %all, ptr %base
+  %before = getelementptr i8, ptr %base, i64 4096
+  %first = call i32 @mprotect(ptr %before, i64 4096, i32 0)
+  %start = getelementptr i8, ptr %base, i64 8192
+  %stop = getelementptr i8, ptr %start, i64 %inner
+  %last = call i32 @mprotect(ptr %stop, i64 4096, i32 0)
+  %left = sub i64 %inner, %size
+  %at = select i1 $at_end$, i64 %left, i64 0
+  %p = getelementptr i8, ptr %start, i64 %at
+  ret ptr %p
+}
+
+define void @aisc_guarded_free(ptr %p) {
+  %null = icmp eq ptr %p, null
+  br i1 %null, label %done, label %some
+some:
+  %word = ptrtoint ptr %p to i64
+  %page = and i64 %word, -4096
+  %at = sub i64 %page, 8192
+  %base = inttoptr i64 %at to ptr
+  %all = load i64, ptr %base
+  %status = call i32 @munmap(ptr %base, i64 %all)
+  br label %done
+done:
+  ret void
+}
+"""
+
+
+def guarded_text(text: str, at_end: bool) -> str:
+    """The run time with segments of exactly the sizes that are asked for, under guard."""
+    for old, new in (
+        ("declare ptr @aligned_alloc(i64, i64)\ndeclare void @free(ptr)\n", _GUARDED),
+        ("@aligned_alloc(", "@aisc_guarded_alloc("), ("@free(", "@aisc_guarded_free("),
+        ("%whole = and i64 %up, -64", "%whole = add i64 %wanted, 0"),
+    ):  # fmt: skip
+        assert old in text, f"the run time has no {old}"
+        text = text.replace(old, new)
+    return text.replace("$at_end$", "true" if at_end else "false")
+
+
 def memory_text() -> str:
     """LLVM IR of the memory functions; ``llvm.memcpy`` is declared by the rest of the run time."""
     return _TEXT.replace("$no_memory$", str(NO_MEMORY))

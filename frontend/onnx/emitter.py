@@ -10,7 +10,7 @@ import numpy as np
 
 from aisc.frontend.onnx.fold import fold_constant, fold_symbolic, object_array
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim, Poly, symbol, symbols
+from aisc.ir.arith.poly import Dim, Poly, bounds, symbol, symbols
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
@@ -196,6 +196,14 @@ class Emitter:
         if value.type.shape == tuple(shape):
             return value
         attrs: dict[str, AttrValue] = {"shape": tuple(shape), "spread": spread}
+        return self.builder.add("assume", (value,), attrs, loc=self.loc)
+
+    def not_empty(self, value: Value, axes: Sequence[int]) -> Value:
+        """`value`, of which axes must have an element, as the run tests where only it can."""
+        least = tuple(int(a in axes) for a in range(value.type.rank))
+        if all(bounds(value.type.shape[a])[0] > 0 for a in axes):
+            return value
+        attrs: dict[str, AttrValue] = {"shape": value.type.shape, "least": least}
         return self.builder.add("assume", (value,), attrs, loc=self.loc)
 
     # --- constants ----------------------------------------------------------------------------

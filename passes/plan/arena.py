@@ -57,8 +57,9 @@ class _Span:
     last: int
 
 
-def plan_memory(program: Program) -> Plan:
-    """Give every scratch buffer of the entry a segment and an offset."""
+def plan_memory(program: Program, apart: bool = False) -> Plan:
+    """Give every scratch buffer of the entry a segment and an offset. With `apart` each storage has
+    a segment of its own, so that whatever leaves it can be seen to."""
     entry = program.entry
     spans = _Timeline({k.name: k for k in program.kernels}, entry).spans
     groups = _groups(entry)
@@ -66,20 +67,25 @@ def plan_memory(program: Program) -> Plan:
     for span in spans.values():
         names = (s.name for s in span.root.type.symbols)
         members.setdefault(max((groups.get(n, 0) for n in names), default=0), []).append(span)
-    reserves: dict[int, Reserve] = {}
+    reserves: dict[int, list[Reserve]] = {}
     places: dict[str, tuple[str, int | Poly]] = {}
     for group, items in members.items():
-        reserves[group], offsets = _segment(f"arena{group}", items)
-        places.update({name: (f"arena{group}", at) for name, at in offsets.items()})
-    body = seq(reserves.get(0), _reserved(entry.body, groups, reserves))
+        parts = {f"arena{group}": items}
+        if apart:
+            parts = {f"arena{group}.{k}": [item] for k, item in enumerate(items)}
+        for name, part in parts.items():
+            reserve, offsets = _segment(name, part)
+            reserves.setdefault(group, []).append(reserve)
+            places.update({b: (name, at) for b, at in offsets.items()})
+    body = seq(*reserves.get(0, ()), _reserved(entry.body, groups, reserves))
     table = {b: _placed(b, places) for b in _allocated(entry) if storage(b) in places}
     params = tuple(table.get(b, b) for b in entry.params)
     planned = replace(entry, params=params, body=replace_buffers(body, table))
-    whole = reserves.get(0, Reserve("arena0", ZERO))
-    static = isinstance(whole.size, Const) and not whole.slots
+    first = reserves.get(0, [])
+    sizes = [int(r.size.value) for r in first if isinstance(r.size, Const) and not r.slots]
+    static = len(sizes) == len(first)
     live = _largest_live_set(members.get(0, [])) if static else None
-    arena = int(whole.size.value) if static and isinstance(whole.size, Const) else None
-    return Plan(replace(program, entry=planned), arena, live)
+    return Plan(replace(program, entry=planned), sum(sizes) if static else None, live)
 
 
 def _allocated(entry: Func) -> list[Buffer]:
@@ -105,12 +111,12 @@ def _groups(entry: Func) -> dict[str, int]:
     return found
 
 
-def _reserved(s: Stmt, groups: Mapping[str, int], reserves: Mapping[int, Reserve]) -> Stmt:
+def _reserved(s: Stmt, groups: Mapping[str, int], reserves: Mapping[int, list[Reserve]]) -> Stmt:
     """`s` with memory reserved wherever the sizes of a segment are bound."""
     if isinstance(s, Bind | HostCall):
         names = s.vars if isinstance(s, Bind) else s.binds
         known = dict.fromkeys(groups[v.name] for v in names)
-        return seq(s, *(reserves[g] for g in known if g in reserves))
+        return seq(s, *(r for g in known for r in reserves.get(g, ())))
     if isinstance(s, Seq):
         return seq(*(_reserved(x, groups, reserves) for x in s.stmts))
     if isinstance(s, If | While):

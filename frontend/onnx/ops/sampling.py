@@ -126,6 +126,7 @@ def _grid_sample(em: Emitter, node: Node) -> Value:
         "zeros", "border", "reflection",
     ):  # fmt: skip
         raise node.malformed(f"mode '{mode}' with padding '{padding}'")
+    x = em.not_empty(x, range(2, x.type.rank))
     grid = em.cast(grid, dtypes.f32) if grid.type.dtype.bits < 32 else grid
     taps: list[list[_Tap]] = []
     for k, size in enumerate(x.type.shape[2:]):

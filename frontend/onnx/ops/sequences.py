@@ -5,7 +5,7 @@ from __future__ import annotations
 from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim
+from aisc.ir.arith.poly import Dim, maximum
 from aisc.ir.graph.core import Value
 
 
@@ -61,5 +61,8 @@ def _tensor_scatter(em: Emitter, node: Node) -> Value:
     index = em.op("max", em.op("min", offset, last), zero)
     shape = list(update.type.shape)
     shape[axis] = past.type.shape[axis]
+    # Of no new elements none is taken, but the place is looked at.
+    some = tuple(maximum(0, 1 - new_places) if k == axis else 0 for k in range(rank))
+    update = em.op("pad", update, pads=((0,) * rank + some), mode="constant")
     taken = em.op("gather_elements", update, em.op("expand", index, shape=tuple(shape)), axis=axis)
     return em.op("where", new, taken, past)

@@ -185,6 +185,7 @@ def _roi_align(em: Emitter, node: Node) -> Value:
         raise node.malformed(f"mode '{mode}' over {x.type} at {rois.type}")
     if ratio < 1:
         raise node.unsupported("a number of samples that depends on the regions' sizes")
+    x = em.not_empty(x, (2, 3))
     r, (n, c, *sizes) = rois.type.shape[0], x.type.shape
     scaled = em.op("mul", rois, em.like(node.number("spatial_scale", 1.0), rois))
     scaled = em.op("sub", scaled, em.like(0.5 if half else 0.0, rois))

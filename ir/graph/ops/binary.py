@@ -83,10 +83,27 @@ def _op(
 
 
 def truncated_quotient(a: Array, b: Array) -> Array:
-    """Integer division rounded towards zero; 0 for a zero divisor, INT_MIN / -1 wraps."""
+    """Integer division rounded towards zero; INT_MIN / -1 wraps. ``ZeroDivisionError``."""
+    _require_divisors(a, b)
     quotient = np.floor_divide(a, b)
     inexact = np.multiply(quotient, b) != a
     return np.where(inexact & ((a < 0) != (b < 0)) & (b != 0), quotient + 1, quotient)
+
+
+def _require_divisors(a: Array, b: Array) -> None:
+    """No integer is divided by zero."""
+    if b.dtype.kind in "iu" and a.size and not np.all(b):
+        raise ZeroDivisionError("an integer was divided by zero")
+
+
+def _remainder(fn: Callable[..., Array]) -> Callable[[OpCall, Array, Array], Array]:
+    """A remainder, of integers by no zero."""
+
+    def apply(call: OpCall, a: Array, b: Array) -> Array:
+        _require_divisors(a, b)
+        return fn(a, b)
+
+    return apply
 
 
 def _div_array(call: OpCall, a: Array, b: Array) -> Array:
@@ -124,7 +141,7 @@ register_binary(
 )
 register_binary(
     "mod", "The remainder with the divisor's sign (integers).",
-    lambda _, a, b: np.mod(a, b), lambda _, a, b: Binary("mod", a, b), infer.is_integer,
+    _remainder(np.mod), lambda _, a, b: Binary("mod", a, b), infer.is_integer,
 )  # fmt: skip
 
 
@@ -140,7 +157,7 @@ def _fmod(call: OpCall, a: Expr, b: Expr) -> Expr:
 
 register_binary(
     "fmod", "The remainder with the dividend's sign, as C's fmod (quotients below 2^28 in f32).",
-    lambda _, a, b: np.fmod(a, b), _fmod,
+    _remainder(np.fmod), _fmod,
 )  # fmt: skip
 
 _op("and", "Logical (bool) or bitwise (integers) conjunction.", "and", np.bitwise_and,

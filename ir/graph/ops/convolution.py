@@ -7,6 +7,7 @@ inputs / group, outputs) for NHWC data.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, Var
 from aisc.ir.graph.ops.elementwise import wide_array
 from aisc.ir.graph.spatial import WINDOW_ATTRS, Window, output_type, padded, tap_slice, window_of
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Expr, Load, Var, cast, const, select
+from aisc.ir.tensor.expr import Expr, Load, Var, cast, const, of_dim, select
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.types import TensorType
 
@@ -70,16 +71,16 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
     last = Window(window.kernel, window.strides, window.dilations, window.begins, window.ends, True)
     group = call.attrs["group"]
     x, sizes = padded(x, last, 0)
-    x = x.reshape(*x.shape[:-1], group, -1)
+    x = x.reshape(*x.shape[:-1], group, x.shape[-1] // group)
     w = w.reshape(group, w.shape[0] // group, *w.shape[1:])
     out = np.zeros((group, x.shape[0], *sizes, w.shape[1]), x.dtype)
     for tap in itertools.product(*map(range, last.kernel)):
         part = np.moveaxis(x[tap_slice(last, tap, sizes)], -2, 0)
-        flat = part.reshape(group, -1, part.shape[-1])
+        flat = part.reshape(group, math.prod(part.shape[1:-1]), part.shape[-1])
         taken = w.reshape(*w.shape[:3], -1)[..., np.ravel_multi_index(tap, last.kernel)]
         out += np.matmul(flat, np.swapaxes(taken, 1, 2)).reshape(out.shape)
     out = np.moveaxis(out, 0, -2)
-    out = out.reshape(*out.shape[:-2], -1)
+    out = out.reshape(*out.shape[:-2], out.shape[-2] * out.shape[-1])
     if len(xs) > 2 and xs[2] is not None:
         out = out + wide_array(xs[2])
     return [out if window.channels_last else np.moveaxis(out, -1, 1)]
@@ -129,7 +130,7 @@ class _Direct:
 
     def reduce(self, x: Buffer, acc: Buffer) -> None:
         """The convolution of one group, a depthwise one, or one of narrow groups."""
-        kernel, inputs = self.window.kernel, of_size(self.inputs)
+        kernel, inputs = self.window.kernel, of_dim(self.inputs)
         depthwise = self.is_depthwise
 
         def term(index: Sequence[Var], r: Sequence[Var]) -> Expr:
@@ -139,7 +140,7 @@ class _Direct:
             source = first if depthwise else i if self.group == 1 else first + i
             return self.read(x, n, source, at, taps) * self.weight(o, i, taps)
 
-        extents = kernel if depthwise else (*kernel, inputs)
+        extents = kernel if depthwise else (*kernel, self.inputs)
         self.cb.reduce(acc, extents, "sum", term, "conv")
 
     @property
@@ -150,8 +151,8 @@ class _Direct:
     @property
     def is_narrow(self) -> bool:
         """Whether a vector holds the channels of several whole groups."""
-        sizes = self.per_group, of_size(self.inputs)
-        even = all(s < NARROW and NARROW % s == 0 for s in sizes)
+        sizes = self.per_group, self.inputs
+        even = all(isinstance(s, int) and 0 < s < NARROW and NARROW % s == 0 for s in sizes)
         return self.window.channels_last and self.group > 1 and even
 
     def reduce_groups(self, x: Buffer, acc: Buffer) -> None:
@@ -170,7 +171,7 @@ class _Direct:
             at = index[first : first + window.spatial]
             g, o = index[-2:] if window.channels_last else index[1:3]
             taps, i = r[:-1], r[-1]
-            value = self.read(x, index[0], g * of_size(self.inputs) + i, at, taps)
+            value = self.read(x, index[0], g * of_dim(self.inputs) + i, at, taps)
             return value * self.weight(g * per + o, i, taps)
 
         def copy(*index: Var) -> Expr:
@@ -193,12 +194,6 @@ class _Direct:
             return cast(total, self.out.dtype)
 
         self.cb.map(self.out, value, "bias" if bias is not None else "narrow")
-
-
-def of_size(size: Dim) -> int:
-    """A dimension that inference has checked to be static."""
-    assert isinstance(size, int), "a static size"
-    return size
 
 
 def _compute(

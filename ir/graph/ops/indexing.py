@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -50,12 +51,20 @@ def wrapped(index: Expr, size: Expr) -> Expr:
     return e.select(wide < 0, wide + size, wide)
 
 
-def wrap_indices(indices: Array, size: int) -> Array:
-    """Indices counted from the front; ``IndexError`` when one is outside."""
+def wrap_indices(indices: Array, size: int, used: bool = True) -> Array:
+    """Indices counted from the front; ``IndexError`` when one is outside, unless nothing is read
+    there because the result is empty."""
     wide = indices.astype(np.int64)
+    if not used:
+        return np.zeros_like(wide)
     if wide.size and (wide.min() < -size or wide.max() >= size):
         raise IndexError(f"an index is outside an axis of size {size}")
     return np.where(wide < 0, wide + size, wide)
+
+
+def taken(data: Array, shape: tuple[int, ...], read: Callable[[], Array]) -> Array:
+    """What `read` gives, or nothing where the result has no elements."""
+    return read() if math.prod(shape) else np.zeros(shape, data.dtype)
 
 
 # --- gather -----------------------------------------------------------------------------------
@@ -70,7 +79,9 @@ def _gather_rule(call: OpCall) -> tuple[TensorType, ...]:
 def _gather_reference(call: OpCall, xs: Arrays) -> list[Array]:
     data, indices = present(xs)
     axis = _axis(call)
-    return [np.take(data, wrap_indices(indices, data.shape[axis]), axis=axis)]
+    shape = (*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+    size = data.shape[axis]
+    return [taken(data, shape, lambda: np.take(data, wrap_indices(indices, size), axis=axis))]
 
 
 def _gather_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
@@ -234,6 +245,9 @@ def _nd_reference(call: OpCall, xs: Arrays) -> list[Array]:
     data, indices = present(xs)
     batch, depth = call.attrs["batch_dims"], indices.shape[-1]
     lead = np.indices(indices.shape[:-1], sparse=True)[:batch]
+    shape = (*indices.shape[:-1], *data.shape[batch + depth :])
+    if not math.prod(shape):
+        return [np.zeros(shape, data.dtype)]
     picks = [wrap_indices(indices[..., k], data.shape[batch + k]) for k in range(depth)]
     if not (*lead, *picks):
         return [np.broadcast_to(data, (*indices.shape[:-1], *data.shape))]

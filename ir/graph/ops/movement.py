@@ -133,11 +133,13 @@ register(
 # --- assume -----------------------------------------------------------------------------------
 def _assume_rule(call: OpCall) -> tuple[TensorType, ...]:
     x, shape = call.type(0), tuple(call.attrs["shape"])
-    if len(shape) != x.rank:
+    if len(shape) != x.rank or len(call.attrs["least"]) not in (0, x.rank):
         raise call.fail(f"{x} does not have {len(shape)} axes", code="E203")
     for axis, (d, wanted) in enumerate(zip(x.shape, shape, strict=True)):
         ones = _ones(d, wanted) if call.attrs["spread"] else ()
         require(call, "==", d, wanted, f"sizes of axis {axis}", ones)
+        least = call.attrs["least"][axis] if call.attrs["least"] else 0
+        require(call, "<=", least, wanted, f"the least size of axis {axis}")
     return (TensorType(shape, x.dtype),)
 
 
@@ -155,11 +157,12 @@ def _assume_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> N
 register(
     OpDef(
         "assume",
-        "x, whose sizes are those of `shape`: the run tests those that are not known to be equal. "
+        "x, whose sizes are those of `shape`, and not below `least`: the run tests what is not known. "
         "With `spread` sizes of inputs that are 1 might be spread instead, in another version of "
         "the model.",
         X, _assume_rule, lambda call, xs: [present(xs)[0]],
-        "movement", (Attr("shape", "dims"), Attr("spread", "bool", False)),
+        "movement", (Attr("shape", "dims"), Attr("spread", "bool", False),
+         Attr("least", "ints", ())),
         variants={"direct": Variant(_assume_compute)}, traits=frozenset({"view"}),
     )
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from aisc.ir import dtypes
+from aisc.ir.arith.poly import bounds
 from aisc.ir.graph import infer
 from aisc.ir.graph.checks import require
 from aisc.ir.graph.opdef import (
@@ -125,6 +126,8 @@ def _scatter_nd_rule(call: OpCall) -> tuple[TensorType, ...]:
 def _scatter_nd_reference(call: OpCall, xs: Arrays) -> list[Array]:
     data, indices, updates = present(xs)
     out, depth = data.copy(), indices.shape[-1]
+    if not updates.size:
+        return [out]
     picks = tuple(wrap_indices(indices[..., k], data.shape[k]) for k in range(depth))
     _scatter_at(out, picks or (...,), updates, call.attrs["reduction"])
     return [out]
@@ -250,10 +253,14 @@ def _top_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None
         behind = e.Binary("lt" if largest else "gt", new[0], end[0])
         return If(e.Unary("not", behind), If(rule.comes_first(new, end), shift))
 
+    def insert_if_wanted(at: Sequence[Var]) -> Stmt:
+        some = bounds(k)[0] > 0
+        return insert(at) if some else If(e.Binary("gt", e.of_dim(k), e.ZERO), insert(at))
+
     kinds: list[IterKind] = ["spatial"] * x.rank
     kinds[axis] = "ordered"
     if k != 0:
-        cb.each(x.shape, insert, "top", kinds)
+        cb.each(x.shape, insert_if_wanted, "top", kinds)
 
 
 register(
