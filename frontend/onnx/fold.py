@@ -40,7 +40,7 @@ def fold_constant(call: OpCall, results: Sequence[TensorType]) -> Blob | None:
     try:
         with np.errstate(all="ignore"):
             (value,) = call.op.reference(call, arrays)
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, ZeroDivisionError):
         return None  # the fault is reported when the model runs
     return Blob(np.asarray(value).astype(results[0].dtype.numpy, copy=False))
 

@@ -44,3 +44,17 @@ def saturated(x: NDArray[Any], to: DType) -> NDArray[Any]:
     fits = np.where(inside, wide, 0.0).astype(to.numpy)
     limits = np.where(wide < 0, np.asarray(low, to.numpy), np.asarray(high, to.numpy))
     return np.where(inside | np.isnan(wide), fits, limits)
+
+
+def greater(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """The greater; the first of equal ones (of zeros with different signs), NaN if either is."""
+    if a.dtype.kind in "biu":
+        return np.maximum(a, b)
+    return np.where((a >= b) | np.isnan(a), a, b)
+
+
+def lesser(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """The lesser; the first of equal ones (of zeros with different signs), NaN if either is."""
+    if a.dtype.kind in "biu":
+        return np.minimum(a, b)
+    return np.where((a <= b) | np.isnan(a), a, b)

@@ -84,8 +84,8 @@ class Fold:
             elif self._foldable(node, known) and not _is_free(node, users, results):
                 sources = {known[v]: len(set(users[v])) + (v in results) for v in node.input_values}
                 grown = budget.spend(_size(node), sources)
-                if grown is not None:
-                    made = _evaluated(node, known, grown)
+                made = [] if grown is None else _evaluated(node, known, grown)
+                if made:
                     known.update((n.output, n.attr("value")) for n in made)  # type: ignore[misc]
                     nodes.extend(made)
                     continue
@@ -124,10 +124,14 @@ def _size(node: GraphNode) -> int:
 
 
 def _evaluated(node: GraphNode, known: Mapping[Value, Blob], grown: int) -> list[GraphNode]:
-    """Constants in place of a node."""
+    """Constants in place of a node; none where it fails on its operands, as the run will report."""
     arrays = [None if v is None else known[v].array for v in node.inputs]
     made: list[GraphNode] = []
-    for value, result in zip(node.outputs, run_reference(node, arrays), strict=True):
+    try:
+        results = run_reference(node, arrays)
+    except (IndexError, ValueError, ZeroDivisionError, MemoryError):
+        return []
+    for value, result in zip(node.outputs, results, strict=True):
         array = np.ascontiguousarray(result).reshape(result.shape)
         blob = Blob(array, min(grown, array.nbytes))
         grown -= blob.grown

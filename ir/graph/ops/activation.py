@@ -10,7 +10,7 @@ from aisc.ir.graph import infer
 from aisc.ir.graph.opdef import Array, Attr, OpCall
 from aisc.ir.graph.ops.binary import register_binary
 from aisc.ir.graph.ops.elementwise import register_unary
-from aisc.ir.graph.special import erf
+from aisc.ir.graph.special import erf, greater, lesser
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.expr import Expr
 
@@ -32,8 +32,8 @@ def _like(value: float, x: Array) -> Array:
 
 
 register_unary(
-    "relu", "``max(x, 0)``; NaN stays.",
-    lambda _, x: np.maximum(x, _like(0, x)),
+    "relu", "``max(x, 0)``; NaN stays, and so does -0.",
+    lambda _, x: greater(x, _like(0, x)),
     lambda _, x: e.maximum(x, _c(0, x)),
     infer.is_number, traits=("idempotent",),
 )  # fmt: skip
@@ -120,7 +120,7 @@ def _hard_sigmoid(call: OpCall, x: Expr) -> Expr:
 
 def _hard_sigmoid_array(call: OpCall, x: Array) -> Array:
     line = x * _like(call.attrs["alpha"], x) + _like(call.attrs["beta"], x)
-    return np.asarray(np.minimum(np.maximum(line, _like(0, x)), _like(1, x)))
+    return lesser(greater(line, _like(0, x)), _like(1, x))
 
 
 _LINE = (_alpha(0.2), Attr("beta", "float", 0.5))

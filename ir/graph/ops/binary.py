@@ -23,7 +23,7 @@ from aisc.ir.graph.opdef import (
     register,
 )
 from aisc.ir.graph.ops.elementwise import is_narrow, wide_array
-from aisc.ir.graph.special import saturated
+from aisc.ir.graph.special import greater, lesser, saturated
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.expr import Binary, Expr
 from aisc.ir.types import TensorType
@@ -118,8 +118,10 @@ register_binary(
     _div_array,
     lambda _, a, b: Binary("div" if a.dtype.is_float else "truncdiv", a, b),
 )  # fmt: skip
-_op("min", "The lesser; NaN if either is.", "min", np.minimum, infer.is_number, "commutative")
-_op("max", "The greater; NaN if either is.", "max", np.maximum, infer.is_number, "commutative")
+_op("min", "The lesser, the first of equal ones; NaN if either is.", "min", lesser,
+    infer.is_number)  # fmt: skip
+_op("max", "The greater, the first of equal ones; NaN if either is.", "max", greater,
+    infer.is_number)  # fmt: skip
 
 
 def _pow(call: OpCall, a: Expr, b: Expr) -> Expr:
@@ -148,15 +150,25 @@ register_binary(
 def _fmod(call: OpCall, a: Expr, b: Expr) -> Expr:
     if a.dtype.is_integer:
         return Binary("truncmod", a, b)
-    # In f64 the quotient and the product of f32 operands are exact enough to subtract.
     x, y = e.cast(a, dtypes.f64), e.cast(b, dtypes.f64)
-    rest = e.math("fma", -e.Unary("trunc", x / y), y, x)
+    rest = x
+    for k in reversed(range(_FMOD_STEPS)):
+        # What is left is below the step before, so the quotient is small enough to be exact, and
+        # the fused product is.
+        step = y * e.const(2.0 ** (k * _FMOD_BITS), dtypes.f64)
+        less = e.math("fma", -e.Unary("trunc", rest / step), step, rest)
+        rest = less if k == 0 else e.select(e.math("isinf", step), rest, less)
+    size = e.Unary("abs", rest)
+    zero = e.logical_and(e.equal(x, 0.0), e.Unary("not", e.math("isnan", rest)))
+    signed = e.select(zero, x, e.select(x < 0.0, -size, size))
     plain = e.logical_and(e.math("isinf", y), e.Unary("not", e.math("isinf", x)))
-    return e.cast(e.select(plain, x, rest), a.dtype)
+    return e.cast(e.select(plain, x, signed), a.dtype)
 
+
+_FMOD_BITS, _FMOD_STEPS = 28, 10  # all quotients of f32, those of f64 below 2^280
 
 register_binary(
-    "fmod", "The remainder with the dividend's sign, as C's fmod (quotients below 2^28 in f32).",
+    "fmod", "The remainder with the dividend's sign, as C's fmod (quotients below 2^280 in f64).",
     _remainder(np.fmod), _fmod,
 )  # fmt: skip
 

@@ -25,7 +25,7 @@ from aisc.ir.graph.opdef import (
     present,
     register,
 )
-from aisc.ir.graph.special import erf, saturated
+from aisc.ir.graph.special import erf, greater, lesser, saturated
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.expr import Expr, Unary
 from aisc.ir.types import TensorType
@@ -234,7 +234,7 @@ def _clip_reference(call: OpCall, x: Array) -> Array:
     t = dtypes.from_numpy(x.dtype)
     low = np.asarray(_bound(call.attrs["min"], t)).astype(x.dtype)
     high = np.asarray(_bound(call.attrs["max"], t)).astype(x.dtype)
-    return np.asarray(np.minimum(np.maximum(x, low), high))
+    return lesser(greater(x, low), high)
 
 
 register_unary(

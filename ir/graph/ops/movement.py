@@ -157,8 +157,8 @@ def _assume_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> N
 register(
     OpDef(
         "assume",
-        "x, whose sizes are those of `shape`, and not below `least`: the run tests what is not known. "
-        "With `spread` sizes of inputs that are 1 might be spread instead, in another version of "
+        "x, whose sizes are those of `shape`, and not below `least`: the run tests what is not "
+        "known. With `spread` sizes of inputs that are 1 might be spread instead, in another version of "
         "the model.",
         X, _assume_rule, lambda call, xs: [present(xs)[0]],
         "movement", (Attr("shape", "dims"), Attr("spread", "bool", False),
