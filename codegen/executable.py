@@ -63,14 +63,10 @@ class Executable:
     """A compiled model: ``exe(*arrays)``, ``exe.run(None, {name: array})``.
 
     Calls from several threads at once are safe: each has a frame and memory of its own.
-    `optional_inputs` have defaults, which are compiled in as constants. Where a call of :meth:`run`
-    gives some of them, another executable takes it, which `compile_with` makes of the model with
-    these as true inputs, when they are first given.
+    `optional_inputs` have defaults, which are compiled in as constants; :meth:`replace_defaults`.
     """
 
-    def __init__(
-        self, image: Image, threads: int = 1, compile_with: CompileWith | None = None
-    ) -> None:
+    def __init__(self, image: Image, threads: int = 1) -> None:
         if not 1 <= threads <= pools.MAX_THREADS:
             raise execution_error("E501", f"1 to {pools.MAX_THREADS} threads, got {threads}")
         signature = image.signature
@@ -94,7 +90,7 @@ class Executable:
         # leave closed.
         self._idle: list[_Workspace] = []
         self._results = Recycler()
-        self._compile_with = compile_with
+        self._compile_with: CompileWith | None = None
         self._others: dict[tuple[str, ...], Executable] = {}
 
     def __reduce__(self) -> NoReturn:
@@ -122,6 +118,12 @@ class Executable:
             return results
         table = dict(zip(self.output_names, results, strict=True))
         return [table[n] for n in output_names]
+
+    def replace_defaults(self, compile_with: CompileWith) -> None:
+        """From now on a call of :meth:`run` may give some of the optional inputs: another
+        executable takes it, which `compile_with` makes when these are first given."""
+        if self.optional_inputs:
+            self._compile_with = compile_with
 
     def _with_defaults_replaced(self, feeds: Mapping[str, Any]) -> Executable:
         """The executable that takes these inputs, some of which have defaults here."""
