@@ -266,6 +266,12 @@ def test_bad_initializer(tensor: TensorProto, code: str) -> None:
     assert codes(m) == (code,)
 
 
+def test_resizing_to_nothing() -> None:
+    scales = numpy_helper.from_array(np.float32([1, 0.1]), "s")
+    m = model([node("Resize", "x", "", "s", mode="linear")], initializers=[scales])
+    assert import_model(m).outputs[0].type.static_shape == (2, 0)
+
+
 def test_initializer_twice() -> None:
     assert codes(model([node("Add", "x", "w")], initializers=[ints("w", 1), ints("w", 1)]))
 
