@@ -66,15 +66,10 @@ class Executable:
     """A compiled model: ``exe(*arrays)``, ``exe.run(None, {name: array})``.
 
     Calls from several threads at once are safe: each has a frame and memory of its own.
-    `optional_inputs` have defaults, which are compiled in as constants. Where a call of :meth:`run`
-    gives some of them, another executable takes it, which `compile_with` makes of the model with
-    these as true inputs, when they are first given. It also makes versions for sizes that the
-    program takes to be equal although one of them, being 1, might be spread.
+    `optional_inputs` have defaults, which are compiled in as constants; :meth:`compile_again_with`.
     """
 
-    def __init__(
-        self, image: Image, threads: int = 1, compile_with: CompileWith | None = None
-    ) -> None:
+    def __init__(self, image: Image, threads: int = 1) -> None:
         if not 1 <= threads <= pools.MAX_THREADS:
             raise execution_error("E501", f"1 to {pools.MAX_THREADS} threads, got {threads}")
         signature = image.signature
@@ -98,7 +93,7 @@ class Executable:
         # leave closed.
         self._idle: list[_Workspace] = []
         self._results = Recycler()
-        self._compile_with = compile_with
+        self._compile_with: CompileWith | None = None
         self._others: dict[tuple[str, ...], Executable] = {}
         self._versions: list[tuple[tuple[tuple[int, int], ...], Executable]] = []
 
@@ -127,6 +122,13 @@ class Executable:
             return results
         table = dict(zip(self.output_names, results, strict=True))
         return [table[n] for n in output_names]
+
+    def compile_again_with(self, compile_with: CompileWith) -> None:
+        """From now on calls that this program does not fit may get another executable, made when it
+        is first needed: where :meth:`run` gives inputs that have defaults, and where sizes that the
+        program takes to be equal are not, one of them being 1, which is spread."""
+        if self.optional_inputs or any(f.sizes for f in self.image.faults):
+            self._compile_with = compile_with
 
     def _with_defaults_replaced(self, feeds: Mapping[str, Any]) -> Executable:
         """The executable that takes these inputs, some of which have defaults here."""

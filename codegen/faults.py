@@ -42,8 +42,11 @@ def error_of(status: int, values: Sequence[int], faults: Sequence[Fault]) -> Exe
 
 
 def to_json(faults: Sequence[Fault]) -> list[list[object]]:
-    """A table as a JSON value: texts, then files and names of nodes."""
-    return [[p.text, *([x.file, x.node] for x in p.loc.parts or (p.loc,))] for p in faults]
+    """A table as a JSON value: texts, sizes, then files and names of nodes."""
+    return [
+        [p.text, list(p.sizes), *([x.file, x.node] for x in p.loc.parts or (p.loc,))]
+        for p in faults
+    ]
 
 
 def from_json(data: object) -> tuple[Fault, ...]:
@@ -53,10 +56,12 @@ def from_json(data: object) -> tuple[Fault, ...]:
     return tuple(_fault_from_json(*row) for row in data)
 
 
-def _fault_from_json(text: object, *locs: object) -> Fault:
+def _fault_from_json(text: object, sizes: object, *locs: object) -> Fault:
     if not isinstance(text, str) or text.count("{}") > abi.VALUES or not locs:
         raise ValueError("no text of a fault")
-    return Fault(_checked(text), _joined([_loc_from_json(x) for x in locs]))
+    if not isinstance(sizes, list) or not all(isinstance(x, str) for x in sizes):
+        raise ValueError("no sizes of a fault")
+    return Fault(_checked(text), _joined([_loc_from_json(x) for x in locs]), tuple(sizes))
 
 
 def _checked(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "AiscError",
+    "AiscWarning",
     "CompileError",
     "Executable",
     "ExecutionError",
@@ -25,7 +26,13 @@ __all__ = [
 if TYPE_CHECKING:
     from aisc.api import compile, lower
     from aisc.codegen.executable import Executable
-    from aisc.ir.diagnostics import AiscError, CompileError, ExecutionError, InternalError
+    from aisc.ir.diagnostics import (
+        AiscError,
+        AiscWarning,
+        CompileError,
+        ExecutionError,
+        InternalError,
+    )
     from aisc.ir.target import Target
     from aisc.loading import load, save
 
@@ -36,6 +43,7 @@ _HOMES = {
     "save": "aisc.loading",
     "Executable": "aisc.codegen.executable",
     "AiscError": "aisc.ir.diagnostics",
+    "AiscWarning": "aisc.ir.diagnostics",
     "CompileError": "aisc.ir.diagnostics",
     "ExecutionError": "aisc.ir.diagnostics",
     "InternalError": "aisc.ir.diagnostics",

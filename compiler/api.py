@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aisc import images
-from aisc.codegen.executable import CompileWith, Executable
+from aisc.codegen.executable import Executable
 from aisc.codegen.llvm import link
 from aisc.ir import target as targets
 from aisc.ir.diagnostics import error, execution_error
@@ -44,16 +44,14 @@ def build(
     options: Options,
     *instruments: Instrument,
     lookup: Lookup | None = None,
-    compile_with: CompileWith | None = None,
 ) -> Compiled:
-    """Run the pipeline; `lookup` gives tuned traces, `compile_with` what takes calls that replace
-    defaults."""
+    """Run the pipeline; `lookup` gives tuned traces."""
     from aisc.instruments import instruments_for
     from aisc.kernels import untuned
     from aisc.pipeline import Context, run_pipeline
 
     watching = instruments_for(options, *instruments)
-    context = Context(resolve_target(target), options, watching, lookup or untuned, compile_with)
+    context = Context(resolve_target(target), options, watching, lookup=lookup or untuned)
     return run_pipeline(model, context)
 
 
@@ -92,7 +90,6 @@ def executable(
     model: Any, target: Target, options: Options, *instruments: Instrument
 ) -> Executable:
     """What :func:`compile` gives: from the cache, or compiled now and kept there."""
-    place = images.place_of(model, target, options)
     stamp = images.stamp(model)
 
     def compile_with(names: tuple[str, ...], sizes: Mapping[str, int]) -> Executable:
@@ -104,13 +101,14 @@ def executable(
         other = replace(options, overridable=options.overridable + names, shapes=shapes)
         return executable(model, target, other)
 
-    kept = None if place is None else place.open(options.threads, compile_with)
-    if kept is not None:
-        return kept
-    made = build(model, target, options, *instruments, compile_with=compile_with).executable
-    assert made is not None, "nothing stopped the pipeline"
-    if place is not None:
-        place.keep(made)
+    place = images.place_of(model, target, options)
+    made = None if place is None else place.open(options.threads)
+    if made is None:
+        made = build(model, target, options, *instruments).executable
+        assert made is not None, "nothing stopped the pipeline"
+        if place is not None:
+            place.keep(made)
+    made.compile_again_with(compile_with)
     return made
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from aisc import __version__
 from aisc.cache import Cache, cache_of, key_of
 from aisc.codegen import bundle
-from aisc.codegen.executable import CompileWith, Executable
+from aisc.codegen.executable import Executable
 from aisc.codegen.llvm import generate
 from aisc.fingerprint import fingerprint
 from aisc.frontend.registry import is_whole
@@ -42,13 +42,13 @@ class Place:
     source: Path | None
     stamp: tuple[int, ...]
 
-    def open(self, threads: int, compile_with: CompileWith) -> Executable | None:
+    def open(self, threads: int) -> Executable | None:
         """The executable, if it is there and undamaged."""
         path = self.store.path(self.key)
         if not path.is_file():
             return None
         try:
-            found = executable_of(bundle.read(path, __version__), path, threads, compile_with)
+            found = executable_of(bundle.read(path, __version__), path, threads)
         except AiscError:
             return None
         self.store.touch(self.key)

@@ -8,7 +8,7 @@ from pathlib import Path
 from aisc import __version__
 from aisc.codegen import bundle
 from aisc.codegen.bundle import About, Bundle
-from aisc.codegen.executable import CompileWith, Executable
+from aisc.codegen.executable import Executable
 from aisc.codegen.llvm import generate, link
 from aisc.files import write_whole
 from aisc.ir.diagnostics import execution_error
@@ -43,12 +43,7 @@ def load(
     return executable_of(bundle.read(Path(path), __version__, verify), Path(path), threads)
 
 
-def executable_of(
-    opened: Bundle,
-    path: Path,
-    threads: int | None = None,
-    compile_with: CompileWith | None = None,
-) -> Executable:
+def executable_of(opened: Bundle, path: Path, threads: int | None = None) -> Executable:
     """The executable of a bundle that has been read; E506 when it does not suit this machine."""
     unfit = opened.image.machine.unfit(link.host_machine())
     if unfit is not None:
@@ -56,7 +51,7 @@ def executable_of(
     if threads is None:
         threads = opened.about.threads or default_threads()
     try:
-        return Executable(opened.image, threads, compile_with)
+        return Executable(opened.image, threads)
     except RuntimeError as fault:
         reason = str(fault).splitlines()[0] if str(fault) else ""
         raise execution_error("E504", f"{path} holds code that cannot be linked", reason) from None

@@ -16,7 +16,7 @@ from aisc.building import build_kernels
 from aisc.cache import Cache, cache_of, key_of
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.cpu.image import image_of
-from aisc.codegen.executable import CompileWith, Executable
+from aisc.codegen.executable import Executable
 from aisc.codegen.llvm.generate import Assembled
 from aisc.codegen.signature import Port
 from aisc.fingerprint import fingerprint
@@ -46,7 +46,6 @@ class Context:
     options: Options
     instruments: Instruments
     lookup: Lookup = untuned
-    compile_with: CompileWith | None = None
 
     def continues(self, step: str) -> bool:
         """Whether the user wants steps after `step`."""
@@ -187,7 +186,7 @@ def _finish(graph: Graph, program: Program, ctx: Context, defaults: tuple[Port, 
         names = ([v.name for v in graph.inputs], list(graph.result_names))
         image = image_of(plan.program, objects, ctx.target, names, ctx.options.profile)
         image = replace(image, signature=replace(image.signature, defaults=defaults))
-        executable = Executable(image, ctx.options.threads, ctx.compile_with)
+        executable = Executable(image, ctx.options.threads)
     hits = sum(b.cached for b in built.values())
     origins = _origins(program, scheduled) if ctx.options.profile else {}
     return Compiled(executable, plan.program, plan, len(program.kernels), hits, origins)

@@ -200,6 +200,10 @@ BAD = {
                                      initializers=[ints("s", HUGE, 8)]), "E105"),
     "negative constant of shape": (model([node("ConstantOfShape", "s")],
                                          initializers=[ints("s", -8)]), "E103"),
+    "huge and empty": (model([node("ConstantOfShape", "s")],
+                             initializers=[ints("s", HUGE, 0, HUGE)]), "E105"),
+    "huge and empty input": (model([node("Relu", "x")], [value("x", [1 << 30, 0, 1 << 30])]),
+                             "E105"),
     "huge expand": (model([node("Expand", "x", "s")], [value("x", [1])],
                           initializers=[ints("s", HUGE)]), "E105"),
     "huge tile": (model([node("Tile", "x", "s")], initializers=[ints("s", HUGE, HUGE)]), "E105"),
@@ -260,6 +264,12 @@ def _tensor(**fields: object) -> TensorProto:
 def test_bad_initializer(tensor: TensorProto, code: str) -> None:
     m = model([node("Add", "x", "w")], initializers=[tensor])
     assert codes(m) == (code,)
+
+
+def test_resizing_to_nothing() -> None:
+    scales = numpy_helper.from_array(np.float32([1, 0.1]), "s")
+    m = model([node("Resize", "x", "", "s", mode="linear")], initializers=[scales])
+    assert import_model(m).outputs[0].type.static_shape == (2, 0)
 
 
 def test_initializer_twice() -> None:

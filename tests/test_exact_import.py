@@ -93,6 +93,14 @@ def test_operators_that_the_imported_opset_lacks(body: str, opset: int, words: s
     assert words in fault(parsed(f"float[2, 3] x) => (y) {{ {body} }}", opset))
 
 
+def test_forms_that_a_later_opset_corrects_are_there() -> None:
+    """GroupNormalization of opset 18 is marked as deprecated, but no earlier opset had it."""
+    text = (
+        "float[1, 4, 3] x, float[2] s) => (y) { y = GroupNormalization<num_groups = 2>(x, s, s) }"
+    )
+    assert import_model(parsed(text, 18)).outputs[0].type.static_shape == (1, 4, 3)
+
+
 def test_operators_that_no_opset_has_are_unsupported() -> None:
     with pytest.raises(CompileError) as caught:
         import_model(parsed("float[2] x) => (y) { y = Frobnicate(x) }"))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aisc.frontend.onnx.fold import fold_constant, fold_symbolic, object_array
+from aisc.frontend.onnx.tensors import MAX_BYTES, reach
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly, bounds, symbol, symbols
 from aisc.ir.blob import Blob
@@ -22,7 +23,6 @@ from aisc.ir.location import Loc
 from aisc.ir.types import MAX_SIZE, TensorType
 
 Array = np.ndarray[Any, Any]
-MAX_TENSOR_BYTES = 1 << 40
 MAX_VIEW_BYTES = 1 << 16  # larger broadcast constants stay an operation
 MAX_PARTS = 64  # elements of a vector of sizes
 _REARRANGING = frozenset({"concat", "reshape", "gather", "slice", "cast"})
@@ -107,8 +107,7 @@ class Emitter:
 
     def _check_size(self, results: Sequence[TensorType]) -> None:
         for t in results:
-            size = t.size
-            if isinstance(size, int) and size * t.dtype.bytes > MAX_TENSOR_BYTES:
+            if reach(t.shape) * t.dtype.bytes > MAX_BYTES:
                 raise error("E105", f"a result is too large: {t}", loc=self.loc)
 
     def _fold_dims(

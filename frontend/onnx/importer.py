@@ -21,7 +21,7 @@ from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.functions import Frame, local_functions, opset_table
 from aisc.frontend.onnx.reader import Source, read
 from aisc.frontend.onnx.report import Report
-from aisc.frontend.onnx.tensors import MAX_RANK, element_type, to_blob
+from aisc.frontend.onnx.tensors import MAX_BYTES, MAX_RANK, element_type, reach, to_blob
 from aisc.frontend.onnx.translate import Translator
 from aisc.ir.arith.poly import Dim, Extent, Poly, symbol
 from aisc.ir.blob import Blob
@@ -199,6 +199,8 @@ class _Importer:
             self._input_dim(d, f"{info.name}_{axis}", loc)
             for axis, d in enumerate(tensor.shape.dim)
         )
+        if reach(dims) * dtype.bytes > MAX_BYTES:
+            raise error("E105", f"input '{info.name}' is too large", loc=loc)
         return TensorType(dims, dtype)
 
     def _input_dim(self, dim: TensorShapeProto.Dimension, default: str, loc: Loc) -> Dim:

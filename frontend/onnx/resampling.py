@@ -113,7 +113,7 @@ def _picked(em: Emitter, x: Value, axis: int, places: Array) -> Value:
     as a sample, else as a gather."""
     size = x.type.shape[axis]
     assert isinstance(size, int), "checked to be known"
-    steps = _even_steps(places, size)
+    steps = _even_steps(places, size) if len(places) else None
     if steps is None:
         return em.op("gather", x, em.constant(np.clip(places, 0, size - 1)), axis=axis)
     multiply, add, divide = steps

@@ -6,6 +6,7 @@ External data must lie inside the model's folder (after symbolic links) and are 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from aisc.frontend.onnx.wire import Contents
 from aisc.ir import dtypes
+from aisc.ir.arith.poly import Dim
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
@@ -63,6 +65,12 @@ def onnx_type(t: DType) -> int:
     return next(code for code, entry in _TYPES.items() if entry[0] is t)
 
 
+def reach(shape: Sequence[Dim]) -> int:
+    """The number of elements of a shape as far as it is known, sizes of 0 left out: numpy refuses a
+    shape for what it would have without them."""
+    return prod(d for d in shape if isinstance(d, int) and d != 0)
+
+
 def to_blob(
     tensor: TensorProto, folder: Path | None, loc: Loc, raw: Contents | None = None
 ) -> Blob:
@@ -73,7 +81,7 @@ def to_blob(
     if any(d < 0 for d in shape):
         raise error("E103", f"tensor '{tensor.name}' has a negative size: {shape}", loc=loc)
     count = prod(shape)
-    if len(shape) > MAX_RANK or count * t.bytes > MAX_BYTES:
+    if len(shape) > MAX_RANK or reach(shape) * t.bytes > MAX_BYTES:
         raise error("E105", f"tensor '{tensor.name}' is too large: {shape} of {t}", loc=loc)
     if tensor.HasField("segment"):
         raise error("E102", f"tensor '{tensor.name}' is stored in segments", loc=loc)

@@ -16,7 +16,7 @@ from aisc.frontend.onnx.sizes import (
     stepped_slice,
     what_is_left,
 )
-from aisc.frontend.onnx.tensors import MAX_BYTES, element_type, to_blob
+from aisc.frontend.onnx.tensors import MAX_BYTES, element_type, reach, to_blob
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, bounds, ceildiv, floordiv, maximum, minimum, product
 from aisc.ir.blob import Blob
@@ -51,8 +51,8 @@ def bounded(node: Node, shape: Sequence[Dim], t: DType) -> None:
     """E103 or E105 unless `shape` is one that a tensor can have."""
     if any(isinstance(d, int) and d < 0 for d in shape):
         raise node.malformed(f"negative size in {list(map(str, shape))}")
-    size = product(tuple(shape))
-    if isinstance(size, int) and size * t.bytes > MAX_BYTES:
+    size = reach(shape)
+    if size * t.bytes > MAX_BYTES:
         raise error("E105", f"{node.op}: {size} elements of {t} are too many", loc=node.loc)
 
 
