@@ -7,6 +7,7 @@ inputs / group, outputs) for NHWC data.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,16 +70,17 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
     last = Window(window.kernel, window.strides, window.dilations, window.begins, window.ends, True)
     group = call.attrs["group"]
     x, sizes = padded(x, last, 0)
-    x = x.reshape(*x.shape[:-1], group, -1)
+    x = x.reshape(*x.shape[:-1], group, x.shape[-1] // group)
     w = w.reshape(group, w.shape[0] // group, *w.shape[1:])
     out = np.zeros((group, x.shape[0], *sizes, w.shape[1]), x.dtype)
     for tap in itertools.product(*map(range, last.kernel)):
         part = np.moveaxis(x[tap_slice(last, tap, sizes)], -2, 0)
-        flat = part.reshape(group, -1, part.shape[-1])
-        taken = w.reshape(*w.shape[:3], -1)[..., np.ravel_multi_index(tap, last.kernel)]
+        flat = part.reshape(group, math.prod(part.shape[1:-1]), part.shape[-1])
+        taps = w.reshape(*w.shape[:3], math.prod(w.shape[3:]))
+        taken = taps[..., np.ravel_multi_index(tap, last.kernel)]
         out += np.matmul(flat, np.swapaxes(taken, 1, 2)).reshape(out.shape)
     out = np.moveaxis(out, 0, -2)
-    out = out.reshape(*out.shape[:-2], -1)
+    out = out.reshape(*out.shape[:-2], out.shape[-2] * out.shape[-1])
     if len(xs) > 2 and xs[2] is not None:
         out = out + wide_array(xs[2])
     return [out if window.channels_last else np.moveaxis(out, -1, 1)]

@@ -75,8 +75,8 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
         )
     ]  # fmt: skip
     buffer = np.zeros((shape[0], group, w.shape[1], *full), x.dtype)
-    grouped = x.reshape(x.shape[0], group, -1, *x.shape[2:])
-    weights = w.reshape(group, -1, w.shape[1], int(np.prod(window.kernel)))
+    grouped = x.reshape(x.shape[0], group, x.shape[1] // group, *x.shape[2:])
+    weights = w.reshape(group, w.shape[0] // group, w.shape[1], math.prod(window.kernel))
     for number, tap in enumerate(itertools.product(*map(range, window.kernel))):
         part = np.einsum("ngi...,gio->ngo...", grouped, weights[..., number])
         cut = tuple(
