@@ -156,3 +156,19 @@ def test_a_size_that_no_loop_should_count_to(shape: tuple[int, int]) -> None:
         exe(np.zeros(shape, np.float32))
     assert caught.value.codes == ("E501",)
     assert exe(X).shape == (1, 3)
+
+
+def test_an_index_into_nothing_touches_no_memory() -> None:
+    """Where an axis is empty there is no element to read or write instead of a wrong place."""
+    updates, at = value("u", F, ["k", 40]), value("i", I64, ["k", 1])
+    m = model([node("ScatterND", "x i u", "y")], [value("x", F, ["n", 40]), at, updates],
+              [value("y")])  # fmt: skip
+    exe = aisc.compile(m, threads=1, cache=False)
+    around = np.full((9, 40), 7, np.float32)
+    none, places = np.zeros((0, 40), np.float32), np.zeros((5, 1), np.int64)
+    with pytest.raises(ExecutionError):
+        exe(none, places, np.zeros((5, 40), np.float32), out=around[4:4])
+    assert (around == 7).all()
+    m = model([node("Gather", "x i", "y")], [value("x", F, ["n", 40]), at], [value("y")])
+    with pytest.raises(ExecutionError):
+        aisc.compile(m, threads=1, cache=False)(none, places)

@@ -310,9 +310,19 @@ class FunctionEmitter(TransposeEmitter):
     def store(self, s: Store) -> None:
         """Store the value for all lanes in force."""
         value = self.whole(s.value)
+        some = self.has_elements(s.buffer, s.indices)
         indices = self.checked(s.buffer, s.indices)
         if indices is not s.indices:
             s = replace(s, indices=indices)
+        if some is None:
+            self._store(s, value)
+            return
+        end = self.w.open_if(some.ref)
+        self._store(s, value)
+        self.w.close_if(end)
+
+    def _store(self, s: Store, value: Val) -> None:
+        """Store to indices that are within the buffer."""
         try:
             pointer, stride = self.address(s.buffer, s.indices)
         except NotLinearInLane:

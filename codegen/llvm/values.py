@@ -94,6 +94,17 @@ class ExprEmitter(IndexEmitter):
             self.values[name] = kept
         return name
 
+    def has_elements(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val | None:
+        """Whether there is an element 0 for indices that come from data; ``None`` where no axis
+        that they address can be empty."""
+        found: Val | None = None
+        for i, d in zip(indices, buffer.shape, strict=True):
+            if has_loads(i) and self.index.bounds(of_dim(d))[0] < 1:
+                text = f"icmp sgt i64 {self.scalar(of_dim(d))}, 0"
+                some = Val(self.w.shared(text), dtypes.boolean)
+                found = some if found is None else self._and(found, some)
+        return found
+
     # -- buffers -----------------------------------------------------------------------------
 
     def base(self, buffer: Buffer) -> str:
@@ -125,7 +136,14 @@ class ExprEmitter(IndexEmitter):
 
     def load(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
         """The element(s) at `indices` for the lanes in force."""
+        some = self.has_elements(buffer, indices)
         indices = self.checked(buffer, indices)
+        if some is None:
+            return self._load(buffer, indices)
+        return self.under(some, lambda: self._load(buffer, indices))
+
+    def _load(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
+        """The element(s) at indices that are within the buffer."""
         try:
             pointer, stride = self.address(buffer, indices)
         except NotLinearInLane:
