@@ -58,10 +58,12 @@ def _weights(m: Match, conv: GraphNode) -> np.ndarray:
 
 
 def _bias(m: Match, conv: GraphNode) -> np.ndarray:
+    """The bias of a convolution: floats in double precision, integers as they are, which wrap."""
     bias = m.constant(conv.inputs[2]) if len(conv.inputs) > 2 else None
-    count = conv.output.type.shape[channel_axis(conv)]
+    count, dtype = conv.output.type.shape[channel_axis(conv)], conv.output.type.dtype
     assert isinstance(count, int), "static number of channels"
-    return np.zeros(count, np.float64) if bias is None else bias.array.astype(np.float64)
+    wide = np.dtype(np.float64) if dtype.is_float else dtype.numpy
+    return np.zeros(count, wide) if bias is None else bias.array.astype(wide)
 
 
 @rule("mul")
