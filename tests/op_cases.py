@@ -107,6 +107,8 @@ def _windows() -> list[Case]:
     none = f32(0, 4, 7, 5)  # no images
     cases.append(Case("conv", (none, f32(6, 4, 3, 2)), {}))
     cases.append(Case("conv_transpose", (none, f32(4, 3, 3, 2)), {"strides": (2, 1)}))
+    removed = {"pads": (0, 2, 2, 2)}  # all that there is along an axis
+    cases.append(Case("conv_transpose", (f32(1, 1, 2, 3), f32(1, 3, 3, 2)), removed))
     half = (x.astype(np.float16), f32(6, 4, 3, 2).astype(np.float16))
     cases.append(Case("conv", half, {}))
     for op in ("max_pool", "avg_pool", "lp_pool"):

@@ -99,6 +99,10 @@ def _decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | None]) -> li
     assert x is not None, "conv_transpose without input"
     assert w is not None, "conv_transpose without weight"
     bias = xs[2] if len(xs) > 2 else None
+    (result,) = _rule(call)
+    if 0 in result.shape:  # no window of a convolution would fit
+        none = gb.constant(np.zeros((), result.dtype.numpy), "none", call.loc)
+        return [gb.add("expand", (none,), {"shape": result.shape}, loc=call.loc)]
     if max(window.strides) > 1 and max(window.dilations) == 1:
         return [_by_phases(gb, call, x, w, bias)]
 
