@@ -23,7 +23,7 @@ from aisc.ir.types import TensorType
 # How often a kind of operator is chosen; within a kind all are alike.
 KIND_WEIGHTS = {
     "map": 8, "movement": 7, "reduction": 4, "contraction": 2, "window": 1, "opaque": 1,
-    "pattern": 3, "control": 1,
+    "pattern": 5, "control": 1,
 }  # fmt: skip
 BINARY = 0.45  # of the maps, those with two operands, which are fewer
 BOUND_SIZES = (0, 1, 2, 3, 5, 8, 17)
@@ -126,7 +126,8 @@ def _feeds(m: Maker, graph: Graph, wanted: Shape) -> tuple[Feed, ...]:
     found: list[Feed] = [{v.name: m.held[v] for v in graph.inputs}]
     for _ in range(wanted.feeds - 1):
         dims = {name: m.rng.choice(BOUND_SIZES) for name in m.dims}
-        found.append({v.name: _array(m, v, dims) for v in graph.inputs})
+        if all(evaluate(d, dims) >= 0 for v in graph.inputs for d in v.type.shape):
+            found.append({v.name: _array(m, v, dims) for v in graph.inputs})
     if m.chance(wanted.outside):
         found += _outside(m, graph, found[0])
     return tuple(found)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from aisc.fuzz.maker import Maker
+from aisc.fuzz.maker import Fresh, Maker
 from aisc.fuzz.values import Fill
 from aisc.ir import dtypes
 from aisc.ir.graph.core import AttrValue, Value
@@ -95,7 +95,8 @@ def convolution(m: Maker) -> None:
     t = y.type.dtype
     for op in ("mul", "add"):
         if y is not None and m.chance(0.5):
-            y = m.put(op, (y, m.fresh(spread, t)))
+            known = Fresh(TensorType(spread, t), m.fill(), True if m.chance(0.7) else None)
+            y = m.put(op, (y, known))
     if y is not None and t.is_float:
         y = put(m.rng.choice(["relu", "sigmoid", "hard_swish", "silu", "clip"]), y)
     if y is not None and m.chance(0.4) and t.is_float:
@@ -186,24 +187,104 @@ def softmax_parts(m: Maker) -> None:
     put("div", powers, put("reduce_sum", powers, axes=axes, keepdims=True))
 
 
-def identities(m: Maker) -> None:
-    """Operands that rules look for: ones, zeros, powers, the same thing twice."""
+NEUTRAL = (
+    ("mul", 1), ("div", 1), ("add", 0), ("sub", 0), ("mul", 0), ("add", 1), ("sub", 1), ("mul", -1),
+)  # fmt: skip
+
+
+def neutral(m: Maker) -> None:
+    """Operands that rules look for: ones, zeros, and others that are none of them."""
     x, put = m.pick(lambda t: t.dtype.kind != "bool"), Chain(m)
     if x is None:
         return
-    t = x.type.dtype
-    op, number = m.rng.choice(
-        [("mul", 1), ("div", 1), ("add", 0), ("sub", 0), ("pow", 2), ("pow", 3), ("mul", 0)]
-    )
-    if op == "pow" and not t.is_float:
+    op, number = m.rng.choice(NEUTRAL)
+    if number >= 0 or x.type.dtype.kind != "uint":
+        put(op, x, _scalar(m, x, number))
+    if x.type.dtype.is_float and m.chance(0.3):
+        put("pow", x, _scalar(m, x, m.rng.choice([1, 2, 3, 4])))
+
+
+def twice(m: Maker) -> None:
+    """One operator on its own result, or one of another kind between two equal ones."""
+    x, put = _float(m, m.rng.choice([1, 2, 3])), Chain(m)
+    first = m.rng.choice(["relu", "relu", "neg", "abs", "floor", "sign", "ceil"])
+    y = put(first, x)
+    if m.chance(0.3):
+        y = put(m.rng.choice(["neg", "abs", "relu"]), y)
+    put(first, y)
+
+
+def known_choice(m: Maker) -> None:
+    """A choice by a constant that is the same everywhere, or nearly."""
+    x = m.pick()
+    if x is None or not x.type.is_static:
         return
-    y = put(op, x, _scalar(m, x, number))
-    same = [o for o in ("relu", "neg", "abs") if t.is_float]
-    if y is not None and same and m.chance(0.5):
-        again = m.rng.choice(same)
-        put(again, put(again, y))
+    shape = x.type.static_shape if m.chance(0.5) else ()
+    flags = np.full(shape, m.chance(0.5))
+    if flags.size and m.chance(0.3):
+        flags.reshape(-1)[0] = not flags.reshape(-1)[0]
+    cond = m.builder.constant(flags)
+    m.held[cond] = flags
+    m.put("where", (cond, x, m.fresh(x.type.shape, x.type.dtype)))
+
+
+def siblings(m: Maker) -> None:
+    """One operator on one value under several attributes."""
+    from aisc.fuzz.proposals import propose
+    from aisc.ir.graph import opdef
+
+    names = [o.name for o in opdef.all_ops() if o.attrs and len(o.inputs) == 1]
+    name = m.rng.choice(names)
+    found = propose(m, name) if name not in ("constant", "bind_dims") else None
+    if found is None:
+        return
+    if m.put_all(name, *found) is None:
+        return
+    operands = m.builder.nodes[-1].inputs
+    for _ in range(6):
+        other = propose(m, name)
+        if other is not None and m.put_all(name, operands, other[1]) is not None:
+            return
+
+
+def moves(m: Maker) -> None:
+    """Movements one after the other, which rules join."""
+    from aisc.fuzz.proposals import propose
+
+    x = m.pick(lambda t: t.rank > 1) if m.chance(0.7) else _float(m, m.rng.choice([3, 4]))
+    names = ["transpose"] * 3 + ["reshape"] * 2 + ["slice", "slice", "pad", "expand", "concat"]
+    only = m.rng.choice([None, None, "transpose", "reshape", "slice"])
+    for _ in range(m.rng.randint(2, 4)):
+        if x is None:
+            return
+        name = only or m.rng.choice(names)
+        y = None
+        for _ in range(4):
+            if y is None:
+                _, attrs = _about(m, name, x) or propose(m, name) or ((), {})
+                y = m.put(name, (x,), attrs)
+        x = y if y is not None else x
+
+
+def _about(m: Maker, name: str, x: Value) -> tuple[tuple[Value], dict[str, AttrValue]] | None:
+    """Attributes of a movement for one value."""
+    from aisc.fuzz import proposals
+
+    rank = x.type.rank
+    if name == "transpose":
+        return (x,), {"perm": tuple(m.rng.sample(range(rank), rank))}
+    if name == "reshape":
+        return (x,), {"shape": proposals.regrouped(m, x.type.shape)}
+    if name == "slice":
+        cuts = [proposals.cut(m, d) for d in x.type.shape]
+        starts, ends, steps = (tuple(c[k] for c in cuts) for k in range(3))
+        return (x,), {"starts": starts, "ends": ends, "steps": steps}
+    if name == "pad":
+        return (x,), {"pads": tuple(m.rng.choice([0, 0, 1, -1]) for _ in range(2 * rank))}
+    return None
 
 
 PATTERNS: Sequence[Callable[[Maker], None]] = (
-    attention, convolution, perceptron, normal_rows, quantized, twins, softmax_parts, identities,
+    attention, convolution, convolution, perceptron, normal_rows, quantized, twins, softmax_parts,
+    neutral, twice, known_choice, siblings, moves, moves,
 )  # fmt: skip

@@ -159,12 +159,12 @@ def _joins(a: TensorType, b: TensorType, axis: int) -> bool:
 
 def _slice(m: Maker, name: str) -> Proposal:
     x = m.some(rank=1)
-    cuts = [_cut(m, d) for d in x.type.shape]
+    cuts = [cut(m, d) for d in x.type.shape]
     starts, ends, steps = (tuple(c[k] for c in cuts) for k in range(3))
     return (x,), {"starts": starts, "ends": ends, "steps": steps}
 
 
-def _cut(m: Maker, d: Dim) -> tuple[Dim, Dim, int]:
+def cut(m: Maker, d: Dim) -> tuple[Dim, Dim, int]:
     """(start, end, step) within an axis."""
     if m.chance(0.4) or d == 0:
         return 0, d, 1
@@ -185,10 +185,10 @@ def _expand(m: Maker, name: str) -> Proposal:
 
 def _reshape(m: Maker, name: str) -> Proposal:
     x = m.some()
-    return (x,), {"shape": _regrouped(m, x.type.shape)}
+    return (x,), {"shape": regrouped(m, x.type.shape)}
 
 
-def _regrouped(m: Maker, shape: Sequence[Dim]) -> tuple[Dim, ...]:
+def regrouped(m: Maker, shape: Sequence[Dim]) -> tuple[Dim, ...]:
     """The same elements: axes joined, split, moved between neighbours, axes of size 1 added."""
     dims = list(shape)
     for _ in range(m.rng.randint(1, 3)):
@@ -357,11 +357,15 @@ def _conv(m: Maker, name: str) -> Proposal | None:
     kernel = tuple(m.rng.randint(1, 3) for _ in range(spatial))
     inner = channels // group
     w = (*kernel, inner, outputs) if last else (outputs, inner, *kernel)
-    bias = m.fresh((outputs,), x.type.dtype) if m.chance(0.5) else None
-    layout = "NHWC" if last else "NCHW"
     constant = True if m.chance(0.7) else None
+    bias = Fresh(TensorType((outputs,), x.type.dtype), m.fill(), constant)
+    layout = "NHWC" if last else "NCHW"
     weight = Fresh(TensorType(w, x.type.dtype), m.fill(), constant)
-    return (x, weight, bias), {**_geometry(m, spatial), "group": group, "data_layout": layout}
+    return (x, weight, bias if m.chance(0.5) else None), {
+        **_geometry(m, spatial),
+        "group": group,
+        "data_layout": layout,
+    }
 
 
 def _conv_transpose(m: Maker, name: str) -> Proposal | None:

@@ -265,6 +265,6 @@ def _plain(array: Array) -> Iterator[Array]:
                 yield plain
         if array.dtype.kind not in "iub":
             wide = array.astype(np.float64)
-            whole = np.rint(wide).astype(array.dtype)
+            whole = np.asarray(np.rint(wide)).astype(array.dtype)
             if np.isfinite(wide).all() and not np.array_equal(whole, array):
                 yield whole
