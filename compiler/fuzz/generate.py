@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from dataclasses import dataclass
 from functools import cache
 
@@ -52,7 +53,12 @@ def _by_kind() -> dict[str, tuple[str, ...]]:
 
 def make(seed: int, wanted: Shape | None = None) -> Case:
     """The case of a seed."""
-    wanted = wanted or Shape()
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return _made(seed, wanted or Shape())
+
+
+def _made(seed: int, wanted: Shape) -> Case:
     rng = random.Random(seed)
     m = _maker(rng)
     count = rng.randint(1, wanted.nodes)

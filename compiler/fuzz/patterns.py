@@ -252,6 +252,9 @@ def moves(m: Maker) -> None:
     from aisc.fuzz.proposals import propose
 
     x = m.pick(lambda t: t.rank > 1) if m.chance(0.7) else _float(m, m.rng.choice([3, 4]))
+    if m.chance(0.3) and not m.is_region:  # axes that shapes do not tell apart
+        shape = (m.rng.randint(2, 4),) * m.rng.choice([3, 3, 4])
+        x = m.input(TensorType(shape, m.dtype()), m.fill())
     names = ["transpose"] * 3 + ["reshape"] * 2 + ["slice", "slice", "pad", "expand", "concat"]
     only = m.rng.choice([None, None, "transpose", "reshape", "slice"])
     for _ in range(m.rng.randint(2, 4)):

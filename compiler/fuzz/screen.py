@@ -238,8 +238,9 @@ def epsilon(t: DType) -> float:
 
 
 def _least(t: DType) -> float:
-    """The least positive number, denormal or not."""
-    return {"f16": 2.0**-24, "bf16": 2.0**-133, "f32": 2.0**-149, "f64": 5e-324}[t.name]
+    """The least positive number, denormal or not; that of bf16 is the least normal one, as what
+    x86 has for conversions to bf16 makes zero of denormals."""
+    return {"f16": 2.0**-24, "bf16": 2.0**-126, "f32": 2.0**-149, "f64": 5e-324}[t.name]
 
 
 # -- judging ---------------------------------------------------------------------------------------
