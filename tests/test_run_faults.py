@@ -172,3 +172,18 @@ def test_an_index_into_nothing_touches_no_memory() -> None:
     m = model([node("Gather", "x i", "y")], [value("x", F, ["n", 40]), at], [value("y")])
     with pytest.raises(ExecutionError):
         aisc.compile(m, threads=1, cache=False)(none, places)
+
+
+@pytest.mark.parametrize("level", [0, 2])
+@pytest.mark.parametrize("size", [0, 3])
+def test_a_constant_index_is_tested(size: int, level: int) -> None:
+    inputs, x = [value("x", F, ["n"])], np.zeros(size, np.float32)
+    nodes = [node("Gather", "x five", "y"), node("ScatterND", "x at u", "z")]
+    weights = [const("five", np.array(5)), const("at", np.array([[5]]))]
+    weights.append(const("u", np.ones(1, np.float32)))
+    for k, name in enumerate(("y", "z")):
+        m = model(nodes[k : k + 1], inputs, [value(name)], *weights)
+        exe = aisc.compile(m, threads=1, cache=False, level=level)
+        with pytest.raises(ExecutionError):
+            exe(x)
+        exe(np.zeros(6, np.float32))

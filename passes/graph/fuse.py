@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from aisc.ir.arith.poly import bounds
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import fuse
@@ -56,8 +57,11 @@ class Fuse:
         graph = map_regions(graph, self.run)
         groups = self._partition(graph)
         last = {g.nodes[-1]: g for g in groups.values()}
+        unsafe = _open_indices(graph)
         scalars = {
-            n.output: n for n in graph.nodes if n.op == "constant" and n.output.type.size == 1
+            n.output: n
+            for n in graph.nodes
+            if n.op == "constant" and n.output.type.size == 1 and n.output not in unsafe
         }
         nodes: list[GraphNode] = []
         for node in graph.nodes:
@@ -195,6 +199,27 @@ def _prologue(
     channels = producer.output.type.shape[-1]
     few = isinstance(channels, int) and channels <= FEW_CHANNELS
     return groups.get(producer) if few and node.attr("data_layout") == "NHWC" else None
+
+
+_INDEXED = ("gather", "gather_elements", "gather_nd", "scatter_elements", "scatter_nd")
+
+
+def _open_indices(graph: Graph) -> set[Value]:
+    """Constants that are an index which may be outside of its axis: code tests what it loads, so
+    they stay tensors."""
+    found: set[Value] = set()
+    known = graph.constants()
+    for node in graph.nodes:
+        data, index = node.inputs[:2] if node.op in _INDEXED else (None, None)
+        if data is None or index is None or index not in known or known[index].array.size != 1:
+            continue
+        attrs = node.attr_map
+        axis = attrs.get("axis", attrs.get("batch_dims", 0))
+        assert isinstance(axis, int), "an axis is a number"
+        least, place = bounds(data.type.shape[axis])[0], int(known[index].array.reshape(-1)[0])
+        if not -least <= place < least:
+            found.add(index)
+    return found
 
 
 def _fused(group: _Group, scalars: dict[Value, GraphNode]) -> GraphNode:
