@@ -189,6 +189,8 @@ class Maker:
             return operand, self.held[operand]
         if self.is_region and not operand.type.is_static:
             return None
+        if any(s.kind != "input" for s in operand.type.symbols):
+            return None  # a call cannot give it
         shape = tuple(self.value_of(d) for d in operand.type.shape)
         array = filled(self.rng, shape, operand.type.dtype, operand.fill, self.dims)
         return Value(self.builder.fresh("x"), operand.type), array

@@ -52,7 +52,7 @@ class _Writer:
             raise _Unknown
         return self.constant(np.array(items, np.int64))
 
-    def emit(self, op: str, node: GraphNode, *more: str, **attrs: object) -> None:
+    def emit(self, op: str, node: GraphNode, *more: str, **attrs: Any) -> None:
         """A node with the operands of `node` and more."""
         given = ["" if v is None else self.names[v] for v in node.inputs]
         outputs = [f"v{len(self.nodes)}_{k}" for k in range(len(node.outputs))]

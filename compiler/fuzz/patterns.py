@@ -230,12 +230,12 @@ def known_choice(m: Maker) -> None:
 
 def siblings(m: Maker) -> None:
     """One operator on one value under several attributes."""
-    from aisc.fuzz.proposals import propose
+    from aisc.fuzz.proposals import EXCLUDED, propose
     from aisc.ir.graph import opdef
 
-    names = [o.name for o in opdef.all_ops() if o.attrs and len(o.inputs) == 1]
-    name = m.rng.choice(names)
-    found = propose(m, name) if name not in ("constant", "bind_dims") else None
+    several = [o.name for o in opdef.all_ops() if o.attrs and len(o.inputs) == 1]
+    name = m.rng.choice([n for n in several if n not in EXCLUDED])
+    found = propose(m, name)
     if found is None:
         return
     if m.put_all(name, *found) is None:

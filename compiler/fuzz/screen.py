@@ -55,6 +55,7 @@ MOVES = frozenset({
     "sample", "gather", "gather_elements", "gather_nd", "top_k", "constant", "iota", "unique",
 })  # fmt: skip
 COMPOSITE = 4.0  # roundings of an operator that is no single one
+LOOP = 32.0  # and of a loop, whose nodes get no errors of their own
 
 
 def widened(graph: Graph) -> Graph:
@@ -185,14 +186,15 @@ class _Run:
             stored = x.astype(dtype.numpy).astype(np.float64)
             return np.where(stored != x, eps * np.abs(x), 0.0)
         if node.op not in SUMS | PRODUCTS:
-            inner = 0.0 if node.op not in INNER else _largest(args)
-            return COMPOSITE * eps * np.maximum(np.abs(x), inner)
+            inner = 0.0 if node.op not in INNER | {"loop"} else _largest(args)
+            more = LOOP if node.op == "loop" else COMPOSITE
+            return more * eps * np.maximum(np.abs(x), inner)
         terms = np.abs(x)
         if node.op in SUMS:
             terms = self.terms(node, args)
-        narrow = eps * np.abs(x)
+        narrow = eps * np.abs(x)  # of a convolution weights are, where a scale moves into them
         whole = all(a is None or bool(np.all(a == np.rint(a))) for a in args)
-        if opdef.get(node.op).decompose is None:
+        if opdef.get(node.op).decompose is None and node.op != "conv":
             eps = epsilon(infer.accumulator(dtype))
         exact = whole & (terms < 1 / eps) & (x.astype(dtype.numpy).astype(np.float64) == x)
         return np.where(exact, 0.0, 2 * eps * terms + narrow)
