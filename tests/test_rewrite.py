@@ -328,3 +328,12 @@ def test_integers_wrap_when_they_move_into_a_convolution() -> None:
     assert [n.op for n in after.nodes if n.op != "constant"] == ["conv"]
     feed = [np.full((1, 1, 3, 3), 2**30, np.int32)]
     np.testing.assert_array_equal(interpret(after, feed)[0], interpret(before, feed)[0])
+
+
+@pytest.mark.parametrize("number", [np.inf, 3e38])
+def test_a_scale_that_makes_weights_infinite_stays(number: float) -> None:
+    def scaled(b: GraphBuilder, x: Value) -> Value:
+        return b.add("mul", (conv(b, x), b.constant(np.full((6, 1, 1), number, np.float32))))
+
+    after = Canonicalize().run(model(scaled))
+    assert [n.op for n in after.nodes if n.op != "constant"] == ["conv", "mul"]
