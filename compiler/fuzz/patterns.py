@@ -94,7 +94,8 @@ def convolution(m: Maker) -> None:
     spread = (channels,) if last else (channels, *(1 for _ in y.type.shape[2:]))
     t = y.type.dtype
     for op in ("mul", "add"):
-        if y is not None and m.chance(0.5):
+        # A scale moves into the weights, which is another order where there are infinities.
+        if y is not None and m.chance(0.5) and m.style != "special":
             known = Fresh(TensorType(spread, t), m.fill(), True if m.chance(0.7) else None)
             y = m.put(op, (y, known))
     if y is not None and t.is_float:

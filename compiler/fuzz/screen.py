@@ -44,6 +44,11 @@ SUMS = frozenset({
     "matmul", "conv", "conv_transpose", "reduce_sum", "reduce_l1", "reduce_sum_square", "cumsum",
     "reduce_mean", "avg_pool",
 })  # fmt: skip
+# Their results may be rounded with a sum that they are added to, and alone for other users.
+CONTRACTED = frozenset({
+    "mul", "silu", "gelu", "hard_swish", "mish", "neg", "leaky_relu", "prelu", "if", "loop",
+    "reshape", "transpose", "expand", "slice",
+})  # fmt: skip
 PRODUCTS = frozenset({"reduce_prod", "cumprod"})
 # Operators that compute a difference of numbers of the size of their operand, or of one.
 INNER = frozenset({
@@ -100,8 +105,11 @@ class _Run:
         types, names = [v.type for v in wide.inputs], [v.name for v in wide.inputs]
         self.dims = bind_dims(types, arrays, names, self.dims)
         env = dict(zip(wide.inputs, arrays, strict=True))
+        products = {v for n in wide.nodes if n.op in CONTRACTED for v in n.outputs}
         for narrow, node in zip(graph.nodes, wide.nodes, strict=True):
             args = [None if v is None else env[v] for v in node.inputs]
+            if self.scale and node.op in ("add", "sub") and not products.isdisjoint(node.inputs):
+                args = [self.contracted(x, v) for x, v in zip(args, narrow.inputs, strict=True)]
             if node.op == "bind_dims":
                 bind_values(node, args[0], self.dims)
             for a, b, x in zip(
@@ -115,11 +123,7 @@ class _Run:
     ) -> Sequence[Array]:
         """The results of one node before rounding."""
         if node.op == "bitcast":
-            (v,), (x,) = narrow.inputs, args
-            assert v is not None and x is not None, "bitcast has one operand"
-            with np.errstate(all="ignore"):
-                held = x.astype(v.type.dtype.numpy)
-            return [_wide(r) for r in run_node(narrow, [held], self.dims)]
+            return [self.bits(narrow, args)]
         if node.op == "if":
             cond, *captures = (x for x in args if x is not None)
             arm = 0 if bool(cond) else 1
@@ -130,6 +134,18 @@ class _Run:
             args = [self.shaken(x, v, decomposed) for x, v in zip(args, narrow.inputs, strict=True)]
         return self.unclear_casts(node, args, run_node(node, args, self.dims))
 
+    def bits(self, narrow: GraphNode, args: Sequence[Array | None]) -> Array:
+        """The result of a ``bitcast``, which is of narrow types; the bits of NaN are any."""
+        (v,), (x,) = narrow.inputs, args
+        assert v is not None and x is not None, "bitcast has one operand"
+        with np.errstate(all="ignore"):
+            (found,) = run_node(narrow, [x.astype(v.type.dtype.numpy)], self.dims)
+        wide = _wide(found)
+        if x.dtype.kind != "f" or not np.isnan(x).any() or wide.dtype.kind == "f":
+            return wide
+        noise = self.source.integers(0, 100, wide.shape).astype(wide.dtype)
+        return np.where(np.isnan(x), noise, wide)
+
     def shaken(self, x: Array | None, v: Value | None, decomposed: bool) -> Array | None:
         """An operand with an error of a rounding. Those of 16 bits are computed with in f32, but
         for operators that become several."""
@@ -138,6 +154,14 @@ class _Run:
         if v.type.dtype.bits < 32 and not decomposed:
             return x
         return self.with_error(x, epsilon(v.type.dtype) * np.abs(x))
+
+    def contracted(self, x: Array | None, v: Value | None) -> Array | None:
+        """An operand of a sum with another rounding than elsewhere: it may be a product that is
+        rounded with the sum."""
+        if x is None or v is None or not v.type.dtype.is_float:
+            return x
+        error = epsilon(v.type.dtype) * np.abs(x)
+        return self.with_error(x, np.where(x == np.rint(x), 0.0, error))
 
     def unclear_casts(
         self, node: GraphNode, args: Sequence[Array | None], results: list[Array]
@@ -183,11 +207,10 @@ class _Run:
         """How far a result may be from the exact one for exact operands, in one rounding."""
         eps = epsilon(dtype)
         if node.op in SINGLE:
-            stored = x.astype(dtype.numpy).astype(np.float64)
-            return np.where(stored != x, eps * np.abs(x), 0.0)
+            return np.where(_exact(x, dtype), 0.0, eps * np.abs(x))
         if node.op not in SUMS | PRODUCTS:
             inner = 0.0 if node.op not in INNER | {"loop"} else _largest(args)
-            more = LOOP if node.op == "loop" else COMPOSITE
+            more = LOOP if node.op == "loop" else COMPOSITE * _of_rows(node, args)
             return more * eps * np.maximum(np.abs(x), inner)
         terms = np.abs(x)
         if node.op in SUMS:
@@ -196,7 +219,7 @@ class _Run:
         whole = all(a is None or bool(np.all(a == np.rint(a))) for a in args)
         if opdef.get(node.op).decompose is None and node.op != "conv":
             eps = epsilon(infer.accumulator(dtype))
-        exact = whole & (terms < 1 / eps) & (x.astype(dtype.numpy).astype(np.float64) == x)
+        exact = whole & (terms < 1 / eps) & _exact(x, dtype)
         return np.where(exact, 0.0, 2 * eps * terms + narrow)
 
     def terms(self, node: GraphNode, args: Sequence[Array | None]) -> Array:
@@ -211,6 +234,22 @@ class _Run:
         with np.errstate(all="ignore"):
             moved = x + noise * self.scale * size
         return np.where(np.isfinite(x) & np.isfinite(moved), moved, x)
+
+
+def _exact(x: Array, dtype: DType) -> Array:
+    """Where a number of float64 is one of a type; of float64 itself only whole numbers are known
+    to be right."""
+    if dtype is dtypes.f64:
+        return np.asarray(x == np.rint(x))
+    return np.asarray(x.astype(dtype.numpy).astype(np.float64) == x)
+
+
+def _of_rows(node: GraphNode, args: Sequence[Array | None]) -> float:
+    """How much larger errors of sums over long rows are: they grow with the root of the length."""
+    first = args[0] if args else None
+    if first is None or opdef.get(node.op).kind not in ("reduction", "window"):
+        return 1.0
+    return max(1.0, float(np.sqrt(first.size)) / 16)
 
 
 def widened_node(node: GraphNode) -> GraphNode:
