@@ -13,9 +13,10 @@ import numpy as np
 from aisc.fuzz.case import Case, Feed, frozen_feed, live, nodes_of
 from aisc.fuzz.oracles import ORACLES, Answer, Oracle, step_answers
 from aisc.fuzz.screen import Screen, close, screened
+from aisc.ir.arith.poly import evaluate
 from aisc.ir.diagnostics import AiscError, CompileError, ExecutionError
-from aisc.ir.graph.core import Graph
-from aisc.ir.graph.interpret import interpret
+from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.interpret import bind_dims, interpret
 from aisc.ir.graph.opdef import Array
 from aisc.ir.target import Target
 
@@ -90,11 +91,28 @@ def _expected(case: Case, feed: Feed, outcome: Outcome) -> Expected:
 
 
 def _refuses(graph: Graph, feed: Feed) -> bool:
+    """Whether an index is outside of its axis where an element is read or written."""
+    done: set[Value] = set()
     try:
-        interpret(graph, frozen_feed(feed))
+        interpret(graph, frozen_feed(feed), keep=lambda v, _: done.add(v))
     except ExecutionError as refusal:
-        return "an index is outside" in str(refusal)
+        if "an index is outside" not in str(refusal):
+            return False
+        node = next((n for n in graph.nodes if not done.issuperset(n.outputs)), None)
+        return node is None or _touches(node, graph, feed)
     return False
+
+
+def _touches(node: GraphNode, graph: Graph, feed: Feed) -> bool:
+    """Whether a node that reads or writes at indices has an element to do that with."""
+    types, names = [v.type for v in graph.inputs], [v.name for v in graph.inputs]
+    dims = bind_dims(types, [feed[n] for n in names], names, {})
+    v = node.inputs[2] if node.op.startswith("scatter") else node.outputs[0]
+    assert v is not None, "updates are there"
+    try:
+        return evaluate(v.type.size, dims) > 0
+    except KeyError:  # a size that only the run gives
+        return True
 
 
 def _ask(
