@@ -1,4 +1,5 @@
-"""The command line: ``aisc compile | run | bench | opt | check | tune | targets | cache``.
+"""The command line: ``aisc compile | run | bench | opt | check | tune | fuzz | targets |
+cache``.
 
 Heavy packages are imported by the command that needs them. Exit codes: 0 ok, 1 the user's error,
 2 usage, 3 unsupported, 4 mismatch, 70 internal error.
@@ -217,6 +218,60 @@ def tune(
 
 
 @app.command()
+def fuzz(
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many cases; by default 100, or what --time allows."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed; a seed gives one case.")] = 0,
+    duration: Annotated[str, typer.Option("--time", help="End after this time, e.g. 10m.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Write a test for each finding into this folder.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="graphs, schedules or all.")] = "graphs",
+    oracle: Annotated[
+        list[str] | None,
+        typer.Option(help="Ask only this one: 'compiled', 'level 0', 'onnxruntime'."),
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Steps in which a graph grows.")] = 12,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0: one for each core.")] = 0,
+    case_time: Annotated[str, typer.Option(help="Time of one case.")] = "60s",
+    memory: Annotated[int, typer.Option(min=1, help="GiB of address space of a process.")] = 8,
+    reduce: Annotated[str, typer.Option(help="Time to make a finding small.")] = "60s",
+    load: Annotated[
+        list[str] | None,
+        typer.Option(help="Import this module first: more operators or rules, planted faults."),
+    ] = None,
+    target: TargetName = "cpu",
+) -> None:
+    """Compile random graphs and compare what they compute with the interpreter and others.
+
+    Exit codes: 0 nothing found, 4 results differ, 70 aisc failed inside, hung or died.
+    """
+    from aisc.fuzz.command import fuzz_command
+
+    if kind not in ("graphs", "schedules", "all"):
+        raise typer.BadParameter("expected graphs, schedules or all", param_hint="--kind")
+    ends = _seconds(duration, "--time") if duration else None
+    limits = {
+        "seconds": _seconds(case_time, "--case-time"), "memory": memory << 30, "target": target,
+        "oracles": tuple(oracle or ()), "nodes": nodes, "load": tuple(load or ()),
+    }  # fmt: skip
+    raise typer.Exit(
+        fuzz_command(
+            count if count or ends else 100,
+            seed,
+            ends,
+            out,
+            kind,
+            jobs,
+            _seconds(reduce, "--reduce"),
+            limits,
+        )
+    )
+
+
+@app.command()
 def targets(
     name: Annotated[str, typer.Argument(help="Show one target in full.")] = "",
 ) -> None:
@@ -279,13 +334,13 @@ def _size(item: str) -> tuple[str, int]:
     return name, int(value)
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, hint: str = "--budget") -> float:
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
     number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
     try:
         return float(number) * units[unit]
     except ValueError:
-        raise typer.BadParameter("expected e.g. 60s or 5m", param_hint="--budget") from None
+        raise typer.BadParameter("expected e.g. 60s or 5m", param_hint=hint) from None
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -104,6 +104,11 @@ def _windows() -> list[Case]:
                          {"dilations": (2, 1), "strides": (1, 2)}):  # fmt: skip
             attrs = {"group": group, **geometry}
             cases.append(Case("conv_transpose", (x, wt, f32(3 * group)), attrs))
+    none = f32(0, 4, 7, 5)  # no images
+    cases.append(Case("conv", (none, f32(6, 4, 3, 2)), {}))
+    cases.append(Case("conv_transpose", (none, f32(4, 3, 3, 2)), {"strides": (2, 1)}))
+    removed = {"pads": (0, 2, 2, 2)}  # all that there is along an axis
+    cases.append(Case("conv_transpose", (f32(1, 1, 2, 3), f32(1, 3, 3, 2)), removed))
     half = (x.astype(np.float16), f32(6, 4, 3, 2).astype(np.float16))
     cases.append(Case("conv", half, {}))
     for op in ("max_pool", "avg_pool", "lp_pool"):
@@ -156,7 +161,8 @@ def _reductions() -> list[Case]:
     cases.append(Case("rms_norm", (f32(2, 3, 4), f32(4)), {}))
     positive = np.abs(f32(3)) + np.float32(0.5)
     cases.append(Case("batch_norm", (f32(2, 3, 4), f32(3), f32(3), f32(3), positive), {}))
-    cases.append(Case("group_norm", (f32(2, 6, 4, 3), f32(6), f32(6)), {"groups": 3}))
+    for images in (2, 0):
+        cases.append(Case("group_norm", (f32(images, 6, 4, 3), f32(6), f32(6)), {"groups": 3}))
     return cases
 
 

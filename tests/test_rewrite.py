@@ -313,3 +313,27 @@ def test_groups_are_bounded() -> None:
 
     fused = Fuse().run(model(chain))
     assert all(len(n.regions[0].nodes) <= MAX_GROUP for n in fused.nodes)
+
+
+def test_integers_wrap_when_they_move_into_a_convolution() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType((1, 1, 3, 3), dtypes.i32))
+    w = b.constant(np.ones((2, 1, 2, 2), np.int32))
+    bias = b.constant(np.array([-7, -(2**31)], np.int32))
+    y = b.add("conv", (x, w, bias), {})
+    y = b.add("mul", (y, b.constant(np.array([[[7]], [[2]]], np.int32))))
+    y = b.add("add", (y, b.constant(np.array([[[2**31 - 1]], [[5]]], np.int32))))
+    before = b.finish([y])
+    after = Canonicalize().run(before)
+    assert [n.op for n in after.nodes if n.op != "constant"] == ["conv"]
+    feed = [np.full((1, 1, 3, 3), 2**30, np.int32)]
+    np.testing.assert_array_equal(interpret(after, feed)[0], interpret(before, feed)[0])
+
+
+@pytest.mark.parametrize("number", [np.inf, 3e38])
+def test_a_scale_that_makes_weights_infinite_stays(number: float) -> None:
+    def scaled(b: GraphBuilder, x: Value) -> Value:
+        return b.add("mul", (conv(b, x), b.constant(np.full((6, 1, 1), number, np.float32))))
+
+    after = Canonicalize().run(model(scaled))
+    assert [n.op for n in after.nodes if n.op != "constant"] == ["conv", "mul"]

@@ -156,3 +156,34 @@ def test_a_size_that_no_loop_should_count_to(shape: tuple[int, int]) -> None:
         exe(np.zeros(shape, np.float32))
     assert caught.value.codes == ("E501",)
     assert exe(X).shape == (1, 3)
+
+
+def test_an_index_into_nothing_touches_no_memory() -> None:
+    """Where an axis is empty there is no element to read or write instead of a wrong place."""
+    updates, at = value("u", F, ["k", 40]), value("i", I64, ["k", 1])
+    m = model([node("ScatterND", "x i u", "y")], [value("x", F, ["n", 40]), at, updates],
+              [value("y")])  # fmt: skip
+    exe = aisc.compile(m, threads=1, cache=False)
+    around = np.full((9, 40), 7, np.float32)
+    none, places = np.zeros((0, 40), np.float32), np.zeros((5, 1), np.int64)
+    with pytest.raises(ExecutionError):
+        exe(none, places, np.zeros((5, 40), np.float32), out=around[4:4])
+    assert (around == 7).all()
+    m = model([node("Gather", "x i", "y")], [value("x", F, ["n", 40]), at], [value("y")])
+    with pytest.raises(ExecutionError):
+        aisc.compile(m, threads=1, cache=False)(none, places)
+
+
+@pytest.mark.parametrize("level", [0, 2])
+@pytest.mark.parametrize("size", [0, 3])
+def test_a_constant_index_is_tested(size: int, level: int) -> None:
+    inputs, x = [value("x", F, ["n"])], np.zeros(size, np.float32)
+    nodes = [node("Gather", "x five", "y"), node("ScatterND", "x at u", "z")]
+    weights = [const("five", np.array(5)), const("at", np.array([[5]]))]
+    weights.append(const("u", np.ones(1, np.float32)))
+    for k, name in enumerate(("y", "z")):
+        m = model(nodes[k : k + 1], inputs, [value(name)], *weights)
+        exe = aisc.compile(m, threads=1, cache=False, level=level)
+        with pytest.raises(ExecutionError):
+            exe(x)
+        exe(np.zeros(6, np.float32))

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from replay import assert_replays
 
+from aisc.fuzz.witness import assert_replays
 from aisc.ir import dtypes
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.tensor.builder import ComputeBuilder

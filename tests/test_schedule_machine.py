@@ -6,12 +6,12 @@ import ctypes
 
 import numpy as np
 import pytest
-from schedule_programs import Case
-from test_schedule_fuzz import check
 
 from aisc.api import resolve_target
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.link import Linked
+from aisc.fuzz.nests import Case
+from aisc.fuzz.schedules import check
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Barrier
 from aisc.passes.schedule.schedule import Schedule

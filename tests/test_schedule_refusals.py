@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from replay import assert_replays
 from schedule_texts import (
     CHAIN,
     DOUBLE,
@@ -21,6 +20,7 @@ from schedule_texts import (
     Steps,
 )
 
+from aisc.fuzz.witness import assert_replays
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.text.parser import parse_func
 from aisc.passes.schedule.legality import ScheduleError

@@ -35,7 +35,7 @@ from aisc.ir.tensor.expr import (
     Unary,
     Var,
     const,
-    has_loads,
+    is_tested,
     of_dim,
 )
 from aisc.ir.tensor.func import Buffer, row_major
@@ -74,22 +74,23 @@ class ExprEmitter(IndexEmitter):
     def checked(
         self, buffer: Buffer, indices: tuple[Expr, ...]
     ) -> tuple[tuple[Expr, ...], Val | None]:
-        """Indices that come from data, tested against the extents: what is out of range is
-        reported and reads or writes element 0 instead. With them a condition, where it must be
-        tested, that there is an element 0."""
-        if not any(has_loads(i) for i in indices):
+        """Indices that are tested (:func:`is_tested`): what is out of range is reported and reads
+        or writes element 0 instead. With them a condition, where it must be tested, that there is
+        an element 0."""
+        if not any(map(is_tested, indices)):
             return indices, None
         safe, filled = [], None
         for i, size in zip(indices, buffer.shape, strict=True):
-            safe.append(self._in_range(i, of_dim(size)) if has_loads(i) else i)
-            if has_loads(i) and not (isinstance(size, int) and size > 0):
+            safe.append(self._in_range(i, of_dim(size)) if is_tested(i) else i)
+            if is_tested(i) and not (isinstance(size, int) and size > 0):
                 text = f"icmp sgt i64 {self.scalar(of_dim(size))}, 0"
                 some = Val(self.w.shared(text, "some"), dtypes.boolean)
                 filled = some if filled is None else self._and(filled, some)
         return tuple(safe), filled
 
     def _in_range(self, index: Expr, size: Expr) -> Expr:
-        kept = self._inside(self.value(index), size)
+        value = index.args[0] if isinstance(index, Call) and index.name == WITHIN else index
+        kept = self._inside(self.value(value), size)
         self._checks += 1
         name = Var(f"checked.{self._checks}")
         if kept.lanes == 1:

@@ -21,7 +21,7 @@ from typing import cast as cast_to
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, DimCall, Poly, SymDim
 from aisc.ir.dtypes import DType
-from aisc.ir.node import Node, children, hash_once
+from aisc.ir.node import Node, children, hash_once, walk
 
 if TYPE_CHECKING:
     from aisc.ir.tensor.func import Buffer
@@ -242,6 +242,12 @@ def has_loads(expr: Expr) -> bool:
         found = isinstance(expr, Load) or any(map(has_loads, _operands(expr)))
         object.__setattr__(expr, "_loads", found)
         return found
+
+
+def is_tested(index: Expr) -> bool:
+    """Whether an index of an access is tested by the run: it comes from data, or says so itself
+    (:func:`within`)."""
+    return has_loads(index) or any(isinstance(n, Call) and n.name == WITHIN for n in walk(index))
 
 
 def _operands(expr: Expr) -> tuple[Expr, ...]:

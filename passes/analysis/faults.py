@@ -4,7 +4,7 @@ sizes that come from data."""
 from __future__ import annotations
 
 from aisc.ir.node import Node
-from aisc.ir.tensor.expr import WITHIN, Binary, Call, Const, Load, has_loads
+from aisc.ir.tensor.expr import WITHIN, Binary, Call, Const, Load, has_loads, is_tested
 from aisc.ir.tensor.stmt import Stmt, Store
 from aisc.ir.tensor.visitor import walk_accesses
 
@@ -18,7 +18,7 @@ def can_fail(body: Stmt) -> bool:
 
 def _fails(n: Node) -> bool:
     if isinstance(n, Load | Store):
-        return any(has_loads(i) for i in n.indices)
+        return any(map(is_tested, n.indices))
     if isinstance(n, Call):
         return n.name == WITHIN
     if isinstance(n, Binary) and n.op in DIVISIONS and not n.a.dtype.is_float:

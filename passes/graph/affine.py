@@ -44,10 +44,15 @@ def _per_channel(c: np.ndarray, conv: GraphNode) -> np.ndarray | None:
     return np.broadcast_to(c.reshape(-1), (count,)) if isinstance(count, int) else None
 
 
-def _again(m: Match, conv: GraphNode, w: np.ndarray, b: np.ndarray) -> Sequence[Value]:
+def _again(m: Match, conv: GraphNode, w: np.ndarray, b: np.ndarray) -> Sequence[Value] | None:
+    """The convolution with other weights; ``None`` where they would not be finite, as infinities
+    times zero are NaN in one order and not in the other."""
     dtype = conv.output.type.dtype.numpy
-    weight = m.make_constant(w.astype(dtype), "w")
-    bias = m.make_constant(b.astype(dtype), "b")
+    with np.errstate(all="ignore"):
+        w, b = w.astype(dtype), b.astype(dtype)
+    if not all(np.isfinite(x.astype(np.float64)).all() for x in (w, b)):
+        return None
+    weight, bias = m.make_constant(w, "w"), m.make_constant(b, "b")
     return (m.add("conv", (conv.inputs[0], weight, bias), conv.attr_map, (conv,)),)
 
 
@@ -58,10 +63,12 @@ def _weights(m: Match, conv: GraphNode) -> np.ndarray:
 
 
 def _bias(m: Match, conv: GraphNode) -> np.ndarray:
+    """The bias of a convolution: floats in double precision, integers as they are, which wrap."""
     bias = m.constant(conv.inputs[2]) if len(conv.inputs) > 2 else None
-    count = conv.output.type.shape[channel_axis(conv)]
+    count, dtype = conv.output.type.shape[channel_axis(conv)], conv.output.type.dtype
     assert isinstance(count, int), "static number of channels"
-    return np.zeros(count, np.float64) if bias is None else bias.array.astype(np.float64)
+    wide = np.dtype(np.float64) if dtype.is_float else dtype.numpy
+    return np.zeros(count, wide) if bias is None else bias.array.astype(wide)
 
 
 @rule("mul")
@@ -74,7 +81,8 @@ def scale_into_conv(m: Match) -> Sequence[Value] | None:
     w, b = _weights(m, conv), _bias(m, conv)
     outer = conv.attr("data_layout") != "NHWC"
     spread = c.reshape(-1, *([1] * (w.ndim - 1))) if outer else c
-    return _again(m, conv, w * spread, b * c)
+    with np.errstate(all="ignore"):
+        return _again(m, conv, w * spread, b * c)
 
 
 @rule("add")
@@ -85,7 +93,10 @@ def shift_into_conv(m: Match) -> Sequence[Value] | None:
         return None
     conv, c = found
     dtype = conv.output.type.dtype.numpy
-    bias = m.make_constant((_bias(m, conv) + c).astype(dtype), "b")
+    total = (_bias(m, conv) + c).astype(dtype)
+    if not np.isfinite(total.astype(np.float64)).all():
+        return None
+    bias = m.make_constant(total, "b")
     return (m.add("conv", (*conv.inputs[:2], bias), conv.attr_map, (conv,)),)
 
 

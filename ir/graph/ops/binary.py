@@ -150,14 +150,9 @@ register_binary(
 def _fmod(call: OpCall, a: Expr, b: Expr) -> Expr:
     if a.dtype.is_integer:
         return Binary("truncmod", a, b)
+    # In f64 the quotient and the product of f32 operands are exact enough to subtract.
     x, y = e.cast(a, dtypes.f64), e.cast(b, dtypes.f64)
-    rest = x
-    for k in reversed(range(_FMOD_STEPS)):
-        # What is left is below the step before, so the quotient is small enough to be exact, and
-        # the fused product is.
-        step = y * e.const(2.0 ** (k * _FMOD_BITS), dtypes.f64)
-        less = e.math("fma", -e.Unary("trunc", rest / step), step, rest)
-        rest = less if k == 0 else e.select(e.math("isinf", step), rest, less)
+    rest = e.math("fma", -e.Unary("trunc", x / y), y, x)
     size = e.Unary("abs", rest)
     zero = e.logical_and(e.equal(x, 0.0), e.Unary("not", e.math("isnan", rest)))
     signed = e.select(zero, x, e.select(x < 0.0, -size, size))
@@ -165,10 +160,8 @@ def _fmod(call: OpCall, a: Expr, b: Expr) -> Expr:
     return e.cast(e.select(plain, x, signed), a.dtype)
 
 
-_FMOD_BITS, _FMOD_STEPS = 28, 10  # all quotients of f32, those of f64 below 2^280
-
 register_binary(
-    "fmod", "The remainder with the dividend's sign, as C's fmod (quotients below 2^280 in f64).",
+    "fmod", "The remainder with the dividend's sign, as C's fmod (quotients below 2^28 in f32).",
     _remainder(np.fmod), _fmod,
 )  # fmt: skip
 

@@ -77,7 +77,8 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
     for tap in itertools.product(*map(range, last.kernel)):
         part = np.moveaxis(x[tap_slice(last, tap, sizes)], -2, 0)
         flat = part.reshape(group, math.prod(part.shape[1:-1]), part.shape[-1])
-        taken = w.reshape(*w.shape[:3], -1)[..., np.ravel_multi_index(tap, last.kernel)]
+        taps = w.reshape(*w.shape[:3], math.prod(w.shape[3:]))
+        taken = taps[..., np.ravel_multi_index(tap, last.kernel)]
         out += np.matmul(flat, np.swapaxes(taken, 1, 2)).reshape(out.shape)
     out = np.moveaxis(out, 0, -2)
     out = out.reshape(*out.shape[:-2], out.shape[-2] * out.shape[-1])

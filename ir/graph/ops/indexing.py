@@ -46,9 +46,9 @@ def _axis(call: OpCall) -> int:
 
 
 def wrapped(index: Expr, size: Expr) -> Expr:
-    """An index as i64, counted from the end when negative."""
+    """An index from data as i64, counted from the end when negative; it must be inside."""
     wide = e.cast(index, dtypes.i64)
-    return e.select(wide < 0, wide + size, wide)
+    return e.within(e.select(wide < 0, wide + size, wide), size)
 
 
 def wrap_indices(indices: Array, size: int, used: bool = True) -> Array:

@@ -158,8 +158,8 @@ register(
     OpDef(
         "assume",
         "x, whose sizes are those of `shape`, and not below `least`: the run tests what is not "
-        "known. With `spread` sizes of inputs that are 1 might be spread instead, in another version of "
-        "the model.",
+        "known. With `spread` sizes of inputs that are 1 might be spread instead, in another "
+        "version of the model.",
         X, _assume_rule, lambda call, xs: [present(xs)[0]],
         "movement", (Attr("shape", "dims"), Attr("spread", "bool", False),
          Attr("least", "ints", ())),

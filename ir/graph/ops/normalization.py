@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -298,7 +299,8 @@ def _group_rule(call: OpCall) -> tuple[TensorType, ...]:
 
 def _group_reference(call: OpCall, xs: Arrays) -> list[Array]:
     x, scale, bias = map(wide_array, present(xs))
-    grouped = x.reshape(x.shape[0], call.attrs["groups"], -1)
+    groups = call.attrs["groups"]
+    grouped = x.reshape(x.shape[0], groups, math.prod(x.shape[1:]) // groups)
     grouped = grouped - grouped.mean(axis=2, keepdims=True)
     spread = np.mean(grouped * grouped, axis=2, keepdims=True)
     y = grouped / np.sqrt(spread + np.asarray(call.attrs["epsilon"], x.dtype))

@@ -26,7 +26,7 @@ from aisc.ir.graph.opdef import (
     register,
 )
 from aisc.ir.graph.ops.binary import truncated_quotient
-from aisc.ir.graph.ops.elementwise import wide_array
+from aisc.ir.graph.ops.elementwise import is_narrow, wide_array
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Expr, Load, Var
@@ -181,7 +181,11 @@ def _composite(name: str, doc: str, fn: NumpyReduce, steps: Steps, accepts: infe
     def decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | None]) -> list[Value]:
         (x,) = xs
         assert x is not None, "a reduction without operand"
-        return [steps(gb, call, x)]
+        if not is_narrow(x.type.dtype):
+            return [steps(gb, call, x)]
+        wide = gb.add("cast", (x,), {"to": dtypes.f32}, loc=call.loc)
+        result = steps(gb, call, wide)  # rounded once, as the reference
+        return [gb.add("cast", (result,), {"to": x.type.dtype}, loc=call.loc)]
 
     register(
         OpDef(name, doc, X, _rule(accepts), reference, "reduction", _ATTRS, decompose=decompose)

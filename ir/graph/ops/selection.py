@@ -176,8 +176,9 @@ def _places_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> N
 
     def keep(i: Sequence[Var]) -> Stmt:
         found = Load(count, ())
+        place = e.within(found, e.of_dim(out.shape[0]))
         return If(
-            Load(mask, tuple(i)), seq(Store(out, (found,), i[0]), Store(count, (), found + 1))
+            Load(mask, tuple(i)), seq(Store(out, (place,), i[0]), Store(count, (), found + 1))
         )
 
     cb.each(mask.shape, keep, "places")

@@ -78,8 +78,8 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
         )
     ]  # fmt: skip
     buffer = np.zeros((shape[0], group, w.shape[1], *full), x.dtype)
-    grouped = x.reshape(x.shape[0], group, -1, *x.shape[2:])
-    weights = w.reshape(group, -1, w.shape[1], int(np.prod(window.kernel)))
+    grouped = x.reshape(x.shape[0], group, x.shape[1] // group, *x.shape[2:])
+    weights = w.reshape(group, w.shape[0] // group, w.shape[1], math.prod(window.kernel))
     for number, tap in enumerate(itertools.product(*map(range, window.kernel))):
         part = np.einsum("ngi...,gio->ngo...", grouped, weights[..., number])
         cut = tuple(
@@ -102,6 +102,10 @@ def _decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | None]) -> li
     assert x is not None, "conv_transpose without input"
     assert w is not None, "conv_transpose without weight"
     bias = xs[2] if len(xs) > 2 else None
+    (result,) = _rule(call)
+    if 0 in result.shape:  # no window of a convolution would fit
+        none = gb.constant(np.zeros((), result.dtype.numpy), "none", call.loc)
+        return [gb.add("expand", (none,), {"shape": result.shape}, loc=call.loc)]
     if max(window.strides) > 1 and max(window.dilations) == 1:
         return [_by_phases(gb, call, x, w, bias)]
 

@@ -10,12 +10,19 @@ from aisc.passes.schedule.tree import Place, places
 
 
 def inline_maps(s: Schedule) -> Schedule:
-    """Inline every map whose readers are all maps, unless it would repeat costly work."""
+    """Inline every map whose readers are all maps, unless it would repeat costly work, or what it
+    reads is written between it and a reader."""
+    refused: set[str] = set()
     while True:
         for place in places(s.func.body):
-            if _inlinable(s.func, place):
-                s = s.inline(place.block.name)
+            name = place.block.name
+            if name in refused or not _inlinable(s.func, place):
+                continue
+            after = inline_where_legal(s, name)
+            if after is not s:
+                s = after
                 break
+            refused.add(name)
         else:
             return s
 

@@ -36,7 +36,11 @@ def schedule_rows(s: Schedule, target: Target) -> Schedule | None:
     for place in list(places(s.func.body)):
         if place.block.combiner:
             s = chunk(s, place.block.name, target)
-    s = _merge(s, [x.var.name for x in top_loops(s.func.body)], axes)
+    names = [x.var.name for x in top_loops(s.func.body)]
+    merged = unless_refused(s, partial(_merge, names=names, axes=axes))
+    if merged is s and axes and len(names) > 1:  # a row reads what others have made
+        return None
+    s = merged
     for b in [b for b in _scratch(s) if _fits(b, axes)]:
         s = unless_refused(s, partial(_stack, b.name))
     for place in list(places(s.func.body)):

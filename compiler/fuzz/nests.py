@@ -58,6 +58,7 @@ class Case:
         return {b.name: arrays[b.name] for b in func.params if b.role == "output"}
 
     def shape(self, b: Buffer) -> tuple[int, ...]:
+        """Sizes of a buffer."""
         return tuple(evaluate(d, self.dims) for d in b.shape)
 
 
@@ -82,9 +83,11 @@ class Maker:
             self.values.append(b)
 
     def shape(self, rank: int) -> tuple[Dim, ...]:
+        """Some sizes of the case."""
         return tuple(self.rng.choice(self.sizes) for _ in range(rank))
 
     def result(self, shape: tuple[Dim, ...], last: bool, dtype: DType | None = None) -> Buffer:
+        """A buffer to be written: an output or scratch memory."""
         if last or self.rng.random() < 0.25:
             out = buffer(f"y{len(self.params)}", dtype or self.dtype, shape, "output")
             self.params.append(out)
@@ -92,6 +95,7 @@ class Maker:
         return self.builder.alloc("t", dtype or self.dtype, shape)
 
     def pick(self, rank: int | None = None) -> Buffer | None:
+        """A recent buffer of the type of the case."""
         found = [b for b in self.values if rank in (None, b.rank) and b.dtype is self.dtype]
         return self.rng.choice(found[-3:]) if found else None
 
@@ -100,7 +104,8 @@ class Maker:
         source = self.pick()
         if source is None:
             return const(self.rng.randint(-3, 3), self.dtype)
-        indices, conds = [], []
+        indices: list[Expr] = []
+        conds: list[Expr] = []
         for size in source.shape:
             fits = [(i, d) for i, d in at if d == size]
             if not fits:
@@ -120,6 +125,7 @@ class Maker:
         return select(cond, load, const(self.rng.randint(-2, 2), self.dtype))
 
     def value(self, at: tuple[tuple[Expr, Dim], ...]) -> Expr:
+        """An expression of one to three reads."""
         e = self.read(at)
         for _ in range(self.rng.randint(0, 2)):
             e = binary(self.rng.choice(["add", "sub", "mul", "min", "max"]), e, self.read(at))
@@ -128,11 +134,13 @@ class Maker:
     # -- blocks ------------------------------------------------------------------------------
 
     def map(self, last: bool) -> None:
+        """``y[i] = f(i)``."""
         out = self.result(self.shape(self.rng.randint(1, 2)), last)
         self.builder.map(out, lambda *i: self.value(tuple(zip(i, out.shape, strict=True))), "map")
         self.values.append(out)
 
     def reduce(self, last: bool) -> None:
+        """``y[i] = sum over r of f(i, r)``, or another combiner."""
         out = self.result(self.shape(self.rng.randint(0, 2)), last)
         extents = self.shape(self.rng.randint(1, 2))
         name = self.rng.choice(["sum", "sum", "max", "min", "prod"])
@@ -145,6 +153,7 @@ class Maker:
         self.values.append(out)
 
     def argmax(self, last: bool) -> None:
+        """The best value and its place, in one reduction."""
         shape, extents = self.shape(1), self.shape(1)
         best = self.result(shape, False)
         place = self.result(shape, last, dtypes.i64)
@@ -219,6 +228,7 @@ class Maker:
         return None
 
     def case(self) -> Case:
+        """A function of a few blocks."""
         kinds: list[Callable[[bool], None]] = [
             self.map, self.map, self.reduce, self.reduce, self.argmax, self.scan, self.update,
             self.gather,

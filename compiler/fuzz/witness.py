@@ -29,6 +29,7 @@ class Recorder:
         self.found: list[Touch] = []
 
     def index(self, flat: int) -> tuple[int, ...]:
+        """The indices of a place in memory."""
         at = []
         for d in reversed(self.shape):
             flat, i = divmod(flat, d)
@@ -64,6 +65,7 @@ def executed(func: Func, block: str, loops: Loops, dims: Mapping[str, int]) -> l
 
 
 def in_range(loop: For, value: int, env: Mapping[str, int]) -> bool:
+    """Whether a loop has an iteration."""
     low, extent = (compile_expr(e, Scope(env, {}, {}))([]) for e in (loop.low, loop.extent))
     return bool(low <= value < low + extent)
 
