@@ -32,7 +32,10 @@ Array = np.ndarray[Any, Any]
 # Operators whose operands say where something is: special values mean nothing there.
 INDEXED = frozenset({
     "gather", "gather_elements", "gather_nd", "scatter_elements", "scatter_nd", "within", "one_hot",
+    "true_places",
 })  # fmt: skip
+# Zeros that an algorithm puts between elements, or behind them, meet the operands.
+FINITE = frozenset({"conv_transpose"})
 EXACT = frozenset({
     "abs", "neg", "add", "sub", "mul", "div", "min", "max", "and", "or", "xor", "not", "equal",
     "less", "less_equal", "greater", "greater_equal", "where", "cast", "floor", "ceil", "trunc",
@@ -60,15 +63,19 @@ def specials(t: DType, wide: bool) -> Array:
 def replaced(case: Case, seed: int) -> Case:
     """A case with special values for its operands."""
     rng = np.random.default_rng(seed)
-    wide = opdef.get(case.op).kind == "map" and case.op != "fmod"  # which has a range
+    op = opdef.get(case.op)
+    ranged = case.op == "fmod"  # of quotients
+    wide = op.kind == "map" and op.scalar is not None and not ranged
     inputs: list[Any] = []
     for x in case.inputs:
         if x is None:
             inputs.append(None)
             continue
         values = specials(dtypes.from_numpy(np.asarray(x).dtype), wide)
-        if case.op == "conv_transpose" and inputs:  # zeros between elements meet the weights
+        if case.op in FINITE:
             values = values[np.isfinite(values)]
+        if ranged and values.dtype.kind == "f":
+            values = values[~(np.abs(values) < 0.1) | (values == 0)]
         inputs.append(rng.choice(values, np.shape(x)))
     return Case(case.op, tuple(inputs), case.attrs)
 

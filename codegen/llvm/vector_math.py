@@ -213,8 +213,8 @@ class MathEmitter:
 
     def _extreme(self, op: str, a: Val, b: Val) -> Val:
         if a.dtype.is_float:
-            # llvm.minimum and llvm.maximum propagate NaN and order -0 before +0; x86 has no
-            # such instruction, so two selects are emitted.
+            # llvm.minimum and llvm.maximum order -0 before +0; x86 has no such instruction, so
+            # two selects are emitted, and the first of equal ones is taken.
             return self._float_extreme(op, a, b)
         if a.dtype.kind == "bool":
             name = "and" if op == "min" else "or"
@@ -227,16 +227,17 @@ class MathEmitter:
         `b` is NaN. A reduction's state is `a`: its next value waits for one instruction and one
         move, as the test for NaN looks at the new element alone."""
         if not a.ref.startswith("%"):  # a literal is not NaN
-            return self._better(op, a, b)
+            return self._better(op, a, b, or_equal=a.ref == self.const(0.0, a).ref)
         chosen = self._better(op, b, a)
         if not b.ref.startswith("%"):
             return chosen
         nan = self.let(f"fcmp uno {b.text}, {b.ref}", dtypes.boolean, b.lanes)
         return self.select(nan, b, chosen)
 
-    def _better(self, op: str, a: Val, b: Val) -> Val:
-        """``a op b ? a : b``: one instruction of x86, which gives `b` when either is NaN."""
-        compare = "olt" if op == "min" else "ogt"
+    def _better(self, op: str, a: Val, b: Val, or_equal: bool = False) -> Val:
+        """``a op b ? a : b``: one instruction of x86, which gives `b` when either is NaN; with
+        `or_equal` two, which give `a` of zeros with different signs."""
+        compare = ("ol" if op == "min" else "og") + ("e" if or_equal else "t")
         cond = self.let(f"fcmp {compare} {a.text}, {b.ref}", dtypes.boolean, a.lanes)
         return self.select(cond, a, b)
 

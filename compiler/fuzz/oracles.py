@@ -7,9 +7,8 @@ where another is added.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 
@@ -40,11 +39,8 @@ class Oracle:
 
 
 def choices(**given: object) -> Options:
-    """Options of a compilation under test: no caches, one thread, and no internal error passed
-    over, where the compiler knows that choice."""
-    known = {f.name for f in fields(Options)}
-    strict: dict[str, Any] = {"strict": True} if "strict" in known else {}
-    return Options(use_cache=False, threads=1, **strict, **given)  # type: ignore[arg-type]
+    """Options of a compilation under test: no caches, one thread."""
+    return Options(use_cache=False, threads=1, **given)  # type: ignore[arg-type]
 
 
 def compiled(level: int) -> Prepare:
@@ -110,11 +106,28 @@ def _meets_nan(graph: Graph, feed: Feed) -> bool:
     return any(found)
 
 
-# A further oracle goes here: e.g. one that runs the executable with each buffer beside a page that
-# must not be touched. It is another line of this table.
+def guarded(case: Case, target: Target) -> Answer | None:
+    """The machine code with every buffer beside a page that must not be touched, on either side:
+    an access outside ends the worker, which is a finding."""
+    if target.kind != "cpu":
+        return None
+    from aisc.codegen.guard import GuardedExecutable
+
+    executable = api.build(case.graph, target, choices(level=2, apart=True)).executable
+    assert executable is not None, "nothing stopped the pipeline"
+    last, first = (GuardedExecutable(executable.image, 1, at_end) for at_end in (True, False))
+
+    def answer(feed: Feed) -> list[Array]:
+        first.run(None, feed)
+        return last.run(None, feed)
+
+    return answer
+
+
 ORACLES: tuple[Oracle, ...] = (
     Oracle("compiled", compiled(2)),
     Oracle("level 0", compiled(0), every=2),
+    Oracle("guard", guarded, every=3),
     Oracle("onnxruntime", onnx_runtime, foreign=True, every=3),
 )
 

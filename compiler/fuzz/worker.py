@@ -39,6 +39,7 @@ class Session:
         from aisc.api import resolve_target
         from aisc.fuzz.oracles import oracles_named
 
+        os.environ["AISC_STRICT"] = "1"  # a fault in an optional rule is a finding
         for module in limits.load:
             importlib.import_module(module)
         self.limits, self.target = limits, resolve_target(limits.target)

@@ -7,8 +7,9 @@ Grammar::
          | Call(name, args, dtype)
 
 Integer ``floordiv`` and ``mod`` round towards minus infinity; ``truncdiv`` and ``truncmod`` round
-towards zero. Integer overflow wraps. ``min`` and ``max`` propagate NaN. ``Select`` evaluates only
-the arm it takes, so a load may be guarded by it. Indices have dtype i64.
+towards zero. Integer overflow wraps. ``min`` and ``max`` propagate NaN and take the first of equal
+ones. ``Select`` evaluates only the arm it takes, so a load may be guarded by it. Indices have dtype
+i64; one that comes from data is tested by the run, and says what against (:func:`within`).
 """
 
 from __future__ import annotations

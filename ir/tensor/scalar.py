@@ -81,29 +81,13 @@ def divide(a: float, b: float) -> float:
 
 
 def minimum(a: Scalar, b: Scalar) -> Scalar:
-    """IEEE 754-2019 minimum: NaN propagates, -0 is less than +0."""
-    if a < b:
-        return a
-    if b < a:
-        return b
-    if a != a:
-        return a
-    if b != b:
-        return b
-    return -(-a + -b) if a == 0 and isinstance(a, float) else a
+    """The lesser; the first of equal ones (of zeros with different signs), NaN if either is."""
+    return a if a <= b or a != a else b
 
 
 def maximum(a: Scalar, b: Scalar) -> Scalar:
-    """IEEE 754-2019 maximum: NaN propagates, +0 is greater than -0."""
-    if a > b:
-        return a
-    if b > a:
-        return b
-    if a != a:
-        return a
-    if b != b:
-        return b
-    return a + b if a == 0 and isinstance(a, float) else a
+    """The greater; the first of equal ones (of zeros with different signs), NaN if either is."""
+    return a if a >= b or a != a else b
 
 
 def truncdiv(a: int, b: int) -> int:

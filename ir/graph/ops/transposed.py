@@ -244,7 +244,8 @@ def _flipped(op: Emit, w: Value, group: int) -> Value:
 register(
     OpDef(
         "conv_transpose",
-        "Every element of x adds the kernel, times it, to the output at its strided place.",
+        "Every element of x adds the kernel, times it, to the output at its strided place. What is "
+        "not finite in x or w may also meet zeros between or behind the elements of the other.",
         (Operand("x"), Operand("w"), Operand("bias", optional=True)),
         _rule, _reference, "contraction",
         (*WINDOW_ATTRS, Attr("group", "int", 1), Attr("output_padding", "ints", ())),
