@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := compiler frontend ir passes codegen tests benchmarks examples
 
-.PHONY: demo test setup lint typecheck unit quick slow clean
+.PHONY: demo test setup lint typecheck unit quick slow mutants clean
 
 setup: $(VENV)/.installed
 
@@ -40,6 +40,15 @@ quick: setup
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Small random faults in the sources, and what found them: docs/mutants.md.
+COUNT ?= 80
+SEED ?= 0
+FOLDERS ?= ir passes codegen frontend
+JOBS ?= 2
+
+mutants: setup
+	$(BIN)/python tests/mutants.py --count $(COUNT) --seed $(SEED) --folders $(FOLDERS) --jobs $(JOBS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

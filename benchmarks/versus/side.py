@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -64,4 +65,6 @@ class Side:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                # Closing writes what is left of a request that the process did not live to read.
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
