@@ -222,8 +222,9 @@ BAD = {
                        "E103"),
     "zero step": (model([node("Slice", "x", "a", "b", "c", "d")], initializers=[
         ints("a", 0), ints("b", 1), ints("c", 0), ints("d", 0)]), "E103"),
-    "run-time axes": (model([node("ReduceSum", "x", "s")],
-                            [value("x", [4]), value("s", [1], TensorProto.INT64)]), "E204"),
+    "run-time frames": (model([node("STFT", "x", "s", "", "n")],
+                              [value("x", [1, 16, 1]), value("s", [], TensorProto.INT64),
+                               value("n", [], TensorProto.INT64)]), "E204"),
     "run-time rank": (model([node("Reshape", "x", "s")],
                             [value("x", [4]), value("s", ["k"], TensorProto.INT64)]), "E204"),
     "loop": (model([node("Loop", "", "", body=helper.make_graph([], "b", [], []))]), "E103"),

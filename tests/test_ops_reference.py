@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,8 @@ def lowered(case: Case, symbolic: bool = False) -> Func:
     else:
         op.variants["direct"].compute(cb, call, ins, outs)
     dims = [Var("n")] if symbolic else []
-    return cb.func("f", [*(b for b in ins if b is not None), *outs], dims)
+    made = cb.func("f", [*(b for b in ins if b is not None), *outs], dims)
+    return replace(made, requires=tuple(c.condition for c in call.checks or ()))
 
 
 BATCHED = ("conv", "max_pool", "avg_pool", "softmax", "layer_norm", "lrn", "argmax", "relu")
@@ -86,7 +88,7 @@ def symbolic_call(case: Case):  # type: ignore[no-untyped-def]
     first = call.types[0]
     assert first is not None
     types = (TensorType((symbol("n"), *first.shape[1:]), first.dtype), *call.types[1:])
-    call = opdef.OpCall(call.op, types, call.attrs, call.constants)
+    call = opdef.OpCall(call.op, types, call.attrs, call.constants, checks=[])
     return call, call.op.infer(call)
 
 

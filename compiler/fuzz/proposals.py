@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from aisc.fuzz import attributes
 from aisc.fuzz.maker import Fresh, Maker, Operands
-from aisc.fuzz.values import Fill
+from aisc.fuzz.values import Fill, generator
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly, product
 from aisc.ir.dtypes import DType
@@ -24,6 +24,7 @@ EXCLUDED = {
     "fused": "made by a pass",
     "if": "made with its regions", "loop": "made with its region",
     "bind_dims": "made with the sizes that it binds", "true_places": "its size is that of the data",
+    "expect": "ends the run where its condition does not hold",
     "unique": "runs on the host, through its reference",
     "non_max_suppression": "runs on the host, through its reference",
 }  # fmt: skip
@@ -105,6 +106,20 @@ def _axis(m: Maker, x: Operand) -> int:
 
 def _signed(m: Maker, axis: int, rank: int) -> int:
     return axis - rank if m.chance(0.3) else axis
+
+
+# -- sizes ---------------------------------------------------------------------------------------
+def _assume(m: Maker, name: str) -> Proposal:
+    x = m.some()
+    return (x,), {"shape": x.type.shape, "least": (0,) * x.type.rank if m.chance(0.5) else ()}
+
+
+def _within(m: Maker, name: str) -> Proposal:
+    size = m.rng.randint(1, 9)
+    array = generator(m.rng).integers(0, size, tuple(m.static_size() for _ in range(2)))
+    values = m.builder.constant(array)
+    m.held[values] = array
+    return (values,), {"size": (size,)}
 
 
 # -- maps ----------------------------------------------------------------------------------------
@@ -427,6 +442,7 @@ def _group_norm(m: Maker, name: str) -> Proposal | None:
 
 
 SPECIFIC: dict[str, Callable[[Maker, str], Proposal | None]] = {
+    "assume": _assume, "within": _within,
     "where": _where, "shift_left": _shift, "shift_right": _shift,
     "div": _quotient, "mod": _quotient, "fmod": _quotient, "cast": _cast,
     "bitcast": _bitcast, "concat": _concat, "slice": _slice, "expand": _expand,

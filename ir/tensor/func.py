@@ -17,7 +17,7 @@ from aisc.ir.blob import Blob
 from aisc.ir.dtypes import DType
 from aisc.ir.location import UNKNOWN, Loc
 from aisc.ir.node import hash_once
-from aisc.ir.tensor.expr import Var
+from aisc.ir.tensor.expr import Expr, Var
 from aisc.ir.tensor.stmt import Seq, Stmt
 from aisc.ir.types import TensorType
 
@@ -104,7 +104,9 @@ def buffer(
 @dataclass(frozen=True, slots=True)
 class Func:
     """A kernel or an entry. `dims` are the symbolic dimensions it takes as i64 arguments;
-    buffers that are not parameters are declared by ``Alloc``. `target` names a back end kind."""
+    buffers that are not parameters are declared by ``Alloc``. `target` names a back end kind.
+    `requires` are conditions on dimensions that hold in every call: its accesses may rely on them,
+    whoever calls it tests them before."""
 
     name: str
     params: tuple[Buffer, ...]
@@ -113,6 +115,7 @@ class Func:
     attrs: tuple[tuple[str, Attribute], ...] = ()
     target: str = "cpu"
     loc: Loc = field(default=UNKNOWN, compare=False)
+    requires: tuple[Expr, ...] = ()
 
     def attr(self, name: str, default: Attribute | None = None) -> Attribute | None:
         """The attribute called `name`, or `default`."""

@@ -19,6 +19,7 @@ from aisc.ir.node import MAX_DEPTH, deeper_than
 from aisc.ir.tensor.combiner import COMBINERS
 from aisc.ir.tensor.expr import Expr, Var
 from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.inside import unproved
 from aisc.ir.tensor.stmt import (
     FOR_KINDS,
     Alloc,
@@ -141,10 +142,23 @@ class FuncChecker:
             return
         for v in self.func.dims:
             self.bind(v)
+        for cond in self.func.requires:
+            self.rules.typed(cond, dtypes.boolean, "a requirement")
         for b in self.func.params:
             if b not in deferred_outputs(self.func):
                 self.declare(b)
         self.stmt(self.func.body)
+        if self.level.blocks_only and self.statements is not ENTRY and not self.report.errors:
+            self.accesses()
+
+    def accesses(self) -> None:
+        """Every access is tested by the run, or known to be inside."""
+        from aisc.ir.text.printer_tensor import expr_text
+
+        for access in unproved(self.func):
+            index = expr_text(access.index)
+            what = f"axis {access.axis} of {access.buffer.name}: {access.buffer.type}"
+            self.fault(f"the index {index} is neither tested nor known to be inside {what}")
 
     def fault(self, message: str) -> None:
         """Record a fault of the statement being checked."""

@@ -356,7 +356,12 @@ class _TensorFolder(ExprFolder):
         if deeper_than(made):
             raise TextError(head, f"the function is nested more than {MAX_DEPTH} deep")
         dims = parts.get("dims", ())
-        return Func(str(head), params, dims, made, parts.get("with", ()), str(target))
+        attrs, needs = parts.get("with", ()), parts.get("requires", ())
+        return Func(str(head), params, dims, made, attrs, str(target), requires=needs)
+
+    def requires(self, c: list[Any]) -> _Part:
+        """Conditions that hold in every call."""
+        return _Part("requires", tuple(c))
 
     def weight(self, c: list[Any]) -> tuple[str, Blob]:
         """Contents of a weight."""

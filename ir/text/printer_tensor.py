@@ -306,6 +306,8 @@ def func_lines(f: Func, on_stmt: OnStmt | None = None, prefix: str = "") -> list
     dims = f"; {', '.join(expr_text(v) for v in f.dims)}" if f.dims else ""
     head = f"{prefix}func @{lexical.word(f.name)}{lexical.symbols_clause(_symbols(f))}"
     head += f"({params}{dims}) target {lexical.word(f.target)}"
+    if f.requires:
+        head += f" requires {_list(f.requires)}"
     if f.attrs:
         head += f" with {lexical.attributes(f.attrs)}"
     lines.nest(head, f.body, 0)

@@ -6,6 +6,8 @@ after:  ``func k(x, w, y) { alloc a; for …: block matmul {…}  for …: block
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from aisc.ir.arith.poly import symbols
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import InternalError
@@ -43,7 +45,9 @@ def lower_group(
     dims = {s.name for b in params for d in b.shape for s in symbols(d)}
     dims |= {s.name for node in region.nodes for s in used_symbols(node)}
     cb.loc = loc
-    return cb.func(name, params, tuple(map(Var, sorted(dims))), target=target)
+    made = cb.func(name, params, tuple(map(Var, sorted(dims))), target=target)
+    checks = [c.condition for node in region.nodes for c in opdef.size_checks(node)]
+    return replace(made, requires=tuple(dict.fromkeys(checks)))
 
 
 def _clean(name: str) -> str:
