@@ -48,6 +48,8 @@ def without_axes(em: Emitter, x: Value, axes: Value) -> Value:
     """`x` without axes that have size 1, which the run tests."""
     rank = x.type.rank
     left = rank - count_of(em, axes)
+    if left < 0:
+        raise error("E103", f"{rank - left} axes to leave out of {x.type}", loc=em.loc)
     shape = em.dims_value(list(x.type.shape))
     kept = em.op("gather", shape, others(em, mask(em, axes, rank), left), axis=0)
     return em.reshape(x, em.dims(kept, "the sizes"))

@@ -8,7 +8,7 @@ the kernel that relies on it, and the verifier of the tensor IR takes them for g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -92,6 +92,16 @@ def decide(relation: Relation, a: Dim, b: Dim) -> bool | None:
         least, most = bounds(a)
         apart = apart and (least > 1 or most < 1)
     return False if apart else None
+
+
+def no_size_below_zero(call: OpCall, shape: Iterable[Dim]) -> None:
+    """Let sizes that an attribute gives be sizes: E203 where one is negative, a check of the run
+    where only that can tell."""
+    shape = tuple(shape)
+    for size in shape:
+        if decide("<=", 0, size) is False:
+            raise call.fail(f"negative size in [{', '.join(map(str, shape))}]", code="E203")
+        require(call, "<=", 0, size, "a size")
 
 
 def require(

@@ -48,13 +48,11 @@ def saturated(x: NDArray[Any], to: DType) -> NDArray[Any]:
 
 def greater(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """The greater; the first of equal ones (of zeros with different signs), NaN if either is."""
-    if a.dtype.kind in "biu":
-        return np.maximum(a, b)
-    return np.where((a >= b) | np.isnan(a), a, b)
+    chosen: NDArray[Any] = np.maximum(a, b)
+    return chosen if a.dtype.kind in "biu" else np.where((a >= b) | np.isnan(a), a, b)
 
 
 def lesser(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """The lesser; the first of equal ones (of zeros with different signs), NaN if either is."""
-    if a.dtype.kind in "biu":
-        return np.minimum(a, b)
-    return np.where((a <= b) | np.isnan(a), a, b)
+    chosen: NDArray[Any] = np.minimum(a, b)
+    return chosen if a.dtype.kind in "biu" else np.where((a <= b) | np.isnan(a), a, b)

@@ -79,12 +79,12 @@ def same_pads(
     return (*begins, *ends)
 
 
-def are_known(pads: Sequence[Dim]) -> TypeGuard[Sequence[int]]:
+def are_known(pads: tuple[Dim, ...]) -> TypeGuard[tuple[int, ...]]:
     """Whether no pad depends on a size of the run."""
     return all(isinstance(p, int) for p in pads)
 
 
-def bordered(em: Emitter, x: Value, pads: Sequence[Dim], fill: Value | None = None) -> Value:
+def bordered(em: Emitter, x: Value, pads: tuple[Dim, ...], fill: Value | None = None) -> Value:
     """An image with a border, of zeros if nothing else is given, where the pads depend on sizes
     of the run; others are attributes of the window operator."""
     if are_known(pads):
@@ -193,12 +193,12 @@ def _conv_transpose(em: Emitter, node: Node) -> Value:
         whole = em.op("conv_transpose", *inputs, output_padding=extra, **attrs)
         return _cropped(em, whole, pads)
     # Pads below zero enlarge the output: that is what output_padding does at the end.
-    k = len(kernel)
-    extra = tuple(e + max(-p, 0) for e, p in zip(extra, pads[k:], strict=True))
-    pads = (*pads[:k], *(max(p, 0) for p in pads[k:]))
-    if min(pads) < 0:
+    before, after = pads[: len(kernel)], pads[len(kernel) :]
+    if min(before) < 0:
         raise node.unsupported("an output larger than the convolution's reach")
-    return em.op("conv_transpose", *inputs, pads=pads, output_padding=extra, **attrs)
+    extra = tuple(e + max(-p, 0) for e, p in zip(extra, after, strict=True))
+    cut = (*before, *(max(p, 0) for p in after))
+    return em.op("conv_transpose", *inputs, pads=cut, output_padding=extra, **attrs)
 
 
 def _cropped(em: Emitter, y: Value, pads: Sequence[Dim]) -> Value:

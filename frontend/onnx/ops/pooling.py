@@ -14,7 +14,7 @@ from aisc.ir.arith.poly import Dim
 from aisc.ir.graph.core import AttrValue, Value
 
 
-def _window(node: Node, x: Value) -> tuple[dict[str, AttrValue], Sequence[Dim]]:
+def _window(node: Node, x: Value) -> tuple[dict[str, AttrValue], tuple[Dim, ...]]:
     """The attributes of a pool, and its pads; those that depend on sizes of the run are no
     attribute: the image gets a border before (:func:`bordered`)."""
     kernel = node.needed_ints("kernel_shape")

@@ -8,6 +8,7 @@ import numpy as np
 
 from aisc.ir import dtypes
 from aisc.ir.graph import infer
+from aisc.ir.graph.checks import no_size_below_zero
 from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, Variant, register
 from aisc.ir.graph.ops.movement import sizes
 from aisc.ir.tensor import expr as e
@@ -34,6 +35,7 @@ def _iota_rule(call: OpCall) -> tuple[TensorType, ...]:
         raise call.fail("bool does not count", code="E203")
     if len(call.attrs["shape"]) != 1:
         raise call.fail("the shape must have one dimension", code="E203")
+    no_size_below_zero(call, call.attrs["shape"])
     return (TensorType(tuple(call.attrs["shape"]), call.attrs["dtype"]),)
 
 
@@ -87,6 +89,7 @@ def _one_hot_rule(call: OpCall) -> tuple[TensorType, ...]:
     axis = infer.normal_axis(call, call.attrs["axis"], x.rank + 1)
     if len(call.attrs["depth"]) != 1:
         raise call.fail("the depth must be one dimension", code="E203")
+    no_size_below_zero(call, call.attrs["depth"])
     shape = (*x.shape[:axis], *call.attrs["depth"], *x.shape[axis:])
     return (TensorType(shape, dtypes.boolean),)
 

@@ -10,7 +10,7 @@ import numpy as np
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import minimum
 from aisc.ir.graph import infer
-from aisc.ir.graph.checks import require
+from aisc.ir.graph.checks import no_size_below_zero, require
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -139,6 +139,7 @@ def _sample_rule(call: OpCall) -> tuple[TensorType, ...]:
     x, axis = call.type(0), _axis(call)
     if len(call.attrs["size"]) != 1:
         raise call.fail("the size must be one dimension", code="E203")
+    no_size_below_zero(call, call.attrs["size"])
     if call.attrs["divide"] < 1:
         raise call.fail("the divisor must be positive", code="E203")
     least = minimum(1, call.attrs["size"][0])  # no elements may be sampled of none

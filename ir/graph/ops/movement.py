@@ -17,7 +17,7 @@ from aisc.ir.arith.poly import (
     symbols,
 )
 from aisc.ir.graph import infer
-from aisc.ir.graph.checks import decide, require
+from aisc.ir.graph.checks import decide, no_size_below_zero, require
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -56,8 +56,7 @@ def sizes(dims: Sequence[Dim]) -> tuple[int, ...]:
 # --- reshape ----------------------------------------------------------------------------------
 def _reshape_rule(call: OpCall) -> tuple[TensorType, ...]:
     x, shape = call.type(0), tuple(call.attrs["shape"])
-    if any(isinstance(d, int) and d < 0 for d in shape):
-        raise call.fail(f"negative size in {shape}", code="E203")
+    no_size_below_zero(call, shape)
     wanted = ", ".join(map(str, shape))
     require(call, "==", x.size, product(shape), f"the elements of {x} as [{wanted}]")
     return (TensorType(shape, x.dtype),)
@@ -444,6 +443,7 @@ def _expand_rule(call: OpCall) -> tuple[TensorType, ...]:
     pairs = list(zip(x.shape, shape[len(shape) - x.rank :], strict=False))
     if x.rank > len(shape) or any(decide("1==", d, n) is False for d, n in pairs):
         raise call.fail(f"{x} does not broadcast to [{', '.join(map(str, shape))}]")
+    no_size_below_zero(call, shape)
     for d, n in pairs:
         require(call, "1==", d, n, "a size and what it is expanded to", _ones(n))
     return (TensorType(shape, x.dtype),)
@@ -480,6 +480,7 @@ def _tile_rule(call: OpCall) -> tuple[TensorType, ...]:
     x, repeats = call.type(0), tuple(call.attrs["repeats"])
     if len(repeats) != x.rank:
         raise call.fail(f"{len(repeats)} repeats for {x}", code="E203")
+    no_size_below_zero(call, repeats)
     return (TensorType(tuple(d * r for d, r in zip(x.shape, repeats, strict=True)), x.dtype),)
 
 

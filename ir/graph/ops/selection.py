@@ -10,7 +10,7 @@ import numpy as np
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import bounds
 from aisc.ir.graph import infer
-from aisc.ir.graph.checks import require
+from aisc.ir.graph.checks import no_size_below_zero, require
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -166,6 +166,7 @@ def _places_rule(call: OpCall) -> tuple[TensorType, ...]:
     infer.check_rank(call, 0, 1, 1)
     if len(call.attrs["size"]) != 1:
         raise call.fail("the size must be one dimension", code="E203")
+    no_size_below_zero(call, call.attrs["size"])
     return (TensorType(tuple(call.attrs["size"]), dtypes.i64),)
 
 
