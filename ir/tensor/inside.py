@@ -12,7 +12,7 @@ A range of an index is symbolic: dimensions that it is not below, and not above.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import gcd
 
@@ -223,13 +223,8 @@ class Known:
             return True
         if isinstance(d, int):
             return False
-        facts = [_reduced(self.simpler(f)) for f in self.facts]
         d = self.simpler(d)
-        if bounds(d)[0] >= 0 or any(bounds(d - f)[0] >= 0 for f in facts):
-            return True
-        names = symbols(d)
-        near = [f for f in facts if names & symbols(f)]
-        return any(bounds(d - f - g)[0] >= 0 for f in near for g in near)
+        return _follows(d, [_reduced(self.simpler(f)) for f in self.facts])
 
     def simpler(self, d: Dim) -> Dim:
         """A dimension in which minima and maxima with numbers are what the facts make of them."""
@@ -244,18 +239,23 @@ class Known:
         if isinstance(atom, SymDim):
             return symbol(atom.name, atom.lower, atom.upper)
         args = [self.simpler(a) for a in atom.args]
+        facts = [_reduced(f) for f in self.facts]
         for number in [a for a in args if isinstance(a, int)]:
-            above = [a for a in args if not isinstance(a, int) and self._is_above(a, number)]
+            above = [a for a in args if not isinstance(a, int) and _follows(a - number, facts)]
             if atom.op == "max" and above:
                 args.remove(number)
             if atom.op == "min":
                 args = [a for a in args if a not in above]
         return call(atom.op, *args) if len(args) > 1 else args[0]
 
-    def _is_above(self, d: Dim, number: int) -> bool:
-        """Whether a dimension is known to be at least a number."""
-        rest = d - number
-        return bounds(rest)[0] >= 0 or any(bounds(rest - _reduced(f))[0] >= 0 for f in self.facts)
+
+def _follows(d: Dim, facts: Sequence[Dim]) -> bool:
+    """Whether a dimension is not negative because at most two facts are not."""
+    if bounds(d)[0] >= 0 or any(bounds(d - f)[0] >= 0 for f in facts):
+        return True
+    names = symbols(d)
+    near = [f for f in facts if names & symbols(f)]
+    return any(bounds(d - f - g)[0] >= 0 for f in near for g in facts)
 
 
 def _reduced(fact: Dim) -> Dim:
@@ -324,6 +324,9 @@ def _in_stmt(s: Stmt, known: Known) -> Iterator[Access]:
         yield from _in_stmt(s.then, known.when(s.cond))
         if s.other is not None:
             yield from _in_stmt(s.other, known.when(s.cond, holds=False))
+    elif isinstance(s, While):
+        yield from _in_expr(s.cond, known)
+        yield from _in_stmt(s.body, known.when(s.cond))
     elif isinstance(s, Let):
         yield from _in_expr(s.value, known)
         yield from _in_stmt(s.body, known)
