@@ -13,6 +13,7 @@ from aisc.ir.blob import Blob
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import DEFINITIONS, AttrValue, Graph, GraphNode, Value
 from aisc.ir.graph.opdef import Array
+from aisc.ir.names import fresh_name
 from aisc.ir.types import TensorType
 
 Table = Mapping[Value, Value]
@@ -135,15 +136,6 @@ def _bypassed(graph: Graph, node: GraphNode) -> Iterator[Graph]:
             yield replace(graph, nodes=tuple(new if n is node else n for n in graph.nodes))
 
 
-def _fresh(names: set[str], hint: str) -> str:
-    name, count = hint, 0
-    while name in names:
-        count += 1
-        name = f"{hint}_{count}"
-    names.add(name)
-    return name
-
-
 def _inlined(
     graph: Graph, place: int, region: Graph, operands: Sequence[Value | None], tag: int
 ) -> Graph:
@@ -155,7 +147,7 @@ def _inlined(
         table[inner] = outer
     nodes: list[GraphNode] = []
     for n in region.nodes:
-        outputs = tuple(Value(_fresh(names, v.name), v.type) for v in n.outputs)
+        outputs = tuple(Value(fresh_name(v.name, names), v.type) for v in n.outputs)
         inputs = tuple(None if v is None else table[v] for v in n.inputs)
         table.update(zip(n.outputs, outputs, strict=True))
         nodes.append(replace(n, inputs=inputs, outputs=outputs))

@@ -12,6 +12,7 @@ from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Graph, Value, bound_symbols
 from aisc.ir.graph.infer import BoundNeeded
+from aisc.ir.names import fresh_name
 from aisc.ir.rewrite.driver import eliminate_dead
 from aisc.ir.types import TensorType
 
@@ -82,19 +83,10 @@ def join_captures(
         inputs = [*own]
         for v in everything:
             if v not in mine:
-                mine[v] = Value(_fresh(v.name, taken), v.type)
+                mine[v] = Value(fresh_name(v.name, taken), v.type)
             inputs.append(mine[v])
         joined.append(replace(graph, inputs=tuple(inputs)))
     return tuple(joined), everything
-
-
-def _fresh(hint: str, taken: set[str]) -> str:
-    name, count = hint, 0
-    while name in taken:
-        count += 1
-        name = f"{hint}_{count}"
-    taken.add(name)
-    return name
 
 
 def branch(em: Emitter, cond: Value, arms: Sequence[tuple[Graph, list[Value]]]) -> list[Value]:
