@@ -205,8 +205,7 @@ class Executable:
             status = self._invoke(space, inputs, outputs, dims)
             if not status:
                 return [
-                    self._result(space, k, dims) if a is None else a
-                    for k, a in enumerate(outputs)
+                    self._result(space, k, dims) if a is None else a for k, a in enumerate(outputs)
                 ]
             fault = self._fault(space, status)
         finally:

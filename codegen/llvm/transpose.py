@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aisc.codegen.llvm.certain import certain_loads
 from aisc.codegen.llvm.types import Val, memory_type, vector_type
-from aisc.codegen.llvm.values import ExprEmitter, certain_loads, flat_index
+from aisc.codegen.llvm.values import ExprEmitter, flat_index
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Expr, Load, has_loads
 from aisc.ir.tensor.func import Buffer

@@ -8,20 +8,19 @@ redirect the address to a block of zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import inf, prod
 
 from aisc.codegen.abi import BAD_INDEX
+from aisc.codegen.llvm.certain import certain_loads, conditional, is_certain
 from aisc.codegen.llvm.index import IndexEmitter, NotLinearInLane, Scalar
 from aisc.codegen.llvm.types import Val, literal, memory_type, scalar_type, vector_type
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir import dtypes
-from aisc.ir.arith.linear import operands
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.dtypes import DType
-from aisc.ir.node import walk
 from aisc.ir.tensor.expr import (
     COMPARISONS,
     WITHIN,
@@ -483,33 +482,6 @@ def flat_index(buffer: Buffer, indices: tuple[Expr, ...]) -> Expr:
     for i, stride in zip(indices, buffer.strides, strict=True):
         flat = flat + i * of_dim(stride)
     return flat
-
-
-@lru_cache(maxsize=256)
-def conditional(value: Expr) -> bool:
-    """Whether parts of an expression are evaluated under conditions of its own."""
-    return any(isinstance(n, Select) for n in walk(value))
-
-
-def certain_loads(e: Expr) -> Iterator[Load]:
-    """Loads of an expression outside of the arms of its selects (and of indices)."""
-    if isinstance(e, Load):
-        yield e
-    elif isinstance(e, Select):
-        yield from certain_loads(e.cond)
-    else:
-        for a in operands(e):
-            yield from certain_loads(a)
-
-
-def is_certain(e: Expr, loads: frozenset[Load]) -> bool:
-    """Whether an expression is made of `loads` alone and cannot fail."""
-    if isinstance(e, Load):
-        return e in loads
-    if isinstance(e, Call) and e.name == WITHIN:
-        return False
-    divides = isinstance(e, Binary) and e.op in ("floordiv", "mod", "truncdiv", "truncmod", "div")
-    return (e.dtype.is_float or not divides) and all(is_certain(a, loads) for a in operands(e))
 
 
 def memory_suffix(dtype: DType) -> str:

@@ -73,6 +73,7 @@ def along_each(
     """``step(em, x, axis)`` for one axis after the other, where the mask `chosen` has it."""
     for axis in range(x.type.rank):
         flag = em.reshape(em.slice_axis(chosen, 0, axis, axis + 1), ())
+
         def arm(region: Region | Inline, here: bool, v: Value = x, k: int = axis) -> list[Value]:
             inner = region.capture(v)
             return [step(region.em, inner, k) if here else inner]

@@ -116,4 +116,3 @@ def require(
         check = SizeCheck(relation, a, b, f"{call.op.name}: {what}", sizes)
         if check not in call.checks:
             call.checks.append(check)
-

@@ -14,9 +14,7 @@ from aisc.ir.graph.core import Value
 MAX_TABLE = 1 << 24  # elements of a table
 
 
-def _tables(
-    em: Emitter, node: Node, rows: Dim, length: Dim, columns: Dim
-) -> tuple[Value, Value]:
+def _tables(em: Emitter, node: Node, rows: Dim, length: Dim, columns: Dim) -> tuple[Value, Value]:
     """Cosines and sines of the angles ``2 pi j k / length`` in f64; computed by the run where only
     it knows the sizes."""
     if isinstance(rows, int) and isinstance(length, int) and isinstance(columns, int):
