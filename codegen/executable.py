@@ -213,7 +213,10 @@ class Executable:
         wanted = fault_of(status, self.image.faults).sizes
         other = self._new_version(wanted, dims) if wanted else None
         if other is None:
-            raise fault
+            try:
+                raise fault
+            finally:
+                del fault  # its traceback holds this frame, and with it the results
         return other._run(arrays, out)
 
     def _fault(self, space: _Workspace, status: int) -> ExecutionError:
