@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,7 +136,8 @@ def run(options: argparse.Namespace, tests: Tests, console: Console) -> list[Out
             finally:
                 free.put(copy)
 
-        for k, outcome in enumerate(pool.map(one, faults), 1):
+        waiting = as_completed([pool.submit(one, place) for place in faults])
+        for k, outcome in enumerate((done.result() for done in waiting), 1):
             outcomes.append(outcome)
             p = outcome.place
             text = f"{k}/{len(faults)} {p.path}:{p.line} {p.what}: {outcome.way}"

@@ -135,6 +135,8 @@ def _reductions() -> list[Case]:
                 positive = np.abs(f32(2, 3, 4)) + np.float32(0.1)
                 cases.append(Case(op.name, (positive,), {"axes": axes, "keepdims": keep}))
             cases.append(Case(op.name, (f32(2, 0, 3),), {"axes": (0,)}))
+    odd = np.array([[-7, 2, 0], [5, 5, 4]], np.int32)
+    cases.append(Case("reduce_mean", (odd,), {"axes": (1,)}))  # sums that 3 does not divide
     for op_name in ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod"):
         cases.append(Case(op_name, (i32(2, 5),), {"axes": (1,)}))
         cases.append(Case(op_name, (f32(0, 3),), {"axes": (0,)}))
