@@ -315,6 +315,22 @@ def test_groups_are_bounded() -> None:
     assert all(len(n.regions[0].nodes) <= MAX_GROUP for n in fused.nodes)
 
 
+def test_a_group_waits_for_no_reader_of_another_result() -> None:
+    """A reader of a node's other result may stand before what its group could take next."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType((4, 6), dtypes.f32))
+    y = b.input("y", TensorType((3,), dtypes.f32))
+    values, places = b.add_multi("top_k", (x,), {"k": (3,), "axis": 1, "largest": True})
+    moved = b.add("reshape", (places,), {"shape": (3, 4)})
+    first = b.add("gather", (x, moved), {"axis": 1})
+    graph = b.finish([first, b.add("add", (values, y))])
+    feed = {"x": random(4, 6), "y": random(3)}
+    fused = Fuse().run(graph)
+    verify(fused)
+    for got, want in zip(interpret(fused, feed), interpret(graph, feed), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 def test_integers_wrap_when_they_move_into_a_convolution() -> None:
     b = GraphBuilder()
     x = b.input("x", TensorType((1, 1, 3, 3), dtypes.i32))

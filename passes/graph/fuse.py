@@ -77,7 +77,7 @@ class Fuse:
         for node in graph.nodes:
             if node in groups or stays_alone(node):
                 continue
-            if self.join and self._take_ways(node, groups, made, ways):
+            if self.join and self._take_ways(node, groups, made, used, ways):
                 continue
             joined = self._join(node, groups, made, used) if self.join else None
             joined = joined or (_prologue(node, groups, made, used) if self.join else None)
@@ -92,12 +92,15 @@ class Fuse:
         node: GraphNode,
         groups: dict[GraphNode, _Group],
         made: dict[Value, GraphNode],
+        used: dict[Value, int],
         ways: _Ways,
     ) -> bool:
         """Let the group of what a node reads have all ways that start there and meet again."""
         for v in node.input_values:
             producer = made.get(v)
             if producer is None or producer not in groups:
+                continue
+            if not _is_read_alone(v, producer, used):
                 continue
             group, region = groups[producer], ways.from_value(v)
             fits = len(group.nodes) + len(region) <= MAX_GROUP and not group.closed
@@ -125,7 +128,7 @@ class Fuse:
             if producer is None or producer not in groups or used[v] != 1:
                 continue
             group = groups[producer]
-            if group.closed:
+            if group.closed or not _is_read_alone(v, producer, used):
                 continue
             same_shape = v.type.shape == node.output.type.shape
             if same_shape and group.nodes[-1] is producer and len(group.nodes) < MAX_GROUP:
@@ -180,6 +183,12 @@ class _Ways:
                 return []
             waiting += [n for n in self.readers.get(node.output, ()) if n not in waiting]
         return []
+
+
+def _is_read_alone(v: Value, producer: GraphNode, used: dict[Value, int]) -> bool:
+    """Whether a node's other results are not read: who reads them may stand before what the group
+    takes next, and be needed by it."""
+    return all(other is v or not used.get(other) for other in producer.outputs)
 
 
 def _prologue(
