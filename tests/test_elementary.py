@@ -247,8 +247,12 @@ def test_special_values(name: str, dtype: DType) -> None:
     x = np.array(SPECIAL, dtype.numpy)
     with np.errstate(all="ignore"):
         want = (NUMPY.get(name) or getattr(np, name))(x.astype(np.float64)).astype(dtype.numpy)
+    whole = np.abs(want) <= 2  # limits and fixed points are met to the bit
+    whole &= want == np.rint(want)
     for lanes in (1, LANES[dtype.name]):
-        _same(evaluate(name, dtype, x, lanes=lanes), want, name)
+        got = evaluate(name, dtype, x, lanes=lanes)
+        _same(got, want, name)
+        np.testing.assert_array_equal(got[whole], want[whole], name)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
