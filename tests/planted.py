@@ -16,7 +16,7 @@ from aisc.codegen.llvm.elementary import Elementary
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.ir import dtypes
 from aisc.ir.graph import opdef
-from aisc.ir.graph.ops import contraction, indexing, movement, reduction, transposed, window
+from aisc.ir.graph.ops import contraction, indexing, padding, reduction, transposed, window
 from aisc.ir.graph.spatial import Window
 from aisc.ir.tensor import combiner
 from aisc.ir.tensor.expr import ZERO, Load, const
@@ -291,12 +291,12 @@ def a_triangle_off_by_one(p: Planting) -> None:
 
 @fault
 def a_reflection_with_the_edge(p: Planting) -> None:
-    true = movement._pad_index
+    true = padding._pad_index
 
     def index(mode: str, at: Any, size: Any) -> Any:
         return true("edge" if mode == "reflect" else mode, at, size)
 
-    p.put(movement, "_pad_index", index)
+    p.put(padding, "_pad_index", index)
 
 
 @fault

@@ -117,6 +117,38 @@ def test_what_a_rounding_decides_is_no_fault() -> None:
     assert verdict.faults.tolist() == [False, True]
 
 
+def test_what_the_order_of_factors_decides_is_no_fault() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType((2, 4), dtypes.f32))
+    graph = b.finish([b.add("reduce_prod", (x,), {"axes": (1,), "keepdims": False})])
+    feed = {"x": np.array([[1e30, 1e30, 1e-30, 0], [2, 3, 4, 0]], np.float32)}
+    screen = Screen(graph, feed)
+    assert screen.judge(0, np.array([np.nan, np.nan], np.float32)).faults.tolist() == [False, True]
+    feed = {"x": np.array([[1e30, 1e30, 1e-30, 1e-30], [2, 3, 4, 5]], np.float32)}
+    screen = Screen(graph, feed)
+    assert screen.judge(0, np.array([np.inf, 121], np.float32)).faults.tolist() == [False, True]
+
+
+def test_what_the_order_of_terms_decides_is_no_fault() -> None:
+    graph = graph_of("matmul", (2, 3), (3, 1))
+    feed = {
+        "x0": np.array([[np.inf, -3e38, -3e38], [np.inf, -3, -3]], np.float32),
+        "x1": np.ones((3, 1), np.float32),
+    }
+    verdict = Screen(graph, feed).judge(0, np.full((2, 1), np.nan, np.float32))
+    assert verdict.faults.tolist() == [[False], [True]]
+
+
+def test_numbers_that_meet_when_they_are_rounded_are_no_fault() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType((2,), dtypes.f16))
+    one = b.constant(np.float16(1))
+    sign = b.add("sign", (b.add("sub", (b.add("erf", (x,)), one)),))
+    feed = {"x": np.array([3.5, 1.0], np.float16)}
+    verdict = Screen(b.finish([sign]), feed).judge(0, np.zeros(2, np.float16))
+    assert verdict.faults.tolist() == [False, True]
+
+
 # --- planted faults -----------------------------------------------------------------------------
 def found_and_reduced(name: str, session: Session, seeds: range) -> Case:
     """The small case of the first seed that shows a fault which is not there without it."""
@@ -137,6 +169,12 @@ def found_and_reduced(name: str, session: Session, seeds: range) -> Case:
 def test_planted_faults_are_found(name: str) -> None:
     small = found_and_reduced(name, Session(COMPILED), SEEDS)
     assert size_of(small.graph) <= MOST_NODES
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_can_be_planted(name: str) -> None:
+    with planted(name):
+        pass
 
 
 @pytest.mark.slow

@@ -28,7 +28,8 @@ from aisc.ir.graph.interpret import bind_dims, bind_values, run_node
 from aisc.ir.graph.opdef import Array
 from aisc.ir.types import TensorType
 
-# Errors of the runs, in roundings, and how many runs there are of each.
+# Errors of the runs, in roundings, and how many runs there are of each. Every second one rounds its
+# numbers to their type as well, for what is decided by two that meet in one.
 SCALES = ((1.0, 10), (6.0, 8), (40.0, 8))
 ALLOWED = 8.0  # times the spread of the runs with single roundings
 ROUNDINGS = 8.0  # of a result, whatever the spread
@@ -93,10 +94,12 @@ def _wide_attr(x: AttrValue) -> AttrValue:
 
 @dataclass
 class _Run:
-    """One evaluation in float64. `scale` 0 puts no errors on anything."""
+    """One evaluation in float64. `scale` 0 puts no errors on anything; with `grid`, results are
+    rounded to their narrow type."""
 
     scale: float
     source: np.random.Generator
+    grid: bool = False
     dims: dict[str, int] = field(default_factory=dict)
 
     def graph(self, graph: Graph, wide: Graph, inputs: Sequence[Array]) -> list[Array]:
@@ -127,12 +130,13 @@ class _Run:
         if node.op == "if":
             cond, *captures = (x for x in args if x is not None)
             arm = 0 if bool(cond) else 1
-            inner = _Run(self.scale, self.source, dict(self.dims))
+            inner = _Run(self.scale, self.source, self.grid, dict(self.dims))
             return inner.graph(narrow.regions[arm], node.regions[arm], captures)
         if self.scale and node.op not in MOVES | SINGLE | SUMS:
             decomposed = opdef.get(node.op).decompose is not None
             args = [self.shaken(x, v, decomposed) for x, v in zip(args, narrow.inputs, strict=True)]
-        return self.unclear_casts(node, args, run_node(node, args, self.dims))
+        results = run_node(node, args, self.dims)
+        return self.large_powers(args, results) if node.op == "pow" else results
 
     def bits(self, narrow: GraphNode, args: Sequence[Array | None]) -> Array:
         """The result of a ``bitcast``, which is of narrow types; the bits of NaN are any."""
@@ -163,28 +167,17 @@ class _Run:
         error = epsilon(v.type.dtype) * np.abs(x)
         return self.with_error(x, np.where(x == np.rint(x), 0.0, error))
 
-    def unclear_casts(
-        self, node: GraphNode, args: Sequence[Array | None], results: list[Array]
-    ) -> list[Array]:
-        """Integers made of what is no number of their type are not defined alike on all levels:
-        they differ from run to run, which makes what depends on them unclear."""
-        if node.op not in ("cast", "pow") or results[0].dtype.kind not in "iu":
+    def large_powers(self, args: Sequence[Array | None], results: list[Array]) -> list[Array]:
+        """Powers of integers are computed in f64. Those beyond its whole numbers are rounded: they
+        differ from run to run, which makes what depends on them unclear."""
+        a, b = args
+        assert a is not None and b is not None, "pow has two operands"
+        if results[0].dtype.kind not in "iu":
             return results
-        source = args[0]
-        if node.op == "pow":
-            with np.errstate(all="ignore"):
-                a, b = args
-                assert a is not None and b is not None, "pow has two operands"
-                source = np.power(a.astype(np.float64), b.astype(np.float64))
-        assert source is not None, "cast has an operand"
-        if source.dtype.kind != "f":
-            return results
-        t = dtypes.from_numpy(results[0].dtype)
-        bad = ~((source >= t.min_value) & (source <= t.max_value))
-        if not bad.any():
-            return results
+        with np.errstate(all="ignore"):
+            large = ~(np.abs(np.power(a.astype(np.float64), b.astype(np.float64))) <= 2.0**53)
         noise = self.source.integers(0, 100, results[0].shape).astype(results[0].dtype)
-        return [np.where(bad, noise, results[0])]
+        return [np.where(large, noise, results[0])]
 
     def rounded(
         self, x: Array, dtype: DType, node: GraphNode, args: Sequence[Array | None]
@@ -201,16 +194,43 @@ class _Run:
         with np.errstate(all="ignore"):
             if node.op in SUMS:
                 x = self.overflowing(x, limit, node, args)
-            return self.with_error(x, self.error_of(x, dtype, node, args) + least * (x != 0))
+            if node.op in PRODUCTS:
+                x = self.leaving(x, limit, least, node, args)
+            x = self.with_error(x, self.error_of(x, dtype, node, args) + least * (x != 0))
+            return x.astype(dtype.numpy).astype(np.float64) if self.grid else x
 
     def overflowing(
         self, x: Array, limit: float, node: GraphNode, args: Sequence[Array | None]
     ) -> Array:
-        """Sums that are infinite in one order of their terms, not in another, are so at random."""
+        """Sums that are infinite, or NaN, in one order of their terms, not in another, are so at
+        random."""
         first = args[0]
         many = first.size if first is not None and node.op in ("reduce_mean", "avg_pool") else 1
-        near = self.terms(node, args) * many > 0.99 * limit
-        return np.where(near & (self.source.random(x.shape) < 0.5), np.inf, x)
+        finite = [a if a is None else np.where(np.isfinite(a), a, 0.0) for a in args]
+        near = self.terms(node, finite) * many > 0.99 * limit
+        x = np.where(near & self.by_chance(x), np.where(np.isfinite(x), np.inf, np.nan), x)
+        if node.op == "conv_transpose" and not all(map(_is_finite, args)):
+            x = np.where(self.by_chance(x), np.nan, x)  # times a zero that fills the weights up
+        return x
+
+    def leaving(
+        self, x: Array, limit: float, least: float, node: GraphNode, args: Sequence[Array | None]
+    ) -> Array:
+        """Products that leave the range of their type in one order of their factors are infinite,
+        NaN or zero at random."""
+        (first, *others) = args
+        assert first is not None, "a product has an operand"
+        sizes = np.where(np.isnan(first), 1.0, np.abs(first))
+        (high,) = run_node(widened_node(node), [np.maximum(sizes, 1.0), *others], dict(self.dims))
+        below = np.where(sizes == 0, 1.0, np.minimum(sizes, 1.0))
+        (low,) = run_node(widened_node(node), [below, *others], dict(self.dims))
+        x = np.where((high > limit) & self.by_chance(x), np.inf, x)
+        x = np.where((high > limit) & self.by_chance(x), np.nan, x)
+        return np.where((low < 2 * least) & self.by_chance(x), 0.0, x)
+
+    def by_chance(self, x: Array) -> Array:
+        """True for about one half of the elements."""
+        return self.source.random(x.shape) < 0.5
 
     def error_of(
         self, x: Array, dtype: DType, node: GraphNode, args: Sequence[Array | None]
@@ -268,6 +288,10 @@ def widened_node(node: GraphNode) -> GraphNode:
     outputs = tuple(Value(v.name, _wide_type(v.type)) for v in node.outputs)
     inputs = tuple(None if v is None else Value(v.name, _wide_type(v.type)) for v in node.inputs)
     return GraphNode(node.op, inputs, outputs, node.attrs, node.regions, node.loc)
+
+
+def _is_finite(x: Array | None) -> bool:
+    return x is None or x.dtype.kind in "iub" or bool(np.isfinite(x).all())
 
 
 def _largest(args: Sequence[Array | None]) -> float:
@@ -328,7 +352,7 @@ class Screen:
     def _once(self, wide: Graph, scale: float, turn: int) -> list[Array]:
         source = np.random.default_rng((self.seed & 0xFFFFFFFF, int(scale), turn))
         inputs = [self.feed[v.name] for v in self.graph.inputs]
-        return _Run(scale, source).graph(self.graph, wide, inputs)
+        return _Run(scale, source, bool(scale) and turn % 2 == 1).graph(self.graph, wide, inputs)
 
     def judge(self, k: int, got: Array) -> Verdict:
         """The verdict on the k-th result."""
@@ -354,7 +378,8 @@ class Screen:
         finite = np.isfinite(want)
         unclear = np.zeros(want.shape, np.bool_)
         with np.errstate(all="ignore"):
-            floor = ROUNDINGS * (eps * np.abs(want) + least)
+            rounding = eps * np.abs(want) + least
+            floor = ROUNDINGS * rounding
             single = np.zeros(want.shape)
             for scale, group in sorted(others.items()):
                 spread = np.zeros(want.shape)
@@ -363,7 +388,7 @@ class Screen:
                     spread = np.maximum(spread, np.where(finite, np.abs(x - want), 0.0))
                 if scale == 1.0:
                     single = spread
-                unclear |= spread > JUMP * scale * (single + floor)
+                unclear |= spread > JUMP * scale * np.maximum(single, rounding)
             bound = ALLOWED * single + floor
             error = np.where(finite, np.abs(got - want), 0.0)
             wrong = np.where(finite, ~(error <= bound), ~_same(got, want))
