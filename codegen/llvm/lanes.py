@@ -7,6 +7,7 @@ roundings, :func:`fma` one.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Union
 
@@ -160,6 +161,19 @@ def where(cond: Lanes, a: LanesLike, b: LanesLike) -> Lanes:
     like = a if isinstance(a, Lanes) else b
     assert isinstance(like, Lanes), "one arm must be lanes"
     return Lanes(like.m, like.m.select(cond.v, like.of(a).v, like.of(b).v))
+
+
+def element(table: tuple[int, ...], place: Lanes) -> Lanes:
+    """The element of a table in memory for each lane; `place` is within it, of 64 bits."""
+    return Lanes(place.m, place.m.element(table, place.v))
+
+
+def branch(
+    rare: Lanes, there: Callable[[], Sequence[Lanes]], usual: Sequence[Lanes]
+) -> list[Lanes]:
+    """What `there` computes when any lane is `rare`, else `usual`: code that is jumped over."""
+    taken = rare.m.branch(rare.v, lambda: [x.v for x in there()], [x.v for x in usual])
+    return [Lanes(rare.m, v) for v in taken]
 
 
 def polynomial(x: Lanes, coefficients: tuple[float, ...]) -> Lanes:

@@ -3,8 +3,8 @@
 Everything is evaluated in f64. f64 arguments are reduced to ``[-pi/4, pi/4]`` as ``x - n pi/2``
 with pi/2 in three parts and a double-double result (Cody & Waite 1980; Muller, *Elementary
 Functions*, 2016, chapter 11): the fused multiply-add subtracts the first product exactly, so the
-reduction holds up to :data:`DOMAIN`, also beside multiples of pi/2. f32 arguments have no limit:
-from 2^30 on the product with 2/pi is formed modulo 4 in integers (Payne & Hanek 1983).
+reduction holds up to :data:`SHORT`, also beside multiples of pi/2. Larger arguments, which are rare
+and branched to, and f32 arguments from 2^30 on are reduced in integers (:mod:`payne_hanek`).
 
 Coefficients: interpolation at Chebyshev points in 60-digit arithmetic, rounded to binary64.
 """
@@ -13,24 +13,14 @@ from __future__ import annotations
 
 import math
 
+from aisc.codegen.llvm import payne_hanek
 from aisc.codegen.llvm.exponential import nearest
-from aisc.codegen.llvm.lanes import Lanes, fma, polynomial, where
+from aisc.codegen.llvm.lanes import Lanes, branch, fma, polynomial, where
 from aisc.ir import dtypes
 
-# Largest |x| of sin, cos and tan in f64; beyond it the result is NaN.
-DOMAIN = 2.0**48
+SHORT = 2.0**48  # the largest f64 |x| that three parts of pi/2 reduce
 HALF_PI = (1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33)
 TWO_BY_PI = 0.6366197723675814
-# Two zero bits and the binary digits of 2/pi, in words of 32 bits.
-TWO_BY_PI_WORDS = (
-    0x28BE60DB,
-    0x9391054A,
-    0x7F09D5F4,
-    0x7D4D3770,
-    0x36D8A566,
-    0x4F10E410,
-    0x7F9458EA,
-)
 # (sin r - r) / r^3, (cos r - 1 + r^2/2) / r^4, (atan r - r) / r^3 and (asin r - r) / r^3 in r^2 for
 # |r| up to pi/4, pi/4, tan(pi/8), 1/2; errors 2^-55 to 2^-58.
 SIN = (
@@ -69,7 +59,21 @@ def _reduce(x: Lanes) -> Reduced:
     lost = (t - (high - back)) - (product + back)
     low = fma(-n, HALF_PI[2], lost - product_low)
     r = high + low
-    return r, low - (r - high), k
+    return _unless_large(x, (r, low - (r - high), k))
+
+
+def _unless_large(x: Lanes, short: Reduced) -> Reduced:
+    """What the long reduction gives for f64 arguments that are too large for the short one."""
+    size = abs(x)
+    large = (size > SHORT) & (size < math.inf)
+
+    def long() -> Reduced:
+        found = payne_hanek.reduced_f64(where(large, x, SHORT), HALF_PI)
+        r, low, k = (where(large, a, b) for a, b in zip(found, short, strict=True))
+        return r, low, k
+
+    r, low, k = branch(large, long, short)
+    return r, low, k
 
 
 def _reduce_f32(x: Lanes) -> Reduced:
@@ -77,32 +81,10 @@ def _reduce_f32(x: Lanes) -> Reduced:
     n, k = nearest(wide, TWO_BY_PI)
     r = fma(-n, HALF_PI[1], fma(-n, HALF_PI[0], wide))
     large = abs(x) >= 2.0**30
-    quarters = _quarters(x)
+    quarters = payne_hanek.quarters_f32(x)
     whole = (quarters + (1 << 61)) >> 62
     rest = (quarters - (whole << 62)).convert(dtypes.f64) * (HALF_PI[0] * 2.0**-62)
     return where(large, rest, r), r.of(0.0), where(large, whole, k)
-
-
-def _quarters(x: Lanes) -> Lanes:
-    """``x * 2/pi`` modulo 4, times 2^62, as an integer, for f32 ``|x| >= 2^24``.
-
-    x is ``m * 2^e``; the bits of 2/pi from place e on (the ones before give multiples of 4) are
-    taken as a window of 64 and one of 32 bits."""
-    bits = x.bits().convert(dtypes.i64)
-    m = (bits & 0x7FFFFF) | 0x800000
-    e = ((bits >> 23) & 255) - 150
-    start, s = e >> 5, e & 31
-    words = []
-    for offset in range(4):
-        word = e.of(TWO_BY_PI_WORDS[offset])
-        for k in (1, 2, 3):
-            word = where(start.eq(k), TWO_BY_PI_WORDS[k + offset], word)
-        words.append(word)
-    a, b, c, d = words
-    first = (((a << 32) | b) << s) | ((c << s) >> 32)
-    second = ((c << s) & 0xFFFFFFFF) | ((d << s) >> 32)
-    total = m * first + ((m * second) >> 32)
-    return where(bits < 0, 0 - total, total)
 
 
 def _sin_cos(r: Lanes, low: Lanes) -> tuple[Lanes, Lanes]:
@@ -116,13 +98,12 @@ def _sin_cos(r: Lanes, low: Lanes) -> tuple[Lanes, Lanes]:
 
 
 def _finish(x: Lanes, y: Lanes, tiny: bool) -> Lanes:
-    """NaN outside the domain; x itself where it is tiny, with its sign of zero."""
+    """NaN for infinities; x itself where it is tiny, with its sign of zero."""
     size = abs(x)
     y = y.convert(x.dtype)
     if tiny:
         y = where(size < 2.0**-27, x, y)
-    inside = size < math.inf if x.single else size <= DOMAIN
-    return where(inside, y, math.nan)
+    return where(size < math.inf, y, math.nan)
 
 
 def sin(x: Lanes) -> Lanes:

@@ -7,6 +7,7 @@ functions are in :mod:`aisc.codegen.llvm.elementary`.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 
 from aisc.codegen.abi import DIVISION_BY_ZERO
@@ -80,6 +81,39 @@ class MathEmitter:
         numbers = ", ".join(f"float {literal(t, dtypes.f32)}" for t in table)
         entries = f"<16 x float> <{numbers}>"
         return self._avx512("permvar.sf", entries, place.text)
+
+    def element(self, table: Sequence[int], place: Val) -> Val:
+        """``table[place]`` in each lane, from constants of 64 bits in memory."""
+        kind, n = vector_type("i64", place.lanes), place.lanes
+        numbers = ", ".join(f"i64 {literal(t, dtypes.u64)}" for t in table)
+        name = f"@table.{zlib.crc32(numbers.encode()):08x}"
+        self.w.declare(f"{name} = private unnamed_addr constant [{len(table)} x i64] [{numbers}]")
+        address = self.w.let(f"getelementptr i64, ptr {name}, {place.text}")
+        if n == 1:
+            return self.let(f"load i64, ptr {address}", dtypes.u64, 1)
+        ones, pointers = f"<{n} x i1> splat (i1 true)", f"<{n} x ptr>"
+        gather = f"@llvm.masked.gather.v{n}i64.v{n}p0"
+        self.w.declare(f"declare {kind} {gather}({pointers}, i32, <{n} x i1>, {kind})")
+        args = f"{pointers} {address}, i32 8, {ones}, {kind} poison"
+        return self.let(f"call {kind} {gather}({args})", dtypes.u64, n)
+
+    def branch(
+        self, rare: Val, there: Callable[[], Sequence[Val]], usual: Sequence[Val]
+    ) -> list[Val]:
+        """Values that `there` emits code for, run when any lane is `rare`; else `usual`."""
+        cond = rare.ref
+        if rare.lanes > 1:
+            name = f"@llvm.vector.reduce.or.v{rare.lanes}i1"
+            self.w.declare(f"declare i1 {name}({rare.type})")
+            cond = self.w.let(f"call i1 {name}({rare.text})")
+        before = self.w.scope.block
+        end = self.w.open_if(cond)
+        others, inside = list(there()), self.w.scope.block
+        self.w.close_if(end)
+        return [
+            self.let(f"phi {a.type} [{a.ref}, %{before}], [{b.ref}, %{inside}]", a.dtype, a.lanes)
+            for a, b in zip(usual, others, strict=True)
+        ]
 
     def scale_floor(self, v: Val, n: Val) -> Val:
         """``v * 2^floor(n)`` of 16 lanes, rounded once to nearest."""
