@@ -166,6 +166,6 @@ def run_node(node: GraphNode, inputs: Sequence[Array | None], dims: dict[str, in
             notes = (f"expected {shape}", f"got {array.shape}")
             message = f"{node.op} gave another shape than its type"
             raise execution_error("E502", message, *notes, loc=node.loc)
-    return [
-        a.astype(v.type.dtype.numpy, copy=False) for v, a in zip(node.outputs, found, strict=True)
-    ]
+    types = [v.type.dtype.numpy for v in node.outputs]
+    with np.errstate(all="ignore"):
+        return [a.astype(t, copy=False) for t, a in zip(types, found, strict=True)]
