@@ -208,7 +208,8 @@ class _Run:
         many = first.size if first is not None and node.op in ("reduce_mean", "avg_pool") else 1
         finite = [a if a is None else np.where(np.isfinite(a), a, 0.0) for a in args]
         near = self.terms(node, finite) * many > 0.99 * limit
-        x = np.where(near & self.by_chance(x), np.where(np.isfinite(x), np.inf, np.nan), x)
+        for other in (np.inf, np.nan):
+            x = np.where(near & self.by_chance(x), other, x)
         if node.op == "conv_transpose" and not all(map(_is_finite, args)):
             x = np.where(self.by_chance(x), np.nan, x)  # times a zero that fills the weights up
         return x
