@@ -29,7 +29,7 @@ from aisc.ir.graph.opdef import Array
 from aisc.ir.types import TensorType
 
 # Errors of the runs, in roundings, and how many runs there are of each. Every second one rounds its
-# numbers to their type as well, for what is decided by two that meet in one.
+# numbers to their type as well, for what is decided by two that meet in one; one more does only that.
 SCALES = ((1.0, 10), (6.0, 8), (40.0, 8))
 ALLOWED = 8.0  # times the spread of the runs with single roundings
 ROUNDINGS = 8.0  # of a result, whatever the spread
@@ -189,14 +189,15 @@ class _Run:
         with np.errstate(all="ignore"):
             x = np.where(np.abs(x) > limit * (1 + 0.5 * epsilon(dtype)), np.sign(x) * np.inf, x)
             x = np.where(np.abs(x) < 0.5 * least, np.copysign(0.0, x), x)
-        if not self.scale or node.op in MOVES:
+        if node.op in MOVES:
             return x
         with np.errstate(all="ignore"):
-            if node.op in SUMS:
+            if self.scale and node.op in SUMS:
                 x = self.overflowing(x, limit, node, args)
-            if node.op in PRODUCTS:
+            if self.scale and node.op in PRODUCTS:
                 x = self.leaving(x, limit, least, node, args)
-            x = self.with_error(x, self.error_of(x, dtype, node, args) + least * (x != 0))
+            if self.scale:
+                x = self.with_error(x, self.error_of(x, dtype, node, args) + least * (x != 0))
             return x.astype(dtype.numpy).astype(np.float64) if self.grid else x
 
     def overflowing(
@@ -346,14 +347,15 @@ class Screen:
             exact = self._once(wide, 0.0, 0)
             found: dict[float, list[list[Array]]] = {}
             for scale, count in SCALES:
-                found[scale] = [self._once(wide, scale, k) for k in range(count)]
+                found[scale] = [self._once(wide, scale, k, k % 2 == 1) for k in range(count)]
+            found[SCALES[0][0]].append(self._once(wide, 0.0, 0, grid=True))
             self._runs = exact, found
         return self._runs
 
-    def _once(self, wide: Graph, scale: float, turn: int) -> list[Array]:
+    def _once(self, wide: Graph, scale: float, turn: int, grid: bool = False) -> list[Array]:
         source = np.random.default_rng((self.seed & 0xFFFFFFFF, int(scale), turn))
         inputs = [self.feed[v.name] for v in self.graph.inputs]
-        return _Run(scale, source, bool(scale) and turn % 2 == 1).graph(self.graph, wide, inputs)
+        return _Run(scale, source, grid).graph(self.graph, wide, inputs)
 
     def judge(self, k: int, got: Array) -> Verdict:
         """The verdict on the k-th result."""
