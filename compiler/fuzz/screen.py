@@ -28,8 +28,9 @@ from aisc.ir.graph.interpret import bind_dims, bind_values, run_node
 from aisc.ir.graph.opdef import Array
 from aisc.ir.types import TensorType
 
-# Errors of the runs, in roundings, and how many runs there are of each. Every second one rounds its
-# numbers to their type as well, for what is decided by two that meet in one; one more does only that.
+# Errors of the runs, in roundings, and how many runs there are of each. Every second one rounds
+# its numbers to their type as well, for what is decided by two that meet in one; one more does
+# only that.
 SCALES = ((1.0, 10), (6.0, 8), (40.0, 8))
 ALLOWED = 8.0  # times the spread of the runs with single roundings
 ROUNDINGS = 8.0  # of a result, whatever the spread
