@@ -13,7 +13,7 @@ from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import ZERO, Load, Var
 from aisc.ir.tensor.func import Func, Program, buffer
 from aisc.ir.tensor.verify import verify_func, verify_program
-from aisc.ir.text.parser import parse_func
+from aisc.ir.text.parser import parse, parse_func
 
 f32 = dtypes.f32
 HEAD = "func @f(a: f32[4] input, o: f32[4] output, k: i64[4] input; n) target cpu {\n"
@@ -169,3 +169,41 @@ def test_undeclared_buffers_are_refused() -> None:
     for used in (other, buffer("b", f32, (4,))):
         with pytest.raises(CompileError, match="declar"):
             verify_func(Func("f", (a,), (), Store(used, (ZERO,), Load(used, (ZERO,)))))
+
+
+# -- conditions that kernels rely on -----------------------------------------------------------
+RELIES = """program @main {
+  func @k(a: f32[n] input, o: f32[m] output; n, m) target cpu requires n == m {
+    serial i in 0 .. m {
+      block copy(v spatial m = i) reads(a[v]) writes(o[v]) { o[v] = a[v] }
+    }
+  }
+  entry func @entry(a: f32[n] input, c: bool[] input, o: f32[m] output; n, m) target cpu { BODY }
+}
+"""
+TEST, CALL = 'require n == m else "sizes differ"', "call k(a, o; n, m)"
+
+
+def check_entry(body: str) -> None:
+    program = parse(RELIES.replace("BODY", body))
+    assert isinstance(program, Program)
+    verify_program(program, "lowered")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [f"{TEST} {CALL}", f"{TEST} {CALL} {CALL}", f"{TEST} if (c[]) {{ {CALL} }}",
+     f"if (c[]) {{ {TEST} {CALL} }}"],
+)  # fmt: skip
+def test_conditions_are_tested_before_calls(body: str) -> None:
+    check_entry(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [CALL, f"{CALL} {TEST}", f"if (c[]) {{ {TEST} }} {CALL}", f"{TEST} call k(a, o; m, n)",
+     f"if (c[]) {{ {TEST} {CALL} }} {CALL}"],
+)  # fmt: skip
+def test_a_condition_that_is_not_tested_is_refused(body: str) -> None:
+    with pytest.raises(CompileError, match=r"k requires . == ., which is not tested"):
+        check_entry(body)

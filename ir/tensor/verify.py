@@ -11,6 +11,7 @@ from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Expr, Var
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import Alloc, CallKernel, HostCall
+from aisc.ir.tensor.tested import untested
 from aisc.ir.tensor.verify_func import (
     ENTRY,
     KERNEL,
@@ -61,6 +62,8 @@ def _entry(
         elif isinstance(node, HostCall):
             checker.at = node
             checker.need(opdef.exists(node.op), f"unknown operator '{node.op}'")
+    if level.blocks_only:
+        _tests(entry, program, checker)
     checker.at = None
     known = {**{k: b.type for k, b in program.weights.items()}, **prepared}
     for b in entry_buffers(entry):
@@ -97,6 +100,15 @@ def _call(call: CallKernel, program: Program, checker: FuncChecker) -> None:
         checker.need(fits, f"{arg.name} does not fit {_signature(param)} of {kernel.name}")
         if param.role == "output":
             checker.need(arg.role not in ("input", "weight"), f"{arg.role} {arg.name} is written")
+
+
+def _tests(entry: Func, program: Program, checker: FuncChecker) -> None:
+    """What kernels rely on is tested before they are called."""
+    from aisc.ir.text.printer_tensor import expr_text
+
+    for call, cond in untested(entry, {k.name: k for k in program.kernels}):
+        checker.at = call
+        checker.fault(f"{call.kernel} requires {expr_text(cond)}, which is not tested")
 
 
 def _signature(param: Buffer) -> str:
