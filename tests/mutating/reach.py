@@ -24,12 +24,13 @@ FOLDERS = ("compiler", "ir", "frontend", "passes", "codegen")
 
 
 class Recorder:
-    """The functions and seconds of the tests so far."""
+    """The functions and seconds of the tests that have ended."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
         self.codes: set[CodeType] = set()
         self.names: dict[CodeType, str | None] = {}
+        self.failed: set[str] = set()
         self.tests: dict[str, dict[str, Any]] = {}
 
     def call(self, frame: FrameType, event: str, arg: object) -> None:
@@ -48,11 +49,6 @@ class Recorder:
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         self.codes = set()
-        self.tests[item.nodeid] = {
-            "file": item.path.name,
-            "llvm": item.get_closest_marker("llvm") is not None,
-            "passed": True,
-        }
         start = time.perf_counter()
         threading.settrace(self.call)
         sys.settrace(self.call)
@@ -60,11 +56,17 @@ class Recorder:
         sys.settrace(None)
         threading.settrace(None)  # type: ignore[arg-type]
         found = sorted({n for c in self.codes if (n := self.name(c)) is not None})
-        self.tests[item.nodeid] |= {"seconds": time.perf_counter() - start, "functions": found}
+        self.tests[item.nodeid] = {  # one that was interrupted has none
+            "file": item.path.name,
+            "llvm": item.get_closest_marker("llvm") is not None,
+            "passed": item.nodeid not in self.failed,
+            "seconds": time.perf_counter() - start,
+            "functions": found,
+        }
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.outcome != "passed":
-            self.tests[report.nodeid]["passed"] = False
+            self.failed.add(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
         self.out.write_text(json.dumps(self.tests))
