@@ -32,6 +32,7 @@ from aisc.options import Options
 
 TARGET = resolve_target("cpu")
 COUNT = 9
+PATIENCE = 60.0  # seconds in which a process must be ready, on a busy machine too
 
 
 def product(n: int) -> Func:
@@ -68,7 +69,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Beside]:
         made = start(target, beside.COMMAND)
         if made is not None:
             seen.append(made)
-            limit = time.monotonic() + 5
+            limit = time.monotonic() + PATIENCE
             while made.replies.empty() and time.monotonic() < limit:
                 time.sleep(0.01)
         return made
@@ -115,17 +116,19 @@ FAULTS = {
 def test_a_fault_beside_costs_only_time(
     started: list[Beside], alone: Any, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PATIENCE", 2.0)
     monkeypatch.setattr(beside, "COMMAND", command(body))
     emit = CpuBackend.emit  # more text than a pipe holds
     monkeypatch.setattr(CpuBackend, "emit", lambda *a: emit(*a) + ";" + "-" * (1 << 20) + "\n")
     assert records(built(2)) == alone
 
 
+# The first answers come late, what follows not before all kernels are made.
 SLOW = """
 from aisc.codegen.llvm import assembler
-answer = assembler.answer
+answer, delays = assembler.answer, [0.15, 0.15]
 def late(*request):
-    time.sleep(0.15)
+    time.sleep(delays.pop() if delays else 30)
     return answer(*request)
 assembler.answer = late
 assembler.main()
