@@ -15,7 +15,7 @@ from typing import get_args
 from aisc.ir.diagnostics import CODES
 from aisc.ir.graph import opdef
 from aisc.ir.graph.opdef import Attr, OpDef
-from aisc.passes.schedule import schedule
+from aisc.passes.schedule import arguments, schedule
 
 HERE = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py from the code; do not edit. -->"
@@ -154,10 +154,35 @@ def diagnostics() -> str:
     return "\n".join(parts) + "\n"
 
 
+def steps() -> str:
+    """The typed stub with every primitive as a method of a schedule, for editors and mypy."""
+    schedule._load()
+    parts = [
+        "# Written by docs/generate.py from the code; do not edit.",
+        "from collections.abc import Sequence",
+        "from typing import Literal",
+        "",
+        "from aisc.passes.schedule.schedule import Schedule",
+        "",
+        "class Steps:",
+    ]
+    for p in schedule.PRIMITIVES.values():
+        text = str(arguments.signature(p.rewrite)).replace("collections.abc.", "")
+        text = text.replace("typing.", "").replace("'", '"').removeprefix("(")
+        head = f"    def {p.name}(self, {text} -> Schedule:"
+        if len(head) > 100:  # as ruff's formatter breaks it
+            head = f"    def {p.name}(\n        self, {text.removesuffix(')')}\n    ) -> Schedule:"
+        doc = (inspect.getdoc(p.rewrite) or "").splitlines()
+        parts += [head, f'        """{doc[0]}', *(f"        {x}".rstrip() for x in doc[1:])]
+        parts[-1] += '"""'
+    return "\n".join(parts) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "operators.md": operators,
     "primitives.md": primitives,
     "diagnostics.md": diagnostics,
+    "../passes/schedule/steps.pyi": steps,
 }
 
 

@@ -11,18 +11,20 @@ replay derive from the registration.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.node import walk
 from aisc.ir.optional import attempt
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Invoke
+from aisc.passes.schedule.arguments import checked, signature
 from aisc.passes.schedule.kinds import require_kinds
 
 # A step's argument: names, numbers, or tuples of them.
@@ -80,8 +82,18 @@ class Step:
         return f"{self.primitive}({', '.join(parts)})"
 
 
+if TYPE_CHECKING:  # the primitives as methods: a stub that docs/generate.py writes
+    from aisc.passes.schedule.steps import Steps
+else:
+
+    class Steps:
+        """A base without methods: primitives are found by name."""
+
+        __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Steps):
     """`func` after `trace`; `packers` fill packed parameters at compile time, in order."""
 
     func: Func
@@ -99,21 +111,39 @@ class Schedule:
         """Apply the primitive called `name`; E302-E304 when it is refused."""
         _load()
         if name not in PRIMITIVES:
-            raise error("E302", f"there is no schedule primitive '{name}'")
+            near = difflib.get_close_matches(name, PRIMITIVES, 3) or sorted(PRIMITIVES)
+            hint = f"there are {', '.join(near)}"
+            raise error("E302", f"there is no schedule primitive '{name}'", hint)
         known = PRIMITIVES[name]
         if not known.with_instructions and any(s.primitive == "tensorize" for s in self.trace):
             # Dependences are found on blocks: accesses of instructions would be overlooked.
             raise error("E302", f"{name} cannot follow tensorize", "tensorize at the end")
+        args, kwargs = checked(name, known.rewrite, args, kwargs)
         result = known.rewrite(self.func, *args, **kwargs)
         func, packers = (result[0], (result[1],)) if isinstance(result, tuple) else (result, ())
         require_kinds(func, name)
         step = Step(name, args, tuple(kwargs.items()))
         return Schedule(func, (*self.trace, step), (*self.packers, *packers))
 
-    def __getattr__(self, name: str) -> Callable[..., Schedule]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return lambda *args, **kwargs: self.apply(name, *args, **kwargs)
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Callable[..., Schedule]:
+            if name.startswith("_"):
+                raise AttributeError(name)
+
+            def step(*args: Argument, **kwargs: Argument) -> Schedule:
+                return self.apply(name, *args, **kwargs)
+
+            _load()
+            if name in PRIMITIVES:  # for help() and the hints of a shell
+                rewrite = PRIMITIVES[name].rewrite
+                step.__name__, step.__doc__ = name, rewrite.__doc__
+                step.__signature__ = signature(rewrite)
+            return step
+
+    def __dir__(self) -> list[str]:
+        _load()
+        return [*object.__dir__(self), *PRIMITIVES]
 
     def replay(self, trace: tuple[Step, ...]) -> Schedule:
         """Apply the steps of a recorded trace; refused like any step when one does not fit."""

@@ -9,14 +9,13 @@ loops have no conditions; only the stores of the result are guarded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Load, Var
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import Block
+from aisc.ir.tensor.stmt import Block, ForKind
 from aisc.passes.schedule.rules.structure import Reduction, analyse
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import find_place, fresh, places
@@ -159,7 +158,7 @@ def _epilogue(s: Schedule, block: str, consumer: str, loop: str, tile: SimtTile)
     s = s.set_scope(result, "register")
     loops = [f.var.name for f in find_place(s.func, consumer).loops[-2:]]
     sizes = (tile.rows // tile.threads[0], tile.columns // tile.threads[1])
-    axes: tuple[Literal["thread.y"], Literal["thread.x"]] = ("thread.y", "thread.x")
+    axes: list[ForKind] = ["thread.y", "thread.x"]
     for name, size in zip(loops, sizes, strict=True):
         s = s.split(name, size, names=(f"{name}_t", f"{name}_r"))
     y, x = loops
