@@ -137,6 +137,9 @@ def _reductions() -> list[Case]:
             cases.append(Case(op.name, (f32(2, 0, 3),), {"axes": (0,)}))
     odd = np.array([[-7, 2, 0], [5, 5, 4]], np.int32)
     cases.append(Case("reduce_mean", (odd,), {"axes": (1,)}))  # sums that 3 does not divide
+    for most in (np.int8(-100), np.uint8(200), np.int32(2**31 - 5)):  # neither sum nor count fits
+        large = np.full((2, 300), most) - np.arange(2, dtype=most.dtype)[:, None]
+        cases.append(Case("reduce_mean", (large,), {"axes": (1,)}))
     for op_name in ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod"):
         cases.append(Case(op_name, (i32(2, 5),), {"axes": (1,)}))
         cases.append(Case(op_name, (f32(0, 3),), {"axes": (0,)}))

@@ -143,3 +143,10 @@ def test_every_operator_has_a_case() -> None:
     tried = {c.op for c in CASES}
     missing = [op for op in opdef.all_ops() if op.name not in tried]
     assert [op.name for op in missing if op.kind not in ("constant", "control")] == ["fused"]
+
+
+@pytest.mark.parametrize("value", [np.int8(-100), np.uint8(200), np.int32(2**31 - 5)], ids=repr)
+def test_a_mean_of_integers_is_one_of_them(value: np.generic) -> None:
+    """However many there are, and whatever their sum."""
+    case = Case("reduce_mean", (np.full((300,), value),), {"axes": (0,), "keepdims": False})
+    assert run(case)[0] == value

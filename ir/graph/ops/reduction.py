@@ -102,12 +102,19 @@ def _plain(combiner: str) -> Compute:
     return compute
 
 
+def _mean_accumulator(t: DType) -> DType:
+    """What a mean sums in: neither the sum of narrow integers nor their number need fit them."""
+    if t.is_float:
+        return infer.accumulator(t)
+    return dtypes.u64 if t is dtypes.u64 else dtypes.i64
+
+
 def _mean_compute(
     cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
 ) -> None:
     (x,), (out,) = ins, outs
     assert x is not None, "a reduction without operand"
-    t = infer.accumulator(out.dtype)
+    t = _mean_accumulator(out.dtype)
     acc = cb.alloc("acc", t, out.shape)
     _reduce_into(cb, call, x, acc, "sum")
     count = e.cast_dim(product(tuple(x.shape[a] for a in _axes(call))), t)
@@ -147,8 +154,9 @@ def _min(x: Array, axes: tuple[int, ...], keep: bool) -> Array:
 
 
 def _mean(x: Array, axes: tuple[int, ...], keep: bool) -> Array:
-    total = np.sum(x, axis=axes, keepdims=keep, dtype=x.dtype)
-    count = np.asarray(int(np.prod([x.shape[a] for a in axes], dtype=np.int64)), x.dtype)
+    t = _mean_accumulator(dtypes.from_numpy(x.dtype)).numpy if x.dtype.kind in "iu" else x.dtype
+    total = np.sum(x, axis=axes, keepdims=keep, dtype=t)
+    count = np.asarray(int(np.prod([x.shape[a] for a in axes], dtype=np.int64)), t)
     return truncated_quotient(total, count) if x.dtype.kind in "iu" else total / count
 
 
@@ -162,7 +170,12 @@ _core("reduce_max", "The greatest over `axes`; the least value there is for none
       _plain("max"))  # fmt: skip
 _core("reduce_min", "The least over `axes`; the greatest value there is for none.", _min,
       _plain("min"))  # fmt: skip
-_core("reduce_mean", "The mean over `axes`; integers truncate.", _mean, _mean_compute)
+_core(
+    "reduce_mean",
+    "The mean over `axes`; that of integers is exact but for truncation.",
+    _mean,
+    _mean_compute,
+)
 
 
 # --- composite reductions ---------------------------------------------------------------------
