@@ -129,7 +129,18 @@ A_TURN = """
     }
     call all(x, y)
 """
+# Others may write `t` at once, while thread 0 is still at what it computes alone.
+A_STRETCH = """
+    alloc s: i64[]
+    call one(m, s)
+    alloc u: i64[]
+    call one(s, u)
+    alloc t: f32[16]
+    call all(x, t)
+    call all(t, y)
+"""
 BODIES = {
+    "a stretch": A_STRETCH,
     "an arm": SKIPPED.format(way=AN_ARM), "a loop": SKIPPED.format(way=A_LOOP), "a turn": A_TURN,
 }  # fmt: skip
 

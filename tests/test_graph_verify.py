@@ -64,6 +64,26 @@ def test_bad_graph(name: str) -> None:
     assert caught.value.codes == (code,)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "step", "fits"),
+    [
+        (2, 8, 3, True), (1, 8, 3, True), (2, 9, 3, False), (7, 9, 1, False), (-1, 3, 1, False),
+        (7, -1, -1, True), (7, -1, -7, True), (7, -2, -1, False), (6, -3, -8, False),
+        (8, 5, -1, False), (9, 9, 1, True), (9, 9, -1, True),
+    ],
+)  # fmt: skip
+def test_a_slice_stays_in_its_axis(start: int, end: int, step: int, fits: bool) -> None:
+    gb = GraphBuilder()
+    x = gb.input("x", TensorType((8,), dtypes.f32))
+    attrs = {"starts": (start,), "ends": (end,), "steps": (step,)}
+    if fits:
+        gb.add("slice", (x,), attrs)
+        return
+    with pytest.raises(CompileError) as caught:
+        gb.add("slice", (x,), attrs)
+    assert caught.value.codes == ("E203",)
+
+
 def test_errors_name_the_node() -> None:
     with pytest.raises(CompileError) as caught:
         verify(bad(attrs=(("axis", 1.0),)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -109,3 +110,8 @@ def test_polynomial_normal_form() -> None:
     assert poly.mod(n * 4, 4) == 0
     assert str(poly.ceildiv(n, 16) * 16) == "16*floordiv(n+15, 16)"
     assert poly.evaluate(poly.ceildiv(n, 16) * 16, {"n": 17}) == 32
+
+
+def test_a_size_of_which_nothing_is_known_may_be_zero() -> None:
+    assert poly.SymDim("n").lower == 0
+    assert poly.bounds(poly.symbol("n")) == (0, math.inf)

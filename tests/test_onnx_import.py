@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import light_models
 
 from aisc.frontend.onnx.importer import import_model
-from aisc.ir.diagnostics import ExecutionError
+from aisc.ir.diagnostics import CompileError, ExecutionError
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.verify import verify
 
@@ -56,7 +56,8 @@ def make(
     results = [onnx.ValueInfoProto(name=name) for name in outputs]
     weights = [numpy_helper.from_array(v, k) for k, v in constants.items()]
     graph = helper.make_graph(list(nodes), "g", infos, results, weights)
-    versions = [helper.make_opsetid("", opset)]
+    others = sorted({n.domain for n in nodes} - {""})
+    versions = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in others)]
     model = helper.make_model(graph, opset_imports=versions, ir_version=8)
     inferred = onnx.shape_inference.infer_shapes(model)
     known = {v.name: v for v in inferred.graph.output}
@@ -256,6 +257,14 @@ def test_binary(op: str, dtype: type) -> None:
     compare(make([helper.make_node(op, ["a", "b"], ["y"])], inputs, ["y"], {}, 16), inputs)
 
 
+@pytest.mark.parametrize(("op", "inputs"), [("Gelu", 1), ("FastGelu", 1), ("FastGelu", 2)])
+def test_activations_of_onnxruntime(op: str, inputs: int) -> None:
+    feeds = {"x": X, "bias": f32(X.shape[-1])}
+    feeds = {k: feeds[k] for k in list(feeds)[:inputs]}
+    node = helper.make_node(op, list(feeds), ["y"], domain="com.microsoft")
+    compare(make([node], feeds, ["y"], {}, 17), feeds)
+
+
 def test_old_broadcast() -> None:
     node = helper.make_node("Add", ["x", "b"], ["y"], axis=1, broadcast=1)
     inputs = {"x": X, "b": f32(3)}
@@ -265,6 +274,24 @@ def test_old_broadcast() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 6)])
     (got,) = interpret(import_model(model), inputs)
     np.testing.assert_array_equal(got, X + inputs["b"].reshape(3, 1, 1))
+
+
+@pytest.mark.parametrize(("version", "refused"), [(6, True), (7, False)])
+def test_old_products_do_not_broadcast_unasked(version: int, refused: bool) -> None:
+    """Before opset 7 ``broadcast`` says whether C may be smaller than the result."""
+    node = helper.make_node("Gemm", ["a", "b", "c"], ["y"])
+    node.attribute.append(helper.make_attribute("broadcast", 0))
+    inputs = {"a": f32(2, 3), "b": f32(3, 4), "c": f32(4)}
+    infos = [helper.make_tensor_value_info(k, 1, v.shape) for k, v in inputs.items()]
+    y = helper.make_tensor_value_info("y", 1, (2, 4))
+    graph = helper.make_graph([node], "g", infos, [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
+    if refused:
+        with pytest.raises(CompileError, match="operand C does not have the result's shape"):
+            import_model(model)
+    else:
+        del model.graph.node[0].attribute[:]
+        import_model(model)
 
 
 def test_old_batch_normalization_and_reshape() -> None:
@@ -351,3 +378,12 @@ def test_light_model_runs(name: str) -> None:
     model = light_models.load(name, seed=1)
     data = import_model(model).inputs[0]
     compare(model, {data.name: f32(*data.type.static_shape)}, 1e-4)
+
+
+def test_a_shape_that_is_known_is_a_constant() -> None:
+    model = make([helper.make_node("Shape", ["x"], ["y"])], {"x": X}, ["y"], {}, 15)
+    graph = import_model(model)
+    assert [n.op for n in graph.nodes] == ["constant"]
+    open_ = import_model(make([helper.make_node("Shape", ["x"], ["y"])], {"x": X}, ["y"], {}, 15,
+                              {"x": ["n", 3, 4, 5]}))  # fmt: skip
+    assert [n.op for n in open_.nodes] == ["sizes"]

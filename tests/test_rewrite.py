@@ -13,7 +13,7 @@ from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError, InternalError
 from aisc.ir.graph.builder import GraphBuilder
-from aisc.ir.graph.core import Graph, Value
+from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.same import same
 from aisc.ir.graph.verify import verify
@@ -23,7 +23,7 @@ from aisc.ir.types import TensorType
 from aisc.passes.analysis.host import require_native
 from aisc.passes.graph import affine, identities, layout, masks, pools, rows
 from aisc.passes.graph.canonicalize import Canonicalize
-from aisc.passes.graph.cse import CommonSubexpressions
+from aisc.passes.graph.cse import CommonSubexpressions, _key
 from aisc.passes.graph.dce import DeadCode
 from aisc.passes.graph.fold import Fold
 from aisc.passes.graph.fuse import MAX_GROUP, Fuse
@@ -251,6 +251,16 @@ def test_cse_and_dce() -> None:
     merged = CommonSubexpressions().run(graph)
     assert [n.op for n in merged.nodes] == ["exp", "constant", "mul", "add"]
     assert CommonSubexpressions().run(merged) is merged
+
+
+def test_cse_tells_numbers_apart_that_compare_equal() -> None:
+    """Zeros of both signs, 1 and 1.0, and NaN, alone or in tuples."""
+    values = (0.0, -0.0, 1, 1.0, (0.0,), (-0.0,), ((0.0,),), ((-0.0,),))
+    x = Value("x", TensorType(SHAPE, dtypes.f32))
+    keys = {_key(GraphNode("neg", (x,), (Value("y", x.type),), (("alpha", v),))) for v in values}
+    assert len(keys) == len(values)
+    nan = [_key(GraphNode("neg", (x,), (), (("alpha", (float("nan"),)),))) for _ in range(2)]
+    assert nan[0] == nan[1]
 
 
 def test_batch_norm_disappears_into_the_convolution() -> None:

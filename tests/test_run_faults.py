@@ -11,9 +11,11 @@ import pytest
 from onnx_models import BOOL, I64, F, const, graph, model, node, value
 
 import aisc
-from aisc.codegen import host
+from aisc.codegen import abi, faults, host
 from aisc.codegen.cpu import entry
+from aisc.codegen.faults import Fault
 from aisc.ir.diagnostics import ExecutionError
+from aisc.ir.location import Loc
 from aisc.passes.schedule.rules import default
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3) - 5
@@ -187,3 +189,14 @@ def test_a_constant_index_is_tested(size: int, level: int) -> None:
         with pytest.raises(ExecutionError):
             exe(x)
         exe(np.zeros(6, np.float32))
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_a_table_of_faults_comes_back(count: int) -> None:
+    """A message has a place for each value that a run can report, and no more."""
+    table = [Fault("values" + " {}" * count, Loc("m.onnx", node="n"), ("a", "b=1"))]
+    if count <= abi.VALUES:
+        assert faults.from_json(faults.to_json(table)) == tuple(table)
+    else:
+        with pytest.raises(ValueError, match="no text of a fault"):
+            faults.from_json(faults.to_json(table))

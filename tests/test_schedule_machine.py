@@ -12,7 +12,11 @@ from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.link import Linked
 from aisc.fuzz.nests import Case
 from aisc.fuzz.schedules import check
-from aisc.ir.tensor.func import Func
+from aisc.ir import dtypes
+from aisc.ir.arith.poly import symbol
+from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.expr import Load, Var
+from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.stmt import Alloc, Barrier
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import loops_of, statements
@@ -64,3 +68,27 @@ def test_machine_code_of_random_schedules(seed: int) -> None:
     expected = case.run(case.func)
     for name, array in run(case, s).items():
         assert np.array_equal(array, expected[name]), s.to_python()
+
+
+def test_lanes_that_stay_in_one_block_are_shuffled() -> None:
+    """``y[i] = x[i // 2]``: a load of half as many elements and a shuffle, no gather."""
+    x, y = buffer("x", dtypes.f32, (64,), "input"), buffer("y", dtypes.f32, (128,), "output")
+    b = ComputeBuilder()
+    b.map(y, lambda i: Load(x, (i // 2,)), "m")
+    s = Schedule.of(b.func("f", (x, y))).split("m_i0", 16, names=("o", "lane")).vectorize("lane")
+    text = CpuBackend(resolve_target("cpu")).emit([optimize(s.func)])
+    assert "load <8 x float>" in text and "shufflevector <8 x float>" in text
+    assert "gather" not in text
+
+
+def test_the_last_lanes_of_a_row_are_masked_by_their_number() -> None:
+    """The mask of a tail is made of a count, by scalar instructions, not by comparing lanes."""
+    n = symbol("n")
+    x, y = buffer("x", dtypes.f32, (n,), "input"), buffer("y", dtypes.f32, (n,), "output")
+    b = ComputeBuilder()
+    b.map(y, lambda i: Load(x, (i,)) + 1.0, "m")
+    s = Schedule.of(b.func("f", (x, y), (Var("n"),)))
+    s = s.split("m_i0", 16, names=("o", "lane")).vectorize("lane")
+    text = CpuBackend(resolve_target("cpu")).emit([optimize(s.func)])
+    assert "bitcast i16" in text and "to <16 x i1>" in text
+    assert "icmp slt <16 x i64>" not in text

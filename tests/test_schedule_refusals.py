@@ -134,6 +134,15 @@ def test_refusals_have_a_code_and_a_witness_that_replays(name: str) -> None:
         assert str(caught.value.witness) in str(caught.value)
 
 
+def test_what_lanes_cannot_hold_is_named() -> None:
+    text = "func @f(a: f32[8] input, o: f32[8] output) target cpu { serial i in 0 .. 8 { BODY } }"
+    storage = "alloc t: f32[1] block b(v spatial 8 = i) reads(a[v]) writes(o[v]) { o[v] = a[v] }"
+    with pytest.raises(CompileError, match="loop i would hold storage t"):
+        Schedule.of(parse_func(text.replace("BODY", storage))).vectorize("i")
+    with pytest.raises(CompileError, match="loop i would hold lanes j"):
+        Schedule.of(parse_func(GRID)).vectorize("j").vectorize("i")
+
+
 WITNESSED = [
     "fission of a passed value", "fission of a chain", "fuse_loops too early",
     "pipeline of a chain", "threads in a chain", "threads that fill one window",

@@ -487,3 +487,17 @@ def test_a_kernel_has_one_grid() -> None:
     with pytest.raises(CompileError) as caught:
         UnifyThreads().run(s.func)
     assert caught.value.codes == ("E302",)
+
+
+def test_names_of_threads_are_free() -> None:
+    """A loop of the kernel may have the name that a thread axis would get."""
+    b = ComputeBuilder()
+    x, y = buffer("x", f32, (8, 4), "input"), buffer("y", f32, (8, 4), "output")
+    b.map(y, lambda i, j: Load(x, (i, j)) + 1.0, "m")
+    s = Schedule.of(b.func("f", (x, y))).split("m_i1", 2, names=("tx", "r"))
+    func = simt_optimize(s.bind("m_i0", "thread.x").func)
+    verify_func(func)
+    given = np.arange(32, dtype=np.float32).reshape(8, 4)
+    out = np.zeros_like(given)
+    run_func(func, [given, out])
+    np.testing.assert_array_equal(out, given + 1)

@@ -370,3 +370,9 @@ def test_printing_is_fast() -> None:
     start = time.perf_counter()
     print_ir(func(body))
     assert time.perf_counter() - start < 0.1  # about 1 ms
+
+
+@pytest.mark.parametrize("call", ["min(1)", "exp(a[0], a[1])", "exp()", "fma(a[0], a[1])", "abs()"])
+def test_functions_have_their_number_of_operands(call: str) -> None:
+    with pytest.raises(CompileError, match=r"'\w+' takes \d operands, got \d"):
+        parse_func(f"func @f(a: f32[4] input, o: f32[4] output) target cpu {{ o[0] = {call} }}")

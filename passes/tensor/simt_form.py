@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from aisc.ir.diagnostics import error
+from aisc.ir.names import fresh_name
 from aisc.ir.node import map_children, walk
 from aisc.ir.tensor.expr import ZERO, Const, Expr, Var, equal, logical_and
 from aisc.ir.tensor.func import Func
@@ -87,7 +88,7 @@ class UnifyThreads:
             )
         sizes = {n.kind: n.extent for n in walk(node) if _is_thread(n) and isinstance(n, For)}
         names = all_names(func)
-        axes = {a: Var(_fresh(names, f"t{a[-1]}")) for a in THREAD_AXES if a in sizes}
+        axes = {a: Var(fresh_name(f"t{a[-1]}", names)) for a in THREAD_AXES if a in sizes}
         shared: list[Alloc] = []
         body = _distribute(node, axes, frozenset(), shared)
         threads = tuple(For(v, ZERO, sizes[a], a, Seq(())) for a, v in axes.items())
@@ -96,12 +97,6 @@ class UnifyThreads:
 
 def _is_thread(n: object) -> bool:
     return isinstance(n, For) and n.kind.startswith("thread.")
-
-
-def _fresh(names: set[str], hint: str) -> str:
-    while hint in names:
-        hint += "_"
-    return hint
 
 
 def _distribute(
