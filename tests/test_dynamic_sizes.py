@@ -269,3 +269,16 @@ def _exit_code(arguments: list[str]) -> int:
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.7, 0.9999999, 2.5])
+def test_a_scale_that_is_no_simple_fraction(scale: float) -> None:
+    """The size of the result is rounded as f32, whether the model or the run knows the operand."""
+    scales = const("f", np.array([1, scale], np.float32))
+    m = model([node("Resize", "x  f", "y", mode="nearest")], [IN], [value("y")], scales)
+    m.graph.node[0].input[:] = ["x", "", "f"]
+    check_everywhere(m, [{"x": X}, {"x": X[:1]}])
+    wide = value("x", F, [4, "n"])
+    m = model([node("Resize", "x f", "y", mode="linear")], [wide], [value("y")], scales)
+    m.graph.node[0].input[:] = ["x", "", "f"]
+    check_everywhere(m, [{"x": X}, {"x": np.tile(X, 20)}, {"x": X[:, :5]}])

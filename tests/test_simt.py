@@ -29,9 +29,9 @@ from aisc.ir.tensor.verify_func import verify_func
 from aisc.ir.tensor.visitor import substitute
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_func
-from aisc.passes.schedule.rules.simt_matmul import SimtTile, simt_matmul
+from aisc.passes.schedule.rules.simt_matmul import SimtTile, _in_place, simt_matmul
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
-from aisc.passes.schedule.tree import loops_of
+from aisc.passes.schedule.tree import find_place, loops_of
 from aisc.passes.tensor.simt_barriers import (
     InsertBlockBarriers,
     Race,
@@ -501,3 +501,14 @@ def test_names_of_threads_are_free() -> None:
     out = np.zeros_like(given)
     run_func(func, [given, out])
     np.testing.assert_array_equal(out, given + 1)
+
+
+def test_a_product_whose_reader_reduces_is_copied() -> None:
+    """Only a map may run on the register tile: a sum over rows of the product reads a copy."""
+    a, w = buffer("a", f32, (16, 8), "input"), buffer("w", f32, (8, 16), "weight")
+    y = buffer("y", f32, (16,), "output")
+    b = ComputeBuilder()
+    t = b.alloc("acc", f32, (16, 16))
+    b.reduce(t, (8,), "sum", lambda i, r: Load(a, (i[0], r[0])) * Load(w, (r[0], i[1])), "mm")
+    b.reduce(y, (16,), "sum", lambda i, r: Load(t, (i[0], r[0])), "rows")
+    assert not _in_place(find_place(b.func("f", (a, w, y)), "rows").block, t)

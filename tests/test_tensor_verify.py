@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from aisc.ir.arith.poly import symbol
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import ZERO, Load, Var
+from aisc.ir.tensor.expr import ZERO, Expr, Load, Var
 from aisc.ir.tensor.func import Func, Program, buffer
 from aisc.ir.tensor.verify import verify_func, verify_program
 from aisc.ir.text.parser import parse, parse_func
@@ -102,6 +104,18 @@ def test_the_guilty_line_is_shown() -> None:
     assert [x for x in d.notes[0].splitlines() if x.strip().startswith(">")] == [
         "        >     t[i] = k[i]"
     ]
+
+
+def test_what_is_no_expression_is_refused() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Unknown(Expr):
+        dtype: dtypes.DType = f32
+
+    a, o = buffer("a", f32, (4,), "input"), buffer("o", f32, (4,), "output")
+    b = ComputeBuilder()
+    b.map(o, lambda i: Load(a, (i,)) + Unknown(), "m")
+    with pytest.raises(CompileError, match="Unknown is no expression"):
+        verify_func(b.func("f", (a, o)))
 
 
 def test_levels() -> None:

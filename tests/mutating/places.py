@@ -1,8 +1,9 @@
 """The places of a source file that may be changed, and the small faults that fit each.
 
 A fault replaces the text of one expression or statement, so the rest of the file stays to the
-letter. Left alone is what no test should be about: annotations, docstrings, decorators, what a
-``raise`` says, ``assert`` (it only looks for faults of our own), ``__repr__``, formatted text.
+letter. Left alone is what no test should be about: annotations and names of types, docstrings,
+decorators, what a ``raise`` says, ``assert`` (it only looks for faults of our own), ``__repr__``,
+formatted text.
 """
 
 from __future__ import annotations
@@ -21,6 +22,17 @@ COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
     ast.Div: ast.Mult, ast.Mod: ast.FloorDiv, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
     ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.Pow: ast.Mult,
 }  # fmt: skip
+TYPES = (
+    "tuple",
+    "list",
+    "dict",
+    "Callable",
+    "Generator",
+    "Mapping",
+    "Sequence",
+    "Literal",
+    "Union",
+)
 RENAMED = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
@@ -128,6 +140,8 @@ def _children(node: ast.AST) -> list[ast.AST]:
             return []
         case ast.Call(func=ast.Name(id="cast" | "TypeVar" | "NewType")):
             return list(node.args[1:])
+        case ast.Assign(value=ast.Subscript(value=ast.Name(id=name))) if name in TYPES:
+            return []
     return list(ast.iter_child_nodes(node))
 
 
