@@ -153,3 +153,14 @@ def test_the_backend_replaces_defaults() -> None:
     np.testing.assert_array_equal(rep.run([X])[0], X * 2)
     np.testing.assert_array_equal(rep.run({"x": X, "w": W})[0], X @ W * 2)
     np.testing.assert_array_equal(rep.run({"x": X})[0], X * 2)
+
+
+@pytest.mark.parametrize("version", [3, 4, 5, 8])
+def test_defaults_begin_with_version_4(version: int) -> None:
+    """Before, every initializer had to be listed as an input, and is a constant."""
+    if version < 4:
+        with pytest.raises(CompileError, match="no input 'w' with a default"):
+            import_model(model(version), overridable=("w",))
+    else:
+        names = [v.name for v in import_model(model(version), overridable=("w",)).inputs]
+        assert names == ["x", "w"]

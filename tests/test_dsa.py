@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aisc.codegen.dsa.assembler import Instruction, assemble
-from aisc.codegen.dsa.simulator import simulate
+from aisc.codegen.dsa.assembler import Instruction, Operand, assemble
+from aisc.codegen.dsa.simulator import _view, simulate
 from aisc.ir import dtypes
-from aisc.ir.diagnostics import CompileError
+from aisc.ir.diagnostics import CompileError, ExecutionError
 from aisc.ir.node import walk
 from aisc.ir.target import Target, from_toml, resolve
 from aisc.ir.tensor.builder import ComputeBuilder
@@ -293,3 +293,14 @@ def test_the_rule_refuses_what_is_no_product() -> None:
     with pytest.raises(CompileError) as caught:
         dsa_matmul(b.func("f", (x, y)), SYSTOLIC)
     assert caught.value.codes == ("E302",)
+
+
+@pytest.mark.parametrize(("offset", "inside"), [(-1, False), (0, True), (60, True), (61, False)])
+def test_operands_lie_within_their_memory(offset: int, inside: bool) -> None:
+    memory, param = {"spad": np.zeros(64, np.uint8)}, buffer("a", dtypes.i8, (4,))
+    operand = Operand("spad", True, offset, (1,))
+    if inside:
+        assert _view(operand, param, memory).shape == (4,)
+    else:
+        with pytest.raises(ExecutionError, match="outside of its memory"):
+            _view(operand, param, memory)

@@ -134,6 +134,14 @@ def test_refusals_have_a_code_and_a_witness_that_replays(name: str) -> None:
         assert str(caught.value.witness) in str(caught.value)
 
 
+def test_an_update_is_not_inlined() -> None:
+    text = UPDATE.replace("y: i32[4] output", "z: i32[4] output").replace(
+        "target cpu {", "target cpu { alloc y: i32[4]", 1
+    )
+    with pytest.raises(CompileError, match="it updates y in place"):
+        Schedule.of(parse_func(text)).inline("u")
+
+
 def test_what_lanes_cannot_hold_is_named() -> None:
     text = "func @f(a: f32[8] input, o: f32[8] output) target cpu { serial i in 0 .. 8 { BODY } }"
     storage = "alloc t: f32[1] block b(v spatial 8 = i) reads(a[v]) writes(o[v]) { o[v] = a[v] }"

@@ -6,10 +6,12 @@ from aisc.ir import dtypes
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import ZERO, Const, Load, Var
 from aisc.ir.tensor.func import buffer
-from aisc.ir.tensor.stmt import Block
+from aisc.ir.tensor.stmt import Block, For
+from aisc.ir.text.parser import parse_func
 from aisc.passes.schedule.flow import _joined
 from aisc.passes.schedule.rules.structure import Reduction, analyse
 from aisc.passes.schedule.tree import find_place
+from aisc.passes.tensor.lower_blocks import LowerBlocks
 
 f32 = dtypes.f32
 
@@ -48,3 +50,9 @@ def test_steps_that_go_on_are_joined_where_their_numbers_are_known() -> None:
         [(1, Const(1), Const(16)), (16, ZERO, Const(2))],
     ):
         assert _joined(apart) == apart
+
+
+def test_a_size_is_never_negative() -> None:
+    loop = "serial i in 0 .. n { a[i] = 0.0:f32 }"
+    func = parse_func(f"func @f(a: f32[n] output; n) target cpu {{ if n >= 0 {{ {loop} }} }}")
+    assert isinstance(LowerBlocks().run(func).body, For)
