@@ -16,15 +16,20 @@ def conditional(value: Expr) -> bool:
     return any(isinstance(n, Select) for n in walk(value))
 
 
-def certain_loads(e: Expr) -> Iterator[Load]:
-    """Loads of an expression outside of the arms of its selects (and of indices)."""
+@lru_cache(maxsize=256)
+def certain_loads(value: Expr) -> tuple[Load, ...]:
+    """Loads of an expression outside of the arms of its selects (and of indices), each once."""
+    return tuple(dict.fromkeys(_certain(value)))
+
+
+def _certain(e: Expr) -> Iterator[Load]:
     if isinstance(e, Load):
         yield e
     elif isinstance(e, Select):
-        yield from certain_loads(e.cond)
+        yield from _certain(e.cond)
     else:
         for a in operands(e):
-            yield from certain_loads(a)
+            yield from _certain(a)
 
 
 def is_certain(e: Expr, loads: frozenset[Load]) -> bool:

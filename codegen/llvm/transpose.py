@@ -61,8 +61,7 @@ class TransposeEmitter(ExprEmitter):
             return None
         if _extent(s) < 2 or _extent(inner) & (_extent(inner) - 1):
             return None
-        found = dict.fromkeys(certain_loads(store.value))
-        loads = tuple(n for n in found if self._apart(n, s, inner))
+        loads = tuple(n for n in certain_loads(store.value) if self._apart(n, s, inner))
         woven = self._steps(store.buffer, store.indices, s, inner) == (1, _extent(s))
         woven = woven and _extent(s) <= MAX_WOVEN and self._in_memory(store.buffer)
         every = [n for n in walk(store.value) if isinstance(n, Load)]

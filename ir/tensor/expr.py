@@ -22,7 +22,7 @@ from typing import cast as cast_to
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, DimCall, Poly, SymDim
 from aisc.ir.dtypes import DType
-from aisc.ir.node import Node, children, hash_once, walk
+from aisc.ir.node import Node, children, hash_once
 
 if TYPE_CHECKING:
     from aisc.ir.tensor.func import Buffer
@@ -50,8 +50,9 @@ class Expr(Node):
     Besides its fields an expression keeps what was asked of it: its hash, :func:`variables`,
     :func:`has_loads`."""
 
-    __slots__ = ("_hash", "_loads", "_variables")
+    __slots__ = ("_hash", "_loads", "_tested", "_variables")
     _loads: bool
+    _tested: bool
     _variables: frozenset[Var]
 
     @property
@@ -248,7 +249,13 @@ def has_loads(expr: Expr) -> bool:
 def is_tested(index: Expr) -> bool:
     """Whether an index of an access is tested by the run: it comes from data, or says so itself
     (:func:`within`)."""
-    return has_loads(index) or any(isinstance(n, Call) and n.name == WITHIN for n in walk(index))
+    try:
+        return index._tested
+    except AttributeError:
+        own = isinstance(index, Load) or (isinstance(index, Call) and index.name == WITHIN)
+        found = own or any(map(is_tested, _operands(index)))
+        object.__setattr__(index, "_tested", found)
+        return found
 
 
 def _operands(expr: Expr) -> tuple[Expr, ...]:
