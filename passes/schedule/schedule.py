@@ -11,7 +11,6 @@ replay derive from the registration.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 from collections.abc import Callable
@@ -111,6 +110,8 @@ class Schedule(Steps):
         """Apply the primitive called `name`; E302-E304 when it is refused."""
         _load()
         if name not in PRIMITIVES:
+            import difflib  # only to say this
+
             near = difflib.get_close_matches(name, PRIMITIVES, 3) or sorted(PRIMITIVES)
             hint = f"there are {', '.join(near)}"
             raise error("E302", f"there is no schedule primitive '{name}'", hint)
