@@ -1,4 +1,4 @@
-"""The default schedules of the zoo's kernels, as they are now.
+"""The default schedules of the zoo's kernels and of single operators, as they are now.
 
     python tests/golden.py
 
@@ -12,11 +12,16 @@ import difflib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from aisc.frontend.onnx.importer import import_model
+from aisc.ir import dtypes
+from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.graph.core import Graph, Value
 from aisc.ir.target import Memory, Target
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
+from aisc.ir.types import TensorType
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Legalize
@@ -41,22 +46,55 @@ FEWER = {"layers": 1, "vocab": 2000}
 VISION = ("resnet50", "mobilenet_v2", "unet")
 TEXT = ("bert", "gpt2_prefill", "gpt2_decode")
 MODELS = {
-    "avx512": (*VISION, *TEXT, "lstm", "mlp"),
-    "avx2": ("mobilenet_v2", "bert", "gpt2_decode", "lstm", "mlp"),
+    "avx512": ("operators", *VISION, *TEXT, "lstm", "mlp"),
+    "avx2": ("operators", "mobilenet_v2", "bert", "gpt2_decode", "lstm", "mlp"),
 }
 
 
+def operators() -> Graph:
+    """Single operators, large ones among them, on operands that are all inputs."""
+    b = GraphBuilder("operators")
+    results: list[Value] = []
+
+    def put(op: str, *shapes: tuple[int, ...], **attrs: Any) -> None:
+        inputs = [b.input(f"x{len(b.inputs)}", TensorType(s, dtypes.f32)) for s in shapes]
+        results.append(b.add(op, inputs, attrs))
+
+    far = (1 << 12, 1 << 12)
+    put("exp", far)
+    put("add", far, far)
+    put("add", (40, 30, 20), (30, 1))
+    put("softmax", far, axis=1)
+    put("softmax", (64, 100), axis=0)
+    put("layer_norm", (256, 1024), (1024,), (1024,), axis=1)
+    put("reduce_sum", far, axes=(0,), keepdims=False)
+    put("reduce_max", (7, 1000, 9), axes=(1,), keepdims=True)
+    put("transpose", (300, 200, 50), perm=(2, 0, 1))
+    put("matmul", (1, 768), (768, 3072))
+    put("matmul", (100, 64), (64, 7))
+    put("matmul", (8, 33, 65), (8, 65, 17))
+    put("conv", (1, 56, 56, 32), (3, 3, 1, 32), group=32, data_layout="NHWC", pads=(1, 1, 1, 1))
+    put("conv", (1, 14, 14, 48), (3, 3, 48, 40), data_layout="NHWC", strides=(2, 2))
+    put("avg_pool", (1, 17, 17, 20), kernel_shape=(3, 3), strides=(2, 2), data_layout="NHWC")
+    put("cumsum", (50, 60), axis=1)
+    return b.finish(results)
+
+
 def kernels(model: str) -> list[Func]:
-    """The lowered kernels of a model of the zoo."""
+    """The lowered kernels of a model of the zoo, or of :func:`operators`."""
+    graph = operators() if model == "operators" else _imported(model)
+    for step in (Canonicalize(), Legalize(), Fuse()):
+        graph = step.run(graph)
+    return list(lower_graph(graph, "cpu").kernels)
+
+
+def _imported(model: str) -> Graph:
     sys.path.append(str(HERE.parent / "benchmarks"))
     import zoo
 
     entry = zoo.ZOO[model]
     takes = entry.build.__code__.co_varnames[: entry.build.__code__.co_argcount]
-    graph = import_model(entry.build(**{k: v for k, v in FEWER.items() if k in takes}))
-    for step in (Canonicalize(), Legalize(), Fuse()):
-        graph = step.run(graph)
-    return list(lower_graph(graph, "cpu").kernels)
+    return import_model(entry.build(**{k: v for k, v in FEWER.items() if k in takes}))
 
 
 def texts(target: Target) -> Iterator[str]:
