@@ -105,10 +105,28 @@ class Executable:
 
     # -- calling -----------------------------------------------------------------------------
 
-    def __call__(self, *arrays: Any, out: Sequence[Array] | Array | None = None) -> Any:
-        """Run on positional inputs; one result alone, several as a tuple."""
+    def __call__(
+        self, *arrays: Any, out: Sequence[Array] | Array | None = None, **named: Any
+    ) -> Any:
+        """Run on inputs by position, and by name behind them; one result alone, several as a
+        tuple."""
+        if named:
+            feeds = dict(zip(self.input_names, arrays, strict=False))
+            twice = ", ".join(feeds.keys() & named.keys())
+            if twice or len(arrays) > len(feeds):
+                what = f"{twice} is given twice" if twice else f"{len(arrays)} inputs are too many"
+                raise execution_error("E501", what, f"inputs: {', '.join(self.input_names)}")
+            feeds |= named
+            if feeds.keys() != self._input_keys:
+                return self._with_defaults_replaced(feeds)(out=out, **feeds)
+            arrays = tuple(feeds[n] for n in self.input_names)
         results = self._run(arrays, out)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def __repr__(self) -> str:
+        ports = (", ".join(f"{p.name}: {p.type}" for p in ps) for ps in (self.inputs, self.outputs))
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"<Executable {self.image.signature.name}: {' -> '.join(ports)}; {threads}>"
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
         """Run on named inputs (onnxruntime's call); ``None`` asks for every output."""

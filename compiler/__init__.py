@@ -15,17 +15,26 @@ __all__ = [
     "CompileError",
     "Executable",
     "ExecutionError",
+    "GraphBuilder",
     "InternalError",
+    "Schedule",
     "Target",
+    "build",
     "compile",
+    "interpret",
     "load",
     "lower",
     "save",
+    "targets",
+    "tensor",
 ]
 
 if TYPE_CHECKING:
+    from aisc import tensor
     from aisc.api import compile, lower
     from aisc.codegen.executable import Executable
+    from aisc.functions import build
+    from aisc.ir import target as targets
     from aisc.ir.diagnostics import (
         AiscError,
         AiscWarning,
@@ -33,14 +42,21 @@ if TYPE_CHECKING:
         ExecutionError,
         InternalError,
     )
+    from aisc.ir.graph.builder import GraphBuilder
+    from aisc.ir.graph.interpret import interpret
     from aisc.ir.target import Target
     from aisc.loading import load, save
+    from aisc.passes.schedule.schedule import Schedule
 
 _HOMES = {
     "compile": "aisc.api",
     "lower": "aisc.api",
     "load": "aisc.loading",
     "save": "aisc.loading",
+    "build": "aisc.functions",
+    "interpret": "aisc.ir.graph.interpret",
+    "GraphBuilder": "aisc.ir.graph.builder",
+    "Schedule": "aisc.passes.schedule.schedule",
     "Executable": "aisc.codegen.executable",
     "AiscError": "aisc.ir.diagnostics",
     "AiscWarning": "aisc.ir.diagnostics",
@@ -49,11 +65,18 @@ _HOMES = {
     "InternalError": "aisc.ir.diagnostics",
     "Target": "aisc.ir.target",
 }
+_MODULES = {"targets": "aisc.ir.target", "tensor": "aisc.tensor"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOMES and name not in _MODULES:
         raise AttributeError(f"module 'aisc' has no attribute '{name}'")
     import importlib
 
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__", "__doc__", "__file__", "__name__", "__path__"})

@@ -128,6 +128,8 @@ def lower(
 ) -> Graph | Program | str:
     """The product of the compiler at a level: the partitioned graph, the optimised or planned
     Program, LLVM IR or assembly."""
+    if to not in _LAST_STEP:
+        raise error("E401", f"there is no level '{to}'", f"levels: {', '.join(_LAST_STEP)}")
     options = from_environment(shapes=shapes, level=level, stop_after=_LAST_STEP[to])
     product = build(model, target, options).product
     assert product is not None, "every step up to assemble has a product"

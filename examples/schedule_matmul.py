@@ -11,24 +11,16 @@ docs/schedule-a-matmul.md explains the steps.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from aisc.api import resolve_target
-from aisc.codegen.cpu.backend import CpuBackend
-from aisc.codegen.llvm.link import Linked
-from aisc.ir import dtypes
-from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Load
-from aisc.ir.tensor.func import Func, buffer
-from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.tensor.optimize import optimize
+import aisc
+from aisc import Schedule
 from aisc.roofline import fma_gflops
+from aisc.tensor import ComputeBuilder, Func, Load, buffer, f32
 
 # Rows and columns of a register tile: 14 × 2 vectors of 16 lanes, on a machine with 32 of them.
 ROWS, LANES, VECTORS = 14, 16, 2
@@ -38,8 +30,8 @@ Array = np.ndarray
 
 def product(n: int) -> Func:
     """``c[i, j] = sum over k of a[i, k] * b[k, j]``; `b` is constant, so it may be packed."""
-    a, b = (buffer(x, dtypes.f32, (n, n), r) for x, r in (("a", "input"), ("b", "weight")))
-    c = buffer("c", dtypes.f32, (n, n), "output")
+    a, b = (buffer(x, f32, (n, n), r) for x, r in (("a", "input"), ("b", "weight")))
+    c = buffer("c", f32, (n, n), "output")
     builder = ComputeBuilder()
     builder.reduce(c, (n,), "sum", lambda i, k: Load(a, (i[0], k[0])) * Load(b, (k[0], i[1])), "mm")
     return builder.func("matmul", (a, b, c))
@@ -106,67 +98,26 @@ STEPS: dict[str, Callable[[Schedule], Schedule]] = {
 }
 
 
-class Kernel:
-    """Machine code of a schedule of :func:`product`, called on arrays."""
-
-    def __init__(self, s: Schedule, n: int, nthreads: int = 1) -> None:
-        func = optimize(s.func)
-        packers = tuple(map(optimize, s.packers))
-        backend = CpuBackend(resolve_target("cpu"))
-        made = backend.assemble(backend.emit((func, *packers)), want_assembly=True)
-        self.assembly = made.assembly
-        self.linked = Linked([made.object], [f.name for f in (func, *packers)])
-        self.func, self.packers, self.nthreads, self.n = func, packers, nthreads, n
-        self.pool = ThreadPoolExecutor(nthreads)
-        self.arrays: dict[str, Array] = {}
-
-    def bind(self, a: Array, b: Array) -> Array:
-        """Place the operands, pack what is packed; the result of later calls."""
-        self.arrays = {"a": a, "b": b}
-        for p in (*self.func.params, *(p for f in self.packers for p in f.params)):
-            if p.name not in self.arrays:
-                self.arrays[p.name] = np.zeros(p.type.static_shape, np.float32)
-        for packer in self.packers:
-            self._call(packer, 0, 1)
-        return self.arrays["c"]
-
-    def __call__(self) -> None:
-        """Compute the product once, on all threads."""
-        if self.nthreads == 1:
-            self._call(self.func, 0, 1)
-        else:
-            list(
-                self.pool.map(
-                    lambda t: self._call(self.func, t, self.nthreads), range(self.nthreads)
-                )
-            )
-
-    def _call(self, func: Func, tid: int, nthreads: int) -> None:
-        kinds = [ctypes.c_void_p] * len(func.params)
-        call = ctypes.CFUNCTYPE(None, *kinds, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-        pointers = [self.arrays[p.name].ctypes.data for p in func.params]
-        call(self.linked.addresses[func.name])(*pointers, tid, nthreads, None)
+Kernel = Callable[[], Array]
 
 
 def checked(s: Schedule, n: int, nthreads: int = 1) -> Kernel:
-    """The kernel of a schedule, after its result was compared with numpy's."""
+    """A call of the machine code of a schedule, whose result was compared with numpy's."""
     rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal((n, n)).astype(np.float32) for _ in range(2))
-    kernel = Kernel(s, n, nthreads)
-    c = kernel.bind(a, b)
-    kernel()
-    assert np.allclose(c, a @ b, rtol=1e-4, atol=1e-3), f"wrong result of\n{s.to_python()}"
-    return kernel
+    a, b, c = (rng.standard_normal((n, n)).astype(np.float32) for _ in range(3))
+    product = aisc.build(s, threads=nthreads, weights={"b": b})
+    assert np.allclose(product(a), a @ b, rtol=1e-4, atol=1e-3), f"wrong result of\n{s.to_python()}"
+    return lambda: product(a, out=c)
 
 
-def measure(kernel: Kernel, repeats: int) -> tuple[list[float], float]:
+def measure(kernel: Kernel, n: int, repeats: int) -> tuple[list[float], float]:
     """Samples in GFLOP/s, ascending, and one core's peak, the median of samples in between."""
     rates, peaks = [], []
     for _ in range(repeats):
         peaks.append(fma_gflops(300_000))
         start = time.perf_counter()
         kernel()
-        rates.append(2 * kernel.n**3 / (time.perf_counter() - start) / 1e9)
+        rates.append(2 * n**3 / (time.perf_counter() - start) / 1e9)
     return sorted(rates), statistics.median(peaks)
 
 
@@ -181,7 +132,7 @@ def main() -> None:
     for name, step in STEPS.items():
         count = options.threads if name == "threads" else 1
         kernel = checked(step(Schedule.of(func)), options.size, count)
-        rates, peak = measure(kernel, options.repeats)
+        rates, peak = measure(kernel, options.size, options.repeats)
         middle, spread = statistics.median(rates), f"({rates[0]:.1f} to {rates[-1]:.1f})"
         print(f"{name:10} {middle:8.1f} {spread:18} {middle / peak:6.0%}", flush=True)
 

@@ -1,0 +1,104 @@
+"""What `aisc` offers at its top: names, functions and schedules as callables, calls by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import aisc
+from aisc import tensor
+from aisc.tensor import ComputeBuilder, Func, Load, buffer, f32, symbol
+
+rng = np.random.default_rng(0)
+A, B = (rng.standard_normal((20, 20)).astype(np.float32) for _ in range(2))
+
+
+def product(role: Any = "weight") -> Func:
+    """``c = a @ b`` with any number of rows."""
+    n = symbol("n")
+    a, b = buffer("a", f32, (n, 20), "input"), buffer("b", f32, (20, 20), role)
+    c = buffer("c", f32, (n, 20), "output")
+    cb = ComputeBuilder()
+    cb.reduce(c, (20,), "sum", lambda i, k: Load(a, (i[0], k[0])) * Load(b, (k[0], i[1])), "mm")
+    return cb.func("product", (a, b, c), (tensor.Var("n"),))
+
+
+def packed() -> Any:
+    return aisc.Schedule.of(product()).pack("b", 1, 4, (1, 0, 2))
+
+
+def test_names_are_there_and_complete() -> None:
+    assert set(aisc.__all__) <= set(dir(aisc))
+    for name in aisc.__all__:
+        assert getattr(aisc, name).__doc__, name
+    for name in tensor.__all__:
+        assert hasattr(tensor, name), name
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 20])
+def test_functions_are_callable(rows: int, given: bool, threads: int) -> None:
+    weights = {"b": B} if given else {}
+    exe = aisc.build(product(), threads=threads, weights=weights)
+    got = exe(A[:rows]) if given else exe(A[:rows], B)
+    np.testing.assert_allclose(got, A[:rows] @ B, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_schedules_are_callable_as_they_stand(given: bool) -> None:
+    s = aisc.Schedule.of(product()).reorder("mm_i0", "mm_r_i0", "mm_i1")
+    exe = aisc.build(s, weights={"b": B} if given else None)
+    got = exe(A) if given else exe(A, B)
+    np.testing.assert_allclose(got, A @ B, rtol=1e-5, atol=1e-5)
+
+
+def test_packed_weights() -> None:
+    exe = aisc.build(packed(), weights={"b": B})
+    np.testing.assert_allclose(exe(A[:7]), A[:7] @ B, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("what", "choices", "code", "message"),
+    [
+        (packed, {}, "E302", "the schedule packs b, whose contents are not known"),
+        (product, {"weights": {"x": A}}, "E302", "product has no weight x"),
+        (product, {"weights": {"a": A}}, "E302", "the contents of a do not fit it"),
+        (product, {"weights": {"b": A[:3]}}, "E302", "the contents of b do not fit it"),
+        (product, {"weights": {"b": A.astype(np.float64)}}, "E302", "the contents of b do not"),
+        (product, {"target": "systolic8"}, "E402", "functions cannot be built for kind 'dsa'"),
+        (product, {"target": "frob"}, "E401", "there is no target 'frob'"),
+        (lambda: "model.onnx", {}, "E302", "build takes a function of the tensor IR"),
+    ],
+)
+def test_what_cannot_be_built(what: Any, choices: Any, code: str, message: str) -> None:
+    with pytest.raises(aisc.CompileError, match=message) as caught:
+        aisc.build(what(), **choices)
+    assert caught.value.codes == (code,)
+
+
+def test_inputs_by_name() -> None:
+    exe = aisc.build(product("input"), threads=1)
+    want = exe(A, B)
+    for got in (exe(a=A, b=B), exe(b=B, a=A), exe(A, b=B), exe(a=A, b=B, out=np.empty_like(A))):
+        np.testing.assert_array_equal(got, want)
+    for call in (
+        lambda: exe(A, a=A), lambda: exe(A, B, A, b=B), lambda: exe(A, x=B), lambda: exe(a=A),
+    ):  # fmt: skip
+        with pytest.raises(aisc.ExecutionError) as caught:
+            call()
+        assert caught.value.codes == ("E501",)
+
+
+def test_an_executable_says_what_it_is() -> None:
+    text = repr(aisc.build(product("input"), threads=1))
+    assert text == (
+        "<Executable product: a: f32[n, 20], b: f32[20, 20] -> c: f32[n, 20]; 1 thread>"
+    )
+
+
+def test_levels_have_names() -> None:
+    with pytest.raises(aisc.CompileError, match="there is no level 'x'"):
+        aisc.lower("examples/digits/digits.onnx", to="x")  # type: ignore[arg-type]
