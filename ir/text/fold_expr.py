@@ -105,7 +105,7 @@ class ExprFolder(Folder):
             raise TextError(
                 c[0], f"unknown function '{name}'", "calls of intrinsics begin with '@'"
             )
-        if wanted != len(args):
+        if wanted != len(args) and not (wanted < 0 and args):
             raise TextError(c[0], f"'{name}' takes {wanted} operands, got {len(args)}")
         if name in UNARY_OPS:
             return Unary(name, *args)
@@ -120,11 +120,11 @@ class ExprFolder(Folder):
 
 
 def _arity(name: str) -> int | None:
-    """Number of operands; ``None``: no such function."""
+    """Number of operands; -1: one or more; ``None``: no such function."""
     if name in UNARY_OPS or name in _DTYPES:
         return 1
     if name in FUNCTION_BINARY:
         return 2
-    if name in ("select", "fma"):
+    if name == "select":
         return 3
-    return 1 if name in MATH_CALLS else None
+    return -1 if name in MATH_CALLS else None
