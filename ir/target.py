@@ -12,13 +12,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aisc.ir.diagnostics import error
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
     from aisc.ir.tensor.intrinsic import Intrinsic
 
 # Registers and vector width by instruction-set level, best first (x86-64, then AArch64).
@@ -149,10 +150,17 @@ def _memory(name: str, data: Mapping[str, Any]) -> Memory:
     return Memory(name, size, float(data.get("bandwidth", 0.0)))
 
 
+def _plugins() -> EntryPoints:
+    """What third parties register; looking for it takes longer than finding a built-in target."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group="aisc.targets")
+
+
 def builtin_names() -> tuple[str, ...]:
     """Names of the descriptions shipped with aisc, and ``cpu`` for the host."""
     folder = Path(__file__).parent / "targets"
-    plugins = sorted(e.name for e in entry_points(group="aisc.targets"))
+    plugins = sorted(e.name for e in _plugins())
     return ("cpu", *sorted(p.stem for p in folder.glob("*.toml")), *plugins)
 
 
@@ -163,7 +171,7 @@ def resolve(name: str) -> Target:
     path = Path(name) if name.endswith(".toml") else Path(__file__).parent / f"targets/{name}.toml"
     if path.is_file():
         return from_toml(path.read_text(encoding="utf-8"), str(path))
-    for entry in entry_points(group="aisc.targets"):
+    for entry in _plugins():
         if entry.name == name:
             found = entry.load()()
             if not isinstance(found, Target):
