@@ -1,4 +1,5 @@
-"""Elementary functions as straight-line vector code (no calls, no tables in memory).
+"""Elementary functions as straight-line vector code, without calls or tables in memory; only angles
+beyond 2^48 in f64 branch to code that reads a table.
 
 This file chooses the formula and the precision; the formulas are in :mod:`exponential`,
 :mod:`logarithmic`, :mod:`power`, :mod:`error_function` and :mod:`trigonometric` beside it, and in

@@ -22,8 +22,9 @@ _DIGITS = (
     "ef2f118b5a0a6d1f6d367ecf27cb09b74f463f669e5fea2d7527bac7ebe5f17b"
     "3d0739f78a5292ea6bfb5fb11f8d5d0856033046fc7b6babf0cfbc209af4361d"
 )
-SHORT_WORDS = tuple(int(_DIGITS, 16) >> (1250 - 32 * k) & (1 << 32) - 1 for k in range(7))
-LONG_WORDS = tuple(int(_DIGITS, 16) >> (1224 - 64 * k) & (1 << 64) - 1 for k in range(20))
+_BITS = int(_DIGITS, 16)
+SHORT_WORDS = tuple(_BITS >> (1250 - 32 * k) & (1 << 32) - 1 for k in range(7))
+LONG_WORDS = tuple(_BITS >> (1224 - 64 * k) & (1 << 64) - 1 for k in range(20))
 
 
 def quarters_f32(x: Lanes) -> Lanes:

@@ -48,7 +48,7 @@ class Expr(Node):
     """Base of expressions; Python operators build new ones (integer ``//``, ``%`` floor).
 
     Besides its fields an expression keeps what was asked of it: its hash, :func:`variables`,
-    :func:`has_loads`."""
+    :func:`has_loads`, :func:`is_tested`."""
 
     __slots__ = ("_hash", "_loads", "_tested", "_variables")
     _loads: bool
