@@ -89,8 +89,7 @@ def kernels(model: str) -> list[Func]:
 
 
 def _imported(model: str) -> Graph:
-    sys.path.append(str(HERE.parent / "benchmarks"))
-    import zoo
+    import zoo  # found by pytest's configuration, or by main()
 
     entry = zoo.ZOO[model]
     takes = entry.build.__code__.co_varnames[: entry.build.__code__.co_argcount]
@@ -128,6 +127,7 @@ def path(name: str) -> Path:
 
 
 def main() -> None:
+    sys.path.append(str(HERE.parent / "benchmarks"))
     for name in TARGETS:
         before = path(name).read_text(encoding="utf-8") if path(name).exists() else ""
         after = current(name)
