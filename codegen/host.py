@@ -21,9 +21,7 @@ from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.graph.core import attribute_symbols
 from aisc.ir.node import walk
 from aisc.ir.tensor.func import Buffer, Func, buffer
-from aisc.ir.tensor.interpret import host_results
 from aisc.ir.tensor.stmt import Alloc, HostCall, Stmt, seq
-from aisc.ir.text.parser_tensor import parse_func
 from aisc.ir.text.printer_tensor import print_func
 
 Array = NDArray[Any]
@@ -62,6 +60,8 @@ def to_text(calls: Sequence[HostCall]) -> str:
 
 def from_text(text: str) -> tuple[HostCall, ...]:
     """The calls of :func:`to_text`; ``CompileError`` E107 when the text is malformed."""
+    from aisc.ir.text.parser_tensor import parse_func  # the parser is loaded by few models
+
     return tuple(host_calls(parse_func(text)))
 
 
@@ -96,6 +96,8 @@ class HostCalls:
         return 0
 
     def _apply(self, call: HostCall, words: int, sizes: int) -> None:
+        from aisc.ir.tensor.interpret import host_results
+
         at = _Reader(words)
         inputs = [None if b is None else at.array(b) for b in call.inputs]
         outputs = [] if call.binds else [at.array(b) for b in call.outputs]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from aisc import images
 from aisc.codegen.executable import Executable
 from aisc.codegen.llvm import link
+from aisc.collector import patient
 from aisc.ir import target as targets
 from aisc.ir.diagnostics import error, execution_error
 from aisc.ir.target import Target
@@ -46,13 +47,14 @@ def build(
     lookup: Lookup | None = None,
 ) -> Compiled:
     """Run the pipeline; `lookup` gives tuned traces."""
-    from aisc.instruments import instruments_for
-    from aisc.kernels import untuned
-    from aisc.pipeline import Context, run_pipeline
+    with patient():
+        from aisc.instruments import instruments_for
+        from aisc.kernels import untuned
+        from aisc.pipeline import Context, run_pipeline
 
-    watching = instruments_for(options, *instruments)
-    context = Context(resolve_target(target), options, watching, lookup=lookup or untuned)
-    return run_pipeline(model, context)
+        watching = instruments_for(options, *instruments)
+        context = Context(resolve_target(target), options, watching, lookup=lookup or untuned)
+        return run_pipeline(model, context)
 
 
 def compile(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from aisc.frontend.onnx import signatures
 from aisc.ir.diagnostics import CODES
 from aisc.ir.graph import opdef
 from aisc.ir.graph.opdef import Attr, OpDef
@@ -178,11 +179,39 @@ def steps() -> str:
     return "\n".join(parts) + "\n"
 
 
+def standard() -> str:
+    """The table of the operators of the ONNX standard, up to the versions that we know."""
+    parts = [
+        '"""Operators of the ONNX standard, by domain: see :mod:`aisc.frontend.onnx.signatures`.',
+        "",
+        "Written by docs/generate.py from the schemas of onnx; do not edit.",
+        '"""',
+        "",
+        "from typing import Any",
+        "",
+        "OPERATORS: dict[str, dict[str, tuple[tuple[Any, ...], ...]]] = {",
+    ]
+    for domain, ops in signatures.of_registry().items():
+        parts.append(f'    "{domain}": {{')
+        for op, history in ops.items():
+            known = [_least(s) for s in history if s.since <= signatures.NEWEST[domain]]
+            if known:
+                parts.append(f'        "{op}": {tuple(known)},'.replace("'", '"'))
+        parts.append("    },")
+    return "\n".join([*parts, "}"]) + "\n"
+
+
+def _least(s: signatures.Signature) -> tuple[object, ...]:
+    """Without the defaults at its end: the fewer constants, the sooner the table is loaded."""
+    return tuple(s) if s.removed else tuple(s)[: 4 if s.required else 3]
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "operators.md": operators,
     "primitives.md": primitives,
     "diagnostics.md": diagnostics,
     "../passes/schedule/steps.pyi": steps,
+    "../frontend/onnx/standard.py": standard,
 }
 
 

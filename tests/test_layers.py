@@ -91,3 +91,18 @@ def test_help_loads_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip().endswith("[]"), result.stdout + result.stderr
+
+
+def test_a_plain_compilation_loads_neither_parser_nor_interpreter() -> None:
+    """What a model without host operators and declared instructions needs is not more."""
+    code = (
+        "import sys, onnx, aisc; from onnx import helper as h\n"
+        "v = [h.make_tensor_value_info(n, 1, [3]) for n in 'xy']\n"
+        "g = h.make_graph([h.make_node('Relu', ['x'], ['y'])], 'g', v[:1], v[1:])\n"
+        "before = set(sys.modules)\n"
+        "aisc.compile(h.make_model(g, opset_imports=[h.make_opsetid('', 17)]), cache=False)\n"
+        "unwanted = ('lark', 'torch', 'aisc.ir.tensor.interpret', 'aisc.ir.text.parser')\n"
+        "print([m for m in unwanted if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip().endswith("[]"), result.stdout + result.stderr

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING
 
-from aisc.frontend.onnx.functions import MAX_VERSION, domain_of
+from aisc.frontend.onnx.functions import domain_of
 from aisc.frontend.onnx.node import Node
 from aisc.frontend.onnx.report import Report
+from aisc.frontend.onnx.signatures import NEWEST, signature, versions
 from aisc.frontend.onnx.tensors import element_type
 from aisc.ir.diagnostics import CompileError, Diagnostic, error, warn
 from aisc.ir.location import Loc
@@ -21,9 +21,6 @@ from aisc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto
-    from onnx.defs import OpSchema
-
-STANDARD = ("", "ai.onnx.ml")  # the domains whose operators are held against their schemas
 
 
 # --- the model as a whole -------------------------------------------------------------------------
@@ -61,7 +58,7 @@ def _check_imports(
     for domain in dict.fromkeys((*twice, *(d for d, count in short.items() if count > 1))):
         report.malformed(f"{whose} imports the domain '{domain}' twice", loc=loc)
     for domain, version in sorted(versions):
-        if domain in STANDARD and version < 1:
+        if domain in NEWEST and version < 1:
             report.malformed(f"{whose} imports version {version} of domain '{domain}'", loc=loc)
 
 
@@ -74,24 +71,22 @@ def check_call(node: Node, proto: NodeProto, function: FunctionProto | None) -> 
         _check_count(node, "outputs", len(proto.output), 0, len(function.output))
         return
     domain = domain_of(proto.domain)
-    if domain not in STANDARD:
+    if domain not in NEWEST:
         return
-    schema = _schema(proto.op_type, node.version, domain)
-    if schema is None:
-        newest = _schema(proto.op_type, MAX_VERSION, domain)
-        if newest is not None:
-            since = _first_version(proto.op_type, domain)
+    wanted = signature(domain, proto.op_type, node.version)
+    if wanted is None:
+        if known := versions(domain, proto.op_type, NEWEST[domain]):
+            since = known[0].since
             raise node.malformed(f"it came with opset {since}, the model imports {node.version}")
         return
-    since = schema.since_version
-    # GroupNormalization of opset 18 is marked as deprecated itself: its successor is another form.
-    if schema.deprecated and since > _first_version(proto.op_type, domain):
+    if wanted.removed:
+        since = wanted.since
         raise node.malformed(f"opset {since} removed it, the model imports {node.version}")
-    for name, attribute in schema.attributes.items():
-        if attribute.required and name not in node.attributes:
+    for name in wanted.required:
+        if name not in node.attributes:
             raise node.malformed(f"attribute '{name}' is missing")
-    _check_count(node, "inputs", len(proto.input), schema.min_input, schema.max_input)
-    _check_count(node, "outputs", len(proto.output), schema.min_output, schema.max_output)
+    _check_count(node, "inputs", len(proto.input), *wanted.operands)
+    _check_count(node, "outputs", len(proto.output), *wanted.results)
 
 
 def _check_count(node: Node, what: str, count: int, least: int, most: int) -> None:
@@ -101,24 +96,6 @@ def _check_count(node: Node, what: str, count: int, least: int, most: int) -> No
     wanted = f"at least {least}" if most > 1 << 20 else wanted
     text = f"{node.op}: {count} {what if count != 1 else what.removesuffix('s')}"
     raise error("E103", text, f"expected {wanted}", loc=node.loc)
-
-
-@cache
-def _schema(op: str, version: int, domain: str) -> OpSchema | None:
-    from onnx import defs
-
-    try:
-        return defs.get_schema(op, min(version, MAX_VERSION), domain)
-    except defs.SchemaError:
-        return None
-
-
-@cache
-def _first_version(op: str, domain: str) -> int:
-    from onnx import defs
-
-    found = (s for s in defs.get_all_schemas_with_history() if (s.name, s.domain) == (op, domain))
-    return min(s.since_version for s in found)
 
 
 # --- results --------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from typing import Any
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.verify_func import verify_func
-from aisc.ir.text.parser import parse_func
 
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: lambda a, b: a + b,
@@ -72,6 +71,8 @@ def from_table(
 
     spaces: the memories of the target (``global`` always exists).
     """
+    from aisc.ir.text.parser import parse_func  # most machines declare no instruction
+
     for key in ("semantics", "cost", "unit"):
         if not isinstance(data.get(key), str):
             notes = (f"expected text, got {data.get(key)!r}",)
