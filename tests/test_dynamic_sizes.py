@@ -234,7 +234,7 @@ def test_the_host_inside_a_loop() -> None:
 
 
 def test_a_fault_on_the_host_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    from aisc.codegen import host
+    from aisc.ir.tensor import interpret
 
     def broken(*_: object) -> list[Any]:
         raise ValueError("no such luck")
@@ -243,7 +243,7 @@ def test_a_fault_on_the_host_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     x = np.ones((2, 6), np.float32)
     want = exe(x)
     with monkeypatch.context() as patch:
-        patch.setattr(host, "host_results", broken)
+        patch.setattr(interpret, "host_results", broken)
         with pytest.raises(ExecutionError) as caught:
             exe(x)
     assert "no such luck" in str(caught.value)

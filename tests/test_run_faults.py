@@ -11,11 +11,12 @@ import pytest
 from onnx_models import BOOL, I64, F, const, graph, model, node, value
 
 import aisc
-from aisc.codegen import abi, faults, host
+from aisc.codegen import abi, faults
 from aisc.codegen.cpu import entry
 from aisc.codegen.faults import Fault
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.location import Loc
+from aisc.ir.tensor import interpret
 from aisc.passes.schedule.rules import default
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3) - 5
@@ -113,7 +114,7 @@ def test_the_host_fails_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     step = node("Loop", "m _ x", "y", body=loop(nodes, F, "h2"))
     m = model([step], [value("x", F, ["n", 3]), value("m", I64, [])], [value("y")])
     exe = aisc.compile(m, threads=2, cache=False)
-    want, right, calls = exe(X, np.array(3)), host.host_results, 0
+    want, right, calls = exe(X, np.array(3)), interpret.host_results, 0
 
     def broken(*given: Any) -> Any:
         nonlocal calls
@@ -125,7 +126,7 @@ def test_the_host_fails_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(5):
         calls = 0
         with monkeypatch.context() as patch:
-            patch.setattr(host, "host_results", broken)
+            patch.setattr(interpret, "host_results", broken)
             with pytest.raises(ExecutionError, match="failed"):
                 exe(X, np.array(3))
         np.testing.assert_array_equal(exe(X, np.array(3)), want)
