@@ -154,6 +154,16 @@ def _has_fast_address() -> bool:
 address = _fast_address if _has_fast_address() else _slow_address
 
 
+def array_at(start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A view of the elements that lie from an address on."""
+    count = math.prod(shape) * dtype.itemsize
+    if count == 0:
+        return np.empty(shape, dtype)
+    raw = (ctypes.c_uint8 * count).from_address(start)
+    flat: Array = np.frombuffer(memoryview(raw), np.uint8).view(dtype)
+    return flat.reshape(shape)
+
+
 def pointers(arrays: Sequence[Array]) -> Any:
     """A table of addresses; the arrays must be kept alive beside it."""
     return (ctypes.c_int64 * max(1, len(arrays)))(*map(address, arrays))

@@ -26,7 +26,7 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from aisc.codegen import abi, faults, signature
 from aisc.codegen.cpu.runtime import runtime_text
-from aisc.codegen.image import Image, Machine
+from aisc.codegen.image import DeviceCode, Image, Launch, Machine
 from aisc.codegen.signature import Port
 from aisc.ir.arith.dim_json import integer, text
 from aisc.ir.diagnostics import CompileError, execution_error
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from aisc.ir.tensor.stmt import HostCall
 
 MAGIC = b"\x89AISC\r\n\x1a"
-FORMAT = 3
+FORMAT = 4
 PAGE = 4096
 ALIGNMENT = 64
 _PREAMBLE = struct.Struct("<8sIIQQQQ")
@@ -101,7 +101,8 @@ def is_bundle(path: Path) -> bool:
 
 def encode(image: Image, about: About) -> Iterator[bytes | memoryview]:
     """The contents of a bundle, piece by piece; weights are not copied."""
-    objects = (image.runtime, *image.objects)
+    on_devices = (o for d in image.devices for o in d.objects)
+    objects = (image.runtime, *image.objects, *on_devices)
     places, end = _places(image.weights)
     head = _head(image, about, [len(o) for o in objects], places, _sum_of(image.weights, places))
     code = b"".join(objects)
@@ -126,7 +127,9 @@ def _head(image: Image, about: About, objects: list[int], places: list[int], tot
         "objects": objects,
         "weights": places,
         "sum": total,
-        "host": _host_text(image.host),
+        "calls": [_launch_to_json(c) if isinstance(c, Launch) else None for c in image.calls],
+        "host": _host_text([c for c in image.calls if not isinstance(c, Launch)]),
+        "devices": [[d.target, d.kind, len(d.objects)] for d in image.devices],
         "faults": faults.to_json(image.faults),
     }
     return json.dumps(data, separators=(",", ":"), sort_keys=True).encode()
@@ -331,9 +334,45 @@ def _image(head: dict[str, Any], code: bytes, section: Bytes) -> Image:
         raise ValueError("objects do not fill the code")
     places = list(map(integer, head["weights"]))
     weights = tuple(_weight(section, p, at) for p, at in zip(made.weights, places, strict=True))
-    host = _host_calls(text(head["host"]))
+    devices = tuple(_devices(head["devices"], objects))
+    calls = tuple(_calls(head["calls"], text(head["host"]), {d.target for d in devices}))
     said = faults.from_json(head["faults"])
-    return Image(made, machine, objects[0], tuple(objects[1:]), weights, host, faults=said)
+    runtime, *own = objects
+    return Image(made, machine, runtime, tuple(own), weights, calls, 0, said, devices)
+
+
+def _devices(rows: Any, objects: list[bytes]) -> list[DeviceCode]:
+    """The devices of a head; their objects, which are the last ones, are taken out of `objects`."""
+    found = [(text(name), text(kind), integer(count)) for name, kind, count in rows]
+    least = min((count for _, _, count in found), default=0)
+    first = len(objects) - sum(count for _, _, count in found)
+    if least < 0 or first < 1:
+        raise ValueError("there are not so many objects")
+    rest, objects[first:] = objects[first:], []
+    devices = []
+    for name, kind, count in found:
+        devices.append(DeviceCode(name, kind, tuple(rest[:count])))
+        rest = rest[count:]
+    return devices
+
+
+def _calls(rows: Any, host: str, devices: Container[str]) -> Iterator[HostCall | Launch]:
+    """What the entry calls back for, in order; a row that is no kernel stands for an operator."""
+    operators = list(_host_calls(host))
+    if rows.count(None) != len(operators):
+        raise ValueError("there are not so many operators")
+    for row in rows:
+        if row is None:
+            yield operators.pop(0)
+            continue
+        target, kernel, buffers, dims = row
+        if target not in devices or min(integer(buffers), integer(dims)) < 0:
+            raise ValueError("a kernel of a device that is not there")
+        yield Launch(text(target), text(kernel), buffers, dims)
+
+
+def _launch_to_json(c: Launch) -> list[object]:
+    return [c.target, c.kernel, c.buffers, c.dims]
 
 
 def _weight(section: Bytes, port: Port, at: int) -> NDArray[Any]:

@@ -26,13 +26,22 @@ from aisc.codegen.signature import Binding, Signature, Values
 from aisc.ir.diagnostics import CompileError, ExecutionError, execution_error
 
 if TYPE_CHECKING:
-    from aisc.codegen.host import HostCalls
+    from aisc.codegen.backend import Device
+    from aisc.codegen.callbacks import Callbacks
+    from aisc.codegen.image import DeviceCode
 
 
 # Makes the executable in which named inputs that have defaults are true inputs, or in which
 # dimensions of the inputs have fixed sizes.
 CompileWith = Callable[[tuple[str, ...], Mapping[str, int]], "Executable"]
 MAX_VERSIONS = 8  # for sizes that the program does not fit
+
+
+def _load(code: DeviceCode) -> Device:
+    """The kernels of a device, ready to run."""
+    from aisc.codegen.backend import load  # most programs have none
+
+    return load(code)
 
 
 class _Workspace:
@@ -42,7 +51,7 @@ class _Workspace:
     __slots__ = ("at", "dims", "frame", "host", "inputs", "memory", "outputs", "profile")
 
     def __init__(
-        self, signature: Signature, weights: int, host: HostCalls | None, profile: int
+        self, signature: Signature, weights: int, host: Callbacks | None, profile: int
     ) -> None:
         counts = (
             len(signature.inputs),
@@ -89,6 +98,7 @@ class Executable:
         self._entry = abi.function(self._linked.addresses["aisc_entry"])
         self._release = abi.function(self._linked.addresses["aisc_release"])
         self._weights = pointers(image.weights)
+        self._devices = {code.target: _load(code) for code in image.devices}
         # Taking from and adding to a list are atomic, so this needs no lock that a fork could
         # leave closed.
         self._idle: list[_Workspace] = []
@@ -304,17 +314,17 @@ class Executable:
         try:
             return self._idle.pop()
         except IndexError:
-            host = self._host_calls()
+            host = self._callbacks()
             weights = ctypes.addressof(self._weights)
             return _Workspace(self.image.signature, weights, host, self.image.profile)
 
-    def _host_calls(self) -> HostCalls | None:
-        """The callback of a workspace, if operators need one. Only then the IR is loaded."""
-        if not self.image.host:
+    def _callbacks(self) -> Callbacks | None:
+        """The callback of a workspace, if the entry needs one. Only then the IR is loaded."""
+        if not self.image.calls:
             return None
-        from aisc.codegen.host import HostCalls
+        from aisc.codegen.callbacks import Callbacks
 
-        return HostCalls(self.image.host)
+        return Callbacks(self.image.calls, self._devices)
 
     def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
         if at_exit():  # the process gives everything back, and names of modules are gone

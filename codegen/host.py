@@ -1,4 +1,5 @@
-"""Operators without native code: their references, called back from a running program.
+"""Operators without native code: their references, called back from a running program
+(:mod:`aisc.codegen.callbacks`).
 
 A call passes one array of words: for each operand (and result, when they are to be stored) its
 address and sizes, then the dimensions of its attributes. A call that asks for the sizes of
@@ -12,12 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from aisc.codegen.abi import HOST_FAILED
+from aisc.codegen.arrays import array_at
 from aisc.ir.arith.poly import sole_symbol
-from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.graph.core import attribute_symbols
 from aisc.ir.node import walk
 from aisc.ir.tensor.func import Buffer, Func, buffer
@@ -25,7 +24,6 @@ from aisc.ir.tensor.stmt import Alloc, HostCall, Stmt, seq
 from aisc.ir.text.printer_tensor import print_func
 
 Array = NDArray[Any]
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
 
 
 def host_calls(entry: Func) -> list[HostCall]:
@@ -65,50 +63,21 @@ def from_text(text: str) -> tuple[HostCall, ...]:
     return tuple(host_calls(parse_func(text)))
 
 
-class HostCalls:
-    """The callback of one run at a time; `fault` is what an operator raised."""
+def run_host_call(call: HostCall, words: int, sizes: int) -> None:
+    """Compute an operator by its reference; `words` and `sizes` are addresses."""
+    from aisc.ir.tensor.interpret import host_results
 
-    def __init__(self, calls: Sequence[HostCall]) -> None:
-        self.calls = calls
-        self.fault: Exception | None = None
-        self._callback = _CALLBACK(self._run) if calls else None
-
-    @property
-    def address(self) -> int:
-        """Address of the callback; 0 when no operator needs it."""
-        if self._callback is None:
-            return 0
-        return ctypes.cast(self._callback, ctypes.c_void_p).value or 0
-
-    def raised(self) -> ExecutionError | None:
-        """What an operator raised, if anything, as an ``ExecutionError``."""
-        fault, self.fault = self.fault, None
-        if fault is None or isinstance(fault, ExecutionError):
-            return fault
-        return execution_error("E502", "an operator on the host failed", str(fault))
-
-    def _run(self, index: int, words: int, sizes: int) -> int:
-        try:
-            self._apply(self.calls[index], words, sizes)
-        except Exception as fault:  # must not pass through native code
-            self.fault = fault
-            return HOST_FAILED
-        return 0
-
-    def _apply(self, call: HostCall, words: int, sizes: int) -> None:
-        from aisc.ir.tensor.interpret import host_results
-
-        at = _Reader(words)
-        inputs = [None if b is None else at.array(b) for b in call.inputs]
-        outputs = [] if call.binds else [at.array(b) for b in call.outputs]
-        dims = {name: at.next() for name in host_dims(call)}
-        results = host_results(call, inputs, dims)
-        for target, array in zip(outputs, results, strict=False):
-            target[...] = array
-        if call.binds:
-            found = _sizes(call, results)
-            into = (ctypes.c_int64 * len(call.binds)).from_address(sizes)
-            into[:] = [found[v.name] for v in call.binds]
+    at = _Reader(words)
+    inputs = [None if b is None else at.array(b) for b in call.inputs]
+    outputs = [] if call.binds else [at.array(b) for b in call.outputs]
+    dims = {name: at.next() for name in host_dims(call)}
+    results = host_results(call, inputs, dims)
+    for target, array in zip(outputs, results, strict=False):
+        target[...] = array
+    if call.binds:
+        found = _sizes(call, results)
+        into = (ctypes.c_int64 * len(call.binds)).from_address(sizes)
+        into[:] = [found[v.name] for v in call.binds]
 
 
 def _sizes(call: HostCall, results: Sequence[Array]) -> dict[str, int]:
@@ -136,10 +105,4 @@ class _Reader:
     def array(self, b: Buffer) -> Array:
         """A view of an operand."""
         start = self.next()
-        shape = tuple(self.next() for _ in b.shape)
-        count = int(np.prod(shape, dtype=np.int64)) * b.dtype.bytes
-        if count == 0:
-            return np.empty(shape, b.dtype.numpy)
-        raw = (ctypes.c_uint8 * count).from_address(start)
-        flat: Array = np.frombuffer(memoryview(raw), np.uint8).view(b.dtype.numpy)
-        return flat.reshape(shape)
+        return array_at(start, tuple(self.next() for _ in b.shape), b.dtype.numpy)

@@ -69,13 +69,35 @@ class Machine:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A kernel of a device that the entry has run: the name of its target, its own, and how many
+    buffers and dimensions it takes."""
+
+    target: str
+    kernel: str
+    buffers: int
+    dims: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceCode:
+    """The kernels of one device: name and kind of its target, and what each module of kernels was
+    assembled to. Whatever a run needs beside that, the back end has put into the objects."""
+
+    target: str
+    kind: str
+    objects: tuple[bytes, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Image:
     """Machine code and packed weights with their signature.
 
     objects: kernels and entry. runtime: the object of the run time (barrier, pool).
     weights: in the signature's order, read-only; possibly mapped from a file.
-    host: the operators that the entry calls back for, in the order of their numbers.
+    calls: what the entry calls back for, in the order of their numbers: operators of the host, and
+    kernels of `devices`.
     faults: what errors of a run say, by the number that they carry.
     profile: words of the block that the entry fills with times and counts; 0 for most. Bundles do
     not keep it: it is for whoever has just compiled the program.
@@ -86,6 +108,7 @@ class Image:
     runtime: bytes
     objects: tuple[bytes, ...]
     weights: tuple[NDArray[Any], ...]
-    host: tuple[HostCall, ...] = ()
+    calls: tuple[HostCall | Launch, ...] = ()
     profile: int = 0
     faults: tuple[Fault, ...] = ()
+    devices: tuple[DeviceCode, ...] = ()

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aisc import images
+from aisc.codegen.backend import Backend, Host, backend_of
 from aisc.codegen.executable import Executable
-from aisc.codegen.llvm import link
 from aisc.collector import patient
 from aisc.ir import target as targets
 from aisc.ir.diagnostics import error, execution_error
@@ -33,15 +33,40 @@ _LAST_STEP: dict[str, str] = {
 }  # fmt: skip
 
 
+# A target by name, file or description; several, of which the first that can run a group does.
+Targets = str | Target | Sequence[str | Target]
+
+
 def resolve_target(target: str | Target) -> Target:
     """A completed target from its name, file or description."""
     found = targets.resolve(target) if isinstance(target, str) else target
-    return link.complete(found) if found.kind == "cpu" else found
+    return backend_of(found).target
+
+
+def backends_of(target: Targets) -> tuple[Host, tuple[Backend, ...]]:
+    """The back ends of the host and of the devices that a user has named; without a host among
+    them it is the machine of this process. E401 where a name is twice, or two are hosts."""
+    named: Sequence[str | Target]
+    if isinstance(target, str):
+        named = [name.strip() for name in target.split(",")]
+    else:
+        named = [target] if isinstance(target, Target) else target
+    found = [backend_of(targets.resolve(t) if isinstance(t, str) else t) for t in named]
+    hosts = [b for b in found if isinstance(b, Host)]
+    if len(hosts) > 1:
+        names = ", ".join(b.target.name for b in hosts)
+        raise error("E401", "a model is compiled for one host", f"got {names}")
+    host = hosts[0] if hosts else backend_of(targets.resolve("cpu"))
+    assert isinstance(host, Host), "this process runs on a host"
+    used = [b.target.name for b in (host, *(b for b in found if b is not host))]
+    if len(set(used)) < len(used):
+        raise error("E401", "two targets have the same name", f"got {', '.join(used)}")
+    return host, tuple(b for b in found if b is not host)
 
 
 def build(
     model: Any,
-    target: str | Target,
+    target: Targets,
     options: Options,
     *instruments: Instrument,
     lookup: Lookup | None = None,
@@ -53,13 +78,14 @@ def build(
         from aisc.pipeline import Context, run_pipeline
 
         watching = instruments_for(options, *instruments)
-        context = Context(resolve_target(target), options, watching, lookup=lookup or untuned)
+        host, devices = backends_of(target)
+        context = Context(host, options, watching, lookup or untuned, devices)
         return run_pipeline(model, context)
 
 
 def compile(
     model: Any,
-    target: str | Target = "cpu",
+    target: Targets = "cpu",
     *,
     threads: int | None = None,
     shapes: Mapping[str, Extent] | None = None,
@@ -71,6 +97,8 @@ def compile(
     """Compile a model for a target.
 
     model: path of an ONNX file, its bytes, an ``onnx.ModelProto`` or a :class:`Graph`.
+    target: a name, a description or its file; several, by commas or as a list, where devices run
+    what they can, in this order, and the host the rest.
     threads: how many threads a call uses; by default the cores of this process.
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
     cache: whether kernels and whole models that were compiled before are taken from the cache, and
@@ -85,11 +113,11 @@ def compile(
         threads=threads, shapes=shapes, level=level, use_cache=cache, host=host,
         overridable=tuple(overridable),
     )  # fmt: skip
-    return executable(model, resolve_target(target), options)
+    return executable(model, target, options)
 
 
 def executable(
-    model: Any, target: Target, options: Options, *instruments: Instrument
+    model: Any, target: Targets, options: Options, *instruments: Instrument
 ) -> Executable:
     """What :func:`compile` gives: from the cache, or compiled now and kept there."""
     stamp = images.stamp(model)
@@ -103,7 +131,8 @@ def executable(
         other = replace(options, overridable=options.overridable + names, shapes=shapes)
         return executable(model, target, other)
 
-    place = images.place_of(model, target, options)
+    host, devices = backends_of(target)
+    place = images.place_of(model, [b.target for b in (host, *devices)], options)
     made = None if place is None else place.open(options.threads)
     if made is None:
         made = build(model, target, options, *instruments).executable
@@ -123,7 +152,7 @@ def _is_graph(model: Any) -> bool:
 def lower(
     model: Any,
     to: Level = "program",
-    target: str | Target = "cpu",
+    target: Targets = "cpu",
     *,
     shapes: Mapping[str, Extent] | None = None,
     level: int = 2,
@@ -139,7 +168,7 @@ def lower(
 
 
 def products(
-    model: Any, target: str | Target = "cpu", **choices: Any
+    model: Any, target: Targets = "cpu", **choices: Any
 ) -> tuple[Compiled, Mapping[str, Graph | Program | str]]:
     """Compile and keep the product of every step, by name."""
     from aisc.instruments import Collector
@@ -149,7 +178,7 @@ def products(
     return compiled, collector.products
 
 
-def timed(model: Any, target: str | Target = "cpu", **choices: Any) -> tuple[Compiled, Timer]:
+def timed(model: Any, target: Targets = "cpu", **choices: Any) -> tuple[Compiled, Timer]:
     """Compile and measure every step."""
     from aisc.instruments import Timer
 

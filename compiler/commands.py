@@ -31,7 +31,9 @@ from aisc.ir.text.printer import print_ir
 from aisc.kernels import Lookup, untuned
 from aisc.loading import save
 from aisc.options import from_environment
+from aisc.passes.policy import Machines
 from aisc.pipeline import Compiled
+from aisc.placement_table import crossing_table, crossings, placement_table
 
 _EMIT_STEP = {
     "graph": "fuse", "tensor": "optimize", "program": "plan", "llvm": "emit", "asm": "assemble",
@@ -73,10 +75,10 @@ def _lookup(tuned: Path | None, target: targets.Target) -> Lookup:
 def _build(
     model: str, target: str, choices: Mapping[str, Any], tuned: Path | None, *more: Any
 ) -> Compiled:
-    machine = resolve_target(target)
     options = from_environment(**choices)
+    lookup = _lookup(tuned, api.backends_of(target)[0].target)
     with progress(Path(model).name) as steps:
-        return build(model, machine, options, *more, steps, lookup=_lookup(tuned, machine))
+        return build(model, target, options, *more, steps, lookup=lookup)
 
 
 def _executable(
@@ -84,7 +86,7 @@ def _executable(
 ) -> Executable:
     if tuned is None:
         with progress(Path(model).name) as steps:
-            return api.executable(model, resolve_target(target), from_environment(**choices), steps)
+            return api.executable(model, target, from_environment(**choices), steps)
     made = _build(model, target, choices, tuned).executable
     assert made is not None, "nothing stopped the pipeline"
     return made
@@ -131,15 +133,13 @@ def compile_model(
 def _emit_object(
     model: str, target: str, output: Path | None, choices: dict[str, Any], tuned: Path | None
 ) -> None:
-    from aisc.codegen.cpu.backend import CpuBackend
-
     if output is None:
         raise error("E401", "an object needs a file", "give -o FILE.o")
     choices["stop_after"] = "plan"
     product = _build(model, target, choices, tuned).product
     assert isinstance(product, Program), "the product of plan is a Program"
-    backend = CpuBackend(resolve_target(target))
-    write_whole(output, backend.assemble(backend.emit_all(product)).object)
+    host, _ = api.backends_of(target)
+    write_whole(output, host.assemble(host.emit_all(product)).object)
 
 
 def _emit_bundle(
@@ -253,7 +253,20 @@ def check_model(model: str, target: str, choices: dict[str, Any]) -> None:
         _out.print(dimension_table(imported))
     if on_host:
         _out.print(host_table(on_host))
+    _print_placement(collector, program, target)
     _out.print(table)
+
+
+def _print_placement(collector: Collector, program: Program, target: str) -> None:
+    """What runs where, if there are devices."""
+    host, devices = api.backends_of(target)
+    if not devices:
+        return
+    fused = collector.products["fuse"]
+    assert isinstance(fused, Graph), "the product of fuse is a graph"
+    machines = Machines(host.policy, tuple(d.policy for d in devices))
+    _out.print(placement_table(fused, machines))
+    _out.print(crossing_table(list(crossings(program))))
 
 
 def _operators(graph: Graph) -> Iterator[str]:

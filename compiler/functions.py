@@ -12,26 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from aisc.api import resolve_target
-from aisc.codegen.cpu.backend import CpuBackend
-from aisc.codegen.cpu.image import image_of
+from aisc.api import Targets, backends_of
 from aisc.codegen.executable import Executable
+from aisc.instruments import Instruments
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
-from aisc.ir.target import Target
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import CallKernel
 from aisc.ir.tensor.verify import verify_func
-from aisc.kernels import schedule_kernel, scheduled_by
 from aisc.options import Options, default_threads
-from aisc.passes.plan.arena import plan_memory
-from aisc.passes.plan.bind import bind_kernels
+from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.schedule import Schedule
+from aisc.pipeline import Context, finish
 
 
 def build(
     what: Func | Schedule,
-    target: str | Target = "cpu",
+    target: Targets = "cpu",
     *,
     threads: int | None = None,
     weights: Mapping[str, Any] | None = None,
@@ -39,38 +36,35 @@ def build(
     """Machine code of one function of the tensor IR, called on arrays: ``exe(a, b)``.
 
     what: a schedule is built as it stands, a function by the default rules of the target.
-    target: name, TOML file or description of a target of kind ``cpu``.
+    target: name, TOML file or description: a device runs the function, the host calls it.
     threads: how many threads a call uses; by default the cores of this process.
     weights: contents of parameters of role *weight*, by name. Others are inputs of each call, but
     for those that the schedule packs, which is done once.
     Inputs and results are the parameters of these roles in order; sizes may be symbolic.
-    Raises ``CompileError``: E301 the function is malformed, E302 contents do not fit, E402 the
-    target is of another kind.
+    Raises ``CompileError``: E301 the function is malformed, E302 contents do not fit.
     """
-    target = resolve_target(target)
     if not isinstance(what, Func | Schedule):
         got = type(what).__name__
         raise error("E302", "build takes a function of the tensor IR or a schedule", f"got {got}",
                     "models are compiled with aisc.compile")  # fmt: skip
-    if target.kind != "cpu":
-        raise error("E402", f"functions cannot be built for kind '{target.kind}' yet",
-                    "kind cpu can")  # fmt: skip
-    backend, count = CpuBackend(target), default_threads() if threads is None else threads
-    given = weights or {}
+    host, devices = backends_of(target)
+    backend = devices[0] if devices else host
+    options = Options(threads=threads or default_threads(), use_cache=False)
     verify_func(what if isinstance(what, Func) else what.func)
+    weights, kernels = weights or {}, dict[str, ScheduledKernel]()
     if isinstance(what, Func):
-        lowered = _with_inputs(what, given)
-        kernel = schedule_kernel(lowered, backend, Options(threads=count))
+        lowered = _with_inputs(what, weights)
     else:
         start = _unpacked(what)
-        kernel = scheduled_by(start, what, target)
-        lowered = _with_inputs(start, given, {position for position, _ in kernel.packed})
-    program = bind_kernels(_program(lowered, given), {lowered.name: kernel})
-    plan = plan_memory(program).program
-    texts = backend.emit_entry(plan), backend.emit(plan.kernels)
-    objects = [backend.assemble(text).object for text in texts]
+        kernel = kernels[start.name] = backend.optimize(start, what)
+        lowered = _with_inputs(start, weights, {position for position, _ in kernel.packed})
+    lowered = replace(lowered, target=backend.target.name)
+    program = _program(lowered, weights, host.target.name)
     inputs, outputs = ([b.name for b in lowered.params if b.role == r] for r in ("input", "output"))
-    return Executable(image_of(plan, objects, target, (inputs, outputs)), count)
+    context = Context(host, options, Instruments(), devices=devices)
+    made = finish(program, context, (inputs, outputs), given=kernels).executable
+    assert made is not None, "nothing stopped the pipeline"
+    return made
 
 
 def _unpacked(s: Schedule) -> Func:
@@ -103,11 +97,11 @@ def _with_inputs(lowered: Func, weights: Mapping[str, Any], packed: Collection[i
     return replace(lowered, params=tuple(params))
 
 
-def _program(lowered: Func, weights: Mapping[str, Any]) -> Program:
+def _program(lowered: Func, weights: Mapping[str, Any], host: str) -> Program:
     """An entry that calls one kernel with its own parameters."""
     blobs = {b.name: _contents(b, weights[b.name]) for b in lowered.params if b.name in weights}
     call = CallKernel(lowered.name, lowered.params, lowered.dims)
-    entry = Func("entry", lowered.params, lowered.dims, call, target=lowered.target)
+    entry = Func("entry", lowered.params, lowered.dims, call, target=host)
     return Program(lowered.name, (lowered,), entry, blobs)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,8 +21,8 @@ from typing import Any
 from aisc import __version__
 from aisc.cache import Cache, cache_of, key_of
 from aisc.codegen import bundle
+from aisc.codegen.backend import backend_of
 from aisc.codegen.executable import Executable
-from aisc.codegen.llvm import generate
 from aisc.fingerprint import fingerprint
 from aisc.frontend.registry import is_whole
 from aisc.ir.diagnostics import AiscError
@@ -68,12 +69,12 @@ class Place:
         return self.source is not None and _stamp(self.source) == self.stamp
 
 
-def place_of(model: Any, target: Target, options: Options) -> Place | None:
+def place_of(model: Any, machines: Sequence[Target], options: Options) -> Place | None:
     """Where `model` is kept; ``None`` for one that cannot be, or when steps are looked at."""
     looked_at = (
         options.stop_after or options.dump_dir or options.verify or options.profile or options.apart
     )
-    if not options.use_cache or looked_at or target.kind != "cpu":
+    if not options.use_cache or looked_at:
         return None
     store = cache_of(options.cache_dir, "images")
     source: Path | None = None
@@ -92,10 +93,11 @@ def place_of(model: Any, target: Target, options: Options) -> Place | None:
             return None
     except (OSError, ValueError):  # the importer says what is wrong with the file
         return None
+    versions = (backend_of(t).version for t in machines)
     libraries = ",".join(f"{name}-{version(name)}" for name in _LIBRARIES)
     key = key_of(
-        "image", contents, kind, options.key, f"host={options.host}", target.key,
-        generate.version(), fingerprint(), libraries,
+        "image", contents, kind, options.key, f"host={options.host}",
+        *(t.key for t in machines), *versions, fingerprint(), libraries,
     )  # fmt: skip
     return Place(store, key, source, stamp)
 

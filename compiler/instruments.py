@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from aisc.ir.graph.core import Graph
 from aisc.ir.tensor.func import Program
@@ -20,7 +20,10 @@ Product = Graph | Program | str
 
 
 class Instrument(Protocol):
-    """Called around every step."""
+    """Called around every step. `needs_products`: whether kernels must be made in full, and not be
+    taken from the cache as signatures and objects."""
+
+    needs_products: ClassVar[bool]
 
     def before(self, step: str) -> None:
         """A step begins."""
@@ -33,6 +36,7 @@ class Instrument(Protocol):
 class Timer:
     """Seconds per step, in order."""
 
+    needs_products: ClassVar[bool] = False
     seconds: dict[str, float] = field(default_factory=dict)
     _start: float = 0.0
 
@@ -50,6 +54,7 @@ class Timer:
 class Dumper:
     """Writes ``NN-step.txt`` into a folder after every step that has a printable product."""
 
+    needs_products: ClassVar[bool] = True
     folder: Path
     count: int = 0
 
@@ -72,6 +77,8 @@ class Dumper:
 class Verifier:
     """Verifies every product; a violation is raised as a ``CompileError`` naming the step."""
 
+    needs_products: ClassVar[bool] = True
+
     def before(self, step: str) -> None:
         """Nothing to do."""
 
@@ -91,6 +98,7 @@ class Verifier:
 class Collector:
     """Keeps the products by step, for ``aisc.lower`` and for tests."""
 
+    needs_products: ClassVar[bool] = True
     products: dict[str, Product] = field(default_factory=dict)
 
     def before(self, step: str) -> None:
@@ -106,6 +114,7 @@ class Collector:
 class Progress:
     """Tells a callback which step runs, and how far it is."""
 
+    needs_products: ClassVar[bool] = False
     report: Callable[[str], None]
 
     def before(self, step: str) -> None:
@@ -121,6 +130,11 @@ class Instruments:
     """All instruments of one compilation."""
 
     items: tuple[Instrument, ...] = ()
+
+    @property
+    def need_products(self) -> bool:
+        """Whether one of them looks at what the steps make."""
+        return any(i.needs_products for i in self.items)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[Product | None], None]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from aisc.api import backends_of
 from aisc.files import write_whole
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
@@ -25,28 +26,34 @@ from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Decompose, Legalize
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.arena import plan_memory
+from aisc.passes.policy import Machines
 from aisc.passes.tensor.optimize import PASSES
 
 Ir = Graph | Func | Program
 
 GRAPH_PASSES: dict[str, GraphPass] = {
-    p.name: p
-    for p in (
-        Canonicalize(), CommonSubexpressions(), Fold(), DeadCode(), Decompose(), Legalize(), Fuse(),
-    )
-}  # fmt: skip
+    p.name: p for p in (Canonicalize(), CommonSubexpressions(), Fold(), DeadCode(), Decompose())
+}
+# Passes that ask the machine; here it is the one that this process runs on.
+ASKING: dict[str, Callable[[Machines], GraphPass]] = {
+    "legalize": lambda machines: Legalize(machines=machines),
+    "fuse": lambda machines: Fuse(machines=machines),
+}
 FUNC_PASSES: dict[str, FuncPass] = {p.name: p for p in PASSES}
 
 
 def names() -> list[str]:
     """Every pass by name."""
-    return sorted([*GRAPH_PASSES, *FUNC_PASSES, "lower", "plan"])
+    return sorted([*GRAPH_PASSES, *ASKING, *FUNC_PASSES, "lower", "plan"])
 
 
 def apply(ir: Ir, name: str) -> Ir:
     """One pass by name; E202 or E301 when it does not fit the kind of IR, E401 if unknown."""
     if name in GRAPH_PASSES and isinstance(ir, Graph):
         return GRAPH_PASSES[name].run(ir)
+    if name in ASKING and isinstance(ir, Graph):
+        host, _ = backends_of("cpu")
+        return ASKING[name](Machines(host.policy)).run(ir)
     if name == "lower" and isinstance(ir, Graph):
         return lower_graph(ir)
     if name == "plan" and isinstance(ir, Program):

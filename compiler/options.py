@@ -28,7 +28,7 @@ class Options:
     overridable: inputs that have defaults in the model, and stay inputs.
     host: whether operators without native code may run on the host, through their references.
     verify: check the IR after each step (``AISC_VERIFY=each``).
-    apart: give every buffer memory of its own, for runs under guard (:mod:`aisc.codegen.guard`).
+    apart: give every buffer memory of its own, for runs under guard (`codegen/cpu/guard.py`).
     profile: make an entry that times its statements. Kernels are the same, and the key of an
     entry is its text, so this is neutral.
     """

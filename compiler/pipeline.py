@@ -6,7 +6,7 @@ Everything that watches the steps (timing, dumps, verification) is an instrument
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,38 +14,54 @@ from typing import Any
 
 from aisc.building import build_kernels
 from aisc.cache import Cache, cache_of, key_of
-from aisc.codegen.cpu.backend import CpuBackend
-from aisc.codegen.cpu.image import image_of
+from aisc.codegen.artefact import Artefact
+from aisc.codegen.backend import Backend, Host
 from aisc.codegen.executable import Executable
-from aisc.codegen.llvm.generate import Assembled
+from aisc.codegen.image import DeviceCode
 from aisc.codegen.signature import Port
 from aisc.fingerprint import fingerprint
 from aisc.frontend.registry import importer_for
 from aisc.instruments import Instruments, Product
-from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
 from aisc.ir.optional import attempt
-from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
-from aisc.kernels import BuiltKernel, Lookup, schedule_kernel, untuned
+from aisc.kernels import BuiltKernel, Look, Lookup, untuned
 from aisc.options import STEPS, Options
 from aisc.passes.analysis.host import require_native
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Legalize
+from aisc.passes.graph.place import place
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.arena import Plan, plan_memory
 from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
+from aisc.passes.policy import Machines
+
+# What the model calls inputs and outputs.
+Names = tuple[Sequence[str], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What steps may depend on; passed, never ambient."""
+    """What steps may depend on; passed, never ambient. `host` makes the entry and the kernels that
+    no device takes; devices are asked in their order."""
 
-    target: Target
+    host: Host
     options: Options
     instruments: Instruments
     lookup: Lookup = untuned
+    devices: tuple[Backend, ...] = ()
+
+    @property
+    def machines(self) -> Machines:
+        """Whom the passes ask."""
+        return Machines(self.host.policy, tuple(d.policy for d in self.devices))
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks at the products of the steps: then kernels are made in full, and
+        do not come from the cache as signatures and objects."""
+        return bool(self.options.stop_after) or self.instruments.need_products
 
     def continues(self, step: str) -> bool:
         """Whether the user wants steps after `step`."""
@@ -77,10 +93,11 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
     graph = specialize_step(graph, ctx)
     if not ctx.continues("specialize"):
         return Compiled(None, graph)
+    machines = ctx.machines
     for name, action in (
         ("canonicalize", Canonicalize().run),
-        ("legalize", Legalize().run),
-        ("fuse", partial(_fuse, join=ctx.options.level > 0)),
+        ("legalize", Legalize(machines=machines).run),
+        ("fuse", partial(_fuse, join=ctx.options.level > 0, machines=machines)),
     ):
         graph = graph_step(graph, name, action, ctx)
         if name == "legalize" and not ctx.options.host:
@@ -88,19 +105,19 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
         if not ctx.continues(name):
             return Compiled(None, graph)
     with ctx.instruments.step("lower") as done:
-        program = lower_graph(graph, ctx.target.kind)
+        program = lower_graph(graph, machines.host.name)
         done(program)
     if not ctx.continues("lower"):
         return Compiled(None, program)
-    if ctx.target.kind != "cpu":
-        raise error("E402", f"whole models cannot be compiled for kind '{ctx.target.kind}' yet")
-    return _finish(graph, program, ctx, defaults)
+    names = ([v.name for v in graph.inputs], list(graph.result_names))
+    return finish(program, ctx, names, defaults)
 
 
-def _fuse(graph: Graph, join: bool) -> Graph:
-    """Step 5; where joining fails, every operator is a kernel."""
-    plain = partial(Fuse(join=False).run, graph)
-    return attempt("fusion", partial(Fuse(join=join).run, graph), plain)
+def _fuse(graph: Graph, join: bool, machines: Machines) -> Graph:
+    """Step 5, and who runs each group; where joining fails, every operator is a kernel."""
+    plain = partial(Fuse(join=False, machines=machines).run, graph)
+    fused = attempt("fusion", partial(Fuse(join=join, machines=machines).run, graph), plain)
+    return place(fused, machines)
 
 
 def import_step(model: Any, ctx: Context) -> Graph:
@@ -139,57 +156,75 @@ def graph_step(graph: Graph, name: str, action: Callable[[Graph], Graph], ctx: C
     return graph
 
 
-def _finish(graph: Graph, program: Program, ctx: Context, defaults: tuple[Port, ...]) -> Compiled:
-    """Steps 7 to 12. Whoever looks at products of steps 7-9 gets them in full; otherwise kernels
-    come from the cache as signatures and objects."""
-    watched = bool(ctx.options.stop_after or ctx.options.dump_dir or ctx.options.verify)
-    watched = watched or any(type(i).__name__ == "Collector" for i in ctx.instruments.items)
-    backend = CpuBackend(ctx.target)
-    cache = cache_of(ctx.options.cache_dir) if ctx.options.use_cache and not watched else None
-    if watched:
-        with ctx.instruments.step("schedule") as done:
-            scheduled = {
-                k.name: schedule_kernel(k, backend, ctx.options, ctx.lookup)
-                for k in program.kernels
-            }
-        with ctx.instruments.step("optimize") as done:
-            bound = bind_kernels(program, scheduled)
-            done(bound)
-        if not ctx.continues("optimize"):
-            return Compiled(None, bound)
-        built: dict[str, BuiltKernel] = {}
-    else:
-        with ctx.instruments.step("kernels") as done:
-            built = build_kernels(program.kernels, backend, ctx.options, cache, ctx.lookup)
-        scheduled = {n: b.scheduled for n, b in built.items()}
+def finish(
+    program: Program,
+    ctx: Context,
+    names: Names,
+    defaults: tuple[Port, ...] = (),
+    given: Mapping[str, ScheduledKernel] | None = None,
+) -> Compiled:
+    """Steps 7 to 12. `given` are kernels that somebody has scheduled already."""
+    cache = cache_of(ctx.options.cache_dir) if ctx.options.use_cache and not ctx.watched else None
+    with ctx.instruments.step("schedule") as done:
+        built = _kernels(program, ctx, cache, given or {})
+        done(None)
+    scheduled = {n: b.scheduled for n, b in built.items()}
+    with ctx.instruments.step("optimize") as done:
         bound = bind_kernels(program, scheduled)
+        done(bound if ctx.watched else None)
+    if not ctx.continues("optimize"):
+        return Compiled(None, bound)
     with ctx.instruments.step("plan") as done:
         plan = plan_memory(bound, ctx.options.apart)
         done(plan.program)
     if not ctx.continues("plan"):
         return Compiled(None, plan.program, plan)
     with ctx.instruments.step("emit") as done:
-        texts = [backend.emit_entry(plan.program, ctx.options.profile)]
-        if watched:
-            texts.append(backend.emit(plan.program.kernels))
-        done("\n\n".join(texts))
+        entry = ctx.host.emit_entry(plan.program, ctx.options.profile)
+        texts = "\n\n".join([entry, *(b.text for b in built.values() if b.text)])
+        done(texts)
     if not ctx.continues("emit"):
-        return Compiled(None, "\n\n".join(texts), plan)
+        return Compiled(None, texts, plan)
     with ctx.instruments.step("assemble") as done:
-        objects = [b.object for b in built.values()]
-        results = [_assemble(t, backend, cache, watched) for t in texts]
-        objects += [r.object for r in results]
-        done("\n".join(r.assembly for r in results) if watched else None)
+        made = _assemble(entry, ctx, cache)
+        listing = "\n".join([made.listing, *(b.listing for b in built.values() if b.listing)])
+        done(listing if ctx.watched else None)
     if not ctx.continues("assemble"):
-        return Compiled(None, "\n".join(r.assembly for r in results), plan)
+        return Compiled(None, listing, plan)
     with ctx.instruments.step("load"):
-        names = ([v.name for v in graph.inputs], list(graph.result_names))
-        image = image_of(plan.program, objects, ctx.target, names, ctx.options.profile)
+        host, devices = _objects(program, built, ctx)
+        image = ctx.host.image(
+            plan.program, [*host, made.object], devices, names, ctx.options.profile
+        )
         image = replace(image, signature=replace(image.signature, defaults=defaults))
         executable = Executable(image, ctx.options.threads)
     hits = sum(b.cached for b in built.values())
     origins = _origins(program, scheduled) if ctx.options.profile else {}
     return Compiled(executable, plan.program, plan, len(program.kernels), hits, origins)
+
+
+def _kernels(
+    program: Program, ctx: Context, cache: Cache | None, given: Mapping[str, ScheduledKernel]
+) -> dict[str, BuiltKernel]:
+    """Every kernel, made by the back end of its target, in the order of the program."""
+    look = Look(code=ctx.continues("plan"), text=ctx.watched)
+    built: dict[str, BuiltKernel] = {}
+    for backend in (ctx.host, *ctx.devices):
+        mine = [k for k in program.kernels if k.target == backend.target.name]
+        built |= build_kernels(mine, backend, ctx.options, cache, ctx.lookup, look, given)
+    return {k.name: built[k.name] for k in program.kernels}
+
+
+def _objects(
+    program: Program, built: Mapping[str, BuiltKernel], ctx: Context
+) -> tuple[list[bytes], list[DeviceCode]]:
+    """What the kernels of the host and of each device were assembled to."""
+    found: dict[str, list[bytes]] = {}
+    for k in program.kernels:
+        found.setdefault(k.target, []).append(built[k.name].object)
+    targets = [d.target for d in ctx.devices if d.target.name in found]
+    devices = [DeviceCode(t.name, t.kind, tuple(found[t.name])) for t in targets]
+    return found.get(ctx.host.target.name, []), devices
 
 
 def _origins(program: Program, scheduled: Mapping[str, ScheduledKernel]) -> dict[str, Func]:
@@ -202,16 +237,15 @@ def _origins(program: Program, scheduled: Mapping[str, ScheduledKernel]) -> dict
     }
 
 
-def _assemble(
-    text: str, backend: CpuBackend, cache: Cache | None, want_assembly: bool
-) -> Assembled:
-    """Machine code of the entry, from the cache when the same text was assembled before."""
+def _assemble(text: str, ctx: Context, cache: Cache | None) -> Artefact:
+    """Code of the entry, from the cache when the same text was assembled before."""
+    host = ctx.host
     if cache is None:
-        return backend.assemble(text, want_assembly=want_assembly)
-    key = key_of("entry", text, backend.target.key, backend.version, fingerprint())
+        return host.assemble(text, want_listing=ctx.watched)
+    key = key_of("entry", text, host.target.key, host.version, fingerprint())
     record = cache.get(key)
     if record is not None and "object" in record:
-        return Assembled(record["object"], "")
-    assembled = backend.assemble(text)
+        return Artefact(record["object"])
+    assembled = host.assemble(text)
     cache.put(key, {"object": assembled.object})
     return assembled

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cpu_machines import CPU
+
 from aisc.frontend.onnx.importer import import_model
 from aisc.ir import dtypes
 from aisc.ir.graph.builder import GraphBuilder
@@ -83,7 +85,7 @@ def operators() -> Graph:
 def kernels(model: str) -> list[Func]:
     """The lowered kernels of a model of the zoo, or of :func:`operators`."""
     graph = operators() if model == "operators" else _imported(model)
-    for step in (Canonicalize(), Legalize(), Fuse()):
+    for step in (Canonicalize(), Legalize(machines=CPU), Fuse(machines=CPU)):
         graph = step.run(graph)
     return list(lower_graph(graph, "cpu").kernels)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aisc import api
-from aisc.codegen.guard import GuardedExecutable
+from aisc.codegen.cpu.guard import GuardedExecutable
 from aisc.ir.diagnostics import CompileError, ExecutionError
 from aisc.options import from_environment
 

@@ -68,7 +68,6 @@ def test_packed_weights() -> None:
         (product, {"weights": {"a": A}}, "E302", "the contents of a do not fit it"),
         (product, {"weights": {"b": A[:3]}}, "E302", "the contents of b do not fit it"),
         (product, {"weights": {"b": A.astype(np.float64)}}, "E302", "the contents of b do not"),
-        (product, {"target": "systolic8"}, "E402", "functions cannot be built for kind 'dsa'"),
         (product, {"target": "frob"}, "E401", "there is no target 'frob'"),
         (lambda: "model.onnx", {}, "E302", "build takes a function of the tensor IR"),
     ],

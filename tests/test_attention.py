@@ -6,6 +6,7 @@ import agreement
 import numpy as np
 import pytest
 from attention_models import Form, graph_of, inputs_of
+from cpu_machines import CPU
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
@@ -65,7 +66,7 @@ SYMBOLIC = {
 
 
 def kernels(graph: Graph) -> tuple[Func, ...]:
-    return lower_graph(Fuse().run(graph)).kernels
+    return lower_graph(Fuse(machines=CPU).run(graph)).kernels
 
 
 def streams(func: Func) -> bool:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from aisc import building, kernels
+from aisc import building
 from aisc.api import resolve_target
 from aisc.building import build_kernels
+from aisc.codegen.cpu import schedule
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm import beside
 from aisc.codegen.llvm.assembler import answer, greeting
@@ -88,8 +89,8 @@ def test_the_bytes_are_the_same(
     given: list[int] = []
     give = Beside.give
 
-    def counting(self: Beside, text: str, want_assembly: bool) -> int:
-        given.append(give(self, text, want_assembly))
+    def counting(self: Beside, text: str, want_listing: bool) -> int:
+        given.append(give(self, text, want_listing))
         return given[-1]
 
     monkeypatch.setattr(Beside, "give", counting)
@@ -146,7 +147,7 @@ def test_late_answers_are_for_the_request_that_was_made(
         name = re.findall(r"^(mm\d+):", assembly, re.MULTILINE)[0]
         return int(first.setdefault(name, assembly) == assembly)
 
-    monkeypatch.setattr(kernels, "spills", spills)
+    monkeypatch.setattr(schedule, "spills", spills)
     monkeypatch.setattr(beside, "COMMAND", command(SLOW))
     expected, taken = records(built(1)), list[int]()
     assert len(first) == COUNT
@@ -197,7 +198,7 @@ def test_what_llvm_refuses_is_reported_here(
     monkeypatch.setattr(CpuBackend, "emit", lambda self, funcs: "nonsense")
     with pytest.raises(InternalError, match="LLVM rejects the code"):
         built(2)
-    assert '"fault"' in answer('{"id": 1, "text": "nonsense", "assembly": false}', machine())
+    assert '"fault"' in answer('{"id": 1, "text": "nonsense", "listing": false}', machine())
 
 
 def machine() -> tuple[str, str, str]:

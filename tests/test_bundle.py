@@ -188,7 +188,7 @@ def test_operators_on_the_host(tmp_path: Path) -> None:
     exe = aisc.compile(onnx.parser.parse_model(HOST), threads=2, cache=False)
     aisc.save(exe, path)
     opened = aisc.load(path, threads=2)
-    assert [c.op for c in opened.image.host] == [c.op for c in exe.image.host] != []
+    assert [c.op for c in opened.image.calls] == [c.op for c in exe.image.calls] != []
     again = tmp_path / "again.aisc"
     aisc.save(opened, again)
     assert path.read_bytes() == again.read_bytes()

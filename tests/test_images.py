@@ -95,7 +95,7 @@ def test_everything_that_matters_is_in_the_key(
     target, options = api.resolve_target("cpu"), Options()
 
     def key(target: Any = target, **changes: Any) -> str:
-        place = images.place_of(path, target, replace(options, **changes))
+        place = images.place_of(path, [target], replace(options, **changes))
         assert place is not None
         return place.key
 
@@ -157,7 +157,7 @@ def test_what_is_not_kept(store: Cache, path: Path, monkeypatch: pytest.MonkeyPa
     aisc.compile(path)
     assert store.files() == []
     monkeypatch.delenv("AISC_VERIFY")
-    place = images.place_of(path, api.resolve_target("cpu"), Options())
+    place = images.place_of(path, [api.resolve_target("cpu")], Options())
     assert place is not None
     replace(place, store=replace(store, limit=1 << 16)).keep(aisc.compile(path, cache=False))
     assert store.files() == []
@@ -174,7 +174,7 @@ def test_old_images_give_way(store: Cache, path: Path) -> None:
         executable = aisc.compile(path, shapes={"n": n})
         size = max(size, store.files()[0].stat().st_size)
     small = replace(store, limit=2 * size + 100)
-    place = images.place_of(path, api.resolve_target("cpu"), Options())
+    place = images.place_of(path, [api.resolve_target("cpu")], Options())
     assert place is not None
     replace(place, store=small).keep(executable)
     assert len(store.files()) == 2

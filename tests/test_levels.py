@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from cpu_machines import CPU
 
 from aisc.ir import dtypes
 from aisc.ir.graph.builder import GraphBuilder
@@ -62,7 +63,7 @@ def check(p: Program, level: LevelName, x: np.ndarray, expected: np.ndarray) -> 
 
 @pytest.mark.parametrize("make", [mlp, convolution])
 def test_every_level(make: Callable[[], Graph]) -> None:
-    graph = Fuse().run(make())
+    graph = Fuse(machines=CPU).run(make())
     assert same(parse_graph(print_graph(graph), blobs_of(graph)), graph)
     shape = graph.inputs[0].type.static_shape
     x = random(*shape)

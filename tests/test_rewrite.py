@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from cpu_machines import CPU
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
@@ -269,7 +270,7 @@ def test_batch_norm_disappears_into_the_convolution() -> None:
         return b.add("relu", (b.add("batch_norm", (conv(b, x), *operands)),))
 
     graph = model(make)
-    after = Legalize().run(Canonicalize().run(graph))
+    after = Legalize(machines=CPU).run(Canonicalize().run(graph))
     kinds = [n.op for n in after.nodes if n.op != "constant"]
     assert kinds == ["transpose", "conv", "relu", "transpose"]
     x = random(*SHAPE)
@@ -303,7 +304,7 @@ def residual(b: GraphBuilder, x: Value) -> Value:
 
 def test_fusion_keeps_values_inside_their_group() -> None:
     graph = model(residual)
-    fused = Fuse().run(graph)
+    fused = Fuse(machines=CPU).run(graph)
     verify(fused)
     groups = [n for n in fused.nodes if n.op == "fused"]
     assert [[m.op for m in g.regions[0].nodes if m.op != "constant"] for g in groups] == [
@@ -311,7 +312,7 @@ def test_fusion_keeps_values_inside_their_group() -> None:
     ]  # fmt: skip
     x = random(*SHAPE)
     assert np.array_equal(interpret(graph, [x])[0], interpret(fused, [x])[0])
-    apart = Fuse(join=False).run(graph)
+    apart = Fuse(join=False, machines=CPU).run(graph)
     assert all(len(n.regions[0].nodes) == 1 for n in apart.nodes if n.op == "fused")
 
 
@@ -321,7 +322,7 @@ def test_groups_are_bounded() -> None:
             x = b.add("neg", (x,))
         return x
 
-    fused = Fuse().run(model(chain))
+    fused = Fuse(machines=CPU).run(model(chain))
     assert all(len(n.regions[0].nodes) <= MAX_GROUP for n in fused.nodes)
 
 
@@ -335,7 +336,7 @@ def test_a_group_waits_for_no_reader_of_another_result() -> None:
     first = b.add("gather", (x, moved), {"axis": 1})
     graph = b.finish([first, b.add("add", (values, y))])
     feed = {"x": random(4, 6), "y": random(3)}
-    fused = Fuse().run(graph)
+    fused = Fuse(machines=CPU).run(graph)
     verify(fused)
     for got, want in zip(interpret(fused, feed), interpret(graph, feed), strict=True):
         np.testing.assert_array_equal(got, want)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from cpu_machines import CPU
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, symbol
@@ -19,7 +20,7 @@ from aisc.passes.lower.program import lower_graph
 
 def kernel(graph: Graph) -> Func:
     """The only kernel of a graph."""
-    (func,) = lower_graph(Fuse(join=True).run(graph)).kernels
+    (func,) = lower_graph(Fuse(join=True, machines=CPU).run(graph)).kernels
     return func
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cpu_machines import CPU
 
 import aisc
 from aisc.api import resolve_target
@@ -99,7 +100,7 @@ def test_special_values_stay_in_their_row(make) -> None:
 @pytest.mark.parametrize("make", MAKERS)
 def test_one_loop_over_rows_remains(make) -> None:
     """Nothing but parameters lies in memory, and the rows are divided among threads."""
-    (kernel,) = lower_graph(Fuse().run(model(make, (64, 12), 320))).kernels
+    (kernel,) = lower_graph(Fuse(machines=CPU).run(model(make, (64, 12), 320))).kernels
     target = resolve_target("cpu")
     assert schedule_rows(prepared(kernel, target), target) is not None
     func = default_schedule(kernel, target).func
@@ -110,7 +111,7 @@ def test_one_loop_over_rows_remains(make) -> None:
 def test_short_rows_and_other_axes_are_left_alone() -> None:
     target = resolve_target("cpu")
     for graph in (model(softmax, (9,), 20), model(axis_zero, (40,), 64)):
-        (kernel,) = lower_graph(Fuse().run(graph)).kernels
+        (kernel,) = lower_graph(Fuse(machines=CPU).run(graph)).kernels
         assert schedule_rows(prepared(kernel, target), target) is None
 
 

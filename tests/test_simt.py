@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.link import Linked, complete
-from aisc.codegen.simt.backend import SimtBackend
+from aisc.codegen.simt.module import module_of, ptx_of
 from aisc.codegen.simt.ptxas import find_ptxas, run_ptxas
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
@@ -125,9 +125,9 @@ def test_sizes_may_be_known_at_run_time() -> None:
             args, want = arguments(*sizes, 10, False)
             run_func(form, args)
             np.testing.assert_array_equal(args[-1], want)
-    text, (launch,) = SimtBackend(SM90).emit([kernel])
+    text, (launch,) = module_of([kernel], SM90)
     assert launch.grid == (Const(2), binary("floordiv", Var("m") + 7, 8), None)
-    assert ".shared" in SimtBackend(SM90).assemble(text)
+    assert ".shared" in ptx_of(text, SM90)
 
 
 # -- PTX ------------------------------------------------------------------------------------------
@@ -137,17 +137,15 @@ def test_sizes_may_be_known_at_run_time() -> None:
 @pytest.mark.parametrize("tile", [SimtTile(), SimtTile(128, 128, 8, (16, 16))])
 @pytest.mark.parametrize("size", [(256, 256, 256), (130, 50, 70)])
 def test_ptxas_accepts_without_spills(size: tuple[int, int, int], tile: SimtTile) -> None:
-    backend = SimtBackend(SM90)
-    text, (launch,) = backend.emit([kernel_of(*size, tile)])
-    usage = run_ptxas(backend.assemble(text), SM90.arch)["product"]
+    text, (launch,) = module_of([kernel_of(*size, tile)], SM90)
+    usage = run_ptxas(ptx_of(text, SM90), SM90.arch)["product"]
     assert usage.spills == usage.stack == 0
     assert usage.shared == launch.shared_bytes == 4 * tile.depth * (tile.rows + tile.columns)
     assert usage.registers <= 65536 // (tile.threads[0] * tile.threads[1])
 
 
 def test_ptx_is_the_same_every_time() -> None:
-    backend = SimtBackend(SM90)
-    texts = [backend.assemble(backend.emit([kernel_of(130, 50, 70)])[0]) for _ in range(2)]
+    texts = [ptx_of(module_of([kernel_of(130, 50, 70)], SM90)[0], SM90) for _ in range(2)]
     assert texts[0] == texts[1]
     assert ".reqntid 4, 4, 1" in texts[0]
     assert texts[0].count("bar.sync") == 2

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cpu_machines import CPU
 from op_cases import CASES, Case
 from test_ops_machine import COMPUTED, graph_of
 
@@ -89,7 +90,9 @@ def ways(case: Case) -> dict[str, Any]:
     folded = b.finish(b.add_multi(case.op, values, case.attrs))
 
     def program(level: bool) -> Any:
-        fused = Fuse(join=level).run(Legalize().run(Canonicalize().run(whole)))
+        fused = Fuse(join=level, machines=CPU).run(
+            Legalize(machines=CPU).run(Canonicalize().run(whole))
+        )
         return run_program(lower_graph(fused), feeds)
 
     table = {

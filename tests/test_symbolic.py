@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from cpu_machines import CPU
 
 import aisc
 from aisc.ir import dtypes
@@ -196,7 +197,7 @@ CASES = {f.__name__: f for f in (gelu, softmax, heads, scores, rows, two_channel
 
 
 def scheduled(graph: Graph) -> tuple[Program, dict[str, ScheduledKernel]]:
-    program, target = lower_graph(Fuse().run(graph)), resolve("cpu")
+    program, target = lower_graph(Fuse(machines=CPU).run(graph)), resolve("cpu")
     kernels: dict[str, ScheduledKernel] = {}
     for k in program.kernels:
         s = default_schedule(k, target)

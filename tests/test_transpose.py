@@ -6,6 +6,7 @@ import ctypes
 
 import numpy as np
 import pytest
+from cpu_machines import CPU
 
 import aisc
 from aisc.api import resolve_target
@@ -43,7 +44,7 @@ def data(shape: tuple[int, ...], dtype: DType = dtypes.f32) -> Array:
 
 
 def scheduled(graph: Graph) -> Func:
-    (kernel,) = lower_graph(Fuse().run(graph)).kernels
+    (kernel,) = lower_graph(Fuse(machines=CPU).run(graph)).kernels
     return optimize(default_schedule(kernel, resolve_target("cpu")).func)
 
 

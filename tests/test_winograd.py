@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cpu_machines import CPU
 
 import aisc
 from aisc.api import resolve_target
@@ -46,7 +47,7 @@ def model(
 
 def lowered(graph: Graph) -> tuple[Func, dict[str, Array]]:
     """The only kernel, and its weights by the names of its parameters."""
-    program = lower_graph(Fuse().run(graph))
+    program = lower_graph(Fuse(machines=CPU).run(graph))
     (kernel,) = program.kernels
     shapes = {b.array.shape: b.array for b in program.weights.values()}
     weights = {

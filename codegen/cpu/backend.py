@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
+from aisc.codegen.artefact import Artefact
+from aisc.codegen.backend import Making, Scheduled
 from aisc.codegen.cpu.entry import entry_text
-from aisc.codegen.cpu.memory_runtime import guarded_text
+from aisc.codegen.cpu.image import image_of
+from aisc.codegen.cpu.policy import CpuPolicy
 from aisc.codegen.cpu.runtime import runtime_text
+from aisc.codegen.cpu.schedule import gated, optimized
+from aisc.codegen.image import DeviceCode, Image
 from aisc.codegen.llvm import engine, generate, link
+from aisc.codegen.llvm.beside import Beside, can_start
 from aisc.codegen.llvm.function import FunctionEmitter, zeros_global
-from aisc.ir import target as targets
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
+from aisc.passes.plan.bind import ScheduledKernel
+from aisc.passes.schedule.schedule import Schedule
 
 _RUNTIME_SYMBOLS = (
     "@aisc_barrier(",
@@ -30,14 +36,30 @@ _RUNTIME_SYMBOLS = (
 
 @dataclass(frozen=True, slots=True)
 class CpuBackend:
-    """Emits and assembles for one completed CPU target."""
+    """Makes code for one CPU; what its description leaves open is that of this machine."""
 
     target: Target
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", link.complete(self.target))
 
     @property
     def version(self) -> str:
         """What of the tools affects the code."""
         return generate.version()
+
+    @property
+    def policy(self) -> CpuPolicy:
+        """What the passes ask."""
+        return CpuPolicy(self.target.name)
+
+    def schedule(self, lowered: Func) -> Making[Scheduled]:
+        """The default rules, gated by the assembly."""
+        return gated(lowered, self)
+
+    def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
+        """A kernel and its packers as they are scheduled, ready to be emitted."""
+        return optimized(lowered, schedule, self.target)
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """LLVM IR of kernels, as one module."""
@@ -60,9 +82,24 @@ class CpuBackend:
         globals_.append(zeros_global())
         return engine.module_text(self.target, [*texts, entry, runtime], kept, globals_)
 
-    def assemble(self, text: str, want_assembly: bool = False) -> generate.Assembled:
-        """Machine code of a module."""
-        return engine.assemble(text, self.target, want_assembly)
+    def assemble(self, text: str, want_listing: bool = False) -> Artefact:
+        """Machine code of a module, and its assembly."""
+        return engine.assemble(text, self.target, want_listing)
+
+    def helper(self) -> Beside | None:
+        """A process that generates code beside this one."""
+        return Beside.start(self.target) if can_start() else None
+
+    def image(
+        self,
+        program: Program,
+        objects: Sequence[bytes],
+        devices: Sequence[DeviceCode],
+        names: tuple[Sequence[str], Sequence[str]],
+        profile: bool = False,
+    ) -> Image:
+        """The image of a planned Program, its weights packed."""
+        return image_of(program, objects, devices, self.target, names, profile)
 
 
 def _functions(funcs: Sequence[Func], target: Target) -> tuple[list[str], dict[str, None]]:
@@ -74,18 +111,3 @@ def _functions(funcs: Sequence[Func], target: Target) -> tuple[list[str], dict[s
         texts.append(emitter.emit())
         declarations.update(emitter.w.declarations)
     return texts, declarations
-
-
-@cache
-def guarded_runtime(at_end: bool) -> bytes:
-    """The run time's object for runs under guard on this machine."""
-    text = guarded_text(runtime_text(engine.machine_name()), at_end)
-    target = link.complete(targets.resolve("cpu"))
-    return engine.assemble(f'target triple = "{target.triple}"\n{text}', target).object
-
-
-@cache
-def runtime_object(target: Target) -> bytes:
-    """The run time's object, made once per process."""
-    text = runtime_text(engine.machine_name())
-    return engine.assemble(f'target triple = "{target.triple}"\n{text}', target).object

@@ -319,6 +319,9 @@ class EntryEmitter(ExprEmitter):
     def call(self, s: CallKernel) -> None:
         """A kernel on as many threads as it has work for."""
         kernel = self.kernels[s.kernel]
+        if kernel.target != self.entry.target:
+            self.launch(s)
+            return
         fails = can_report(kernel)
         kinds = ["ptr"] * len(s.args) + ["i64"] * len(s.dims) + ["i64", "i64", "ptr"]
         types = ", ".join(kinds + ["ptr", "i64"] * fails)
@@ -363,13 +366,24 @@ class EntryEmitter(ExprEmitter):
         self.w.line(f"call void @{name}(ptr {target}, ptr {source}, i64 {size}, i1 false)")
         self.w.close_if(end)
 
-    # -- the host ----------------------------------------------------------------------------
+    # -- callbacks ---------------------------------------------------------------------------
 
     def host(self, s: HostCall) -> None:
-        """Thread 0 calls back with pointers, sizes and the dimensions of attributes, as one array
-        of words; all threads read the sizes that come back, and whether it succeeded."""
+        """An operator of the host: with pointers, sizes and the dimensions of attributes; all
+        threads read the sizes that come back."""
+        self._call_back(self._host_words, s)
+        for k in range(len(s.binds)):
+            value = self.w.let(f"load i64, ptr {self.word(self.memory.host + k)}, align 8")
+            self.assign(s.binds[k].name, value)
+
+    def launch(self, s: CallKernel) -> None:
+        """A kernel of a device: with pointers and dimensions."""
+        self._call_back(self._launch_words, s)
+
+    def _call_back(self, words_of: Callable[[Any], list[str]], s: Stmt) -> None:
+        """Thread 0 calls back with an array of words; all threads read whether it succeeded."""
         self.barrier()  # nobody writes the status and the sizes again before all have read them
-        words = self._host_words(s)
+        words = words_of(s)
         index, self.count_host = self.count_host, self.count_host + 1
         table = f"%host{index}"
         self.w.allocas.append(f"{table} = alloca [{max(1, len(words))} x i64], align 8")
@@ -389,9 +403,10 @@ class EntryEmitter(ExprEmitter):
         self.w.close_if(end)
         self.barrier()
         self._leave_on_status()
-        for k in range(len(s.binds)):
-            value = self.w.let(f"load i64, ptr {self.word(self.memory.host + k)}, align 8")
-            self.assign(s.binds[k].name, value)
+
+    def _launch_words(self, s: CallKernel) -> list[str]:
+        pointers = [self.w.let(f"ptrtoint ptr {self.pointer(b)} to i64") for b in s.args]
+        return pointers + [self.scalar(d) for d in s.dims]
 
     def _host_words(self, s: HostCall) -> list[str]:
         words: list[str] = []

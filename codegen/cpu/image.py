@@ -9,13 +9,13 @@ import numpy as np
 
 from aisc.codegen.abi import ERRORS, CallFrame, function
 from aisc.codegen.arrays import Array, aligned, pointers
-from aisc.codegen.cpu.backend import runtime_object
+from aisc.codegen.callbacks import calls_of
 from aisc.codegen.cpu.entry import result_dims
 from aisc.codegen.cpu.faults import faults_of
 from aisc.codegen.cpu.memory import memory_of
 from aisc.codegen.cpu.profile import profile_words, sites_of
-from aisc.codegen.host import host_calls
-from aisc.codegen.image import Image, Machine
+from aisc.codegen.cpu.runtime_object import runtime_object
+from aisc.codegen.image import DeviceCode, Image, Machine
 from aisc.codegen.llvm.link import Linked, host_machine
 from aisc.codegen.signature import Port, Signature
 from aisc.ir.blob import Blob
@@ -27,6 +27,7 @@ from aisc.ir.tensor.func import Buffer, Program
 def image_of(
     program: Program,
     objects: Sequence[bytes],
+    devices: Sequence[DeviceCode],
     target: Target,
     names: tuple[Sequence[str], Sequence[str]],
     profile: bool = False,
@@ -55,11 +56,13 @@ def image_of(
         raise unfit
     table = _weights(program, [runtime, *objects])
     arrays = tuple(table[b.name] for b in weights)
-    calls = tuple(host_calls(entry))
     kernels = {k.name: k for k in program.kernels}
     words = profile_words(sites_of(entry, kernels)) if profile else 0
     faults = tuple(faults_of(entry, kernels))
-    return Image(signature, machine, runtime, tuple(objects), arrays, calls, words, faults)
+    return Image(
+        signature, machine, runtime, tuple(objects), arrays, calls_of(entry, kernels), words,
+        faults, tuple(devices),
+    )  # fmt: skip
 
 
 def _ports(buffers: Sequence[Buffer], names: Sequence[str]) -> tuple[Port, ...]:

@@ -30,11 +30,11 @@ def answer(line: str, machine: tuple[str, str, str]) -> str:
     """The reply to a request."""
     request = json.loads(line)
     try:
-        made = generate.generate(request["text"], *machine, request["assembly"])
+        made = generate.generate(request["text"], *machine, request["listing"])
     except RuntimeError as fault:
         return json.dumps({"id": request["id"], "fault": str(fault)})
     code = base64.b64encode(made.object).decode()
-    return json.dumps({"id": request["id"], "object": code, "assembly": made.assembly})
+    return json.dumps({"id": request["id"], "object": code, "listing": made.listing})
 
 
 def _read(lines: queue.Queue[str]) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aisc.codegen.artefact import Artefact
 from aisc.codegen.llvm.assembler import greeting
-from aisc.codegen.llvm.generate import Assembled
 from aisc.ir.target import Target
 
 COMMAND = (sys.executable, "-P", "-m", "aisc.codegen.llvm.assembler")
@@ -74,15 +74,15 @@ class Beside:
             self._gone = not self._greeted
         return self._greeted and not self._gone and len(self.waiting) < DEPTH
 
-    def give(self, text: str, want_assembly: bool) -> int:
+    def give(self, text: str, want_listing: bool) -> int:
         """Ask for the code of a module; the number of the request, which no other has."""
         self._count += 1
-        request = {"id": self._count, "text": text, "assembly": want_assembly}
+        request = {"id": self._count, "text": text, "listing": want_listing}
         self.waiting.append(self._count)
         self.requests.put(json.dumps(request) + "\n")
         return self._count
 
-    def take(self, patience: float = 0.0) -> tuple[int, Assembled] | None:
+    def take(self, patience: float = 0.0) -> tuple[int, Artefact] | None:
         """An answer, with the number of its request, waited for as many seconds; ``None`` when
         there is none."""
         while self.waiting and not self._gone:
@@ -135,11 +135,11 @@ def _write(process: subprocess.Popen[str], requests: queue.Queue[str]) -> None:
         pass
 
 
-def _decoded(line: str) -> tuple[int, Assembled] | None:
+def _decoded(line: str) -> tuple[int, Artefact] | None:
     """The number and the code of a reply; ``None`` for one without code."""
     try:
         reply = json.loads(line)
         code = base64.b64decode(reply["object"], validate=True)
-        return int(reply["id"]), Assembled(code, str(reply["assembly"]))
+        return int(reply["id"]), Artefact(code, str(reply["listing"]))
     except (ValueError, KeyError, TypeError):
         return None

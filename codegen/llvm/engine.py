@@ -10,8 +10,9 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 
+from aisc.codegen.artefact import Artefact
 from aisc.codegen.llvm.function import NONTEMPORAL, NONTEMPORAL_NODE
-from aisc.codegen.llvm.generate import Assembled, generate
+from aisc.codegen.llvm.generate import generate
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target
 
@@ -45,10 +46,10 @@ def module_text(
     )
 
 
-def assemble(text: str, target: Target, want_assembly: bool = False) -> Assembled:
+def assemble(text: str, target: Target, want_listing: bool = False) -> Artefact:
     """Machine code of a module, and its assembly if that is wanted."""
     features = ",".join(target.features)
     try:
-        return generate(text, target.triple, target.arch, features, want_assembly)
+        return generate(text, target.triple, target.arch, features, want_listing)
     except RuntimeError as fault:
         raise InternalError(f"LLVM rejects the code: {fault}\n{text}") from None

@@ -1,22 +1,15 @@
-"""Machine code of LLVM IR text. Needs llvmlite and nothing else, so that a process that only does
-this starts at once (:mod:`aisc.codegen.llvm.assembler`)."""
+"""Machine code of LLVM IR text. Needs nothing but llvmlite, so that a process that only does this
+starts at once (:mod:`aisc.codegen.llvm.assembler`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
 
-
-@dataclass(frozen=True, slots=True)
-class Assembled:
-    """Machine code of one module; `assembly` only if it was asked for."""
-
-    object: bytes
-    assembly: str = ""
+from aisc.codegen.artefact import Artefact
 
 
 @cache
@@ -44,12 +37,12 @@ def version() -> str:
 
 
 def generate(
-    text: str, triple: str, arch: str, features: str, want_assembly: bool = False
-) -> Assembled:
+    text: str, triple: str, arch: str, features: str, want_listing: bool = False
+) -> Artefact:
     """Verify a module, promote its stack slots (SROA) and generate an object; ``RuntimeError``
     when LLVM rejects the text.
 
-    Code is generated once: with `want_assembly` the object is assembled from that text, which has
+    Code is generated once: with `want_listing` the object is assembled from that text, which has
     the same instructions and costs a tenth of generating them again. A second generation would
     also differ from the first, since it starts from a module that the first has changed."""
     machine = target_machine(triple, arch, features)
@@ -60,10 +53,10 @@ def generate(
     manager = llvm.create_new_module_pass_manager()
     manager.add_sroa_pass()
     manager.run(module, builder)
-    if not want_assembly:
-        return Assembled(machine.emit_object(module))
+    if not want_listing:
+        return Artefact(machine.emit_object(module))
     assembly: str = machine.emit_assembly(module)
-    return Assembled(machine.emit_object(_holding(assembly, triple)), assembly)
+    return Artefact(machine.emit_object(_holding(assembly, triple)), assembly)
 
 
 def _holding(assembly: str, triple: str) -> Any:

@@ -1,36 +1,42 @@
-"""The SIMT back end: kernels to PTX text, with what a launch needs to know."""
+"""The back end of SIMT machines.
+
+A kernel is emitted twice: for the device, as PTX, and as a model of it for the host, in which the
+threads of a block are loops between barriers (:mod:`aisc.passes.tensor.thread_loops`). Where there
+is no device, the model is what runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+import ctypes
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import llvmlite.binding as llvm
-
+from aisc.codegen.artefact import Artefact
+from aisc.codegen.backend import Backend, Making, Scheduled, backend_of, ready
+from aisc.codegen.faults import error_of
+from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
-from aisc.codegen.simt.emitter import SimtEmitter, zeros_global
-from aisc.ir.diagnostics import InternalError
-from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Expr
+from aisc.codegen.llvm.link import Linked
+from aisc.codegen.simt.emitter import SimtEmitter
+from aisc.codegen.simt.module import module_of, ptx_of
+from aisc.codegen.simt.policy import SimtPolicy
+from aisc.ir.diagnostics import CompileError, error
+from aisc.ir.target import Target, host
 from aisc.ir.tensor.func import Func
+from aisc.passes.analysis.faults import can_fail
+from aisc.passes.plan.bind import ScheduledKernel
+from aisc.passes.schedule.rules.simt import schedules
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.tensor.simt_optimize import simt_optimize
+from aisc.passes.tensor.thread_loops import ThreadLoops
 
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How a kernel is launched: blocks along x, y, z as expressions of its dims, threads, and its
-    shared memory in bytes."""
-
-    name: str
-    grid: tuple[Expr | None, Expr | None, Expr | None]
-    block: tuple[int, int, int]
-    shared_bytes: int
+_MODEL = "\n; ---- the model of these kernels for the host\n"
 
 
 @dataclass(frozen=True, slots=True)
 class SimtBackend:
-    """Emits and assembles for one SIMT target."""
+    """Makes code for one SIMT target."""
 
     target: Target
 
@@ -39,47 +45,98 @@ class SimtBackend:
         """What of the tools affects the code."""
         return generate.version()
 
-    def emit(self, funcs: Sequence[Func]) -> tuple[str, tuple[Launch, ...]]:
-        """LLVM IR of kernels as one module, and their launches in the same order."""
-        texts: list[str] = []
-        globals_ = [zeros_global()]
-        declarations: dict[str, None] = {}
-        launches: list[Launch] = []
-        for func in funcs:
-            emitter = SimtEmitter(func, self.target)
-            texts.append(emitter.emit())
-            globals_.extend(emitter.globals)
-            declarations.update(emitter.w.declarations)
-            launches.append(_launch(emitter))
-        head = f'target triple = "{self.target.triple}"'
-        attributes = "attributes #0 = { nounwind }"
-        parts = [head, *globals_, *declarations, *texts, attributes, ""]
-        return "\n\n".join(parts), tuple(launches)
+    @property
+    def policy(self) -> SimtPolicy:
+        """What the passes ask."""
+        return SimtPolicy(self.target.name)
 
-    def assemble(self, text: str) -> str:
-        """PTX of a module: stack slots become registers, then code generation."""
-        machine = _machine(self.target.triple, self.target.arch, ",".join(self.target.features))
-        try:
-            module = llvm.parse_assembly(text)
-            module.verify()
-        except RuntimeError as fault:
-            raise InternalError(f"LLVM rejects the code: {fault}\n{text}") from None
-        options = llvm.create_pipeline_tuning_options(speed_level=0)
-        manager = llvm.create_new_module_pass_manager()
-        manager.add_sroa_pass()
-        manager.run(module, llvm.create_pass_builder(machine, options))
-        return str(machine.emit_assembly(module))
+    @property
+    def _host(self) -> Backend:
+        """What makes code of the model."""
+        return backend_of(host())
+
+    def schedule(self, lowered: Func) -> Making[Scheduled]:
+        """The first schedule of the rules that is legal and fits the machine."""
+        refused: CompileError | None = None
+        for schedule in schedules(lowered, self.target):
+            try:
+                kernel = self.optimize(lowered, schedule)
+                SimtEmitter(kernel.func, self.target).emit()
+                return ready(kernel)
+            except CompileError as fault:
+                refused = fault
+        raise refused or error("E402", f"no schedule of {lowered.name} fits {self.target.name}")
+
+    def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
+        """A scheduled kernel in kernel form."""
+        func = simt_optimize(schedule.func)
+        if can_fail(func.body):
+            func = func.with_attrs(status=True)
+        return ScheduledKernel(replace(func, name=lowered.name))
+
+    def emit(self, funcs: Sequence[Func]) -> str:
+        """A module for the device, and one of the model; between them what a launch must know."""
+        text, grids = module_of(funcs, self.target)
+        models = [ThreadLoops().run(f) for f in funcs]
+        heads = [
+            {"name": f.name, "operands": len(f.params), "dims": len(f.dims),
+             "reports": bool(f.attr("status", False)), "block": g.block, "shared": g.shared_bytes}
+            for f, g in zip(funcs, grids, strict=True)
+        ]  # fmt: skip
+        return f"{text}; {json.dumps(heads)}{_MODEL}{self._host.emit(models)}"
+
+    def assemble(self, text: str, want_listing: bool = False) -> Artefact:
+        """PTX, and the object of the model, behind a line that says what they hold."""
+        device, model = text.split(_MODEL)
+        module, _, heads = device.rpartition("; ")
+        ptx = ptx_of(module, self.target)
+        head = json.dumps({"kernels": json.loads(heads), "ptx": ptx}).encode()
+        return Artefact(head + b"\n" + self._host.assemble(model).object, ptx)
+
+    def helper(self) -> None:
+        """Nobody generates PTX beside."""
+
+    @staticmethod
+    def load(code: DeviceCode) -> Model:
+        """The kernels of a compiled model, on the host."""
+        signatures: dict[str, Signature] = {}
+        objects = []
+        for data in code.objects:
+            head, _, native = data.partition(b"\n")
+            objects.append(native)
+            for k in json.loads(head)["kernels"]:
+                signatures[k["name"]] = Signature(k["operands"], k["dims"], k["reports"])
+        return Model(signatures, Linked(objects, list(signatures)))
 
 
-def _launch(emitter: SimtEmitter) -> Launch:
-    sizes: dict[str, Expr] = {f.kind: f.extent for f in emitter.kernel.grid}
-    grid = (sizes.get("block.x"), sizes.get("block.y"), sizes.get("block.z"))
-    return Launch(emitter.func.name, grid, emitter.kernel.block_size, emitter.shared_bytes)
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """How many pointers and dimensions a kernel takes, and whether it may report an error."""
+
+    operands: int
+    dims: int
+    reports: bool
 
 
-@cache
-def _machine(triple: str, arch: str, features: str) -> Any:
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    target = llvm.Target.from_triple(triple)
-    return target.create_target_machine(cpu=arch, features=features, opt=3)
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """Kernels whose threads are loops on the host."""
+
+    signatures: Mapping[str, Signature]
+    code: Linked
+
+    def launch(self, kernel: str, pointers: Sequence[int], dims: Sequence[int]) -> None:
+        """Run all blocks of a kernel, one after the other."""
+        about = self.signatures[kernel]
+        words = (ctypes.c_int64 * 4)()
+        kinds: list[type[ctypes.c_void_p] | type[ctypes.c_int64]] = [
+            ctypes.c_void_p
+        ] * about.operands
+        kinds += [ctypes.c_int64] * (about.dims + 2) + [ctypes.c_void_p]
+        given = [*pointers, *dims, 0, 1, None]
+        if about.reports:
+            kinds += [ctypes.c_void_p, ctypes.c_int64]
+            given += [ctypes.addressof(words), 0]
+        ctypes.CFUNCTYPE(None, *kinds)(self.code.addresses[kernel])(*given)
+        if words[0]:
+            raise error_of(words[0], words[1:], ())

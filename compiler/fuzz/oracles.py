@@ -44,15 +44,18 @@ def choices(**given: object) -> Options:
 
 
 def compiled(level: int) -> Prepare:
-    """The machine code of an optimisation level; for other kinds of targets, whose models are not
-    compiled as a whole, the lowered program under its interpreter."""
+    """The machine code of an optimisation level, on poisoned memory; for other kinds of targets,
+    whose models are not compiled as a whole, the lowered program under its interpreter."""
 
     def prepare(case: Case, target: Target) -> Answer:
         if target.kind != "cpu":
             return _lowered(case, target, level)
+        from aisc.codegen.cpu.guard import PoisonedExecutable
+
         executable = api.build(case.graph, target, choices(level=level)).executable
         assert executable is not None, "nothing stopped the pipeline"
-        return lambda feed: executable.run(None, feed)
+        poisoned = PoisonedExecutable(executable.image)
+        return lambda feed: poisoned.run(None, feed)
 
     return prepare
 
@@ -111,7 +114,7 @@ def guarded(case: Case, target: Target) -> Answer | None:
     an access outside ends the worker, which is a finding."""
     if target.kind != "cpu":
         return None
-    from aisc.codegen.guard import GuardedExecutable
+    from aisc.codegen.cpu.guard import GuardedExecutable
 
     executable = api.build(case.graph, target, choices(level=2, apart=True)).executable
     assert executable is not None, "nothing stopped the pipeline"

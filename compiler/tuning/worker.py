@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 
 from aisc.codegen.arrays import aligned
-from aisc.codegen.cpu.backend import CpuBackend
-from aisc.codegen.llvm import link
+from aisc.codegen.backend import Backend, backend_of
 from aisc.codegen.llvm.link import Linked
 from aisc.ir import target as targets
 from aisc.ir.diagnostics import AiscError, InternalError
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.parser import parse_func
-from aisc.kernels import scheduled_by
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.schedule import Schedule, trace_from_json
 
@@ -30,7 +28,7 @@ MIN_SECONDS = 0.002  # one sample repeats the kernel at least this long
 class Prepared:
     """A kernel with inputs, ready to be called."""
 
-    def __init__(self, kernel: ScheduledKernel, lowered: Func, backend: CpuBackend) -> None:
+    def __init__(self, kernel: ScheduledKernel, lowered: Func, backend: Backend) -> None:
         text = backend.emit([kernel.func, *kernel.packers])
         names = [kernel.func.name, *(p.name for p in kernel.packers)]
         self._linked = Linked([backend.assemble(text).object], names)
@@ -78,13 +76,12 @@ def _filled(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generat
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Times of each trace of the request, interleaved."""
-    target = link.complete(targets.resolve(request["target"]))
-    backend = CpuBackend(target)
+    backend = backend_of(targets.resolve(request["target"]))
     func = parse_func(request["func"])
     prepared = []
     for text in request["traces"]:
         schedule = Schedule.of(func).replay(trace_from_json(text))
-        prepared.append(Prepared(scheduled_by(func, schedule, target), func, backend))
+        prepared.append(Prepared(backend.optimize(func, schedule), func, backend))
     calls = [max(1, int(MIN_SECONDS / max(p.sample(1), 1e-7))) for p in prepared]
     seconds: list[list[float]] = [[] for _ in prepared]
     for _ in range(request["repeats"]):

@@ -58,7 +58,7 @@ def _entry(
     for node in walk(entry.body):
         if isinstance(node, CallKernel):
             checker.at = node
-            _call(node, program, checker)
+            _call(node, program, entry.target, checker)
         elif isinstance(node, HostCall):
             checker.at = node
             checker.need(opdef.exists(node.op), f"unknown operator '{node.op}'")
@@ -75,7 +75,7 @@ def _entry(
     _places(entry, level, checker)
 
 
-def _call(call: CallKernel, program: Program, checker: FuncChecker) -> None:
+def _call(call: CallKernel, program: Program, host: str, checker: FuncChecker) -> None:
     kernel = next((k for k in program.kernels if k.name == call.kernel), None)
     if kernel is None:
         checker.fault(f"unknown kernel '{call.kernel}'")
@@ -98,6 +98,8 @@ def _call(call: CallKernel, program: Program, checker: FuncChecker) -> None:
             ]
             fits = all(_equal(a, b, env) for a, b in sizes + steps)
         checker.need(fits, f"{arg.name} does not fit {_signature(param)} of {kernel.name}")
+        space = param.space if kernel.target == host else f"{kernel.target}.{param.space}"
+        checker.need(arg.space == space, f"{arg.name} lies in {arg.space}, not in {space}")
         if param.role == "output":
             checker.need(arg.role not in ("input", "weight"), f"{arg.role} {arg.name} is written")
 

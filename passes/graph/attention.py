@@ -5,8 +5,7 @@ after:  one group of the four, of copies in another order that only they read, a
         only reads the result
 
 Candidates are found by the kinds of the operators; whether one is attention is asked of the
-function that it is lowered to (:mod:`aisc.passes.schedule.rules.attention`), which is also
-what the schedule will do.
+machine that they run on, about the function that they are lowered to.
 """
 
 from __future__ import annotations
@@ -16,24 +15,26 @@ from dataclasses import dataclass, field
 
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
-from aisc.ir.location import UNKNOWN
 from aisc.ir.optional import attempt
 from aisc.ir.tensor.func import Func
 from aisc.passes.graph.views import is_view
 from aisc.passes.lower.canonical import group_key
-from aisc.passes.lower.group import lower_group
-from aisc.passes.schedule.rules.attention import is_attention, is_copy
+from aisc.passes.lower.group import as_func, region_of
+from aisc.passes.policy import Machines, Policy
 
 # Operators between the two contractions.
 MAX_CHAIN = 16
 
 Makers = Mapping[Value, GraphNode]
 Uses = Mapping[Value, int]
+Question = Callable[[Func], bool]
 
 
-def attention_chains(graph: Graph, made: Makers, used: Uses) -> Iterator[tuple[GraphNode, ...]]:
+def attention_chains(
+    graph: Graph, made: Makers, used: Uses, machines: Machines
+) -> Iterator[tuple[GraphNode, ...]]:
     """Nodes of each attention, in the order of the graph."""
-    asked = _Asked()
+    asked = _Asked(machines)
     order = {n: k for k, n in enumerate(graph.nodes)}
     readers: dict[Value, list[GraphNode]] = {}
     for n in graph.nodes:
@@ -120,6 +121,7 @@ def _copied(
 class _Asked:
     """What groups of nodes are, by what decides their function: layers repeat."""
 
+    machines: Machines
     known: dict[object, bool] = field(default_factory=dict)
 
     def is_copy(self, node: GraphNode) -> bool:
@@ -128,21 +130,22 @@ class _Asked:
             return False
         if opdef.size_checks(node):  # a view whose size is compared at run time
             return False
-        return self._ask((node,), is_copy)
+        return self._ask((node,), lambda p: p.is_copy, "copy")
 
     def is_attention(self, nodes: tuple[GraphNode, ...]) -> bool:
-        """Whether the schedule takes a group for one attention."""
-        return self._ask(nodes, is_attention)
+        """Whether the machine takes a group for one attention."""
+        return self._ask(nodes, lambda p: p.is_attention, "attention")
 
-    def _ask(self, nodes: tuple[GraphNode, ...], question: Callable[[Func], bool]) -> bool:
-        inside = {v for n in nodes for v in n.outputs}
-        inputs = dict.fromkeys(v for n in nodes for v in n.input_values if v not in inside)
-        region = Graph("group", tuple(inputs), nodes, nodes[-1].outputs)
-        key = question, group_key(region, frozenset())
+    def _ask(
+        self, nodes: tuple[GraphNode, ...], question: Callable[[Policy], Question], what: str
+    ) -> bool:
+        region = region_of(nodes)
+        home = self.machines.home(nodes)
+        key = what, home.name, group_key(region, frozenset())
         if key not in self.known:
             self.known[key] = attempt(
                 "the rule for attention",
-                lambda: question(lower_group("group", region, frozenset(), UNKNOWN)),
+                lambda: question(home)(as_func(region)),
                 lambda: False,
             )
         return self.known[key]

@@ -10,11 +10,13 @@ attention is a group of its own (:mod:`aisc.passes.graph.attention`). The transp
 few channels joins the convolution that reads it.
 Constants with one element move into the groups that read them; other constants and views stay
 outside, as do operators of kind control (whose regions are partitioned in turn) and those that
-only the host can compute. Postcondition: every other node is a ``fused`` one.
+only the host can compute. A group that a device runs takes no operator that would keep it from
+there. Postcondition: every other node is a ``fused`` one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from aisc.ir.graph import opdef
@@ -24,6 +26,7 @@ from aisc.ir.rewrite.driver import use_counts
 from aisc.passes.base import map_regions
 from aisc.passes.graph.attention import attention_chains
 from aisc.passes.graph.views import is_view
+from aisc.passes.policy import HOST_ALONE, Machines
 
 # A group stops growing here: generated code and compile time grow with it.
 MAX_GROUP = 24
@@ -50,6 +53,7 @@ class Fuse:
 
     name: str = "fuse"
     join: bool = True
+    machines: Machines = HOST_ALONE
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph and the regions of its control operators."""
@@ -72,23 +76,33 @@ class Fuse:
         used, made = use_counts(graph), graph.producers()
         groups: dict[GraphNode, _Group] = {}
         ways = _Ways(graph)
-        for chain in attention_chains(graph, made, used) if self.join else ():
+        chains = attention_chains(graph, made, used, self.machines) if self.join else ()
+        for chain in chains:
             groups.update(dict.fromkeys(chain, _Group(list(chain), anchored=True, closed=True)))
         for node in graph.nodes:
             if node in groups or stays_alone(node):
                 continue
             if self.join and self._take_ways(node, groups, made, used, ways):
                 continue
-            joined = self._join(node, groups, made, used) if self.join else None
-            joined = joined or (_prologue(node, groups, made, used) if self.join else None)
+            kept = self._kept_for_device(node, made, used, ways)
+            joined = self._join(node, groups, made, used) if self.join and not kept else None
+            if joined is None and self.join:
+                joined = _prologue(node, groups, made, used)
+                joined = joined if joined is not None and self._stays(joined, [node]) else None
+                joined = joined or self._with_casts(node, groups, made, used)
             group = joined or _Group()
             group.nodes.append(node)
             group.anchored |= opdef.get(node.op).kind not in ("map", "movement")
             groups[node] = group
         return groups
 
-    @staticmethod
+    def _stays(self, group: _Group, more: Sequence[GraphNode]) -> bool:
+        """Whether a group runs where it did when it takes more nodes."""
+        home = self.machines.home
+        return not self.machines.devices or home(group.nodes) is home([*group.nodes, *more])
+
     def _take_ways(
+        self,
         node: GraphNode,
         groups: dict[GraphNode, _Group],
         made: dict[Value, GraphNode],
@@ -106,7 +120,8 @@ class Fuse:
             fits = len(group.nodes) + len(region) <= MAX_GROUP and not group.closed
             if any(n in groups for n in region):
                 continue
-            if region and region[0] is node and group.nodes[-1] is producer and fits:
+            starts = bool(region) and region[0] is node and group.nodes[-1] is producer
+            if starts and fits and self._stays(group, region):
                 group.nodes += region
                 groups.update(dict.fromkeys(region, group))
                 return True
@@ -131,16 +146,52 @@ class Fuse:
             if group.closed or not _is_read_alone(v, producer, used):
                 continue
             same_shape = v.type.shape == node.output.type.shape
-            if same_shape and group.nodes[-1] is producer and len(group.nodes) < MAX_GROUP:
+            last = group.nodes[-1] is producer and len(group.nodes) < MAX_GROUP
+            if same_shape and last and self._stays(group, [node]):
                 found.append(group)
         if not found:
             return None
         order = {id(g): k for k, g in enumerate(found)}
         home = max(found, key=lambda g: (g.anchored, order[id(g)]))
         for other in found:
-            if other is not home and not other.anchored:
+            if other is not home and not other.anchored and self._stays(home, other.nodes):
                 self._merge(home, other, groups)
         return home
+
+    def _kept_for_device(
+        self, node: GraphNode, made: dict[Value, GraphNode], used: dict[Value, int], ways: _Ways
+    ) -> bool:
+        """Whether a cast is to begin a group with the contraction that reads it."""
+        readers = ways.readers.get(node.output, []) if node.op == "cast" else []
+        return len(readers) == 1 and node in self._casts(readers[0], made, used)
+
+    def _casts(
+        self, node: GraphNode, made: dict[Value, GraphNode], used: dict[Value, int]
+    ) -> list[GraphNode]:
+        """The casts that only a contraction reads, where a device takes it with them and not
+        without."""
+        home, host = self.machines.home, self.machines.host
+        if not self.machines.devices or opdef.get(node.op).kind != "contraction":
+            return []
+        casts = [made[v] for v in node.input_values if v in made and made[v].op == "cast"]
+        casts = [c for c in casts if used[c.output] == 1]
+        alone = not casts or home([node]) is not host or home([*casts, node]) is host
+        return [] if alone else casts
+
+    def _with_casts(
+        self,
+        node: GraphNode,
+        groups: dict[GraphNode, _Group],
+        made: dict[Value, GraphNode],
+        used: dict[Value, int],
+    ) -> _Group | None:
+        """A group of those casts, for the contraction to join."""
+        alone = [c for c in self._casts(node, made, used) if groups[c].nodes == [c]]
+        if not alone:
+            return None
+        joined = _Group(alone)
+        groups.update(dict.fromkeys(alone, joined))
+        return joined
 
     @staticmethod
     def _merge(home: _Group, other: _Group, groups: dict[GraphNode, _Group]) -> None:

@@ -256,11 +256,13 @@ def _permuted(values: object, perm: tuple[int, ...]) -> tuple[AttrValue, ...]:
     return tuple(values[k] for k in _inverse(perm))
 
 
-def rules() -> tuple[Rule, ...]:
-    """The table; the map rule is indexed by every elementwise operator of the registry."""
+def rules(move_images: bool = True) -> tuple[Rule, ...]:
+    """The table; the map rule is indexed by every elementwise operator of the registry. Without
+    `move_images` images stay as they are, and transposes only move out of the way."""
     maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
     sink = rule(*maps)(_sink_map)
+    moved = (channels_last,) if move_images else ()
     return (
-        channels_last, sink, sink_concat, sink_axis, sink_reduction, sink_gather, sink_slice,
+        *moved, sink, sink_concat, sink_axis, sink_reduction, sink_gather, sink_slice,
         sink_pad, sink_reshape,
     )  # fmt: skip

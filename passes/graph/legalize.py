@@ -1,4 +1,4 @@
-"""Step 4: core operators only, channels last.
+"""Step 4: core operators only, in the layout that the machine prefers.
 
 :class:`Decompose` replaces operators until only core ones are left, which have a compute
 definition of their own.
@@ -17,16 +17,19 @@ from aisc.ir.rewrite.rules import RewriteGraph
 from aisc.passes.base import map_regions
 from aisc.passes.graph import affine, identities, layout, masks, pools, rows
 from aisc.passes.graph.canonicalize import Canonicalize
+from aisc.passes.graph.narrow import NarrowConstants
+from aisc.passes.policy import HOST_ALONE, Machines
 
 MAX_DEPTH = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Legalize:
-    """The step: decompose, move to channels-last, join rows of products, canonicalize what that
-    exposes."""
+    """The step: decompose, move to channels-last where the machine wants that, join rows of
+    products, canonicalize what that exposes."""
 
     name: str = "legalize"
+    machines: Machines = HOST_ALONE
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph."""
@@ -36,10 +39,11 @@ class Legalize:
             + affine.RULES
             + pools.RULES
             + masks.RULES
-            + layout.rules()
+            + layout.rules(self.machines.main.channels_last)
             + rows.rules()
         )
-        return Canonicalize(rules=table).run(graph)
+        graph = Canonicalize(rules=table).run(graph)
+        return NarrowConstants().run(graph) if self.machines.narrow_constants else graph
 
 
 @dataclass(frozen=True, slots=True)

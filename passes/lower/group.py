@@ -6,6 +6,7 @@ after:  ``func k(x, w, y) { alloc a; for …: block matmul {…}  for …: block
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from aisc.ir.arith.poly import symbols
@@ -13,7 +14,7 @@ from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value, used_symbols
-from aisc.ir.location import Loc
+from aisc.ir.location import UNKNOWN, Loc
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import ZERO, Expr, Load, Var, const
@@ -48,6 +49,18 @@ def lower_group(
     made = cb.func(name, params, tuple(map(Var, sorted(dims))), target=target)
     checks = [c.condition for node in region.nodes for c in opdef.size_checks(node)]
     return replace(made, requires=tuple(dict.fromkeys(checks)))
+
+
+def region_of(nodes: Sequence[GraphNode]) -> Graph:
+    """The region that nodes would have if they were one group that gives what the last one does."""
+    inside = {v for n in nodes for v in n.outputs}
+    inputs = dict.fromkeys(v for n in nodes for v in n.input_values if v not in inside)
+    return Graph("group", tuple(inputs), tuple(nodes), nodes[-1].outputs)
+
+
+def as_func(region: Graph, target: str = "cpu") -> Func:
+    """The Func of a region that is only looked at."""
+    return lower_group("group", region, frozenset(), UNKNOWN, target)
 
 
 def _clean(name: str) -> str:

@@ -5,6 +5,10 @@ after:  ``program { kernel k0 {…}  entry(x, y, w) { call k0(x, w, y) } }``
 Groups whose Funcs are equal up to the names of buffers share a kernel. Views become buffers over
 the same storage (a common ``base``); control operators become statements of the entry
 (:mod:`aisc.passes.lower.control`); operators without native code become calls of the host.
+
+Kernels of devices work on the memory of their target, whose name qualifies the space of a buffer
+(``npu.global``). A value that is read in another memory than where it was made is copied there,
+once; constants are parameters in the memory where they are read.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from aisc.ir.tensor.stmt import (
 )
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers
 from aisc.passes.analysis.faults import can_fail
+from aisc.passes.graph.place import target_of
 from aisc.passes.graph.views import is_view
 from aisc.passes.lower.canonical import canonical, group_key
 from aisc.passes.lower.control import lower_bind, lower_expect, lower_if, lower_loop
@@ -43,9 +48,10 @@ from aisc.passes.lower.state import Lowered, State
 _CONTROL = {"bind_dims": lower_bind, "if": lower_if, "loop": lower_loop, "expect": lower_expect}
 
 
-def lower_graph(graph: Graph, target: str = "cpu") -> Program:
-    """The Program of a partitioned graph; its entry's parameters are inputs, outputs, weights."""
-    st = State(target, lower_nodes)
+def lower_graph(graph: Graph, host: str = "cpu") -> Program:
+    """The Program of a partitioned graph; its entry's parameters are inputs, outputs, weights.
+    `host`: the target of the entry and of the groups that no device runs."""
+    st = State(host, lower_nodes)
     for v in graph.inputs:
         st.params.append(st.declare(v, "input"))
     st.dims = {s.name for v in graph.inputs for s in v.type.symbols}
@@ -55,10 +61,10 @@ def lower_graph(graph: Graph, target: str = "cpu") -> Program:
     for v, out in results:
         if st.buffers.get(v) is not out and st.given.get(v) is not out:
             st.allocate(out)
-            st.body.append(Copy(st.use(v), out))
+            st.body.append(Copy(st.lies(v), out))
     params, body = _share_storage(st)
     dims = tuple(Var(n) for n in sorted(st.dims))
-    entry = Func("entry", params, dims, body, (), target, graph.loc)
+    entry = Func("entry", params, dims, body, (), host, graph.loc)
     return Program(graph.name, tuple(st.funcs), entry, dict(st.weights))
 
 
@@ -81,7 +87,7 @@ def lower_nodes(st: State, graph: Graph) -> None:
 def _share_storage(st: State) -> tuple[tuple[Buffer, ...], Stmt]:
     """Parameters and body in which a buffer that has views names its own storage, as they do.
     Views that nothing uses are left out."""
-    everything = dict.fromkeys((*st.params, *st.buffers.values(), *st.views))
+    everything = dict.fromkeys((*st.params, *st.buffers.values(), *st.elsewhere, *st.views))
     bases = {b.base for b in everything if b.base}
     roots = {b: replace(b, base=b.name) for b in everything if b.name in bases and not b.base}
     whole = seq(*st.body)
@@ -106,7 +112,8 @@ def _is_idle(s: Stmt, used: Mapping[Buffer, None]) -> bool:
 def _declare_outputs(st: State, graph: Graph) -> list[tuple[Value, Buffer]]:
     """Output parameters; what a kernel, a branch or a loop computes is written there directly."""
     made = ("fused", "if", "loop")
-    computed = {v for n in graph.nodes if n.op in made for v in n.outputs}
+    on_host = (n for n in graph.nodes if n.op in made and not target_of(n))
+    computed = {v for n in on_host for v in n.outputs}
     producers = graph.producers()
     results: list[tuple[Value, Buffer]] = []
     for v, name in zip(graph.outputs, graph.result_names, strict=True):
@@ -139,7 +146,7 @@ def _view(st: State, node: GraphNode) -> None:
     assert v is not None, "a view has an input"
     out = node.output
     st.require(node)
-    st.buffers[out] = st.view(st.use(v), out.type, out.name, _start_of(node, v))
+    st.buffers[out] = st.view(st.lies(v), out.type, out.name, _start_of(node, v))
 
 
 def _start_of(node: GraphNode, source: Value) -> Dim:
@@ -153,22 +160,26 @@ def _start_of(node: GraphNode, source: Value) -> Dim:
 
 
 def _call(st: State, node: GraphNode) -> None:
-    values, inner = node.input_values, node.regions[0].nodes
+    values, inner, target = node.input_values, node.regions[0].nodes, target_of(node)
     weights = frozenset(k for k, v in enumerate(values) if st.is_weight(v))
     made = _kernel(st, node, weights)
     for part in inner:
         st.require(part)
-    args = [st.use(v) for v in values] + [st.result(v) for v in node.outputs]
+    args = [st.use(v, target) for v in values]
+    results = [st.made_by(v, target) if target else st.result(v) for v in node.outputs]
     faults = fuse(inner[k].loc for k in made.reporting)
-    st.body.append(CallKernel(made.name, tuple(args), made.dims, node.loc, faults))
+    st.body.append(CallKernel(made.name, (*args, *results), made.dims, node.loc, faults))
+    for v, b in zip(node.outputs, results, strict=True):
+        if target:
+            st.deliver(v, b)
 
 
 def _kernel(st: State, node: GraphNode, weights: frozenset[int]) -> Lowered:
     """The kernel of a group; equal groups, and groups that become equal functions, share one."""
-    region = node.regions[0]
-    key = group_key(region, weights)
+    region, target = node.regions[0], target_of(node) or st.host
+    key = target, group_key(region, weights)
     if key not in st.groups:
-        func = lower_group("kernel", region, weights, node.loc, st.target)
+        func = lower_group("kernel", region, weights, node.loc, target)
         form = canonical(func)
         if form not in st.kernels:
             ops = [n.op for n in region.nodes if n.op != "constant"]

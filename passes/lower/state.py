@@ -12,7 +12,7 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.tensor.expr import Expr, Var, variables
 from aisc.ir.tensor.func import Buffer, Func, Role, buffer
-from aisc.ir.tensor.stmt import Alloc, Require, Stmt
+from aisc.ir.tensor.stmt import Alloc, Copy, Require, Stmt
 from aisc.ir.types import TensorType
 
 
@@ -30,10 +30,10 @@ class Lowered:
 class State:
     """Buffers of values, statements so far (`body` is the sequence being appended to), kernels.
 
-    lower_nodes: appends the statements of a region.
+    host: the target of the entry. lower_nodes: appends the statements of a region.
     """
 
-    target: str
+    host: str
     lower_nodes: Callable[[State, Graph], None]
     buffers: dict[Value, Buffer] = field(default_factory=dict)
     views: list[Buffer] = field(default_factory=list)
@@ -48,9 +48,11 @@ class State:
     funcs: list[Func] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)
     given: dict[Value, Buffer] = field(default_factory=dict)  # results that are there already
+    copies: dict[tuple[Value, str], Buffer] = field(default_factory=dict)  # in another memory
+    elsewhere: list[Buffer] = field(default_factory=list)  # copies, and what devices make
     allocated: set[str] = field(default_factory=set)
     required: set[Expr] = field(default_factory=set)  # conditions of sizes tested before here
-    shared: dict[Blob, Buffer] = field(default_factory=dict)  # weights by contents
+    shared: dict[tuple[Blob, str], Buffer] = field(default_factory=dict)  # weights by contents
 
     def fresh(self, hint: str) -> str:
         """A name that no buffer of the entry has."""
@@ -60,9 +62,14 @@ class State:
         self.names[name] = count + 1
         return name if count == 0 else self.fresh(f"{name}_{count}")
 
-    def declare(self, v: Value, role: Role) -> Buffer:
-        """A buffer for a value."""
-        b = buffer(self.fresh(v.name), v.type.dtype, v.type.shape, role=role)
+    def space(self, target: str) -> str:
+        """The main memory of a target, as the entry names it."""
+        return "global" if target in ("", self.host) else f"{target}.global"
+
+    def declare(self, v: Value, role: Role, target: str = "") -> Buffer:
+        """A buffer for a value, where it lies from now on."""
+        space = self.space(target)
+        b = buffer(self.fresh(v.name), v.type.dtype, v.type.shape, role=role, space=space)
         self.buffers[v] = b
         return b
 
@@ -83,18 +90,57 @@ class State:
         """A buffer that only tells the type of a value."""
         return buffer(self.fresh(f"{v.name}_size"), v.type.dtype, v.type.shape)
 
-    def use(self, v: Value) -> Buffer:
-        """The buffer of a value; a constant becomes a weight parameter when it is first used."""
+    def use(self, v: Value, target: str = "") -> Buffer:
+        """The buffer of a value in the memory of a target, by default the host's: it is copied
+        there when it lies elsewhere. A constant becomes a weight parameter, in the memory where it
+        is used."""
+        v, space = self.source(v), self.space(target)
+        found = self.buffers.get(v)
+        if found is None or (found.role == "weight" and found.space != space):
+            return self._weight(v, target)
+        if found.space == space:
+            return found
+        copied = self.copies.get((v, space))
+        if copied is None:
+            copied = self.copies[v, space] = self.made_by(v, target)
+            self.body.append(Copy(found, copied))
+        return copied
+
+    def lies(self, v: Value) -> Buffer:
+        """The buffer of a value, in whichever memory it is."""
         v = self.source(v)
-        if v not in self.buffers:
-            blob = self.constants[v]
-            b = self.shared.get(blob)
-            if b is None:
-                b = self.shared[blob] = self.declare(v, "weight")
-                self.params.append(b)
-                self.weights[b.name] = blob
-            self.buffers[v] = b
-        return self.buffers[v]
+        return self.buffers[v] if v in self.buffers else self._weight(v, "")
+
+    def _weight(self, v: Value, target: str) -> Buffer:
+        """A constant as a parameter in the memory of a target."""
+        blob, space = self.constants[v], self.space(target)
+        b = self.shared.get((blob, space))
+        if b is None:
+            b = buffer(self.fresh(v.name), v.type.dtype, v.type.shape, role="weight", space=space)
+            self.shared[blob, space] = b
+            self.params.append(b)
+            self.weights[b.name] = blob
+        self.buffers.setdefault(v, b)
+        return b
+
+    def made_by(self, v: Value, target: str) -> Buffer:
+        """A buffer for a value in the memory of a target, beside the one where it lies. What a
+        kernel of a device writes is then :meth:`deliver`ed."""
+        space = self.space(target)
+        b = buffer(self.fresh(v.name), v.type.dtype, v.type.shape, space=space)
+        self.elsewhere.append(b)
+        self.allocate(b)
+        return b
+
+    def deliver(self, v: Value, made: Buffer) -> None:
+        """A value has been written: it lies there, and is copied to where it was to be."""
+        wanted = self.buffers.get(v)
+        if wanted is None:
+            self.buffers[v] = made
+            return
+        self.allocate(wanted)
+        self.body.append(Copy(made, wanted))
+        self.copies[v, made.space] = made
 
     def require(self, node: GraphNode) -> None:
         """Test what the sizes of the run must satisfy for a node, once for sizes of inputs."""
@@ -119,7 +165,7 @@ class State:
 
     def view(self, source: Buffer, t: TensorType, hint: str, offset: Dim = 0) -> Buffer:
         """A buffer of type `t` over the storage of `source`, from byte `offset` of it on."""
-        shaped = buffer(self.fresh(hint), t.dtype, t.shape, role=source.role)
+        shaped = buffer(self.fresh(hint), t.dtype, t.shape, source.role, source.space)
         at = source.offset + offset
         view = replace(
             shaped, base=source.base or source.name, alias_set=source.alias_set, offset=at
@@ -136,6 +182,6 @@ class State:
     def block(self) -> Iterator[list[Stmt]]:
         """Statements appended inside go to the list that is yielded."""
         outer, self.body = self.body, []
-        known = set(self.required)
+        known, copies = set(self.required), dict(self.copies)
         yield self.body
-        self.body, self.required = outer, known
+        self.body, self.required, self.copies = outer, known, copies

@@ -63,16 +63,18 @@ def plan_memory(program: Program, apart: bool = False) -> Plan:
     entry = program.entry
     spans = _Timeline({k.name: k for k in program.kernels}, entry).spans
     groups = _groups(entry)
-    members: dict[int, list[_Span]] = {}
+    members: dict[tuple[int, str], list[_Span]] = {}
     for span in spans.values():
         names = (s.name for s in span.root.type.symbols)
-        members.setdefault(max((groups.get(n, 0) for n in names), default=0), []).append(span)
+        group = max((groups.get(n, 0) for n in names), default=0)
+        members.setdefault((group, span.root.space), []).append(span)
     reserves: dict[int, list[Reserve]] = {}
     places: dict[str, tuple[str, int | Poly]] = {}
-    for group, items in members.items():
-        parts = {f"arena{group}": items}
+    for (group, space), items in members.items():
+        arena = f"arena{group}" if space == "global" else f"arena{group}.{space}"
+        parts = {arena: items}
         if apart:
-            parts = {f"arena{group}.{k}": [item] for k, item in enumerate(items)}
+            parts = {f"{arena}.{k}": [item] for k, item in enumerate(items)}
         for name, part in parts.items():
             reserve, offsets = _segment(name, part)
             reserves.setdefault(group, []).append(reserve)
@@ -84,7 +86,8 @@ def plan_memory(program: Program, apart: bool = False) -> Plan:
     first = reserves.get(0, [])
     sizes = [int(r.size.value) for r in first if isinstance(r.size, Const) and not r.slots]
     static = len(sizes) == len(first)
-    live = _largest_live_set(members.get(0, [])) if static else None
+    known = [s for (group, _), items in members.items() if group == 0 for s in items]
+    live = _largest_live_set(known) if static else None
     return Plan(replace(program, entry=planned), sum(sizes) if static else None, live)
 
 

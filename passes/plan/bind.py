@@ -49,6 +49,7 @@ class _Binding:
     """State of one run: packed weights are shared by equal (source, packer)."""
 
     kernels: Mapping[str, ScheduledKernel]
+    host: str
     done: dict[tuple[str, str], Buffer] = field(default_factory=dict)
     prepare: list[Stmt] = field(default_factory=list)
     sources: dict[str, Buffer] = field(default_factory=dict)
@@ -57,7 +58,9 @@ class _Binding:
 
 def bind_kernels(program: Program, kernels: Mapping[str, ScheduledKernel]) -> Program:
     """`program` with scheduled kernels, their scratch, packed weights and barriers in place."""
-    st = _Binding(kernels)
+    host = program.entry.target
+    kernels = {name: k if k.func.target == host else _alone(k) for name, k in kernels.items()}
+    st = _Binding(kernels, host)
     body = _bind(st, program.entry.body)
     used = {storage(b) for b in buffers_of(body)}
     kept = [b for b in program.entry.params if b.role != "weight" or storage(b) in used]
@@ -65,12 +68,20 @@ def bind_kernels(program: Program, kernels: Mapping[str, ScheduledKernel]) -> Pr
     entry = replace(program.entry, params=params, body=_synchronized(body, kernels))
     funcs: list[Func] = []
     for k in kernels.values():
-        funcs.extend(k.funcs)
+        packers = (replace(p, target=host) for p in k.packers)  # they run where weights are packed
+        funcs.extend((k.func, *(v.func for v in k.versions), *packers))
     prepare = None
     if st.prepare:
         outputs = tuple(replace(b, role="output") for b in st.done.values())
-        prepare = Func("prepare", (*st.sources.values(), *outputs), (), seq(*st.prepare))
+        params = (*st.sources.values(), *outputs)
+        prepare = Func("prepare", params, (), seq(*st.prepare), target=host)
     return replace(program, kernels=tuple(funcs), entry=entry, prepare=prepare)
+
+
+def _alone(kernel: ScheduledKernel) -> ScheduledKernel:
+    """A kernel of a device: one thread of the host has it run."""
+    attrs = tuple(a for a in kernel.func.attrs if a[0] != "parallel")
+    return replace(kernel, func=replace(kernel.func, attrs=attrs))
 
 
 def _synchronized(body: Stmt, kernels: Mapping[str, ScheduledKernel]) -> Stmt:
@@ -110,7 +121,8 @@ def _with_scratch(st: _Binding, call: CallKernel, func: Func, args: list[Buffer]
     for param in func.params[len(args) :]:
         name = f"{func.name}_{param.name}_{st.count}"
         st.count += 1
-        scratch = replace(param, name=name, alias_set=name)
+        space = param.space if func.target == st.host else f"{func.target}.{param.space}"
+        scratch = replace(param, name=name, alias_set=name, space=space)
         out.append(Alloc(scratch))
         full.append(scratch)
     return seq(*out, replace(call, kernel=func.name, args=tuple(full)))

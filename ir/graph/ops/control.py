@@ -62,11 +62,13 @@ def run_region(
 register(
     OpDef(
         "fused",
-        "A group of operators that is computed by one kernel: its region over the operands.",
+        "A group of operators that is computed by one kernel: its region over the operands. "
+        "`target` names the device that runs it, if not the host.",
         (Operand("xs", optional=True, variadic=True),),
         _fused_rule,
         _fused_reference,
         "opaque",
+        (Attr("target", "str", ""),),
         outputs=1,
     )
 )

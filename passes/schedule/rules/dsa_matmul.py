@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Load, Var
+from aisc.ir.tensor.expr import Cast, Load, Var
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import Block
+from aisc.ir.tensor.stmt import Block, Store
+from aisc.passes.schedule.rules.inlining import inline_where_legal
 from aisc.passes.schedule.rules.structure import analyse
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import extent_of, find_loop, find_place, fresh, places
@@ -38,10 +39,10 @@ class _Names:
 def dsa_matmul(func: Func, target: Target) -> Schedule:
     """Schedule the one matrix product of `func`; E302 when there is none or when its types do not
     fit the array (the message of ``tensorize`` says how)."""
-    names = _names(func)
+    s = _with_casts(Schedule.of(func))
+    names = _names(s.func)
     i, j, k = names.loops
     tile = target.limits["tile"]
-    s = Schedule.of(func)
     whole = all(_extent(s, loop) % tile == 0 for loop in names.loops)
     if not whole:
         s = _padded(s, names, tile)
@@ -62,6 +63,15 @@ def dsa_matmul(func: Func, target: Target) -> Schedule:
     )
     for loop, instruction in where:
         s = s.tensorize(loop, instruction, target.name)
+    return s
+
+
+def _with_casts(s: Schedule) -> Schedule:
+    """Casts of operands as part of the product that reads them."""
+    for place in places(s.func.body):
+        body = place.block.body
+        if isinstance(body, Store) and isinstance(body.value, Cast) and not place.block.combiner:
+            s = inline_where_legal(s, place.block.name)
     return s
 
 

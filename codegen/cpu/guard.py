@@ -1,8 +1,9 @@
-"""Runs under guard: every buffer lies against a page that may not be touched.
+"""Runs under guard: every buffer lies against a page that may not be touched, or is poisoned.
 
 Inputs, results, weights and, in programs planned with `apart`, each storage of the arena end at the
 start of such a page (or start at the end of one): an access outside of them ends the process with a
-signal, so whoever runs this does so in a process that may end.
+signal, so whoever runs this does so in a process that may end. Poisoned memory holds nothing that
+could be right by chance: what a program gives back without having written it shows.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from aisc.codegen.arrays import Array
-from aisc.codegen.cpu.backend import guarded_runtime
+from aisc.codegen.arrays import Array, address
+from aisc.codegen.cpu.runtime_object import guarded_runtime
 from aisc.codegen.executable import Executable
 from aisc.codegen.image import Image
 from aisc.codegen.signature import Values
@@ -68,3 +69,21 @@ class GuardedExecutable(Executable):
             None if s is None else guarded_array(s, t, self._at_end)
             for s, t in zip(shapes, self._result_dtypes, strict=True)
         ]
+
+
+_POISON = 0xFF  # NaN for floats, -1 for integers
+
+
+class PoisonedExecutable(Executable):
+    """An executable of an image, whose memory and results hold poison when a run begins."""
+
+    def _invoke(self, space: Any, inputs: list[Array], outputs: Any, dims: Values) -> int:
+        if not space.memory.any():  # only a run makes the memory it needs
+            super()._invoke(space, inputs, outputs, dims)
+        for result in outputs:
+            if result is not None:
+                ctypes.memset(address(result), _POISON, result.nbytes)
+        for k in self.image.signature.segments:
+            base, size = map(int, space.memory[k : k + 2])
+            ctypes.memset(base, _POISON, size)
+        return super()._invoke(space, inputs, outputs, dims)

@@ -1,0 +1,197 @@
+"""Back ends: what makes code for a kind of machine, and how one is found.
+
+A back end answers the passes' questions (its `policy`), schedules kernels by its rules, prints a
+module of them and assembles that to bytes. One for a *host* also makes the entry that calls the
+kernels; what the kernels of a *device* were assembled to is loaded by the back end again, which
+runs them, on the device or on a model of it. Above this module nothing knows what a machine is.
+
+Back ends are found by the kind of a target, through the entry points of group ``aisc.backends``:
+a callable that takes a :class:`Target` and has an attribute `load`. Those of aisc register so too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, distribution, entry_points
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from aisc.codegen.arrays import Array, array_at
+from aisc.codegen.artefact import Artefact
+from aisc.codegen.image import DeviceCode, Image
+from aisc.ir.arith.poly import evaluate
+from aisc.ir.diagnostics import error, execution_error
+from aisc.ir.target import Target
+from aisc.ir.tensor.func import Func, Program
+from aisc.passes.plan.bind import ScheduledKernel
+from aisc.passes.policy import Policy
+from aisc.passes.schedule.schedule import Schedule
+
+GROUP = "aisc.backends"
+
+
+# A module, and whether the listing of what it is assembled to is wanted.
+Request = tuple[str, bool]
+R = TypeVar("R")
+# Something in the making: it yields modules and goes on with what they were assembled to, so that
+# other things can be made meanwhile.
+Making = Generator[Request, Artefact, R]
+# A kernel after its rules, and what it was assembled to where the rules have looked at that.
+Scheduled = tuple[ScheduledKernel, Artefact | None]
+
+
+class Helper(Protocol):
+    """Another process that assembles modules for a back end."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether to give it more to do."""
+
+    @property
+    def waiting(self) -> Sequence[int]:
+        """Numbers of the requests that it has not answered."""
+
+    def give(self, text: str, want_listing: bool) -> int:
+        """Ask for a module to be assembled; the number of the request."""
+
+    def take(self, patience: float = 0.0) -> tuple[int, Artefact] | None:
+        """An answer and the number of its request, waited for as many seconds."""
+
+    def take_back(self) -> int:
+        """Do not wait for the last request any more: its number."""
+
+    def close(self) -> None:
+        """End the process."""
+
+
+class Device(Protocol):
+    """Loaded kernels of a device, ready to run."""
+
+    def launch(self, kernel: str, pointers: Sequence[int], dims: Sequence[int]) -> None:
+        """Run a kernel on buffers at these addresses, in the order of its parameters, with the
+        values of its dimensions; what fails raises ``ExecutionError``."""
+
+
+class Backend(Protocol):
+    """What makes code for one target."""
+
+    @property
+    def target(self) -> Target:
+        """The machine."""
+
+    @property
+    def version(self) -> str:
+        """What of the tools affects the code: a part of the key under which it is kept."""
+
+    @property
+    def policy(self) -> Policy:
+        """The answers to what passes ask."""
+
+    def schedule(self, lowered: Func) -> Making[Scheduled]:
+        """Steps 7 and 8 of a kernel by the rules of this target."""
+
+    def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
+        """Step 8 of a kernel and its packers, as they are scheduled."""
+
+    def emit(self, funcs: Sequence[Func]) -> str:
+        """Step 10: kernels as one module of text."""
+
+    def assemble(self, text: str, want_listing: bool = False) -> Artefact:
+        """Step 11: what a module becomes."""
+
+    def helper(self) -> Helper | None:
+        """Another process that assembles for this target, if there can be one."""
+
+
+@runtime_checkable
+class Host(Backend, Protocol):
+    """A back end whose code calls kernels: its own as functions, those of devices by requests."""
+
+    def emit_entry(self, program: Program, profile: bool = False) -> str:
+        """The entry of a planned Program as a module; `profile`: one that times its statements."""
+
+    def emit_all(self, program: Program) -> str:
+        """A planned Program with all that it needs as one module."""
+
+    def image(
+        self,
+        program: Program,
+        objects: Sequence[bytes],
+        devices: Sequence[DeviceCode],
+        names: tuple[Sequence[str], Sequence[str]],
+        profile: bool = False,
+    ) -> Image:
+        """The image of a planned Program. `names`: what the model calls inputs and outputs."""
+
+
+def backend_of(target: Target) -> Backend:
+    """The back end for a target; E401 when its kind is unknown."""
+    found: Backend = _factory(target.kind)(target)
+    return found
+
+
+def host_of(target: Target) -> Host:
+    """The back end of a host; E402 for a kind of machine that cannot be one."""
+    found = backend_of(target)
+    if not isinstance(found, Host):
+        raise error("E402", f"no entry can be made for kind '{target.kind}'")
+    return found
+
+
+def load(code: DeviceCode) -> Device:
+    """The kernels of a device, ready to run; E506 when nothing here knows the kind of device."""
+    entry = _entries().get(code.kind)
+    if entry is None:
+        raise execution_error(
+            "E506", f"the code needs a back end for kind '{code.kind}', which is not installed",
+            f"kinds here: {', '.join(kinds())}",
+        )  # fmt: skip
+    found: Device = entry.load().load(code)
+    return found
+
+
+def kinds() -> tuple[str, ...]:
+    """Every kind of target that has a back end here."""
+    return tuple(sorted(_entries()))
+
+
+def _factory(kind: str) -> Any:
+    own = {e.name: e for e in distribution("aisc").entry_points if e.group == GROUP}
+    entry = own.get(kind) or _entries().get(kind)
+    if entry is None:
+        notes = (f"kinds: {', '.join(kinds())}", f"others register as entry points of '{GROUP}'")
+        raise error("E401", f"there is no back end for kind '{kind}'", *notes)
+    return entry.load()
+
+
+@cache
+def _entries() -> dict[str, EntryPoint]:
+    """All back ends by kind; looking at every distribution takes longer than finding our own."""
+    return {e.name: e for e in entry_points(group=GROUP)}
+
+
+def ready(kernel: ScheduledKernel) -> Making[Scheduled]:
+    """A kernel whose schedule did not need to look at code."""
+    return kernel, None
+    yield  # what makes this a generator
+
+
+def operands_of(func: Func, pointers: Sequence[int], dims: Sequence[int]) -> list[Array]:
+    """The operands of a kernel of a device as arrays, for devices whose memory is the host's."""
+    sizes = dict(zip((v.name for v in func.dims), dims, strict=True))
+    found = []
+    for b, start in zip(func.params, pointers, strict=True):
+        shape = tuple(evaluate(d, sizes) for d in b.shape)
+        found.append(array_at(start, shape, b.dtype.numpy))
+    return found
+
+
+def run_here(making: Making[R], backend: Backend) -> R:
+    """What comes out when this process assembles the modules."""
+    try:
+        request = next(making)
+        while True:
+            request = making.send(backend.assemble(*request))
+    except StopIteration as end:
+        result: R = end.value
+        return result

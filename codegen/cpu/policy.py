@@ -1,0 +1,31 @@
+"""What the CPU answers to the questions of the passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aisc.ir.graph.core import GraphNode
+from aisc.ir.tensor.func import Func
+from aisc.passes.schedule.rules import attention
+
+
+@dataclass(frozen=True, slots=True)
+class CpuPolicy:
+    """Channels are lanes; attention is one kernel; everything that has loops runs."""
+
+    name: str = "cpu"
+    channels_last: bool = True
+    narrow_constants: bool = False
+
+    def refuses(self, nodes: Sequence[GraphNode]) -> str:
+        """Nothing is refused."""
+        return ""
+
+    def is_attention(self, func: Func) -> bool:
+        """What the rule for attention replaces."""
+        return attention.is_attention(func)
+
+    def is_copy(self, func: Func) -> bool:
+        """What the rule for attention reads through."""
+        return attention.is_copy(func)

@@ -1,0 +1,73 @@
+"""Modules of SIMT kernels: LLVM IR, PTX of it, and what a launch needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from aisc.codegen.simt.emitter import SimtEmitter, zeros_global
+from aisc.ir.diagnostics import InternalError
+from aisc.ir.target import Target
+from aisc.ir.tensor.expr import Expr
+from aisc.ir.tensor.func import Func
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """How a kernel is launched: blocks along x, y, z as expressions of its dims, threads, and its
+    shared memory in bytes."""
+
+    name: str
+    grid: tuple[Expr | None, Expr | None, Expr | None]
+    block: tuple[int, int, int]
+    shared_bytes: int
+
+
+def module_of(funcs: Sequence[Func], target: Target) -> tuple[str, tuple[Grid, ...]]:
+    """LLVM IR of kernels as one module, and their grids in the same order."""
+    texts: list[str] = []
+    globals_ = [zeros_global()]
+    declarations: dict[str, None] = {}
+    grids: list[Grid] = []
+    for func in funcs:
+        emitter = SimtEmitter(func, target)
+        texts.append(emitter.emit())
+        globals_.extend(emitter.globals)
+        declarations.update(emitter.w.declarations)
+        grids.append(_grid(emitter))
+    head = f'target triple = "{target.triple}"'
+    attributes = "attributes #0 = { nounwind }"
+    return "\n\n".join([head, *globals_, *declarations, *texts, attributes, ""]), tuple(grids)
+
+
+def ptx_of(text: str, target: Target) -> str:
+    """PTX of a module: stack slots become registers, then code generation."""
+    machine = _machine(target.triple, target.arch, ",".join(target.features))
+    try:
+        module = llvm.parse_assembly(text)
+        module.verify()
+    except RuntimeError as fault:
+        raise InternalError(f"LLVM rejects the code: {fault}\n{text}") from None
+    options = llvm.create_pipeline_tuning_options(speed_level=0)
+    manager = llvm.create_new_module_pass_manager()
+    manager.add_sroa_pass()
+    manager.run(module, llvm.create_pass_builder(machine, options))
+    return str(machine.emit_assembly(module))
+
+
+def _grid(emitter: SimtEmitter) -> Grid:
+    sizes: dict[str, Expr] = {f.kind: f.extent for f in emitter.kernel.grid}
+    grid = (sizes.get("block.x"), sizes.get("block.y"), sizes.get("block.z"))
+    return Grid(emitter.func.name, grid, emitter.kernel.block_size, emitter.shared_bytes)
+
+
+@cache
+def _machine(triple: str, arch: str, features: str) -> Any:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple(triple)
+    return target.create_target_machine(cpu=arch, features=features, opt=3)

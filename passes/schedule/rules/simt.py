@@ -1,0 +1,95 @@
+"""The default schedule of a kernel on a SIMT machine: the first of these that is legal.
+
+1. A matrix product gets tiles in shared memory (:mod:`aisc.passes.schedule.rules.simt_matmul`).
+2. One nest without others around it is divided among blocks of threads, an element for each.
+3. Several nests are divided among the threads of one block, which meet between them.
+4. What is left is run by one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from aisc.ir.diagnostics import CompileError, error
+from aisc.ir.target import Target
+from aisc.ir.tensor.expr import Const
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import For
+from aisc.passes.schedule.rules.inlining import inline_maps
+from aisc.passes.schedule.rules.simt_matmul import simt_matmul
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.tree import Place, find_place, places
+
+# Threads of a block, four warps: enough of them hide latencies, and few blocks have idle ones.
+THREADS = 128
+# Elements of a result from which on tiles of a product are filled well enough.
+MIN_PRODUCT = 64 * 64
+
+
+def schedules(func: Func, target: Target) -> Iterator[Schedule]:
+    """Schedules of a kernel, the best first; whether one is legal is decided when it is lowered."""
+    tries: tuple[Callable[[Func, Target], Schedule], ...] = (_product, _grid, _block, _thread)
+    for attempt in tries:
+        try:
+            yield attempt(func, target)
+        except CompileError:
+            continue
+
+
+def _product(func: Func, target: Target) -> Schedule:
+    """Shared panels, where the result has a tile of elements."""
+    size = next((b.type.size for b in func.params if b.role == "output"), 0)
+    if not isinstance(size, int) or size < MIN_PRODUCT:
+        raise error("E302", f"{func.name} gives less than a tile of elements")
+    return simt_matmul(func, target)
+
+
+def _grid(func: Func, target: Target) -> Schedule:
+    """One nest: the elements of the result among blocks of threads."""
+    s = inline_maps(Schedule.of(func))
+    names = [p.block.name for p in places(s.func.body)]
+    if len(names) != 1:
+        raise error("E302", f"{func.name} is not one nest")
+    s, loop = _flat(s, names[0])
+    s = s.split(loop, THREADS, names=(f"{loop}_b", f"{loop}_t"))
+    return s.bind(f"{loop}_b", "block.x").bind(f"{loop}_t", "thread.x")
+
+
+def _block(func: Func, target: Target) -> Schedule:
+    """Nest after nest, each divided among the threads of one block."""
+    s = inline_maps(Schedule.of(func))
+    for name in [p.block.name for p in places(s.func.body)]:
+        loops = _spatial(find_place(s.func, name))
+        if not loops:
+            continue
+        s, loop = _flat(s, name)
+        s = s.split(loop, THREADS, names=(f"{loop}_o", f"{loop}_t"))
+        s = s.reorder(f"{loop}_t", f"{loop}_o").bind(f"{loop}_t", "thread.x")
+    return s
+
+
+def _thread(func: Func, target: Target) -> Schedule:
+    """The loops as they are, in one thread."""
+    return Schedule.of(func)
+
+
+def _spatial(place: Place) -> list[For]:
+    """The loops around a block that only choose among its results."""
+    block = place.block
+    chosen = {
+        value for it, value in zip(block.iters, block.bindings, strict=True) if it.kind == "spatial"
+    }
+    return [f for f in place.loops if f.var in chosen]
+
+
+def _flat(s: Schedule, block: str) -> tuple[Schedule, str]:
+    """The spatial loops of a block as one, those of constant extents at least, innermost last."""
+    loops = _spatial(find_place(s.func, block))
+    while len(loops) > 1 and not all(isinstance(f.extent, Const) for f in loops[1:]):
+        loops = loops[1:]
+    first, *others = (f.var.name for f in loops)
+    fused = first
+    for k, name in enumerate(others):
+        s = s.fuse(fused, name, name=f"{first}_g{k}")
+        fused = f"{first}_g{k}"
+    return s, fused
