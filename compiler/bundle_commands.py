@@ -53,6 +53,9 @@ def check_bundle(path: Path, choices: dict[str, Any]) -> None:
     print(f"  symbolic dimensions: {', '.join(bounds) or 'none'}")
     code = sum(map(len, (image.runtime, *image.objects)))
     print(f"  {len(image.objects)} objects, {code / 1e3:.1f} kB of code")
+    for d in image.devices:
+        size = sum(map(len, d.objects))
+        print(f"  {len(d.objects)} objects for {d.target}, kind {d.kind}, {size / 1e3:.1f} kB")
     print(f"  {len(image.weights)} weights, {sum(map(_bytes, made.weights)) / 1e6:.1f} MB, packed")
     print(f"  threads of a call: {about.threads or 'the cores of the process'}")
     print(f"  made by aisc {about.version} with {about.llvm}")

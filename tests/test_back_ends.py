@@ -4,6 +4,9 @@ with the host; the machines of the house go through the same door."""
 from __future__ import annotations
 
 import importlib
+import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -260,3 +263,20 @@ def test_one_function_runs_on_a_device(abacus: str) -> None:
         exe = aisc.build(func, target=target)
         np.testing.assert_array_equal(exe(np.arange(5, dtype=np.float32)), [0, 2, 4, 6, 8])
         assert len(exe.image.devices) == 1
+
+
+# --- the page ------------------------------------------------------------------------------------
+def test_the_page_can_be_followed(tmp_path: Path) -> None:
+    """Its commands, in a copy of the examples."""
+    page = (ROOT / "docs/add-a-back-end.md").read_text()
+    (commands,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    site = str(tmp_path / "site")
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    env = {**os.environ, "PIP_TARGET": site, "PYTHONPATH": site, "PATH": path, "COLUMNS": "120"}
+    done = subprocess.run(
+        ["sh", "-e", "-c", commands], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "it has no beads for softmax" in done.stdout
+    assert "abacus" in done.stdout.split("296*batch")[1], "the bundle tells of its device"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,3 +108,60 @@ def test_a_plain_compilation_loads_neither_parser_nor_interpreter() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip().endswith("[]"), result.stdout + result.stderr
+
+
+def test_passes_ask_the_machine_and_not_its_rules() -> None:
+    """Rule sets belong to back ends; other passes see only a policy."""
+    rules = ROOT / "passes/schedule/rules"
+    for path in sources("passes"):
+        if rules not in path.parents:
+            asked = [m for m in imports(path) if m.startswith("aisc.passes.schedule.rules")]
+            assert not asked, f"{path} imports {asked}"
+
+
+def test_back_ends_are_found_and_not_named() -> None:
+    """Nothing but a back end itself imports its class, or asks of which kind a target is."""
+    for folder in FOLDERS:
+        for path in sources(folder):
+            text = path.read_text(encoding="utf-8")
+            home = {f"codegen/{b}" for b in BACKENDS}
+            inside = any(path.is_relative_to(ROOT / h) for h in home)
+            named = re.findall(r"\b(?:Cpu|Simt|Dsa)Backend\b", text)
+            assert inside or not named, f"{path} names {named[0]}"
+    pipeline = (ROOT / "compiler/pipeline.py").read_text(encoding="utf-8")
+    assert ".kind ==" not in pipeline and ".kind !=" not in pipeline
+
+
+# Packages of these groups still need each other; the test fails when the list is too long, too.
+KNOWN_CYCLES = (
+    {"aisc.ir", "aisc.ir.arith", "aisc.ir.graph", "aisc.ir.tensor"},
+    {"aisc.codegen", "aisc.codegen.cpu", "aisc.codegen.llvm"},
+)
+
+
+def test_packages_depend_in_one_direction() -> None:
+    graph = nx.DiGraph()
+    known = {module_name(p, folder): p for folder in FOLDERS for p in sources(folder)}
+    for module, path in known.items():
+        for found in top_level_imports(path):
+            target = found if found in known else found.rpartition(".")[0]
+            if target in known and package(target, known) != package(module, known):
+                graph.add_edge(package(module, known), package(target, known))
+    cycles = [c for c in nx.strongly_connected_components(graph) if len(c) > 1]
+    assert sorted(map(sorted, cycles)) == sorted(map(sorted, KNOWN_CYCLES))
+
+
+def module_name(path: Path, folder: str) -> str:
+    parts = path.relative_to(ROOT / folder).with_suffix("").parts
+    return ".".join([FOLDERS[folder], *parts]).removesuffix(".__init__")
+
+
+def package(module: str, known: dict[str, Path]) -> str:
+    return module if known[module].name == "__init__.py" else module.rpartition(".")[0]
+
+
+def top_level_imports(path: Path) -> list[str]:
+    """What is imported when the module is: neither inside of functions nor for types alone."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    found = [n for n in body if isinstance(n, ast.ImportFrom)]
+    return [f"{n.module}.{a.name}" for n in found for a in n.names]

@@ -17,7 +17,7 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.optional import attempt
 from aisc.ir.tensor.func import Func
-from aisc.passes.graph.views import is_view
+from aisc.passes.analysis.views import is_view
 from aisc.passes.lower.canonical import group_key
 from aisc.passes.lower.group import as_func, region_of
 from aisc.passes.policy import Machines, Policy

@@ -23,9 +23,9 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import fuse
 from aisc.ir.rewrite.driver import use_counts
+from aisc.passes.analysis.views import is_view
 from aisc.passes.base import map_regions
 from aisc.passes.graph.attention import attention_chains
-from aisc.passes.graph.views import is_view
 from aisc.passes.policy import HOST_ALONE, Machines
 
 # A group stops growing here: generated code and compile time grow with it.

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from aisc.ir.graph.core import Graph, GraphNode
+from aisc.passes.analysis.placement import target_of
 from aisc.passes.base import map_regions
 from aisc.passes.policy import Machines
 
@@ -33,11 +34,6 @@ def _placed(node: GraphNode, machines: Machines) -> GraphNode:
     if home is machines.host:
         return node
     return replace(node, attrs=(*node.attrs, ("target", home.name)))
-
-
-def target_of(group: GraphNode) -> str:
-    """The device that runs a group; empty for the host."""
-    return str(group.attr_map.get("target", ""))
 
 
 @dataclass(frozen=True, slots=True)

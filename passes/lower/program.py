@@ -38,8 +38,8 @@ from aisc.ir.tensor.stmt import (
 )
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers
 from aisc.passes.analysis.faults import can_fail
-from aisc.passes.graph.place import target_of
-from aisc.passes.graph.views import is_view
+from aisc.passes.analysis.placement import target_of
+from aisc.passes.analysis.views import is_view
 from aisc.passes.lower.canonical import canonical, group_key
 from aisc.passes.lower.control import lower_bind, lower_expect, lower_if, lower_loop
 from aisc.passes.lower.group import lower_group
