@@ -18,8 +18,16 @@ def scalar_type(dtype: DType) -> str:
 
 
 def memory_type(dtype: DType) -> str:
-    """Type of an element in memory; bool is one byte."""
-    return "i8" if dtype.kind == "bool" else scalar_type(dtype)
+    """Type of an element in memory: bool is one byte, and floats of 16 bits are moved as integers,
+    since machines without instructions for them would convert them on the way."""
+    if dtype.kind == "bool":
+        return "i8"
+    return "i16" if is_short(dtype) else scalar_type(dtype)
+
+
+def is_short(dtype: DType) -> bool:
+    """Whether a type is a float of 16 bits."""
+    return dtype.is_float and dtype.bits == 16
 
 
 def vector_type(scalar: str, lanes: int) -> str:

@@ -15,7 +15,7 @@ from math import inf, prod
 from aisc.codegen.abi import BAD_INDEX
 from aisc.codegen.llvm.certain import certain_loads, conditional, is_certain
 from aisc.codegen.llvm.index import IndexEmitter, NotLinearInLane, Scalar
-from aisc.codegen.llvm.types import Val, literal, memory_type, scalar_type, vector_type
+from aisc.codegen.llvm.types import Val, is_short, literal, memory_type, scalar_type, vector_type
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir import dtypes
@@ -261,6 +261,9 @@ class ExprEmitter(IndexEmitter):
             ref = self.w.let(
                 f"trunc {vector_type('i8', lanes)} {ref} to {vector_type('i1', lanes)}"
             )
+        elif is_short(dtype):
+            kind = vector_type(scalar_type(dtype), lanes)
+            ref = self.w.let(f"bitcast {vector_type('i16', lanes)} {ref} to {kind}")
         return Val(ref, dtype, lanes)
 
     # -- expressions -------------------------------------------------------------------------
@@ -486,6 +489,5 @@ def flat_index(buffer: Buffer, indices: tuple[Expr, ...]) -> Expr:
 
 def memory_suffix(dtype: DType) -> str:
     """The element part of an overloaded intrinsic's name, for memory types."""
-    if dtype.kind == "bool":
-        return "i8"
-    return dtype.name if dtype.is_float else f"i{dtype.bits}"
+    name = memory_type(dtype)
+    return name if name.startswith("i") else dtype.name

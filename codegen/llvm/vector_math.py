@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 from aisc.codegen.abi import DIVISION_BY_ZERO
+from aisc.codegen.llvm import soft_float
 from aisc.codegen.llvm.elementary import Elementary
 from aisc.codegen.llvm.types import Val, literal, scalar_type, vector_type
 from aisc.codegen.llvm.writer import Writer
@@ -34,6 +35,10 @@ class MathEmitter:
         self.report = report
         self.features = features  # LLVM's names of what the target can do
         self.elementary = Elementary(self)
+
+    def is_soft(self, dtype: DType) -> bool:
+        """Whether arithmetic of a type must be that of f32 (:mod:`.soft_float`)."""
+        return dtype.bits == 16 and soft_float.is_soft(dtype, self.features)
 
     # -- building blocks used by the elementary functions too ------------------------------------
 
@@ -186,6 +191,8 @@ class MathEmitter:
 
     def unary(self, op: str, a: Val) -> Val:
         """One of ``UNARY_OPS``."""
+        if self.is_soft(a.dtype):
+            return self.convert(self.unary(op, self.convert(a, dtypes.f32)), a.dtype)
         if op == "not":
             return self.negate(a) if a.dtype.kind == "bool" else self._bit_not(a)
         if a.dtype.is_float:
@@ -206,6 +213,9 @@ class MathEmitter:
 
     def binary(self, op: str, a: Val, b: Val, non_negative: bool = False) -> Val:
         """One of ``BINARY_OPS`` other than comparisons."""
+        if self.is_soft(a.dtype):
+            wide = (self.convert(x, dtypes.f32) for x in (a, b))
+            return self.convert(self.binary(op, *wide), a.dtype)
         if op in ("min", "max"):
             return self._extreme(op, a, b)
         if op == "pow":
@@ -317,6 +327,8 @@ class MathEmitter:
 
     def compare(self, op: str, a: Val, b: Val) -> Val:
         """A comparison; with NaN all but ``ne`` are false."""
+        if self.is_soft(a.dtype):
+            a, b = (self.convert(x, dtypes.f32) for x in (a, b))
         if a.dtype.is_float:
             prefix = "une" if op == "ne" else f"o{_ORDER[op]}"
             return self.let(f"fcmp {prefix} {a.text}, {b.ref}", dtypes.boolean, a.lanes)
@@ -331,6 +343,9 @@ class MathEmitter:
         a = args[0]
         if name == "fma":
             return self.fma(*args)
+        if self.is_soft(a.dtype):
+            wide = [self.convert(x, dtypes.f32) for x in args]
+            return self.convert(self.call(name, wide, dtypes.f32), dtype)
         if name == "isnan":
             return self.let(f"fcmp uno {a.text}, {a.ref}", dtypes.boolean, a.lanes)
         if name == "isinf":
@@ -351,10 +366,16 @@ class MathEmitter:
                 return self.convert(self.convert(v, dtypes.f32), to)
             if v.dtype.bits == 64 and to.bits == 16:
                 return self.convert(self._to_odd(v), to)
+            if self.is_soft(to):
+                return soft_float.narrowed(self, v, to)
+            if self.is_soft(v.dtype):
+                return self.convert(soft_float.widened(self, v), to)
             name = "fpext" if to.bits > v.dtype.bits else "fptrunc"
             return self.let(f"{name} {v.text} to {kind}", to, v.lanes)
         if v.dtype.is_float:
             return self._float_to_int(v, to)
+        if self.is_soft(to):
+            return self.convert(self.convert(v, dtypes.f32), to)
         if to.is_float:
             name = "sitofp" if v.dtype.kind == "int" else "uitofp"
             return self.let(f"{name} {v.text} to {kind}", to, v.lanes)

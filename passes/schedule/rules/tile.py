@@ -63,7 +63,8 @@ def candidate_tiles(reduction: Reduction, target: Target) -> list[Tile]:
     Wasted work (elements computed beyond the extents) decides first, then the number of
     accumulators, which hides the latency of the multiply-add.
     """
-    lanes = max(1, target.vector_bits // 32)
+    accumulator = reduction.block.writes[0].buffer.dtype
+    lanes = max(1, target.vector_bits // (8 * max(4, accumulator.bytes)))
     budget = target.vector_registers - 4
     width, height = _extent(reduction.lane), _extent(reduction.row)
     heights = range(1, min(_most_rows(reduction), height) + 1)
