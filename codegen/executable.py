@@ -20,7 +20,7 @@ from aisc.codegen.arrays import Array, address, as_input, as_outputs, pointers
 from aisc.codegen.cpu import pool as pools
 from aisc.codegen.faults import error_of, fault_of
 from aisc.codegen.image import Image
-from aisc.codegen.llvm.link import Linked
+from aisc.codegen.llvm.link import Linked, host_machine
 from aisc.codegen.recycle import Recycler
 from aisc.codegen.signature import Binding, Signature, Values
 from aisc.ir.diagnostics import CompileError, ExecutionError, execution_error
@@ -81,6 +81,9 @@ class Executable:
     def __init__(self, image: Image, threads: int = 1) -> None:
         if not 1 <= threads <= pools.MAX_THREADS:
             raise execution_error("E501", f"1 to {pools.MAX_THREADS} threads, got {threads}")
+        unfit = image.machine.unfit(host_machine())
+        if unfit is not None:
+            raise unfit
         signature = image.signature
         self.image = image
         self.machine = image.machine

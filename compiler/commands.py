@@ -29,7 +29,7 @@ from aisc.ir.graph.core import Graph
 from aisc.ir.tensor.func import Func, Program
 from aisc.ir.text.printer import print_ir
 from aisc.kernels import Lookup, untuned
-from aisc.loading import save
+from aisc.loading import save_image
 from aisc.options import from_environment
 from aisc.passes.policy import Machines
 from aisc.pipeline import Compiled
@@ -152,9 +152,9 @@ def _emit_bundle(
 ) -> None:
     if output is None:
         raise error("E401", "a bundle needs a file", "give -o FILE.aisc")
-    executable = _build(model, target, choices, tuned, timer).executable
-    assert executable is not None, "nothing stopped the pipeline"
-    save(executable, output, threads=choices["threads"] or 0)
+    image = _build(model, target, {**choices, "load": False}, tuned, timer).image
+    assert image is not None, "nothing stopped the pipeline"
+    save_image(image, output, choices["threads"] or 0)
 
 
 def _print_times(timer: Timer) -> None:

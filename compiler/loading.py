@@ -9,7 +9,8 @@ from aisc import __version__
 from aisc.codegen import bundle
 from aisc.codegen.bundle import About, Bundle
 from aisc.codegen.executable import Executable
-from aisc.codegen.llvm import generate, link
+from aisc.codegen.image import Image
+from aisc.codegen.llvm import generate
 from aisc.files import write_whole
 from aisc.ir.diagnostics import execution_error
 from aisc.options import default_threads
@@ -21,7 +22,12 @@ def save(executable: Executable, path: str | PathLike[str], *, threads: int = 0)
     threads: how many threads a call uses once it is opened; 0: the cores of that process.
     Raises ``CompileError`` E503 when the file cannot be written.
     """
-    write_whole(Path(path), bundle.encode(executable.image, about(threads)))
+    save_image(executable.image, path, threads)
+
+
+def save_image(image: Image, path: str | PathLike[str], threads: int = 0) -> None:
+    """Write what was compiled, for whichever machine, as :func:`save` does."""
+    write_whole(Path(path), bundle.encode(image, about(threads)))
 
 
 def about(threads: int = 0) -> About:
@@ -45,9 +51,6 @@ def load(
 
 def executable_of(opened: Bundle, path: Path, threads: int | None = None) -> Executable:
     """The executable of a bundle that has been read; E506 when it does not suit this machine."""
-    unfit = opened.image.machine.unfit(link.host_machine())
-    if unfit is not None:
-        raise unfit
     if threads is None:
         threads = opened.about.threads or default_threads()
     try:

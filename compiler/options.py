@@ -28,6 +28,7 @@ class Options:
     overridable: inputs that have defaults in the model, and stay inputs.
     host: whether operators without native code may run on the host, through their references.
     verify: check the IR after each step (``AISC_VERIFY=each``).
+    load: whether what was compiled is linked into this process, which must be able to run it.
     apart: give every buffer memory of its own, for runs under guard (`codegen/cpu/guard.py`).
     profile: make an entry that times its statements. Kernels are the same, and the key of an
     entry is its text, so this is neutral.
@@ -45,6 +46,7 @@ class Options:
     cache_dir: str = field(default="", metadata={"code": False})
     profile: bool = field(default=False, metadata={"code": False})
     apart: bool = field(default=False, metadata={"code": False})
+    load: bool = field(default=True, metadata={"code": False})
 
     def __post_init__(self) -> None:
         if self.level not in (0, 1, 2, 3):

@@ -17,7 +17,7 @@ from aisc.cache import Cache, cache_of, key_of
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Backend, Host
 from aisc.codegen.executable import Executable
-from aisc.codegen.image import DeviceCode
+from aisc.codegen.image import DeviceCode, Image
 from aisc.codegen.signature import Port
 from aisc.fingerprint import fingerprint
 from aisc.frontend.registry import importer_for
@@ -71,7 +71,8 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a compilation gives: an executable, unless it was stopped before.
+    """What a compilation gives: an image and an executable of it, unless it was stopped before or
+    was not to be loaded.
 
     origins: with the option profile, the kernel before scheduling for each function that the
     planned entry calls.
@@ -83,6 +84,7 @@ class Compiled:
     kernels: int = 0
     from_cache: int = 0
     origins: Mapping[str, Func] = field(default_factory=dict)
+    image: Image | None = None
 
 
 def run_pipeline(model: Any, ctx: Context) -> Compiled:
@@ -197,10 +199,10 @@ def finish(
             plan.program, [*host, made.object], devices, names, ctx.options.profile
         )
         image = replace(image, signature=replace(image.signature, defaults=defaults))
-        executable = Executable(image, ctx.options.threads)
+        executable = Executable(image, ctx.options.threads) if ctx.options.load else None
     hits = sum(b.cached for b in built.values())
     origins = _origins(program, scheduled) if ctx.options.profile else {}
-    return Compiled(executable, plan.program, plan, len(program.kernels), hits, origins)
+    return Compiled(executable, plan.program, plan, len(program.kernels), hits, origins, image)
 
 
 def _kernels(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Making, Scheduled
@@ -11,13 +11,16 @@ from aisc.codegen.cpu.entry import entry_text
 from aisc.codegen.cpu.image import image_of
 from aisc.codegen.cpu.policy import CpuPolicy
 from aisc.codegen.cpu.runtime import runtime_text
+from aisc.codegen.cpu.runtime_object import runtime_object
 from aisc.codegen.cpu.schedule import gated, optimized
 from aisc.codegen.image import DeviceCode, Image
 from aisc.codegen.llvm import engine, generate, link
 from aisc.codegen.llvm.beside import Beside, can_start
 from aisc.codegen.llvm.function import FunctionEmitter, zeros_global
-from aisc.ir.target import Target
-from aisc.ir.tensor.func import Func, Program
+from aisc.ir.node import walk
+from aisc.ir.target import Target, host
+from aisc.ir.tensor.func import Func, Program, empty_body
+from aisc.ir.tensor.stmt import CallKernel
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.schedule import Schedule
 
@@ -78,7 +81,7 @@ class CpuBackend:
         declarations.update(more)
         defined = [f"@{f.name}(" for f in program.kernels] + list(_RUNTIME_SYMBOLS)
         kept = [d for d in declarations if not any(name in d for name in defined)]
-        runtime = runtime_text(engine.machine_name())
+        runtime = runtime_text(engine.machine_name(self.target))
         globals_.append(zeros_global())
         return engine.module_text(self.target, [*texts, entry, runtime], kept, globals_)
 
@@ -98,8 +101,21 @@ class CpuBackend:
         names: tuple[Sequence[str], Sequence[str]],
         profile: bool = False,
     ) -> Image:
-        """The image of a planned Program, its weights packed."""
-        return image_of(program, objects, devices, self.target, names, profile)
+        """The image of a planned Program, its weights packed: by its own code, or where that does
+        not run here by code for this machine."""
+        return image_of(program, objects, devices, self.target, names, _packers, profile)
+
+
+def _packers(program: Program) -> list[bytes]:
+    """Objects of this machine that pack the weights of a program for another one."""
+    assert program.prepare is not None, "there is something to pack"
+    home = CpuBackend(host())
+    called = {s.kernel for s in walk(program.prepare.body) if isinstance(s, CallKernel)}
+    kernels = tuple(k for k in program.kernels if k.name in called)
+    nothing = Func("entry", (), (), empty_body(), target=program.entry.target)
+    alone = replace(program, kernels=kernels, entry=nothing)
+    texts = home.emit(kernels), home.emit_entry(alone)
+    return [runtime_object(home.target), *(home.assemble(text).object for text in texts)]
 
 
 def _functions(funcs: Sequence[Func], target: Target) -> tuple[list[str], dict[str, None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from aisc.ir.diagnostics import execution_error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Buffer, Program
 
+# Objects, the run time among them, that pack the weights of a Program for another machine.
+Packers = Callable[[Program], Sequence[bytes]]
+
 
 def image_of(
     program: Program,
@@ -30,6 +33,7 @@ def image_of(
     devices: Sequence[DeviceCode],
     target: Target,
     names: tuple[Sequence[str], Sequence[str]],
+    packers: Packers,
     profile: bool = False,
 ) -> Image:
     """The image of a planned Program. `names`: what the model calls inputs and outputs;
@@ -51,10 +55,8 @@ def image_of(
     )
     runtime = runtime_object(target)
     machine = Machine(target.kind, target.triple, target.arch, target.features)
-    unfit = machine.unfit(host_machine())
-    if unfit is not None:
-        raise unfit
-    table = _weights(program, [runtime, *objects])
+    fits = machine.unfit(host_machine()) is None
+    table = _weights(program, [runtime, *objects] if fits else packers(program))
     arrays = tuple(table[b.name] for b in weights)
     kernels = {k.name: k for k in program.kernels}
     words = profile_words(sites_of(entry, kernels)) if profile else 0

@@ -26,6 +26,7 @@ eight bytes before the pool hold its number of threads.
 from __future__ import annotations
 
 from aisc.codegen.cpu.memory_runtime import memory_text
+from aisc.ir.diagnostics import error
 
 GENERATION, PENDING, FUNCTION, ARGUMENT, THREADS, CORE = 0, 64, 128, 136, 144, 152
 PAUSES, ENDED = 160, 168
@@ -33,7 +34,15 @@ COUNT, PHASE, SLEEPERS, STOP, WORKERS = 192, 256, 320, 384, 448
 WORKER = 32
 SPIN_INSIDE, SPIN_BETWEEN, SPIN_LOOK = 8000, 60, 1023  # the last one a mask
 FOLLOWS = 200_000  # nanoseconds between two inferences of which the second follows the first
-SYS_FUTEX = {"x86_64": 202, "aarch64": 98}
+# By architecture: the number of the system call futex, and the intrinsic that tells the core that a
+# loop waits, its parameters and arguments: inline assembly would need the parser of each. That of
+# RISC-V is an extension which few have.
+SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
+PAUSE = {
+    "x86_64": ("llvm.x86.sse2.pause", "", ""),
+    "aarch64": ("llvm.aarch64.hint", "i32", "i32 1"),
+    "riscv64": ("llvm.donothing", "", ""),
+}
 WAIT, WAKE = 128, 129  # private futexes
 
 
@@ -43,10 +52,13 @@ def pool_bytes(threads: int) -> int:
 
 
 def runtime_text(machine: str) -> str:
-    """LLVM IR of the run time for ``x86_64`` or ``aarch64``."""
-    pause = "pause" if machine == "x86_64" else "yield"
+    """LLVM IR of the run time for an architecture, the first part of a triple; E402 for others."""
+    if machine not in PAUSE:
+        raise error("E402", f"there is no run time for {machine}", f"has: {', '.join(PAUSE)}")
+    pause, parameters, arguments = PAUSE[machine]
     values = {
-        "futex": SYS_FUTEX[machine], "pause": pause, "generation": GENERATION,
+        "futex": SYS_FUTEX[machine], "pause": f"@{pause}({arguments})",
+        "pause type": f"@{pause}({parameters})", "generation": GENERATION,
         "pending": PENDING, "function": FUNCTION, "argument": ARGUMENT, "threads": THREADS,
         "core": CORE, "pauses": PAUSES, "ended": ENDED, "follows": FOLLOWS,
         "count": COUNT, "phase": PHASE, "sleepers": SLEEPERS, "stop": STOP, "workers": WORKERS,
@@ -66,6 +78,7 @@ declare i32 @pthread_detach(i64)
 declare i32 @clock_gettime(i32, ptr)
 declare i32 @sched_getcpu()
 declare i32 @sched_yield()
+declare void $pause type$
 declare i32 @sched_getaffinity(i32, i64, ptr)
 declare i32 @sched_setaffinity(i32, i64, ptr)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
@@ -119,7 +132,7 @@ spin:
   %moved = icmp ne i32 %now, %old
   br i1 %moved, label %done, label %again
 again:
-  call void asm sideeffect "$pause$", ""()
+  call void $pause$
   %k1 = add i64 %k, 1
   %turn = and i64 %k1, $look$
   %due = icmp eq i64 %turn, 0

@@ -14,13 +14,13 @@ from aisc.ir.target import Target
 @cache
 def guarded_runtime(at_end: bool) -> bytes:
     """The run time's object for runs under guard on this machine."""
-    text = guarded_text(runtime_text(engine.machine_name()), at_end)
     target = link.complete(targets.resolve("cpu"))
+    text = guarded_text(runtime_text(engine.machine_name(target)), at_end)
     return engine.assemble(f'target triple = "{target.triple}"\n{text}', target).object
 
 
 @cache
 def runtime_object(target: Target) -> bytes:
     """The run time's object, made once per process."""
-    text = runtime_text(engine.machine_name())
+    text = runtime_text(engine.machine_name(target))
     return engine.assemble(f'target triple = "{target.triple}"\n{text}', target).object

@@ -7,7 +7,6 @@ made in another process (:mod:`aisc.codegen.llvm.beside`) and linked in a third
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 
 from aisc.codegen.artefact import Artefact
@@ -16,10 +15,13 @@ from aisc.codegen.llvm.generate import generate
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target
 
+# LLVM's name of vectors whose length code need not know.
+SCALABLE = "+sve"
 
-def machine_name() -> str:
-    """``x86_64`` or ``aarch64``."""
-    return platform.machine()
+
+def machine_name(target: Target) -> str:
+    """The architecture: ``x86_64``, ``aarch64``, ``riscv64`` …"""
+    return target.triple.split("-")[0]
 
 
 def module_text(
@@ -33,6 +35,9 @@ def module_text(
         f'"prefer-vector-width"="{target.vector_bits}"',
         '"no-trapping-math"="true"',
     ]
+    if SCALABLE in target.features:  # the length of vectors is that of the description
+        units = target.vector_bits // 128
+        attributes.append(f"vscale_range({units},{units})")
     return "\n\n".join(
         [
             f'target triple = "{target.triple}"',

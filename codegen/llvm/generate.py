@@ -11,22 +11,37 @@ import llvmlite.binding as llvm
 
 from aisc.codegen.artefact import Artefact
 
+# How floats are passed, where a triple leaves that open (RISC-V ELF psABI, chapter 2).
+_ABI = {"riscv64": "lp64d"}
+
 
 @cache
-def initialize() -> None:
-    """Make the host's code generator known to LLVM; once per process."""
+def initialize(everything: bool = False) -> None:
+    """Make the host's code generator known to LLVM, or those of all machines; once per process."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
+    if everything:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+
+
+@cache
+def is_native(triple: str) -> bool:
+    """Whether code for a machine is code for the architecture of this process."""
+    host: str = llvm.get_default_triple()
+    return triple.split("-")[0] == host.split("-")[0]
 
 
 @cache
 def target_machine(triple: str, arch: str, features: str, jit: bool = True) -> Any:
     """An LLVM target machine; made once per process."""
-    initialize()
+    native = is_native(triple)
+    initialize(everything=not native)
     return llvm.Target.from_triple(triple).create_target_machine(
-        cpu=arch, features=features, opt=3, reloc="pic", codemodel="jitdefault" if jit else "small",
-        jit=jit,
+        cpu=arch, features=features, opt=3, reloc="pic",
+        codemodel="jitdefault" if jit and native else "small", jit=jit and native,
+        abiname=_ABI.get(triple.split("-")[0], ""),
     )  # fmt: skip
 
 
@@ -46,6 +61,17 @@ def generate(
     the same instructions and costs a tenth of generating them again. A second generation would
     also differ from the first, since it starts from a module that the first has changed."""
     machine = target_machine(triple, arch, features)
+    module = _promoted(text, machine)
+    if not want_listing:
+        return Artefact(machine.emit_object(module))
+    assembly: str = machine.emit_assembly(module)
+    if not is_native(triple):  # only the host's assembler is there
+        return Artefact(machine.emit_object(_promoted(text, machine)), assembly)
+    return Artefact(machine.emit_object(_holding(assembly, triple)), assembly)
+
+
+def _promoted(text: str, machine: Any) -> Any:
+    """A verified module whose stack slots are registers."""
     module = llvm.parse_assembly(text)
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=0)
@@ -53,10 +79,7 @@ def generate(
     manager = llvm.create_new_module_pass_manager()
     manager.add_sroa_pass()
     manager.run(module, builder)
-    if not want_listing:
-        return Artefact(machine.emit_object(module))
-    assembly: str = machine.emit_assembly(module)
-    return Artefact(machine.emit_object(_holding(assembly, triple)), assembly)
+    return module
 
 
 def _holding(assembly: str, triple: str) -> Any:

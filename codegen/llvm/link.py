@@ -25,6 +25,7 @@ def host_features() -> Mapping[str, bool]:
     return dict(sorted(llvm.get_host_cpu_features().items()))
 
 
+@cache
 def host_machine() -> Machine:
     """What this process runs on."""
     names = tuple(f"{'+' if on else '-'}{name}" for name, on in host_features().items())

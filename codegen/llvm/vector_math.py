@@ -214,8 +214,8 @@ class MathEmitter:
     def binary(self, op: str, a: Val, b: Val, non_negative: bool = False) -> Val:
         """One of ``BINARY_OPS`` other than comparisons."""
         if self.is_soft(a.dtype):
-            wide = (self.convert(x, dtypes.f32) for x in (a, b))
-            return self.convert(self.binary(op, *wide), a.dtype)
+            wide = self.binary(op, self.convert(a, dtypes.f32), self.convert(b, dtypes.f32))
+            return self.convert(wide, a.dtype)
         if op in ("min", "max"):
             return self._extreme(op, a, b)
         if op == "pow":
