@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aisc.ir.diagnostics import error
+from aisc.ir.dtypes import DType
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
@@ -34,11 +34,34 @@ _LEVELS: tuple[tuple[str, int, int], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A memory of the target: its size in bytes and, where known, bytes per cycle."""
+    """A memory of the target: its size in bytes and, where known, bytes per cycle. Caches have
+    ways; lines that lie their distance apart compete for one set."""
 
     name: str
     bytes: int
     bandwidth: float = 0.0
+    ways: int = 8
+
+    @property
+    def way_bytes(self) -> int:
+        """Bytes of one way."""
+        return self.bytes // self.ways
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What weighs against what on a machine. Units and meaning: :mod:`aisc.ir.description`."""
+
+    parallel_work: int = 1 << 18
+    fork_work: int = 1 << 23
+    follow_work: int = 1 << 20
+    far_bytes: int = 32 << 20
+    fma_latency: int = 4
+    fma_units: int = 2
+
+
+# What is taken for caches that a description does not give.
+FIRST_CACHE, SECOND_CACHE = Memory("L1", 32 << 10), Memory("L2", 1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +87,24 @@ class Target:
     intrinsics: tuple[str, ...] = ()
     source: str = ""
     instructions: Mapping[str, Intrinsic] = field(default_factory=dict, hash=False)
+    costs: Costs = Costs()
+
+    def lanes(self, dtype: DType) -> int:
+        """Elements of a type in a vector register."""
+        return max(1, self.vector_bits // (8 * dtype.bytes))
+
+    @property
+    def first_cache(self) -> Memory:
+        """The cache next to a core."""
+        return self._cache(FIRST_CACHE)
+
+    @property
+    def second_cache(self) -> Memory:
+        """The cache behind it, of one core."""
+        return self._cache(SECOND_CACHE)
+
+    def _cache(self, usual: Memory) -> Memory:
+        return next((m for m in self.memories if m.name == usual.name), usual)
 
     @property
     def key(self) -> str:
@@ -76,7 +117,8 @@ class Target:
             str(self.vector_bits),
             str(self.vector_registers),
             str(self.cores),
-            ",".join(f"{m.name}:{m.bytes}" for m in self.memories),
+            ",".join(f"{m.name}:{m.bytes}:{m.ways}" for m in self.memories),
+            str(self.costs),
             ",".join(self.intrinsics),
             hashlib.sha256(self.source.encode()).hexdigest() if self.instructions else "",
         )
@@ -95,58 +137,6 @@ class Target:
             known = ", ".join(self.instructions) or "none"
             raise error("E402", f"target {self.name} has no instruction '{name}'", f"has: {known}")
         return self.instructions[name]
-
-
-_TYPES: dict[str, type] = {
-    "name": str, "kind": str, "arch": str, "triple": str, "vector_bits": int,
-    "vector_registers": int, "cores": int,
-}  # fmt: skip
-
-
-def from_toml(text: str, source: str = "") -> Target:
-    """A target from its description; E401 with the key that is wrong."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as fault:
-        raise error("E401", f"{source or 'the target'} is not valid TOML", str(fault)) from None
-    head = data.get("target")
-    if not isinstance(head, dict):
-        raise error("E401", f"{source or 'the target'} has no [target] table")
-    fields: dict[str, Any] = {"name": Path(source).stem or "target", "source": text}
-    for key, value in head.items():
-        if key == "features":
-            fields[key] = tuple(sorted(map(str, value)))
-        elif key not in _TYPES or not isinstance(value, _TYPES[key]):
-            raise error("E401", f"bad entry '{key}' in [target] of {source}", f"got {value!r}")
-        else:
-            fields[key] = value
-    if not fields.get("kind"):
-        raise error("E401", f"{source or 'the target'} does not say of which kind it is")
-    fields["memories"] = tuple(_memory(n, m) for n, m in data.get("memory", {}).items())
-    fields["limits"] = {k: int(v) for k, v in data.get("limits", {}).items()}
-    fields["rates"] = {k: float(v) for k, v in data.get("rates", {}).items()}
-    fields["instructions"] = _instructions(fields, data.get("instruction", {}))
-    fields["intrinsics"] = tuple(fields["instructions"])
-    return Target(**fields)
-
-
-def _instructions(fields: Mapping[str, Any], table: Any) -> dict[str, Intrinsic]:
-    if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
-        raise error("E401", "[instruction] must hold one table for each instruction")
-    if not table:
-        return {}
-    # The parser of the tensor IR is only loaded for targets that declare instructions.
-    from aisc.ir.tensor.intrinsic import from_table
-
-    spaces = frozenset(m.name for m in fields["memories"])
-    return {name: from_table(name, table[name], fields["limits"], spaces) for name in sorted(table)}
-
-
-def _memory(name: str, data: Mapping[str, Any]) -> Memory:
-    size = data.get("bytes")
-    if not isinstance(size, int) or size <= 0:
-        raise error("E401", f"memory '{name}' needs a positive size in bytes")
-    return Memory(name, size, float(data.get("bandwidth", 0.0)))
 
 
 def _plugins() -> EntryPoints:
@@ -169,6 +159,8 @@ def resolve(name: str) -> Target:
         return host()
     path = Path(name) if name.endswith(".toml") else Path(__file__).parent / f"targets/{name}.toml"
     if path.is_file():
+        from aisc.ir.description import from_toml
+
         return from_toml(path.read_text(encoding="utf-8"), str(path))
     for entry in _plugins():
         if entry.name == name:
@@ -213,10 +205,11 @@ def _caches() -> tuple[Memory, ...]:
         try:
             level, kind = (folder / "level").read_text().strip(), (folder / "type").read_text()
             size = (folder / "size").read_text().strip()
-        except OSError:
+            ways = int((folder / "ways_of_associativity").read_text())
+        except (OSError, ValueError):
             continue
         if kind.strip() != "Instruction" and size.endswith("K"):
-            found.append(Memory(f"L{level}", int(size[:-1]) * 1024))
+            found.append(Memory(f"L{level}", int(size[:-1]) * 1024, ways=ways if ways > 0 else 8))
     return tuple(found)
 
 

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cpu_machines import CPU
-
+from aisc.codegen.cpu.policy import CpuPolicy
 from aisc.frontend.onnx.importer import import_model
 from aisc.ir import dtypes
 from aisc.ir.graph.builder import GraphBuilder
@@ -29,6 +28,7 @@ from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Legalize
 from aisc.passes.lower.canonical import canonical
 from aisc.passes.lower.program import lower_graph
+from aisc.passes.policy import Machines
 from aisc.passes.schedule.rules.default import default_schedule, packer_schedule
 from aisc.passes.schedule.schedule import Schedule
 
@@ -82,10 +82,11 @@ def operators() -> Graph:
     return b.finish(results)
 
 
-def kernels(model: str) -> list[Func]:
+def kernels(model: str, target: Target) -> list[Func]:
     """The lowered kernels of a model of the zoo, or of :func:`operators`."""
     graph = operators() if model == "operators" else _imported(model)
-    for step in (Canonicalize(), Legalize(machines=CPU), Fuse(machines=CPU)):
+    machines = Machines(CpuPolicy(target))
+    for step in (Canonicalize(), Legalize(machines=machines), Fuse(machines=machines)):
         graph = step.run(graph)
     return list(lower_graph(graph, "cpu").kernels)
 
@@ -102,7 +103,7 @@ def texts(target: Target) -> Iterator[str]:
     """A paragraph for each distinct kernel: where it was met first, and its steps."""
     seen: set[str] = set()
     for model in MODELS[target.name]:
-        for kernel in kernels(model):
+        for kernel in kernels(model, target):
             text = print_ir(canonical(kernel)).partition("(")[2]
             if text not in seen:
                 seen.add(text)

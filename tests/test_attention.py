@@ -245,7 +245,7 @@ def on_interpreter(func: Func, graph: Graph, inputs: list[Array]) -> Array:
 def test_levels_agree_and_traces_replay(queries: int, name: str) -> None:
     graph = graph_of(Form(queries=queries, keys=24, depth=16, width=16, where=(queries, 24)))
     (kernel,) = kernels(graph)
-    found = find_attention(inline_maps(Schedule.of(kernel)))
+    found = find_attention(inline_maps(Schedule.of(kernel)), resolve_target("cpu"))
     assert found is not None
     start, block = found
     target = resolve_target("cpu")
@@ -267,7 +267,7 @@ def test_any_sizes_of_blocks_of_few_queries_compute_it() -> None:
     (kernel,) = kernels(graph)
     inputs = inputs_of(graph)
     (expected,) = interpret(graph, inputs)
-    found = find_attention(inline_maps(Schedule.of(kernel)))
+    found = find_attention(inline_maps(Schedule.of(kernel)), resolve_target("cpu"))
     assert found is not None
     for sizes in ((1, 1, 1), (2, 4, 2), (4, 16, 16), (4, 8, 4)):
         s = found[0].variant(found[1], "streaming_rows", *sizes)
@@ -285,7 +285,7 @@ def test_any_sizes_of_blocks_compute_it() -> None:
     inputs = inputs_of(graph)
     (expected,) = interpret(graph, inputs)
     for sizes in ((1, 1, 1), (2, 4, 2), (11, 11, 11), (8, 16, 4), (3, 6, 1)):
-        found = find_attention(inline_maps(Schedule.of(kernel)))
+        found = find_attention(inline_maps(Schedule.of(kernel)), resolve_target("cpu"))
         assert found is not None
         s = found[0].variant(found[1], "streaming_attention", *sizes)
         got = on_interpreter(s.func, graph, inputs)
@@ -295,7 +295,7 @@ def test_any_sizes_of_blocks_compute_it() -> None:
 @pytest.mark.parametrize("sizes", [(), (16, 8), (16, 8, 3), (0, 8, 4), (16, 8, 4, 2), ("16", 8, 4)])
 def test_sizes_that_do_not_fit_are_refused(sizes: tuple[int, ...]) -> None:
     (kernel,) = kernels(graph_of(Form()))
-    found = find_attention(inline_maps(Schedule.of(kernel)))
+    found = find_attention(inline_maps(Schedule.of(kernel)), resolve_target("cpu"))
     assert found is not None
     with pytest.raises(CompileError) as caught:
         found[0].variant(found[1], "streaming_attention", *sizes)

@@ -22,10 +22,10 @@ from program_maker import Maker
 import aisc
 from aisc import api
 from aisc.codegen import backend
+from aisc.ir.description import from_toml
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.dtypes import f32
 from aisc.ir.graph.core import Graph
-from aisc.ir.target import from_toml
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Load
 from aisc.ir.tensor.func import Program, buffer

@@ -12,9 +12,10 @@ import pytest
 from aisc.codegen.dsa.assembler import Instruction, Operand, assemble
 from aisc.codegen.dsa.simulator import _view, simulate
 from aisc.ir import dtypes
+from aisc.ir.description import from_toml
 from aisc.ir.diagnostics import CompileError, ExecutionError
 from aisc.ir.node import walk
-from aisc.ir.target import Target, from_toml, resolve
+from aisc.ir.target import Target, resolve
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Expr, Load, cast
 from aisc.ir.tensor.func import Func, buffer

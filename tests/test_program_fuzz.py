@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cpu_machines import make_threads_free
 from onnx_models import check_everywhere, const, graph, model, node, value
 from program_maker import Maker
 from stretches import Stretches, without_barrier
 
 import aisc
 from aisc import api
-from aisc.codegen.cpu import entry
 from aisc.ir.arith.poly import maximum, minimum, symbol
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.graph.core import Graph
@@ -32,7 +32,6 @@ from aisc.ir.tensor.func import Program
 from aisc.ir.tensor.interpret import run_program
 from aisc.ir.text.parser import parse
 from aisc.ir.text.printer import print_ir
-from aisc.passes.schedule.rules import default
 
 Results = Sequence[np.ndarray]
 
@@ -40,10 +39,7 @@ Results = Sequence[np.ndarray]
 @pytest.fixture(autouse=True)
 def many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any work is enough for several threads."""
-    monkeypatch.setattr(entry, "PARALLEL_WORK", 1)
-    monkeypatch.setattr(entry, "FORK_WORK", 1)
-    monkeypatch.setattr(entry, "FOLLOW_WORK", 1)
-    monkeypatch.setattr(default, "PARALLEL_WORK", 1)
+    make_threads_free(monkeypatch)
 
 
 # --- onnxruntime ------------------------------------------------------------------------------

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cpu_machines import make_threads_free
 from onnx_models import BOOL, I64, F, const, graph, model, node, value
 
 import aisc
 from aisc.codegen import abi, faults
-from aisc.codegen.cpu import entry
 from aisc.codegen.faults import Fault
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.location import Loc
 from aisc.ir.tensor import interpret
-from aisc.passes.schedule.rules import default
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3) - 5
 
@@ -25,10 +24,7 @@ X = np.arange(12, dtype=np.float32).reshape(4, 3) - 5
 @pytest.fixture(autouse=True)
 def many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any work is enough for several threads."""
-    monkeypatch.setattr(entry, "PARALLEL_WORK", 1)
-    monkeypatch.setattr(entry, "FORK_WORK", 1)
-    monkeypatch.setattr(entry, "FOLLOW_WORK", 1)
-    monkeypatch.setattr(default, "PARALLEL_WORK", 1)
+    make_threads_free(monkeypatch)
 
 
 def loop(nodes: list[Any], kind: int, result: str, test: str = "") -> Any:

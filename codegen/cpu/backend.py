@@ -54,7 +54,7 @@ class CpuBackend:
     @property
     def policy(self) -> CpuPolicy:
         """What the passes ask."""
-        return CpuPolicy(self.target.name)
+        return CpuPolicy(self.target)
 
     def schedule(self, lowered: Func) -> Making[Scheduled]:
         """The default rules, gated by the assembly."""
@@ -71,13 +71,13 @@ class CpuBackend:
 
     def emit_entry(self, program: Program, profile: bool = False) -> str:
         """LLVM IR of a Program's entry; `profile`: one that times its statements."""
-        text, declarations, globals_ = entry_text(program, profile)
+        text, declarations, globals_ = entry_text(program, self.target.costs, profile)
         return engine.module_text(self.target, [text], list(declarations), globals_)
 
     def emit_all(self, program: Program) -> str:
         """LLVM IR of a whole planned Program as one module: kernels, entry and run time."""
         texts, declarations = _functions(program.kernels, self.target)
-        entry, more, globals_ = entry_text(program)
+        entry, more, globals_ = entry_text(program, self.target.costs)
         declarations.update(more)
         defined = [f"@{f.name}(" for f in program.kernels] + list(_RUNTIME_SYMBOLS)
         kept = [d for d in declarations if not any(name in d for name in defined)]

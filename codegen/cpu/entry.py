@@ -29,6 +29,7 @@ from aisc.codegen.llvm.values import ExprEmitter
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.node import Node, walk
+from aisc.ir.target import Costs
 from aisc.ir.tensor.expr import Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import (
@@ -46,7 +47,6 @@ from aisc.ir.tensor.stmt import (
     While,
 )
 from aisc.ir.tensor.verify_func import deferred_outputs
-from aisc.passes.analysis.cost import FOLLOW_WORK, FORK_WORK, PARALLEL_WORK
 
 _SEGMENTS = {"input": "inputs", "output": "outputs", "weight": "weights"}
 
@@ -67,9 +67,11 @@ class EntryEmitter(ExprEmitter):
         entry: Func,
         kernels: Mapping[str, Func],
         memory: Memory,
+        costs: Costs,
         stamps: Stamps | None = None,
     ) -> None:
         super().__init__(Writer())
+        self.enough = costs.parallel_work
         self.stamps = stamps
         self.faults = faults_of(entry, kernels)
         self.entry = entry
@@ -344,8 +346,8 @@ class EntryEmitter(ExprEmitter):
             return "1"
         work, sizes = work_of(kernel), sizes_of(kernel)
         if not kernel.attr("scales", False):
-            return "%nthreads" if work >= PARALLEL_WORK else "1"
-        if work >= PARALLEL_WORK or not sizes:
+            return "%nthreads" if work >= self.enough else "1"
+        if work >= self.enough or not sizes:
             return "%nthreads"
         total, level = str(work), 0
         for v, d in zip(kernel.dims, call.dims, strict=True):
@@ -353,7 +355,7 @@ class EntryEmitter(ExprEmitter):
                 size, at = self.leveled(d)
                 level = max(level, at)
                 total = self.w.shared(f"mul i64 {total}, {size}", "work", level)
-        enough = self.w.shared(f"icmp uge i64 {total}, {PARALLEL_WORK}", "enough", level)
+        enough = self.w.shared(f"icmp uge i64 {total}, {self.enough}", "enough", level)
         return self.w.shared(f"select i1 {enough}, i64 %nthreads, i64 1", "threads", level)
 
     def copy(self, s: Copy) -> None:
@@ -458,9 +460,12 @@ def split_first(body: Stmt) -> tuple[Reserve | None, tuple[Stmt, ...]]:
     return None, stmts
 
 
-def entry_text(program: Program, profile: bool = False) -> tuple[str, dict[str, None], list[str]]:
+def entry_text(
+    program: Program, costs: Costs, profile: bool = False
+) -> tuple[str, dict[str, None], list[str]]:
     """Definitions of ``aisc_entry`` and, if there is one, ``aisc_prepare``; declarations and
-    globals that they need. `profile`: whether the entry fills the frame's profile."""
+    globals that they need. `costs`: what threads of the machine cost; `profile`: whether the entry
+    fills the frame's profile."""
     kernels = {k.name: k for k in program.kernels}
     parts: list[str] = []
     declarations: dict[str, None] = {}
@@ -470,11 +475,13 @@ def entry_text(program: Program, profile: bool = False) -> tuple[str, dict[str, 
             continue
         memory = memory_of(func, name)
         stamps = Stamps(sites_of(func, kernels)) if profile and name == "entry" else None
-        for emitter, text in _emitted(func, kernels, memory, stamps):
+        for emitter, text in _emitted(func, kernels, memory, costs, stamps):
             parts.append(text)
             declarations.update(emitter.w.declarations)
         globals_ += memory.globals()
-        asleep, awake = (least_sizes(func, kernels, w) for w in (FORK_WORK, FOLLOW_WORK))
+        asleep, awake = (
+            least_sizes(func, kernels, w) for w in (costs.fork_work, costs.follow_work)
+        )
         parts.append(fork_text(name, len(func.dims), asleep, awake))
     declarations.update(dict.fromkeys(DECLARATIONS))
     if profile:
@@ -484,10 +491,14 @@ def entry_text(program: Program, profile: bool = False) -> tuple[str, dict[str, 
 
 
 def _emitted(
-    func: Func, kernels: Mapping[str, Func], memory: Memory, stamps: Stamps | None
+    func: Func,
+    kernels: Mapping[str, Func],
+    memory: Memory,
+    costs: Costs,
+    stamps: Stamps | None,
 ) -> list[tuple[EntryEmitter, str]]:
-    setup = EntryEmitter(func, kernels, memory)
-    body = EntryEmitter(func, kernels, memory, stamps)
+    setup = EntryEmitter(func, kernels, memory, costs)
+    body = EntryEmitter(func, kernels, memory, costs, stamps)
     return [
         (setup, setup.emit_setup(f"aisc_{memory.entry}_setup")),
         (body, body.emit(f"aisc_{memory.entry}_body")),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aisc.ir.graph.core import GraphNode
+from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
 from aisc.passes.schedule.rules import attention
 
@@ -14,9 +15,14 @@ from aisc.passes.schedule.rules import attention
 class CpuPolicy:
     """Channels are lanes; attention is one kernel; everything that has loops runs."""
 
-    name: str = "cpu"
+    target: Target
     channels_last: bool = True
     narrow_constants: bool = False
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.target.name
 
     def refuses(self, nodes: Sequence[GraphNode]) -> str:
         """Nothing is refused."""
@@ -24,7 +30,7 @@ class CpuPolicy:
 
     def is_attention(self, func: Func) -> bool:
         """What the rule for attention replaces."""
-        return attention.is_attention(func)
+        return attention.is_attention(func, self.target)
 
     def is_copy(self, func: Func) -> bool:
         """What the rule for attention reads through."""

@@ -11,9 +11,10 @@ from aisc.codegen.backend import Making, Scheduled, operands_of, ready
 from aisc.codegen.dsa.assembler import Listing, assemble
 from aisc.codegen.dsa.simulator import simulate
 from aisc.codegen.image import DeviceCode
+from aisc.ir.description import from_toml
 from aisc.ir.diagnostics import CompileError, InternalError
 from aisc.ir.graph.core import GraphNode
-from aisc.ir.target import Target, from_toml
+from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_func

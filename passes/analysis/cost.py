@@ -15,15 +15,6 @@ from aisc.ir.tensor.expr import Binary, Const, Expr, Var
 from aisc.ir.tensor.stmt import Block, Stmt, Store
 from aisc.passes.schedule.tree import places
 
-# Work from which on a kernel is divided among the threads of an inference (some microseconds):
-# they wait for each other by spinning, so a barrier costs a tenth of one.
-PARALLEL_WORK = 1 << 18
-# Work from which on an inference wakes other threads at all (some 75 microseconds): they sleep
-# between inferences, and waking them costs 10 to 30.
-FORK_WORK = 1 << 23
-# The same where an inference follows another so closely that the threads are still awake.
-FOLLOW_WORK = 1 << 20
-
 
 def _per_point(block: Block) -> int:
     """Operations of one execution of a block; a multiply-add of a sum counts as two, since its

@@ -15,6 +15,7 @@ from math import prod
 
 from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.diagnostics import CompileError
+from aisc.ir.dtypes import f32
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load
 from aisc.ir.tensor.func import Func
@@ -27,19 +28,16 @@ from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_place, places
 from aisc.passes.schedule.variants.attention import Attention, attention_of
 
-# Accumulators of a register tile, and how many hide the latency of the multiply-add.
-ACCUMULATORS, LATENCY = 16, 8
+# Accumulators of a register tile.
+ACCUMULATORS = 16
 VECTORS = (1, 2, 4)
 # Registers of a tile beside its accumulators.
 OPERANDS = 4
 # Bytes of a block's queries and results up to which they may lie on the stack.
 MOST_PRIVATE = 256 << 10
-# Bytes of a first-level cache where the target does not tell.
-CACHE = 32 << 10
 # Lanes for each query up to which those without one cost less than scores in memory do: more where
 # keys are as few as lanes, so that scores do not fill vectors either, or not in cache to be turned.
-LANES, SOME_PADDED, MOST_PADDED = 16, 1.35, 1.6
-SHORT_KEYS = 2 * LANES
+SOME_PADDED, MOST_PADDED = 1.35, 1.6
 # Queries up to which each is a row of its own.
 MOST_ROWS = 4
 
@@ -62,21 +60,21 @@ class Blocks:
 
 def use_attention(s: Schedule, target: Target) -> Schedule:
     """Replace the attention that `s` computes by the streaming one, scheduled, where it pays."""
-    found = find_attention(s)
+    found = find_attention(s, target)
     if found is None:
         return s
     moved, name = found
     attention = attention_of(moved.func, find_place(moved.func, name))
-    if fills_lanes(attention):
+    if fills_lanes(attention, target):
         blocks = choose(attention, target)
         return unless_refused(s, lambda _: _schedule(moved, name, blocks))
     rows = choose_rows(attention, target)
     return unless_refused(s, lambda _: schedule_rows_of(moved, name, rows))
 
 
-def is_attention(func: Func) -> bool:
+def is_attention(func: Func, target: Target) -> bool:
     """Whether :func:`use_attention` replaces what a lowered function computes."""
-    return find_attention(inline_maps(Schedule.of(func))) is not None
+    return find_attention(inline_maps(Schedule.of(func)), target) is not None
 
 
 def is_copy(func: Func) -> bool:
@@ -85,7 +83,7 @@ def is_copy(func: Func) -> bool:
     return len(blocks) == 1 and _moves(blocks[0])
 
 
-def find_attention(s: Schedule) -> tuple[Schedule, str] | None:
+def find_attention(s: Schedule, target: Target) -> tuple[Schedule, str] | None:
     """`s` with the copies that its products read inlined, and the last block of its attention."""
     products = [p.block for p in places(s.func.body) if _is_product(p.block)]
     if len(products) < 2 or not any(p.block.combiner == "max" for p in places(s.func.body)):
@@ -96,33 +94,40 @@ def find_attention(s: Schedule) -> tuple[Schedule, str] | None:
             found = attention_of(s.func, find_place(s.func, block.name))
         except CompileError:
             continue
-        return (s, block.name) if _pays(found) else None
+        return (s, block.name) if _pays(found, target) else None
     return None
 
 
-def _pays(a: Attention) -> bool:
+def _pays(a: Attention, target: Target) -> bool:
     """Whether one kernel is faster than a product, a softmax and a product."""
     sizes = _known(a.depth.extent), _known(a.width.extent)
-    if sizes[1] and _divisor(sizes[1], ACCUMULATORS) < min(LATENCY, sizes[1]):
+    if sizes[1] and _divisor(sizes[1], ACCUMULATORS) < min(in_flight(target), sizes[1]):
         return False
-    if not all(sizes) or LANES * a.dtype.bytes * sum(sizes) > MOST_PRIVATE:
+    if not all(sizes) or target.vector_bits // 8 * sum(sizes) > MOST_PRIVATE:
         return False
-    return fills_lanes(a) or (0 < _known(a.lane.extent) <= MOST_ROWS and has_rows(a))
+    few = 0 < _known(a.lane.extent) <= MOST_ROWS
+    return fills_lanes(a, target) or (few and has_rows(a, target))
 
 
-def fills_lanes(a: Attention) -> bool:
+def in_flight(target: Target) -> int:
+    """Accumulators that hide the latency of the multiply-add."""
+    return target.costs.fma_latency * target.costs.fma_units
+
+
+def fills_lanes(a: Attention, target: Target) -> bool:
     """Whether enough lanes hold queries; of how many is not known there may be many."""
-    queries, keys = _known(a.lane.extent), _known(a.keys.extent)
-    padded = -(-queries // LANES) * LANES
-    most = MOST_PADDED if 0 < keys <= SHORT_KEYS or is_large(a.key.buffer) else SOME_PADDED
+    queries, keys, lanes = _known(a.lane.extent), _known(a.keys.extent), target.lanes(f32)
+    padded = -(-queries // lanes) * lanes
+    short = 0 < keys <= 2 * lanes or is_large(a.key.buffer, target)
+    most = MOST_PADDED if short else SOME_PADDED
     return padded <= most * queries
 
 
-def has_rows(a: Attention) -> bool:
+def has_rows(a: Attention, target: Target) -> bool:
     """Whether whole vectors of each operand lie together in memory, along depth and width."""
     vectors = (a.query, a.depth), (a.key, a.depth), (a.value, a.width)
     return all(
-        _known(it.extent) % LANES == 0
+        _known(it.extent) % target.lanes(f32) == 0
         and Indexer().linear(load.indices[-1]).coeff(it.var) == 1
         and not any(mentions(i, it.var) for i in load.indices[:-1])
         for load, it in vectors
@@ -151,13 +156,14 @@ def _moves(block: Block) -> bool:
 def choose(a: Attention, target: Target) -> Blocks:
     """The sizes of blocks and tiles: the vectors of queries that let the cores end first, as far as
     they stay in twice the first cache; scores in half of it; keys in equal blocks."""
-    lanes = max(1, target.vector_bits // 8 // a.dtype.bytes)
-    cache, vector = first_cache(target), lanes * a.dtype.bytes
+    lanes = target.lanes(a.dtype)
+    cache, vector = target.first_cache.bytes, lanes * a.dtype.bytes
     own = vector * (_known(a.depth.extent) + _known(a.width.extent))
     size = _known(a.width.extent)
+    hidden = in_flight(target)
     counts = [
         v for v in VECTORS
-        if v == 1 or (v * own <= 2 * cache and _divisor(size, ACCUMULATORS // v) * v >= LATENCY)
+        if v == 1 or (v * own <= 2 * cache and _divisor(size, ACCUMULATORS // v) * v >= hidden)
     ]  # fmt: skip
     vectors = min(counts, key=lambda v: (_rounds(a, v * lanes, target.cores) * v, -v))
     rows = min(ACCUMULATORS, target.vector_registers - OPERANDS) // vectors
@@ -178,18 +184,13 @@ def _rounds(a: Attention, queries: int, cores: int) -> float:
 
 def choose_rows(a: Attention, target: Target) -> Rows:
     """The sizes for a few queries: all of them at once, scores in half of the first cache."""
-    lanes = max(1, target.vector_bits // 8 // a.dtype.bytes)
+    lanes = target.lanes(a.dtype)
     queries = _known(a.lane.extent)
-    most = first_cache(target) // 2 // (queries * lanes * a.dtype.bytes) * lanes
+    most = target.first_cache.bytes // 2 // (queries * lanes * a.dtype.bytes) * lanes
     keys = -(-(_known(a.keys.extent) or most) // lanes) * lanes
     count = -(-keys // most)
     vectors = _divisor(_known(a.width.extent) // lanes, max(1, ACCUMULATORS // queries))
     return Rows(queries, -(-keys // (count * lanes)) * lanes, lanes, vectors)
-
-
-def first_cache(target: Target) -> int:
-    """Bytes of the innermost memory that is known."""
-    return min((m.bytes for m in target.memories), default=CACHE)
 
 
 def _known(e: Expr) -> int:

@@ -18,7 +18,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Select, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Stmt, Store
-from aisc.passes.analysis.cost import PARALLEL_WORK, work
+from aisc.passes.analysis.cost import work
 from aisc.passes.schedule.dependence import private_to
 from aisc.passes.schedule.rules.attention import use_attention
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
@@ -46,9 +46,9 @@ def default_schedule(func: Func, target: Target, tile: Tile | None = None) -> Sc
 def complete(s: Schedule, target: Target, tile: Tile | None = None) -> Schedule:
     """The steps after :func:`prepared`."""
     s = schedule_rows(s, target) or block_tiles(_schedule_nests(s, target, tile), target)
-    s = use_memory(s)
+    s = use_memory(s, target)
     for nest in top_loops(s.func.body):
-        s = unless_refused(s, partial(_parallel, name=nest.var.name))
+        s = unless_refused(s, partial(_parallel, name=nest.var.name, target=target))
     return s
 
 
@@ -63,7 +63,7 @@ def _schedule_nests(s: Schedule, target: Target, tile: Tile | None) -> Schedule:
         reduction = analyse(find_place(s.func, name).block)
         if reduction is not None and _worth_tiling(reduction, target):
             chosen = tile if tile is not None and reduction.contraction else None
-            s = schedule_tile(s, reduction, chosen or candidate_tiles(reduction, target)[0])
+            s = schedule_tile(s, reduction, chosen or candidate_tiles(reduction, target)[0], target)
         else:
             s = unless_refused(s, partial(chunk, name=name, target=target))
     for name in [p.block.name for p in places(s.func.body)]:
@@ -151,7 +151,7 @@ def _vectorize(s: Schedule, place: Place, target: Target) -> Schedule:
     for k, name in enumerate(flat[1:]):
         s = s.fuse(last, name, name=f"{flat[0]}_f{k}")
         last = f"{flat[0]}_f{k}"
-    if len(flat) == len(spatial) and has_calls(block) and is_far(s.func):
+    if len(flat) == len(spatial) and has_calls(block) and is_far(s.func, target):
         whole = s
         s = unless_refused(s, partial(in_bursts, block=block.name, loop=last, target=target))
         if s is not whole:
@@ -218,10 +218,10 @@ def _is_joint(access: Load | Store, ending: list[Iter]) -> bool:
     )
 
 
-def _parallel(s: Schedule, name: str) -> Schedule:
+def _parallel(s: Schedule, name: str, target: Target) -> Schedule:
     """Fuse the leading spatial loops of a costly nest and divide them among threads."""
     top = find_loop(s.func, name)
-    if work(top, UNKNOWN_EXTENT) < PARALLEL_WORK or top.kind != "serial":
+    if work(top, UNKNOWN_EXTENT) < target.costs.parallel_work or top.kind != "serial":
         return s
     spatial = _spatial_chain(top)
     if not spatial:

@@ -26,21 +26,18 @@ from aisc.passes.schedule.rules.structure import has_calls, lanes_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import Place, find_place, places
 
-# Bytes of all parameters of a kernel above which nothing of it is in cache when it is run again,
-# nor when the next kernel begins: last-level caches hold about as much for each core complex.
-FAR = 32 << 20
-
-
 # Elements of such a pass, and vectors from what is computed to what is asked for.
 BURST = 1024
 AHEAD = 64
 
 
-def is_far(func: Func) -> bool:
-    """Whether a function surely touches more than caches hold, much of it results."""
+def is_far(func: Func, target: Target) -> bool:
+    """Whether a function surely touches more than caches hold, much of it results: nothing of it is
+    in cache when it is run again, nor when the next kernel begins."""
+    far = target.costs.far_bytes
     sizes = [_bytes(b) for b in func.params if b.role != "weight"]
     results = [_bytes(b) for b in func.params if b.role == "output"]
-    return sum(sizes) >= FAR and 4 * sum(results) >= FAR
+    return sum(sizes) >= far and 4 * sum(results) >= far
 
 
 def _bytes(b: Buffer) -> int:
@@ -49,9 +46,9 @@ def _bytes(b: Buffer) -> int:
     return prod(known) * b.dtype.bytes if len(known) == b.rank else 0
 
 
-def use_memory(s: Schedule) -> Schedule:
+def use_memory(s: Schedule, target: Target) -> Schedule:
     """The last steps on the nests of a function: hints about far memory."""
-    if not is_far(s.func):
+    if not is_far(s.func, target):
         return s
     blocks = [p.block for p in places(s.func.body)]
     asked = {n.buffer for n in walk(s.func.body) if isinstance(n, Prefetch)}  # epilogues of tiles

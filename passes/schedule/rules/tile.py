@@ -13,6 +13,7 @@ from itertools import pairwise, takewhile
 from math import prod
 
 from aisc.ir.arith.linear import Indexer, mentions
+from aisc.ir.dtypes import f32
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var
@@ -33,14 +34,9 @@ from aisc.passes.schedule.tree import find_loop, find_place, places
 
 RUNTIME_PACK_ROWS = 32
 MAX_ROWS = 14
-WINDOW_ACCUMULATORS = 8
-CACHED_BYTES = 512 << 10
 # Rows of a tile where their number is known at run time only: a short input fills part of one tile.
 SYMBOLIC_ROWS = 8
 UNKNOWN_EXTENT = 1 << 20
-# First-level data caches of current cores: 8 to 12 ways of 4 KiB.
-CACHE_WAYS, CACHE_WAY_BYTES = 8, 4096
-FIRST_CACHE = CACHE_WAYS * CACHE_WAY_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +60,13 @@ def candidate_tiles(reduction: Reduction, target: Target) -> list[Tile]:
     accumulators, which hides the latency of the multiply-add.
     """
     accumulator = reduction.block.writes[0].buffer.dtype
-    lanes = max(1, target.vector_bits // (8 * max(4, accumulator.bytes)))
+    lanes = min(target.lanes(accumulator), target.lanes(f32))
     budget = target.vector_registers - 4
     width, height = _extent(reduction.lane), _extent(reduction.row)
-    heights = range(1, min(_most_rows(reduction), height) + 1)
+    heights = range(1, min(_most_rows(reduction, target), height) + 1)
     limit = 8 if height < 4 else 4 if reduction.contraction else 2
     if is_window(reduction.block):  # unrolled taps share inputs, which need registers as well
-        budget, limit = WINDOW_ACCUMULATORS, 1
+        budget, limit = target.costs.fma_latency * target.costs.fma_units, 1
     found = [
         Tile(r, v, lanes)
         for v in range(1, limit + 1)
@@ -80,17 +76,17 @@ def candidate_tiles(reduction: Reduction, target: Target) -> list[Tile]:
     return sorted(found, key=lambda t: _cost(t, width, height, reduction.contraction))
 
 
-def _most_rows(reduction: Reduction) -> int:
+def _most_rows(reduction: Reduction, target: Target) -> int:
     """Rows of a tile: fewer where their number is symbolic, and where they lie a multiple of a
     cache way apart, since then they all compete for one set of the first-level cache."""
     load, row = reduction.data, reduction.row
     if load is None or row is None:
         return MAX_ROWS
     most = MAX_ROWS if known_factor(row.extent) else SYMBOLIC_ROWS
-    step = step_of(load, row.var)
-    if step is None or step * load.dtype.bytes % CACHE_WAY_BYTES:
+    step, cache = step_of(load, row.var), target.first_cache
+    if step is None or step * load.dtype.bytes % cache.way_bytes:
         return most
-    return min(most, CACHE_WAYS - 1)
+    return min(most, cache.ways - 1)
 
 
 def _extent(it: Iter | None) -> int:
@@ -124,7 +120,7 @@ def _rounding(extent: int, step: int) -> float:
     return 1.0 if extent == UNKNOWN_EXTENT else -(-extent // step) * step / extent
 
 
-def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
+def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile, target: Target) -> Schedule:
     """Tile one reduction, with the map that reads it as epilogue."""
     block = reduction.block.name
     s = _pack_weights(s, reduction, tile)
@@ -148,7 +144,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
     outer = [n for n in outer if n not in (*inner, *reduce_loops)]
     if reduction.contraction:  # the panel of weights stays in cache over all rows
         outer.remove(names[0])
-        shared = _shared_first(reduction, outer, loops)
+        shared = _shared_first(reduction, outer, loops, target)
         outer = [*shared, names[0], *(n for n in outer if n not in shared)]
     s = s.reorder(*outer, *reduce_loops, *inner)
     s = s.reverse_compute_at(consumer, outer[-1])
@@ -160,7 +156,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
         s = s.unroll(name)
     s = s.decompose_reduction(block, reduce_loops[0] if reduce_loops else inner[0])
     s = schedule_consumer(s, consumer, outer, tile)
-    return _prefetch_epilogue(s, consumer, outer[-1]) if reduction.contraction else s
+    return _prefetch_epilogue(s, consumer, outer[-1], target) if reduction.contraction else s
 
 
 def _to_unroll(s: Schedule, reduction: Reduction, reduce_loops: list[str]) -> list[str]:
@@ -173,7 +169,9 @@ def _to_unroll(s: Schedule, reduction: Reduction, reduce_loops: list[str]) -> li
     return [n for n in last if len(reduce_loops) > 1 and 1 < _count(find_loop(s.func, n)) <= 4]
 
 
-def _shared_first(reduction: Reduction, outer: list[str], loops: dict[str, str]) -> list[str]:
+def _shared_first(
+    reduction: Reduction, outer: list[str], loops: dict[str, str], target: Target
+) -> list[str]:
     """The loops that choose among matrices, other weights in each iteration, and stay around all
     others: those that are the outermost, as in batches of products, and where the weights of all
     iterations are more than the first-level cache holds, those of groups of channels too."""
@@ -181,27 +179,28 @@ def _shared_first(reduction: Reduction, outer: list[str], loops: dict[str, str])
     weights = reduction.weights
     assert weights is not None, "a contraction has weights"
     known = [d for d in weights.buffer.shape if isinstance(d, int)]
-    if prod(known) * weights.dtype.bytes > FIRST_CACHE:
+    if prod(known) * weights.dtype.bytes > target.first_cache.bytes:
         return [n for n in outer if n in shared]
     return list(takewhile(lambda n: n in shared, outer))
 
 
-def _prefetch_epilogue(s: Schedule, consumer: str, loop: str) -> Schedule:
+def _prefetch_epilogue(s: Schedule, consumer: str, loop: str, target: Target) -> Schedule:
     """Ask for what the epilogue will read and write before the reduction starts, which hides the
     way to memory; what is small, or the same for all rows, is in cache already."""
     block = find_place(s.func, consumer).block
     rows = [it.var for it in block.iters[:-1]]
     for region in (*block.reads, *block.writes):
         moves = any(mentions(i, v) for i in region.low for v in rows)
-        if moves and region.buffer.space == "global" and is_large(region.buffer):
+        if moves and region.buffer.space == "global" and is_large(region.buffer, target):
             s = unless_refused(s, partial(_prefetch, consumer, region.buffer.name, loop))
     return s
 
 
-def is_large(b: Buffer) -> bool:
-    """Whether a buffer does not fit the second-level cache, even where unknown sizes are 1."""
+def is_large(b: Buffer, target: Target) -> bool:
+    """Whether a buffer does not stay in the second-level cache, of which it gets half, even where
+    unknown sizes are 1."""
     known = [d for d in b.shape if isinstance(d, int)]
-    return prod(known) * b.dtype.bytes > CACHED_BYTES
+    return prod(known) * b.dtype.bytes > target.second_cache.bytes // 2
 
 
 def _prefetch(block: str, name: str, loop: str, s: Schedule) -> Schedule:

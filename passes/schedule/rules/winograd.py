@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from aisc.ir.dtypes import f32
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Select
 from aisc.ir.tensor.stmt import Block, Store
@@ -27,9 +28,9 @@ LEAST_CHANNELS = 32
 # Results per image and channel that must be saved, in units of the 108 bytes of additional weights
 # per pair of channels: reading a byte from memory costs about as much as four operations.
 LEAST_SAVED = 48
-# Bytes of transformed tiles, before and after the products, that a second-level cache holds beside
+# The part of a second-level cache that transformed tiles get, before and after the products, beside
 # the weights that pass by.
-BLOCK_BYTES = 640 << 10
+BLOCK_PART = 5, 8
 # Pieces of an image that may run at the same time, each with a block of its own; and how much of
 # the cores' time they must be able to use.
 PIECES, BALANCED = 8, 0.9
@@ -37,7 +38,7 @@ PIECES, BALANCED = 8, 0.9
 
 def use_winograd(s: Schedule, target: Target) -> Schedule:
     """Replace the convolutions of `s` for which it pays; their products are left to be tiled."""
-    lanes = max(1, target.vector_bits // 32)
+    lanes = target.lanes(f32)
     for place in list(places(s.func.body)):
         if _pays(place.block, lanes) and in_place_reader(s, place.block.name) is not None:
             s = unless_refused(s, partial(_schedule, name=place.block.name, lanes=lanes))
@@ -90,12 +91,12 @@ def block_tiles(s: Schedule, target: Target) -> Schedule:
     for step in s.algorithm:
         if step.primitive == "variant" and "winograd" in step.args:
             name = str(step.args[0])
-            s = unless_refused(s, partial(_blocked, name=name, cores=max(1, target.cores)))
+            s = unless_refused(s, partial(_blocked, name=name, target=target))
     return s
 
 
-def _blocked(s: Schedule, name: str, cores: int) -> Schedule:
-    found = _blocks(s, name, cores)
+def _blocked(s: Schedule, name: str, target: Target) -> Schedule:
+    found = _blocks(s, name, target)
     if found is None:
         return s
     size, turns = found
@@ -115,7 +116,13 @@ def _blocked(s: Schedule, name: str, cores: int) -> Schedule:
     return s
 
 
-def _blocks(s: Schedule, name: str, cores: int) -> tuple[int, int] | None:
+def block_bytes(target: Target) -> int:
+    """Bytes of transformed tiles of a block."""
+    part, of = BLOCK_PART
+    return target.second_cache.bytes * part // of
+
+
+def _blocks(s: Schedule, name: str, target: Target) -> tuple[int, int] | None:
     """Tiles of a block, and how many blocks a piece takes one after the other. A block is whole
     register tiles, as many as the cache holds; all blocks make up the image, and pieces keep the
     cores busy. ``None`` when no numbers do."""
@@ -123,7 +130,8 @@ def _blocks(s: Schedule, name: str, cores: int) -> tuple[int, int] | None:
     image = known_factor(tile.extent)
     per_tile = known_factor(find_loop(s.func, f"{name}_i1_r").extent)
     bytes_of_one = IN * IN * (known_factor(lane.extent) + known_factor(inner.extent)) * 4
-    for size in range(BLOCK_BYTES // bytes_of_one // per_tile * per_tile, 0, -per_tile):
+    room, cores = block_bytes(target), target.cores
+    for size in range(room // bytes_of_one // per_tile * per_tile, 0, -per_tile):
         blocks = image // size
         for turns in range(blocks // PIECES, 0, -1):
             pieces = blocks // turns

@@ -1,0 +1,197 @@
+"""Target descriptions as TOML files: what may stand in one, in which unit and range.
+
+The tables here are the schema: files are validated by them, and the page of the documentation is
+written from them. E401 names file, key, unit and range.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aisc.ir.diagnostics import error
+from aisc.ir.target import Costs, Memory, Target
+
+if TYPE_CHECKING:
+    from aisc.ir.tensor.intrinsic import Intrinsic
+
+MOST = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An entry of a table: its type, unit and range, and what it means."""
+
+    name: str
+    kind: type
+    doc: str
+    unit: str = ""
+    least: float = 0
+    most: float = MOST
+    required: bool = False
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        if self.kind is str:
+            return "text"
+        if self.kind is list:
+            return "a list of texts"
+        what = "a whole number" if self.kind is int else "a number"
+        most = "" if self.most >= MOST else f" to {self.most:g}"
+        return f"{what} of {self.unit or 'units'}, from {self.least:g}{most or ' on'}"
+
+
+TARGET = (
+    Key("kind", str, "which back end: `cpu`, `simt`, `dsa` or that of a plug-in", required=True),
+    Key("name", str, "what kernels and memory are marked with; by default that of the file"),
+    Key("triple", str, "LLVM's name of architecture and system; by default the host's"),
+    Key("arch", str, "LLVM's name of the processor"),
+    Key("features", list, "LLVM's names of features, each with + or - before it"),
+    Key("vector_bits", int, "width of a vector register", "bits", 8, 1 << 16),
+    Key("vector_registers", int, "vector registers of a thread", "registers", 1, 1 << 16),
+    Key("cores", int, "cores, or multiprocessors", "cores", 1, 1 << 20),
+)
+MEMORY = (
+    Key("bytes", int, "size", "bytes", 1, required=True),
+    Key("bandwidth", float, "what moves in a cycle", "bytes per cycle"),
+    Key(
+        "ways", int, "ways of a cache: so many lines that lie a way apart stay", "ways", 1, 1 << 16
+    ),
+)
+COSTS = (
+    Key("parallel_work", int, "work from which on a kernel is divided among awake threads",
+        "operations", 1),
+    Key("fork_work", int, "work of a run from which on it wakes sleeping threads",
+        "operations", 1),
+    Key("follow_work", int, "the same where a run follows another so closely that they are awake",
+        "operations", 1),
+    Key("far_bytes", int, "operands of a kernel from which on they lie in no cache", "bytes", 1),
+    Key("fma_latency", int, "from a multiply-add to the next that needs it", "cycles", 1, 1000),
+    Key("fma_units", int, "vector multiply-adds that begin in a cycle", "instructions", 1, 64),
+)  # fmt: skip
+LIMIT = Key("limits", int, "a hard bound, by name", "whatever the name says", 0)
+RATE = Key("rates", float, "operations in a cycle of a core, by name", "operations per cycle")
+TABLES = ("target", "memory", "costs", "limits", "rates", "instruction")
+
+
+def from_toml(text: str, source: str = "") -> Target:
+    """A target from its description; E401 with the key that is wrong."""
+    file = source or "the target"
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
+        raise error("E401", f"{file} is not valid TOML", str(fault)) from None
+    _require_known(data, TABLES, file, "table")
+    if "target" not in data:
+        raise error("E401", f"{file} has no [target] table")
+    head = _read(data["target"], TARGET, file, "target")
+    head["features"] = tuple(sorted(head.get("features", ())))
+    memories = _table(data, "memory", file)
+    found: dict[str, Any] = {
+        "name": Path(source).stem or "target",
+        "source": text,
+        **head,
+        "memories": tuple(
+            Memory(n, **_read(m, MEMORY, file, f"memory.{n}")) for n, m in memories.items()
+        ),
+        "costs": Costs(**_read(_table(data, "costs", file), COSTS, file, "costs")),
+        "limits": _named(_table(data, "limits", file), LIMIT, file),
+        "rates": _named(_table(data, "rates", file), RATE, file),
+    }
+    found["instructions"] = _instructions(found, _table(data, "instruction", file))
+    found["intrinsics"] = tuple(found["instructions"])
+    return Target(**found)
+
+
+def to_toml(target: Target) -> str:
+    """The description of a target without instructions of its own."""
+    lines = ["[target]"]
+    for key in TARGET:
+        value = getattr(target, key.name)
+        if value not in ("", ()):
+            lines.append(f"{key.name} = {_literal(value)}")
+    for m in target.memories:
+        lines += ["", f"[memory.{m.name}]", f"bytes = {m.bytes}", f"ways = {m.ways}"]
+        lines += [f"bandwidth = {m.bandwidth}"] if m.bandwidth else []
+    lines += ["", "[costs]"]
+    lines += [f"{f.name} = {getattr(target.costs, f.name)}" for f in fields(Costs)]
+    for name, table in (("limits", target.limits), ("rates", target.rates)):
+        lines += ["", f"[{name}]", *(f"{k} = {v}" for k, v in table.items())] if table else []
+    return "\n".join([*lines, ""])
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f'"{v}"' for v in value) + "]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _table(data: Mapping[str, Any], name: str, file: str) -> Mapping[str, Any]:
+    table = data.get(name, {})
+    if not isinstance(table, dict):
+        raise error("E401", f"{file}: '{name}' must be a table", f"got {table!r}")
+    return table
+
+
+def _read(table: Any, keys: tuple[Key, ...], file: str, where: str) -> dict[str, Any]:
+    """The entries of a table, checked."""
+    if not isinstance(table, dict):
+        raise error("E401", f"{file}: [{where}] must be a table", f"got {table!r}")
+    _require_known(table, tuple(k.name for k in keys), file, f"key of [{where}]")
+    missing = [k for k in keys if k.required and k.name not in table]
+    if missing:
+        key = missing[0]
+        raise error("E401", f"{file}: {where}.{key.name} is missing", f"expected {key.expected}")
+    return {k.name: _checked(k, table[k.name], file, where) for k in keys if k.name in table}
+
+
+def _named(table: Mapping[str, Any], key: Key, file: str) -> dict[str, Any]:
+    """A table of names that are not known here."""
+    entry = {n: Key(n, key.kind, key.doc, key.unit, key.least, key.most) for n in table}
+    return {n: _checked(entry[n], v, file, key.name) for n, v in table.items()}
+
+
+def _checked(key: Key, value: Any, file: str, where: str) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        str: isinstance(value, str) and bool(value),
+        list: isinstance(value, list) and all(isinstance(v, str) for v in value),
+        int: number and isinstance(value, int),
+        float: number,
+    }[key.kind]
+    if fits and number:
+        fits = key.least <= value <= key.most
+    if not fits:
+        notes = (f"expected {key.expected}", f"got {value!r}", f"it is: {key.doc}")
+        raise error("E401", f"{file}: {where}.{key.name} is wrong", *notes)
+    return float(value) if key.kind is float else value
+
+
+def _require_known(table: Mapping[str, Any], known: tuple[str, ...], file: str, what: str) -> None:
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            notes = [f"did you mean '{near[0]}'?"] if near else []
+            raise error(
+                "E401", f"{file}: '{name}' is no {what}", *notes, f"known: {', '.join(known)}"
+            )
+
+
+def _instructions(found: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Intrinsic]:
+    if not all(isinstance(v, dict) for v in table.values()):
+        raise error("E401", "[instruction] must hold one table for each instruction")
+    if not table:
+        return {}
+    # The parser of the tensor IR is only loaded for targets that declare instructions.
+    from aisc.ir.tensor.intrinsic import from_table
+
+    spaces = frozenset(m.name for m in found["memories"])
+    return {n: from_table(n, table[n], found["limits"], spaces) for n in sorted(table)}
+
+
+__all__ = ["COSTS", "MEMORY", "TARGET", "Key", "from_toml", "to_toml"]
