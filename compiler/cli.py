@@ -271,14 +271,53 @@ def fuzz(
     )
 
 
-@app.command()
-def targets(
-    name: Annotated[str, typer.Argument(help="Show one target in full.")] = "",
-) -> None:
-    """List the known targets."""
-    from aisc.commands import show_targets
+machines = typer.Typer(rich_markup_mode=None, help="The machines that code can be made for.")
+app.add_typer(machines, name="targets", invoke_without_command=True)
 
-    show_targets(name)
+
+@machines.callback()
+def targets(context: typer.Context) -> None:
+    """The machines that code can be made for; without a command, all of them."""
+    if context.invoked_subcommand is None:
+        targets_list()
+
+
+@machines.command("list")
+def targets_list() -> None:
+    """Every target that is known by name."""
+    from aisc.target_commands import list_targets
+
+    list_targets()
+
+
+@machines.command("show")
+def targets_show(
+    name: Annotated[str, typer.Argument(metavar="TARGET", help="A name, or FILE.toml.")],
+) -> None:
+    """The description of one target."""
+    from aisc.target_commands import show_target
+
+    show_target(name)
+
+
+@machines.command("validate")
+def targets_validate(
+    file: Annotated[Path, typer.Argument(help="A description, FILE.toml.")],
+) -> None:
+    """Check a description: what is wrong in it, or what it says."""
+    from aisc.target_commands import validate_target
+
+    validate_target(file)
+
+
+@machines.command("probe")
+def targets_probe(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here.")] = None,
+) -> None:
+    """The machine of this process as a description, to compile for it elsewhere."""
+    from aisc.target_commands import probe_host
+
+    probe_host(output)
 
 
 @app.command()

@@ -307,19 +307,6 @@ def tune_model(model: str, target: str, budget: float, path: Path, choices: dict
     print(f"{database.count()} records in {path}; use them with --tuned {path}")
 
 
-def show_targets(name: str) -> None:
-    """``aisc targets``."""
-    names = [name] if name else list(targets.builtin_names())
-    table = Table("target", "kind", "arch", "vector bits", "cores", "memories")
-    for n in names:
-        t = resolve_target(n)
-        memories = ", ".join(f"{m.name} {m.bytes // 1024} KiB" for m in t.memories)
-        table.add_row(n, t.kind, t.arch, str(t.vector_bits), str(t.cores), memories)
-    _out.print(table)
-    if name:
-        print(f"features: {','.join(resolve_target(name).features)}")
-
-
 def handle_cache(action: str) -> None:
     """``aisc cache``."""
     for kind, what in (("", "records"), ("images", "models")):

@@ -8,11 +8,13 @@ A test holds the pages against what this script would write.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 from aisc.frontend.onnx import signatures
+from aisc.ir import description
 from aisc.ir.diagnostics import CODES
 from aisc.ir.graph import opdef
 from aisc.ir.graph.opdef import Attr, OpDef
@@ -179,6 +181,38 @@ def steps() -> str:
     return "\n".join(parts) + "\n"
 
 
+def target_keys() -> str:
+    """The page of the keys of target descriptions, and of the targets that are shipped."""
+    parts = [
+        NOTE,
+        "# Target descriptions\n",
+        "What may stand in a description ([add a target](add-a-target.md)). `aisc targets validate "
+        "FILE` checks one, `aisc targets probe` writes that of the machine at hand.",
+    ]
+    for title, keys in (
+        ("[target]", description.TARGET),
+        ("[memory.NAME]", description.MEMORY),
+        ("[costs]", description.COSTS),
+    ):
+        parts += [f"\n## `{title}`\n", "| key | expected | meaning |", "|---|---|---|"]
+        parts += [f"| `{k.name}` | {k.expected} | {k.doc} |" for k in keys]
+    for key in (description.LIMIT, description.RATE):
+        parts.append(f"\n## `[{key.name}]`\n\n{key.doc.capitalize()}: {key.expected}.")
+    parts.append(
+        "\n## `[instruction.NAME]`\n\n`semantics` (a function of the tensor IR), `unit` and `cost` "
+        "(a formula over the limits), all of them texts."
+    )
+    parts += ["\n## Shipped\n", "| target | kind | vectors | what it is |", "|---|---|---|---|"]
+    for path in sorted((HERE.parent / "ir/targets").glob("*.toml")):
+        text = path.read_text(encoding="utf-8")
+        comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+        what = " ".join(line.lstrip("# ") for line in comment)
+        t = description.from_toml(text, str(path))
+        vectors = f"{t.vector_registers} of {t.vector_bits} bits"
+        parts.append(f"| `{path.stem}` | {t.kind} | {vectors} | {what} |")
+    return "\n".join(parts) + "\n"
+
+
 def standard() -> str:
     """The table of the operators of the ONNX standard, up to the versions that we know."""
     parts = [
@@ -210,6 +244,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "operators.md": operators,
     "primitives.md": primitives,
     "diagnostics.md": diagnostics,
+    "targets.md": target_keys,
     "../passes/schedule/steps.pyi": steps,
     "../frontend/onnx/standard.py": standard,
 }

@@ -108,12 +108,9 @@ def blobs(graph: Graph) -> list[Any]:
     return list(graph.constants().values())
 
 
-def test_check_says_what_runs_where(
-    abacus: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_says_what_runs_where(abacus: str, capsys: pytest.CaptureFixture[str]) -> None:
     from aisc.cli import main
 
-    monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as stopped:
         main(["check", str(DIGITS / "digits.onnx"), "--target", abacus])
     assert stopped.value.code == 0

@@ -268,12 +268,57 @@ def test_check_reports_everything_at_once(aisc: Run, tmp_path: Path) -> None:
 
 
 def test_targets(aisc: Run, tmp_path: Path) -> None:
-    assert "cpu" in aisc("targets").out
-    assert "features:" in aisc("targets", "cpu").out
-    assert aisc("targets", "nowhere").codes == ["E401"]
-    bad = tmp_path / "bad.toml"
-    bad.write_text("[target]\nkind = 'abacus'\n")
-    assert aisc("targets", bad).codes == ["E401"]
+    assert aisc("targets").out == aisc("targets", "list").out
+    for name in ("cpu", "x86-64-v3", "aarch64-neon", "riscv64-v", "sapphire-rapids", "systolic8"):
+        assert name in aisc("targets").out
+        assert aisc("targets", "show", name).out.count("[target]") == 1
+    assert aisc("targets", "show", "nowhere").codes == ["E401"]
+    assert aisc("targets", "frob").code == 2
+    mine = tmp_path / "mine.toml"
+    assert aisc("targets", "probe", "-o", mine).code == 0
+    assert mine.read_text() == aisc("targets", "probe").out.rstrip() + "\n"
+    assert "kind cpu" in aisc("targets", "validate", mine).out
+    assert "instruction mvin" in aisc("targets", "validate", _shipped("systolic8")).out
+
+
+def test_code_for_a_probed_machine_runs_on_it(aisc: Run, model: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    aisc("targets", "probe", "-o", mine)
+    assert aisc("run", model, "--target", mine).out == aisc("run", model).out
+
+
+def _shipped(name: str) -> Path:
+    from aisc.ir import target
+
+    return Path(target.__file__).parent / f"targets/{name}.toml"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kind = 'cpu'\nvector_bits = '512'", ["target.vector_bits", "bits, from 8", "got '512'"]),
+        ("kind = 'cpu'\nvector_bits = 4", ["target.vector_bits", "from 8 to 65536", "got 4"]),
+        ("kind = 'cpu'\ncores = true", ["target.cores", "a whole number of cores"]),
+        ("kind = 'cpu'\nvector_bit = 5", ["'vector_bit' is no key", "did you mean 'vector_bits'"]),
+        ("name = 'x'", ["target.kind is missing"]),
+        ("kind = 'cpu'\n[memory.L1]\nways = 8", ["memory.L1.bytes is missing", "bytes, from 1"]),
+        ("kind = 'cpu'\n[memory.L1]\nbytes = 0", ["memory.L1.bytes", "got 0"]),
+        ("kind = 'cpu'\n[memory]\nL1 = 5", ["[memory.L1] must be a table"]),
+        ("kind = 'cpu'\n[costs]\nfork_work = 1.5", ["costs.fork_work", "operations, from 1"]),
+        ("kind = 'cpu'\n[limit]\nwarp = 3", ["'limit' is no table", "did you mean 'limits'"]),
+        ("kind = 'cpu'\n[rates]\nfma = -1", ["rates.fma", "operations per cycle"]),
+        ("kind = 'cpu'\nfeatures = '+avx'", ["target.features", "a list of texts"]),
+        ("kind = 'abacus'", ["no back end for kind 'abacus'", "cpu, dsa, simt"]),
+        ("kind = ", ["is not valid TOML"]),
+    ],
+)  # fmt: skip
+def test_wrong_descriptions(aisc: Run, tmp_path: Path, text: str, said: list[str]) -> None:
+    """File, key, unit and range are told."""
+    file = tmp_path / "bad.toml"
+    file.write_text(f"[target]\n{text}\n")
+    result = aisc("targets", "validate", file)
+    assert (result.code, result.codes) == (1, ["E401"])
+    assert all(part in result.err for part in said), result.err
 
 
 def test_cache(aisc: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_hot_loops_stay_in_registers(name: str) -> None:
         pytest.skip("the tile is one for 32 registers of 512 bits")
     func = optimize(LAB["STEPS"][name](Schedule.of(LAB["product"](size))).func)
     backend = CpuBackend(target)
-    assert spills(backend.assemble(backend.emit([func]), want_assembly=True).assembly) == 0
+    assert spills(backend.assemble(backend.emit([func]), want_listing=True).listing) == 0
 
 
 @pytest.mark.parametrize("name", LAB["STEPS"])
