@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aisc import images
@@ -125,8 +124,6 @@ def executable(
     def compile_with(names: tuple[str, ...], sizes: Mapping[str, int]) -> Executable:
         if images.stamp(model) != stamp:
             raise execution_error("E501", f"{model} has changed since it was compiled")
-        if sizes and not isinstance(model, str | Path | bytes) and _is_graph(model):
-            raise error("E106", "the sizes of a graph cannot be fixed any more")
         shapes = {**options.shapes, **sizes}
         other = replace(options, overridable=options.overridable + names, shapes=shapes)
         return executable(model, target, other)
@@ -141,12 +138,6 @@ def executable(
             place.keep(made)
     made.compile_again_with(compile_with)
     return made
-
-
-def _is_graph(model: Any) -> bool:
-    from aisc.ir.graph.core import Graph
-
-    return isinstance(model, Graph)
 
 
 def lower(

@@ -18,7 +18,7 @@ from aisc.cache import key_of
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Backend, Making, Scheduled
 from aisc.fingerprint import fingerprint
-from aisc.ir.diagnostics import AiscError, InternalError
+from aisc.ir.diagnostics import AiscError, CompileError, Diagnostic, InternalError, warn
 from aisc.ir.optional import left_out
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
@@ -56,7 +56,10 @@ def schedule_kernel(
         return _naive(lowered, backend), None
     trace = lookup(lowered)
     if trace is not None:
-        return backend.optimize(lowered, Schedule.of(lowered).replay(trace)), None
+        try:
+            return backend.optimize(lowered, Schedule.of(lowered).replay(trace)), None
+        except CompileError as fault:
+            _warn_of_record(lowered, fault)
     try:
         return (yield from backend.schedule(lowered))
     except AiscError:
@@ -64,6 +67,14 @@ def schedule_kernel(
     except Exception as fault:
         left_out(f"the schedule of {lowered.name}", fault)
         return _naive(lowered, backend), None
+
+
+def _warn_of_record(lowered: Func, fault: CompileError) -> None:
+    """A record that another version of the rules or primitives made may not fit any more."""
+    first = fault.diagnostics[0]
+    notes = (f"{first.code}: {first.message}", "it gets its default schedule; tune it again")
+    text = f"the record of kernel {lowered.name} does not replay"
+    warn(Diagnostic("E302", text, lowered.loc, notes, "warning"))
 
 
 def _naive(lowered: Func, backend: Backend) -> ScheduledKernel:

@@ -32,6 +32,7 @@ from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Legalize
 from aisc.passes.graph.place import place
+from aisc.passes.graph.specialize import specialize
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.arena import Plan, plan_memory
 from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
@@ -92,7 +93,7 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
     graph = import_step(model, ctx)
     known = () if isinstance(model, Graph) else graph.defaults  # a graph cannot be imported again
     defaults = tuple(Port(v.name, v.type) for v in known)
-    graph = specialize_step(graph, ctx)
+    graph = specialize_step(model, graph, ctx)
     if not ctx.continues("specialize"):
         return Compiled(None, graph)
     machines = ctx.machines
@@ -143,9 +144,11 @@ def _import(model: Any, options: Options) -> Graph:
     return import_model(model, shapes, overridable=overridable)
 
 
-def specialize_step(graph: Graph, ctx: Context) -> Graph:
-    """Step 2: the importer has bound the dimensions that the user fixed; types are complete."""
+def specialize_step(model: Any, graph: Graph, ctx: Context) -> Graph:
+    """Step 2: an importer has bound the dimensions that the user fixed; those of a graph are."""
     with ctx.instruments.step("specialize") as done:
+        if isinstance(model, Graph):
+            graph = specialize(graph, ctx.options.shapes)
         done(graph)
     return graph
 

@@ -132,6 +132,19 @@ def test_records_are_used_by_the_compiler(
     assert build(graph(), target, stop, lookup=lookup).product != lower(graph(), "tensor")
 
 
+@pytest.mark.parametrize("step", [Step("split", ("nowhere", 4)), Step("frobnicate", ("mm",))])
+def test_a_record_that_does_not_replay_is_warned_of(step: Step) -> None:
+    """The kernel gets its default schedule."""
+    options = from_environment(threads=1, use_cache=False)
+    with pytest.warns(aisc.AiscWarning, match="does not replay") as caught:
+        tuned = build(graph(), "cpu", options, lookup=lambda func: (step,)).executable
+    assert "tune it again" in str(caught[0].message)
+    assert tuned is not None
+    x = np.random.default_rng(1).standard_normal((64, 48)).astype(np.float32)
+    plain = aisc.compile(graph(), threads=1, cache=False)
+    np.testing.assert_array_equal(tuned(x), plain(x))
+
+
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
     path.write_bytes(b"this is no database, but long enough to be read as a header" * 20)

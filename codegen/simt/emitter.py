@@ -64,10 +64,13 @@ class SimtEmitter(FunctionEmitter):
         return f'"nvvm.reqntid"="{size}" #0'
 
     def signature(self) -> list[str]:
-        """Parameters in global memory, then dimensions."""
-        shared = super().signature()[: len(self.func.params) + len(self.func.dims)]
-        count = len(self.func.params)
-        return [p.replace("ptr ", f"{GLOBAL} ", 1) for p in shared[:count]] + shared[count:]
+        """Parameters in global memory, then dimensions, then the error slot of kernels that may
+        report one."""
+        count, dims = len(self.func.params), len(self.func.dims)
+        every = super().signature()
+        status = every[-2:] if self.func.attr("status", False) else []
+        params = [p.replace("ptr ", f"{GLOBAL} ", 1) for p in every[:count]]
+        return params + every[count : count + dims] + status
 
     def pointer_type(self, buffer: Buffer) -> str:
         """Address space by the buffer's memory."""

@@ -143,7 +143,7 @@ class _Fresh:
             raise self.call.fail("too many dimensions in 'binds'", code="E202")
 
 
-def _escapes(d: Dim, inner: frozenset[str]) -> bool:
+def escapes(d: Dim, inner: frozenset[str]) -> bool:
     """Whether a dimension is known outside of the region that binds `inner`."""
     return not any(s.name in inner for s in symbols(d))
 
@@ -167,7 +167,7 @@ def _if_rule(call: OpCall) -> tuple[TensorType, ...]:
         if a.dtype is not b.dtype or a.rank != b.rank:
             raise call.fail(f"the branches give {a} and {b}", code="E201")
         shape = tuple(
-            x if x == y and _escapes(x, inner) else fresh.next()
+            x if x == y and escapes(x, inner) else fresh.next()
             for x, y in zip(a.shape, b.shape, strict=True)
         )
         results.append(TensorType(shape, a.dtype))
@@ -232,7 +232,7 @@ def _loop_rule(call: OpCall) -> tuple[TensorType, ...]:
         shape = tuple(last.get(str(d), d) for d in inside.shape)
         results.append(TensorType(shape, inside.dtype))
     for t in outputs[count:]:
-        shape = tuple(d if _escapes(d, inner) else fresh.next() for d in t.shape)
+        shape = tuple(d if escapes(d, inner) else fresh.next() for d in t.shape)
         results.append(TensorType((turns, *shape), t.dtype))
     fresh.finish()
     return tuple(results)
@@ -291,7 +291,7 @@ def _stacked(items: list[Array], t: TensorType, call: OpCall) -> Array:
     if items:
         return np.stack(items)
     inner = bound_symbols(call.regions[0]) | _own_symbols(call)
-    sizes = (evaluate(d, call.dims) if _escapes(d, inner) else 0 for d in t.shape)
+    sizes = (evaluate(d, call.dims) if escapes(d, inner) else 0 for d in t.shape)
     return np.zeros((0, *sizes), t.dtype.numpy)
 
 

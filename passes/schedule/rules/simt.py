@@ -83,8 +83,11 @@ def _spatial(place: Place) -> list[For]:
 
 
 def _flat(s: Schedule, block: str) -> tuple[Schedule, str]:
-    """The spatial loops of a block as one, those of constant extents at least, innermost last."""
+    """The spatial loops of a block as one, those of constant extents at least, innermost last; E302
+    without any."""
     loops = _spatial(find_place(s.func, block))
+    if not loops:
+        raise error("E302", f"block {block} gives a single element")
     while len(loops) > 1 and not all(isinstance(f.extent, Const) for f in loops[1:]):
         loops = loops[1:]
     first, *others = (f.var.name for f in loops)
