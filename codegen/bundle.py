@@ -36,10 +36,13 @@ from numpy.typing import NDArray
 
 from aisc.codegen import abi, faults, signature
 from aisc.codegen.cpu.runtime import runtime_text
+from aisc.codegen.files import write_whole
 from aisc.codegen.image import DeviceCode, Image, Launch, Machine
+from aisc.codegen.llvm import generate
 from aisc.codegen.signature import Port
 from aisc.ir.arith.dim_json import integer, text
 from aisc.ir.diagnostics import CompileError, execution_error
+from aisc.ir.version import VERSION
 
 if TYPE_CHECKING:
     from aisc.ir.tensor.stmt import HostCall
@@ -83,6 +86,16 @@ def convention() -> str:
     misread its frame or the pool."""
     parts = (list(abi.FIELDS.items()), sorted(abi.ERRORS.items()), runtime_text("x86_64"))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def about(threads: int = 0) -> About:
+    """Who makes a bundle now."""
+    return About(VERSION, generate.version(), threads, convention())
+
+
+def write(image: Image, path: Path, threads: int = 0) -> None:
+    """Write what was compiled, for whichever machine, whole or not at all; E503."""
+    write_whole(path, encode(image, about(threads)))
 
 
 def is_bundle(path: Path) -> bool:
@@ -233,9 +246,9 @@ class WeightSum:
 # -- reading -------------------------------------------------------------------------------------
 
 
-def read(path: Path, version: str, verify: bool = True) -> Bundle:
-    """The bundle in a file. `version`: of aisc, which must have made it; `verify`: whether the
-    weights are compared with their checksum, which reads all of them.
+def read(path: Path, verify: bool = True) -> Bundle:
+    """The bundle in a file. `verify`: whether the weights are compared with their checksum, which
+    reads all of them.
 
     E503 when the file cannot be read, E504 when it is damaged or no bundle, E505 when another
     version made it. Whether it suits the machine is for :meth:`Machine.unfit` to say.
@@ -249,13 +262,13 @@ def read(path: Path, version: str, verify: bool = True) -> Bundle:
         _damaged(path, "its head or code does not match its checksum")
     try:
         head = json.loads(body[:head_size].tobytes())
-        about = About(
+        made_by = About(
             text(head["version"]), text(head["llvm"]), integer(head["threads"]),
             text(head["convention"]),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, RecursionError):
         _damaged(path, "its head has another form")
-    _check_version(path, about, version)
+    _check_version(path, made_by)
     code_at = _up(_HEAD_AT + head_size, PAGE)
     code = data[code_at : code_at + code_size].tobytes()
     weights = data[weights_at:]
@@ -269,7 +282,7 @@ def read(path: Path, version: str, verify: bool = True) -> Bundle:
         total.add(weights)
         if total.digest() != expected:
             _damaged(path, "its weights do not match their checksum")
-    return Bundle(image, about, data.size)
+    return Bundle(image, made_by, data.size)
 
 
 def _mapped(path: Path) -> Bytes:
@@ -306,10 +319,10 @@ def _check_preamble(path: Path, data: Bytes) -> tuple[int, int, int]:
     return head, code, weights_at
 
 
-def _check_version(path: Path, about: About, version: str) -> None:
-    if about.version != version:
+def _check_version(path: Path, about: About) -> None:
+    if about.version != VERSION:
         raise execution_error(
-            "E505", f"{path} was made by aisc {about.version}", f"this is aisc {version}",
+            "E505", f"{path} was made by aisc {about.version}", f"this is aisc {VERSION}",
             "compile it again",
         )  # fmt: skip
     if about.convention != convention():

@@ -11,6 +11,8 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -153,6 +155,16 @@ class Executable:
             return results
         table = dict(zip(self.output_names, results, strict=True))
         return [table[n] for n in output_names]
+
+    def save(self, path: str | PathLike[str], *, threads: int = 0) -> None:
+        """Write a bundle of this, whole or not at all.
+
+        threads: how many threads a call uses once it is opened; 0: the cores of that process.
+        Raises ``CompileError`` E503 when the file cannot be written.
+        """
+        from aisc.codegen.bundle import write
+
+        write(self.image, Path(path), threads)
 
     def compile_again_with(self, compile_with: CompileWith) -> None:
         """From now on calls that this program does not fit may get another executable, made when it

@@ -8,7 +8,9 @@ if __name__ != "aisc":
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from aisc.ir.version import VERSION
+
+__version__ = VERSION
 __all__ = [
     "AiscError",
     "AiscWarning",

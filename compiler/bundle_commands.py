@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aisc import __version__, running
+from aisc import running
 from aisc.codegen import bundle
 from aisc.codegen.llvm import link
 from aisc.codegen.signature import Port
@@ -41,7 +41,7 @@ def bench_bundle(
 def check_bundle(path: Path, choices: dict[str, Any]) -> None:
     """``aisc check``: verify everything, print what is in the bundle and for which machine."""
     _refuse(path, choices)
-    opened = bundle.read(path, __version__)
+    opened = bundle.read(path)
     image, about = opened.image, opened.about
     made, machine = image.signature, image.machine
     unfit = machine.unfit(link.host_machine())

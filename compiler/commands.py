@@ -17,9 +17,10 @@ from rich.table import Table
 from aisc import api, running
 from aisc.api import build, resolve_target
 from aisc.cache import cache_of
+from aisc.codegen import bundle
 from aisc.codegen.executable import Executable
+from aisc.codegen.files import write_whole
 from aisc.dimensions import dimension_table
-from aisc.files import write_whole
 from aisc.host_table import host_operators, host_table
 from aisc.instruments import Collector, Timer
 from aisc.instruments import Progress as StepProgress
@@ -29,7 +30,6 @@ from aisc.ir.graph.core import Graph
 from aisc.ir.tensor.func import Func, Program
 from aisc.ir.text.printer import print_ir
 from aisc.kernels import Lookup, untuned
-from aisc.loading import save_image
 from aisc.options import from_environment
 from aisc.passes.policy import Machines
 from aisc.pipeline import Compiled
@@ -154,7 +154,7 @@ def _emit_bundle(
         raise error("E401", "a bundle needs a file", "give -o FILE.aisc")
     image = _build(model, target, {**choices, "load": False}, tuned, timer).image
     assert image is not None, "nothing stopped the pipeline"
-    save_image(image, output, choices["threads"] or 0)
+    bundle.write(image, output, choices["threads"] or 0)
 
 
 def _print_times(timer: Timer) -> None:

@@ -18,7 +18,6 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
-from aisc import __version__
 from aisc.cache import Cache, cache_of, key_of
 from aisc.codegen import bundle
 from aisc.codegen.backend import backend_of
@@ -27,7 +26,7 @@ from aisc.fingerprint import fingerprint
 from aisc.frontend.registry import is_whole
 from aisc.ir.diagnostics import AiscError
 from aisc.ir.target import Target
-from aisc.loading import about, executable_of
+from aisc.loading import executable_of
 from aisc.options import Options
 
 _PIECE = 1 << 24  # bytes of a model that are hashed at once
@@ -49,7 +48,7 @@ class Place:
         if not path.is_file():
             return None
         try:
-            found = executable_of(bundle.read(path, __version__), path, threads)
+            found = executable_of(bundle.read(path), path, threads)
         except AiscError:
             return None
         self.store.touch(self.key)
@@ -62,7 +61,7 @@ class Place:
             return
         if self.source is not None and not (is_whole(self.source) and self._is_unchanged()):
             return
-        self.store.write(self.key, bundle.encode(image, about()))
+        self.store.write(self.key, bundle.encode(image, bundle.about()))
         self.store.prune()
 
     def _is_unchanged(self) -> bool:

@@ -5,13 +5,9 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from aisc import __version__
 from aisc.codegen import bundle
-from aisc.codegen.bundle import About, Bundle
+from aisc.codegen.bundle import Bundle
 from aisc.codegen.executable import Executable
-from aisc.codegen.image import Image
-from aisc.codegen.llvm import generate
-from aisc.files import write_whole
 from aisc.ir.diagnostics import execution_error
 from aisc.options import default_threads
 
@@ -22,17 +18,7 @@ def save(executable: Executable, path: str | PathLike[str], *, threads: int = 0)
     threads: how many threads a call uses once it is opened; 0: the cores of that process.
     Raises ``CompileError`` E503 when the file cannot be written.
     """
-    save_image(executable.image, path, threads)
-
-
-def save_image(image: Image, path: str | PathLike[str], threads: int = 0) -> None:
-    """Write what was compiled, for whichever machine, as :func:`save` does."""
-    write_whole(Path(path), bundle.encode(image, about(threads)))
-
-
-def about(threads: int = 0) -> About:
-    """Who makes a bundle now."""
-    return About(__version__, generate.version(), threads, bundle.convention())
+    executable.save(path, threads=threads)
 
 
 def load(
@@ -46,7 +32,7 @@ def load(
     another version made it, E506 it does not suit this machine.
     The file holds machine code: open only what you would also run.
     """
-    return executable_of(bundle.read(Path(path), __version__, verify), Path(path), threads)
+    return executable_of(bundle.read(Path(path), verify), Path(path), threads)
 
 
 def executable_of(opened: Bundle, path: Path, threads: int | None = None) -> Executable:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aisc.api import backends_of
-from aisc.files import write_whole
+from aisc.codegen.files import write_whole
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.verify import verify

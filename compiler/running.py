@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisc.codegen.executable import Executable
+from aisc.codegen.files import write_whole
 from aisc.codegen.signature import Port
-from aisc.files import write_whole
 from aisc.ir.arith.poly import evaluate
 from aisc.ir.diagnostics import error, execution_error
 

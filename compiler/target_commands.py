@@ -9,7 +9,7 @@ from rich.table import Table
 
 from aisc.api import resolve_target
 from aisc.codegen import backend
-from aisc.files import write_whole
+from aisc.codegen.files import write_whole
 from aisc.ir import target as targets
 from aisc.ir.description import to_toml
 from aisc.ir.target import Target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,3 +102,14 @@ def test_an_executable_says_what_it_is() -> None:
 def test_levels_have_names() -> None:
     with pytest.raises(aisc.CompileError, match="there is no level 'x'"):
         aisc.lower("examples/digits/digits.onnx", to="x")  # type: ignore[arg-type]
+
+
+def test_an_executable_saves_itself(tmp_path: Path) -> None:
+    exe = aisc.build(product("input"), threads=1)
+    exe.save(tmp_path / "product.aisc", threads=1)
+    opened = aisc.load(tmp_path / "product.aisc")
+    np.testing.assert_array_equal(opened(A, B), exe(A, B))
+    assert opened.threads == 1
+    with pytest.raises(aisc.CompileError) as caught:
+        exe.save(tmp_path / "nowhere" / "product.aisc")
+    assert caught.value.codes == ("E503",)

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 from onnx_models import F, const, model, node, value
+from op_cases import Case
 from program_maker import Maker
+from test_ops_machine import COMPUTED, graph_of
+from test_ops_reference import close, run
 
 import aisc
 from aisc import api
@@ -209,6 +212,37 @@ def test_a_net_runs_whole_on_a_simt_machine(images: np.ndarray, tmp_path: Path) 
     np.testing.assert_array_equal(aisc.load(tmp_path / "digits.aisc")(images), exe(images))
     ptx = aisc.lower(DIGITS / "digits.onnx", "asm", target="nvidia_sm90")
     assert str(ptx).count(".visible .entry") == len(program.kernels)
+
+
+def check_operators(target: str, cases: Sequence[Case]) -> None:
+    for case in cases:
+        graph, feeds = graph_of(case, constants=True)
+        exe = aisc.compile(graph, target=target, threads=1, cache=False)
+        got = exe.run(None, dict(zip(exe.input_names, feeds, strict=True)))
+        for a, b in zip(got, run(case), strict=True):
+            close(a, b)
+
+
+def test_some_operators_on_a_simt_machine() -> None:
+    check_operators("nvidia_sm90", COMPUTED[5::30])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+def test_operators_on_a_simt_machine(part: int) -> None:
+    check_operators("nvidia_sm90", COMPUTED[part::8])
+
+
+def test_a_kernel_of_a_device_reports_what_goes_wrong() -> None:
+    """An index that lies outside, in a kernel that runs as the model of a device."""
+    nodes = [node("Gather", "x i", "y", axis=0)]
+    inputs = [value("x", F, [3, 2]), value("i", TensorProto.INT64, [2])]
+    exe = aisc.compile(model(nodes, inputs, [value("y")]), target="nvidia_sm90", cache=False)
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    np.testing.assert_array_equal(exe(x, np.array([2, 0])), x[[2, 0]])
+    with pytest.raises(ExecutionError, match="3 on an axis of size 3") as caught:
+        exe(x, np.array([0, 3]))
+    assert caught.value.codes == ("E502",)
 
 
 def quantized(rows: int) -> Any:

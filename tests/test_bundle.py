@@ -16,7 +16,6 @@ import onnx.parser
 import pytest
 
 import aisc
-from aisc import loading
 from aisc.cli import main
 from aisc.codegen import bundle
 from aisc.codegen.bundle import About, WeightSum
@@ -385,7 +384,8 @@ def test_other_machines(
         unlisted, arch="sapphirerapids" if machine.arch != "sapphirerapids" else "znver4"
     )
     assert refused_machine(altered(exe.image, path, machine=other)) == "E506"
-    monkeypatch.setattr(loading.link, "host_features", lambda: {"sse2": True, "avx2": False})
+    lesser = replace(machine, features=("-avx2", "+sse2"))
+    monkeypatch.setattr("aisc.codegen.executable.host_machine", lambda: lesser)
     assert refused_machine(altered(exe.image, path)) == "E506"
 
 

@@ -12,11 +12,10 @@ import pytest
 from test_ops_machine import COMPUTED, graph_of
 
 import aisc
-from aisc import __version__, api
+from aisc import api
 from aisc.codegen import bundle
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.tensor.func import Program
-from aisc.loading import save_image
 from aisc.options import Options
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples/digits/digits.onnx"
@@ -75,8 +74,8 @@ def test_a_bundle_is_made_here_and_runs_there(target: str, tmp_path: Path) -> No
     made = api.build(DIGITS, target, Options(threads=2, use_cache=False, load=False))
     assert made.executable is None
     assert made.image is not None
-    save_image(made.image, tmp_path / "digits.aisc")
-    image = bundle.read(tmp_path / "digits.aisc", __version__).image
+    bundle.write(made.image, tmp_path / "digits.aisc")
+    image = bundle.read(tmp_path / "digits.aisc").image
     assert {machine_of(o) for o in (image.runtime, *image.objects)} == {FOREIGN[target][0]}
     with pytest.raises(ExecutionError, match="another machine") as caught:
         aisc.load(tmp_path / "digits.aisc")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aisc.files import write_whole
+from aisc.codegen.files import write_whole
 from aisc.fuzz.case import Case, size_of
 from aisc.fuzz.check import Finding
 from aisc.ir import dtypes
