@@ -7,7 +7,6 @@ Targets differ by data first; third parties register descriptions through the en
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -21,15 +20,6 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
     from aisc.ir.tensor.intrinsic import Intrinsic
-
-# Registers and vector width by instruction-set level, best first (x86-64, then AArch64).
-_LEVELS: tuple[tuple[str, int, int], ...] = (
-    ("avx512f", 512, 32),
-    ("avx2", 256, 16),
-    ("sve", 128, 32),
-    ("asimd", 128, 32),
-    ("sse2", 128, 16),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,44 +163,10 @@ def resolve(name: str) -> Target:
 
 @cache
 def host() -> Target:
-    """The machine this process runs on: its cores and vector extensions from the kernel."""
-    flags = _cpu_flags()
-    bits, registers = 128, 16
-    for flag, width, count in _LEVELS:
-        if flag in flags:
-            bits, registers = width, count
-            break
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Target(
-        "cpu", "cpu", features=(), vector_bits=bits, vector_registers=registers, cores=cores or 1,
-        memories=_caches(),
-    )  # fmt: skip
+    """The machine this process runs on (:mod:`aisc.ir.probe`)."""
+    from aisc.ir.probe import probe
 
-
-def _cpu_flags() -> frozenset[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return frozenset()
-    for line in text.splitlines():
-        if line.lower().startswith(("flags", "features")):
-            return frozenset(line.split(":", 1)[1].split())
-    return frozenset()
-
-
-def _caches() -> tuple[Memory, ...]:
-    found: list[Memory] = []
-    for index in range(4):
-        folder = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}")
-        try:
-            level, kind = (folder / "level").read_text().strip(), (folder / "type").read_text()
-            size = (folder / "size").read_text().strip()
-            ways = int((folder / "ways_of_associativity").read_text())
-        except (OSError, ValueError):
-            continue
-        if kind.strip() != "Instruction" and size.endswith("K"):
-            found.append(Memory(f"L{level}", int(size[:-1]) * 1024, ways=ways if ways > 0 else 8))
-    return tuple(found)
+    return probe()
 
 
 def with_machine(target: Target, triple: str, arch: str, features: tuple[str, ...]) -> Target:

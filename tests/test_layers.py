@@ -132,6 +132,19 @@ def test_back_ends_are_found_and_not_named() -> None:
     assert ".kind ==" not in pipeline and ".kind !=" not in pipeline
 
 
+FEATURE = re.compile(r"\b(avx|sse|amx|neon|sve|fma3|f16c)\w*\b", re.IGNORECASE)
+
+
+def test_features_of_cpus_are_named_where_they_belong() -> None:
+    """In the back end, its rules, and what reads them from the kernel of the host."""
+    homes = [ROOT / "codegen/cpu", ROOT / "passes/schedule/rules", ROOT / "ir/probe.py"]
+    for folder in FOLDERS:
+        for path in sources(folder):
+            if not any(path.is_relative_to(h) for h in homes):
+                found = FEATURE.findall(path.read_text(encoding="utf-8"))
+                assert not found, f"{path} names {found}"
+
+
 # Packages of these groups still need each other; the test fails when the list is too long, too.
 KNOWN_CYCLES = (
     {"aisc.ir", "aisc.ir.arith", "aisc.ir.graph", "aisc.ir.tensor"},

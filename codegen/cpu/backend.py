@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Making, Scheduled
 from aisc.codegen.cpu.entry import entry_text
+from aisc.codegen.cpu.function import CpuFunction
 from aisc.codegen.cpu.image import image_of
 from aisc.codegen.cpu.policy import CpuPolicy
 from aisc.codegen.cpu.runtime import runtime_text
@@ -16,13 +17,16 @@ from aisc.codegen.cpu.schedule import gated, optimized
 from aisc.codegen.image import DeviceCode, Image
 from aisc.codegen.llvm import engine, generate, link
 from aisc.codegen.llvm.beside import Beside, can_start
-from aisc.codegen.llvm.function import FunctionEmitter, zeros_global
+from aisc.codegen.llvm.function import zeros_global
 from aisc.ir.node import walk
 from aisc.ir.target import Target, host
 from aisc.ir.tensor.func import Func, Program, empty_body
 from aisc.ir.tensor.stmt import CallKernel
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.schedule import Schedule
+
+# LLVM's name of vectors whose length code need not know.
+SCALABLE = "+sve"
 
 _RUNTIME_SYMBOLS = (
     "@aisc_barrier(",
@@ -67,12 +71,12 @@ class CpuBackend:
     def emit(self, funcs: Sequence[Func]) -> str:
         """LLVM IR of kernels, as one module."""
         texts, declarations = _functions(funcs, self.target)
-        return engine.module_text(self.target, texts, list(declarations), [zeros_global()])
+        return self._module(texts, list(declarations), [zeros_global()])
 
     def emit_entry(self, program: Program, profile: bool = False) -> str:
         """LLVM IR of a Program's entry; `profile`: one that times its statements."""
         text, declarations, globals_ = entry_text(program, self.target.costs, profile)
-        return engine.module_text(self.target, [text], list(declarations), globals_)
+        return self._module([text], list(declarations), globals_)
 
     def emit_all(self, program: Program) -> str:
         """LLVM IR of a whole planned Program as one module: kernels, entry and run time."""
@@ -83,7 +87,16 @@ class CpuBackend:
         kept = [d for d in declarations if not any(name in d for name in defined)]
         runtime = runtime_text(engine.machine_name(self.target))
         globals_.append(zeros_global())
-        return engine.module_text(self.target, [*texts, entry, runtime], kept, globals_)
+        return self._module([*texts, entry, runtime], kept, globals_)
+
+    def _module(
+        self, functions: Sequence[str], declarations: Sequence[str], globals_: Sequence[str]
+    ) -> str:
+        more = []
+        if SCALABLE in self.target.features:  # the length of vectors is that of the description
+            units = self.target.vector_bits // 128
+            more.append(f"vscale_range({units},{units})")
+        return engine.module_text(self.target, functions, declarations, globals_, more)
 
     def assemble(self, text: str, want_listing: bool = False) -> Artefact:
         """Machine code of a module, and its assembly."""
@@ -123,7 +136,7 @@ def _functions(funcs: Sequence[Func], target: Target) -> tuple[list[str], dict[s
     texts: list[str] = []
     declarations: dict[str, None] = {}
     for func in funcs:
-        emitter = FunctionEmitter(func, target.features)
+        emitter = CpuFunction(func, target.features)
         texts.append(emitter.emit())
         declarations.update(emitter.w.declarations)
     return texts, declarations

@@ -15,9 +15,6 @@ from aisc.codegen.llvm.generate import generate
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target
 
-# LLVM's name of vectors whose length code need not know.
-SCALABLE = "+sve"
-
 
 def machine_name(target: Target) -> str:
     """The architecture: ``x86_64``, ``aarch64``, ``riscv64`` …"""
@@ -25,19 +22,21 @@ def machine_name(target: Target) -> str:
 
 
 def module_text(
-    target: Target, functions: Sequence[str], declarations: Sequence[str], globals_: Sequence[str]
+    target: Target,
+    functions: Sequence[str],
+    declarations: Sequence[str],
+    globals_: Sequence[str],
+    more: Sequence[str] = (),
 ) -> str:
-    """A module: functions refer to attribute group ``#0``."""
+    """A module: functions refer to attribute group ``#0``, with `more` of the back end in it."""
     attributes = [
         "nounwind",
         f'"target-cpu"="{target.arch}"',
         f'"target-features"="{",".join(target.features)}"',
         f'"prefer-vector-width"="{target.vector_bits}"',
         '"no-trapping-math"="true"',
+        *more,
     ]
-    if SCALABLE in target.features:  # the length of vectors is that of the description
-        units = target.vector_bits // 128
-        attributes.append(f"vscale_range({units},{units})")
     return "\n\n".join(
         [
             f'target triple = "{target.triple}"',

@@ -8,7 +8,6 @@ branch-free forms are those of F. Giesen's *half to float done quick* (2012).
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from aisc.ir import dtypes
@@ -18,17 +17,7 @@ if TYPE_CHECKING:
     from aisc.codegen.llvm.types import Val
     from aisc.codegen.llvm.vector_math import MathEmitter
 
-# LLVM's names of features that convert a type to and from f32.
-NATIVE: dict[DType, tuple[str, ...]] = {
-    dtypes.bf16: ("+avx512bf16", "+avxneconvert", "+bf16", "+zfbfmin"),
-    dtypes.f16: ("+f16c", "+avx512fp16", "+neon", "+fullfp16", "+fp16", "+zfhmin", "+zfh"),
-}
 _MAGIC = 112 << 23  # the difference of the exponents' biases, as bits of f32
-
-
-def is_soft(dtype: DType, features: Container[str]) -> bool:
-    """Whether a type has no instructions of its own on a target with these features."""
-    return dtype in NATIVE and not any(f in features for f in NATIVE[dtype])
 
 
 def widened(m: MathEmitter, v: Val) -> Val:

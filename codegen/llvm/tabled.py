@@ -1,4 +1,4 @@
-"""exp, tanh and erf in f32 on AVX-512, with tables of 16 numbers that one instruction looks up.
+"""exp, tanh and erf in f32, with tables of 16 numbers that one instruction looks up.
 
 An argument is reduced to one of 16 places and a small rest; a table gives each coefficient of the
 polynomial in the rest. That takes fewer instructions than the forms without tables (in

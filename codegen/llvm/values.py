@@ -45,12 +45,13 @@ ORDERS = ("lt", "le", "gt", "ge")
 
 
 class ExprEmitter(IndexEmitter):
-    """Evaluates expressions; subclasses say where buffers live."""
+    """Evaluates expressions; subclasses say where buffers live, and what their machine can do."""
+
+    MATH: type[MathEmitter] = MathEmitter
 
     def __init__(self, writer: Writer, features: Sequence[str] = ()) -> None:
         super().__init__(writer)
-        self.math = MathEmitter(writer, self.report, features)
-        self.has_bit_masks = "+avx512f" in features
+        self.math = self.MATH(writer, self.report, features)
         self.values: dict[Var, Val] = {}
         self.lanes = 1
         self.mask: Val | None = None  # i1 vector: lanes that are executed
@@ -307,7 +308,7 @@ class ExprEmitter(IndexEmitter):
             fused = self._fused(e)
             if fused is not None:
                 return fused
-        if self.has_bit_masks and e.op in ORDERS and e.a.dtype is dtypes.i64:
+        if self.math.has_bit_masks and e.op in ORDERS and e.a.dtype is dtypes.i64:
             mask = self._first_lanes(e)
             if mask is not None:
                 return mask

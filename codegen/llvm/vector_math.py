@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from aisc.codegen.abi import DIVISION_BY_ZERO
 from aisc.codegen.llvm import soft_float
 from aisc.codegen.llvm.elementary import Elementary
-from aisc.codegen.llvm.types import Val, literal, scalar_type, vector_type
+from aisc.codegen.llvm.types import Val, is_short, literal, scalar_type, vector_type
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir import dtypes
 from aisc.ir.dtypes import DType
@@ -37,8 +37,9 @@ class MathEmitter:
         self.elementary = Elementary(self)
 
     def is_soft(self, dtype: DType) -> bool:
-        """Whether arithmetic of a type must be that of f32 (:mod:`.soft_float`)."""
-        return dtype.bits == 16 and soft_float.is_soft(dtype, self.features)
+        """Whether arithmetic of a type must be that of f32 (:mod:`.soft_float`): of floats of 16
+        bits, where the target has no instructions for them."""
+        return is_short(dtype)
 
     # -- building blocks used by the elementary functions too ------------------------------------
 
@@ -66,26 +67,39 @@ class MathEmitter:
             first.lanes,
         )
 
+    # -- what some machines can do ---------------------------------------------------------------
+
+    @property
+    def has_bit_masks(self) -> bool:
+        """Whether masks of lanes are bits, so that comparing is done in vectors of any type."""
+        return False
+
     def has_scaling(self, v: Val) -> bool:
         """Whether the target multiplies such values by powers of two in one instruction."""
-        return "+avx512f" in self.features and v.dtype is dtypes.f32 and v.lanes == 16
+        return False
+
+    @property
+    def has_look_up(self) -> bool:
+        """Whether one instruction takes each of 16 f32 lanes from a table of 16."""
+        return False
+
+    def look_up(self, table: Sequence[float], place: Val) -> Val:
+        """``table[place % 16]`` in each of 16 lanes, where :attr:`has_look_up`."""
+        raise NotImplementedError
+
+    def scale_floor(self, v: Val, n: Val) -> Val:
+        """``v * 2^floor(n)`` of 16 lanes, rounded once to nearest, where :attr:`has_look_up`."""
+        raise NotImplementedError
+
+    def add_down(self, a: Val, b: Val) -> Val:
+        """``a + b`` of 16 lanes, rounded towards minus infinity, where :attr:`has_look_up`."""
+        raise NotImplementedError
 
     def ldexp(self, v: Val, k: Val) -> Val:
         """``v * 2^k`` rounded once, where :meth:`has_scaling` says so."""
         name = f"llvm.ldexp.{_mangled(v)}.{_mangled(k)}"
         self.w.declare(f"declare {v.type} @{name}({v.type}, {k.type})")
         return self.let(f"call {v.type} @{name}({v.text}, {k.text})", v.dtype, v.lanes)
-
-    @property
-    def has_look_up(self) -> bool:
-        """Whether one instruction takes each of 16 f32 lanes from a table of 16."""
-        return "+avx512f" in self.features
-
-    def look_up(self, table: Sequence[float], place: Val) -> Val:
-        """``table[place % 16]`` in each of 16 lanes."""
-        numbers = ", ".join(f"float {literal(t, dtypes.f32)}" for t in table)
-        entries = f"<16 x float> <{numbers}>"
-        return self._avx512("permvar.sf", entries, place.text)
 
     def element(self, table: Sequence[int], place: Val) -> Val:
         """``table[place]`` in each lane, from constants of 64 bits in memory."""
@@ -119,21 +133,6 @@ class MathEmitter:
             self.let(f"phi {a.type} [{a.ref}, %{before}], [{b.ref}, %{inside}]", a.dtype, a.lanes)
             for a, b in zip(usual, others, strict=True)
         ]
-
-    def scale_floor(self, v: Val, n: Val) -> Val:
-        """``v * 2^floor(n)`` of 16 lanes, rounded once to nearest."""
-        return self._avx512("mask.scalef.ps", v.text, n.text, v.text, "i16 -1", "i32 4")
-
-    def add_down(self, a: Val, b: Val) -> Val:
-        """``a + b`` of 16 lanes, rounded towards minus infinity."""
-        return self._avx512("add.ps", a.text, b.text, "i32 9")
-
-    def _avx512(self, name: str, *args: str) -> Val:
-        """An instruction on 16 lanes of f32, where :attr:`has_look_up`."""
-        kinds = ", ".join(a.partition("> ")[0] + ">" if ">" in a else a.split()[0] for a in args)
-        self.w.declare(f"declare <16 x float> @llvm.x86.avx512.{name}.512({kinds})")
-        text = f"call <16 x float> @llvm.x86.avx512.{name}.512({', '.join(args)})"
-        return self.let(text, dtypes.f32, 16)
 
     def halves(self, v: Val) -> tuple[Val, Val]:
         """The first and the second half of the lanes."""

@@ -1,0 +1,66 @@
+"""Functions for CPUs: arithmetic with the instructions that only some of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aisc.codegen.llvm.function import FunctionEmitter
+from aisc.codegen.llvm.types import Val, literal
+from aisc.codegen.llvm.vector_math import MathEmitter
+from aisc.ir import dtypes
+from aisc.ir.dtypes import DType
+
+AVX512 = "+avx512f"
+# LLVM's names of features that convert a type to and from f32.
+CONVERTS: dict[DType, tuple[str, ...]] = {
+    dtypes.bf16: ("+avx512bf16", "+avxneconvert", "+bf16", "+zfbfmin"),
+    dtypes.f16: ("+f16c", "+avx512fp16", "+neon", "+fullfp16", "+fp16", "+zfhmin", "+zfh"),
+}
+
+
+class CpuMath(MathEmitter):
+    """AVX-512: masks of bits, tables in a register, scaling, directed rounding (Intel 64 and IA-32
+    Architectures Software Developer's Manual, volume 2: VPERMPS, VSCALEFPS, VADDPS)."""
+
+    def is_soft(self, dtype: DType) -> bool:
+        """Unless one of the features converts it."""
+        return dtype in CONVERTS and not any(f in self.features for f in CONVERTS[dtype])
+
+    @property
+    def has_bit_masks(self) -> bool:
+        """Masks have registers of their own."""
+        return AVX512 in self.features
+
+    def has_scaling(self, v: Val) -> bool:
+        """Sixteen f32 at once."""
+        return AVX512 in self.features and v.dtype is dtypes.f32 and v.lanes == 16
+
+    @property
+    def has_look_up(self) -> bool:
+        """A register of sixteen f32 is a table."""
+        return AVX512 in self.features
+
+    def look_up(self, table: Sequence[float], place: Val) -> Val:
+        """A permutation of the table."""
+        numbers = ", ".join(f"float {literal(t, dtypes.f32)}" for t in table)
+        return self._avx512("permvar.sf", f"<16 x float> <{numbers}>", place.text)
+
+    def scale_floor(self, v: Val, n: Val) -> Val:
+        """In all lanes, rounded as usual."""
+        return self._avx512("mask.scalef.ps", v.text, n.text, v.text, "i16 -1", "i32 4")
+
+    def add_down(self, a: Val, b: Val) -> Val:
+        """With the rounding in the instruction."""
+        return self._avx512("add.ps", a.text, b.text, "i32 9")
+
+    def _avx512(self, name: str, *args: str) -> Val:
+        kinds = ", ".join(a.partition("> ")[0] + ">" if ">" in a else a.split()[0] for a in args)
+        self.w.declare(f"declare <16 x float> @llvm.x86.avx512.{name}.512({kinds})")
+        text = f"call <16 x float> @llvm.x86.avx512.{name}.512({', '.join(args)})"
+        return self.let(text, dtypes.f32, 16)
+
+
+class CpuFunction(FunctionEmitter):
+    """Emits one function for a CPU."""
+
+    MATH = CpuMath
