@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -215,7 +215,24 @@ def size_checks(node: GraphNode) -> tuple[SizeCheck, ...]:
     """What the sizes of a run must satisfy for a node; regions have their own."""
     if all(v.type.is_static for v in (*node.input_values, *node.outputs)):
         return ()
-    call = replace(call_of(node), checks=[])
+    if node.regions:
+        return _checks(call_of(node))
+    types = tuple(None if v is None else v.type for v in node.inputs)
+    return _known_checks(node.op, types, node.attrs)
+
+
+@lru_cache(maxsize=1 << 12)
+def _known_checks(
+    op: str, types: tuple[TensorType | None, ...], attrs: tuple[tuple[str, AttrValue], ...]
+) -> tuple[SizeCheck, ...]:
+    """Those of a node without regions: layers repeat, and several passes ask."""
+    found = get(op)
+    known = (None,) * len(types)
+    return _checks(OpCall(found, types, complete_attrs(found, dict(attrs), UNKNOWN), known))
+
+
+def _checks(call: OpCall) -> tuple[SizeCheck, ...]:
+    call = replace(call, checks=[])
     call.op.infer(call)
     return tuple(call.checks or ())
 
