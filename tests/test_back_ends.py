@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 from onnx_models import F, const, model, node, value
+from onnx_models import graph as onnx_graph
 from op_cases import Case
 from program_maker import Maker
 from test_ops_machine import COMPUTED, graph_of
@@ -231,6 +232,31 @@ def test_some_operators_on_a_simt_machine() -> None:
 @pytest.mark.parametrize("part", range(8))
 def test_operators_on_a_simt_machine(part: int) -> None:
     check_operators("nvidia_sm90", COMPUTED[part::8])
+
+
+def test_a_sum_of_nothing_on_a_simt_machine() -> None:
+    nodes = [node("MatMul", "a b", "y")]
+    inputs = [value("a", F, ["n", "k"]), value("b", F, ["k", "n"])]
+    exe = aisc.compile(model(nodes, inputs, [value("y")]), target="nvidia_sm90", cache=False)
+    for n, k in ((2, 0), (2, 3), (0, 3), (1, 0)):
+        a, b = np.ones((n, k), np.float32), np.ones((k, n), np.float32)
+        np.testing.assert_array_equal(exe(a, b), np.full((n, n), k))
+
+
+def test_a_constant_that_a_loop_hands_on_is_read_by_a_device(abacus: str) -> None:
+    body = onnx_graph(
+        [node("Identity", "go", "flag"), node("Identity", "c", "c2"), node("Relu", "h", "h2")],
+        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("c", F, [2]),
+         value("h", F, [2])],
+        [value("flag", TensorProto.BOOL), value("c2"), value("h2")],
+    )  # fmt: skip
+    nodes = [node("Loop", "m _ k x", "c3 h3", body=body), node("Neg", "c3", "y")]
+    weights = const("m", np.int64(2)), const("k", np.array([3, -4], np.float32))
+    what = model(nodes, [value("x", F, [2])], [value("y"), value("h3")], *weights)
+    for target in (abacus, "nvidia_sm90"):
+        y, h = aisc.compile(what, target=target, cache=False)(np.array([-1, 2], np.float32))
+        np.testing.assert_array_equal(y, [-3, 4])
+        np.testing.assert_array_equal(h, [0, 2])
 
 
 def test_a_kernel_of_a_device_reports_what_goes_wrong() -> None:

@@ -44,12 +44,10 @@ def choices(**given: object) -> Options:
 
 
 def compiled(level: int) -> Prepare:
-    """The machine code of an optimisation level, on poisoned memory; for other kinds of targets,
-    whose models are not compiled as a whole, the lowered program under its interpreter."""
+    """The machine code of an optimisation level, on poisoned memory; what a device takes runs on
+    the model of it."""
 
     def prepare(case: Case, target: Target) -> Answer:
-        if target.kind != "cpu":
-            return _lowered(case, target, level)
         from aisc.codegen.cpu.guard import PoisonedExecutable
 
         executable = api.build(case.graph, target, choices(level=level)).executable
@@ -58,16 +56,6 @@ def compiled(level: int) -> Prepare:
         return lambda feed: poisoned.run(None, feed)
 
     return prepare
-
-
-def _lowered(case: Case, target: Target, level: int) -> Answer:
-    from aisc.ir.tensor.interpret import run_program
-
-    options = choices(level=level, stop_after="lower")
-    program = api.build(case.graph, target, options).product
-    assert isinstance(program, Program), "the product of lower is a Program"
-    names = [v.name for v in case.graph.inputs]
-    return lambda feed: list(run_program(program, [feed[n] for n in names]))
 
 
 def onnx_runtime(case: Case, target: Target) -> Answer | None:
@@ -109,11 +97,9 @@ def _meets_nan(graph: Graph, feed: Feed) -> bool:
     return any(found)
 
 
-def guarded(case: Case, target: Target) -> Answer | None:
+def guarded(case: Case, target: Target) -> Answer:
     """The machine code with every buffer beside a page that must not be touched, on either side:
     an access outside ends the worker, which is a finding."""
-    if target.kind != "cpu":
-        return None
     from aisc.codegen.cpu.guard import GuardedExecutable
 
     executable = api.build(case.graph, target, choices(level=2, apart=True)).executable

@@ -96,7 +96,7 @@ class State:
         is used."""
         v, space = self.source(v), self.space(target)
         found = self.buffers.get(v)
-        if found is None or (found.role == "weight" and found.space != space):
+        if found is None or (found.space != space and self._contents(v) is not None):
             return self._weight(v, target)
         if found.space == space:
             return found
@@ -111,9 +111,15 @@ class State:
         v = self.source(v)
         return self.buffers[v] if v in self.buffers else self._weight(v, "")
 
+    def _contents(self, v: Value) -> Blob | None:
+        """What a value holds that is known: a constant, or one that a loop hands on."""
+        found = self.buffers.get(v)
+        return self.constants.get(v) or (None if found is None else self.weights.get(found.name))
+
     def _weight(self, v: Value, target: str) -> Buffer:
         """A constant as a parameter in the memory of a target."""
-        blob, space = self.constants[v], self.space(target)
+        blob, space = self._contents(v), self.space(target)
+        assert blob is not None, f"{v} is made before it is read"
         b = self.shared.get((blob, space))
         if b is None:
             b = buffer(self.fresh(v.name), v.type.dtype, v.type.shape, role="weight", space=space)

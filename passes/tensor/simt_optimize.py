@@ -7,11 +7,14 @@ from aisc.passes.base import FuncPass
 from aisc.passes.tensor.compact import Compact
 from aisc.passes.tensor.hoist_scratch import HoistScratch
 from aisc.passes.tensor.lower_blocks import LowerBlocks
+from aisc.passes.tensor.separate_inits import SeparateInits
 from aisc.passes.tensor.simt_barriers import InsertBlockBarriers, check_private
 from aisc.passes.tensor.simt_form import UnifyThreads
 
 # Shared panels shrink to one step of their loop before they are declared outside of it.
-BEFORE: tuple[FuncPass, ...] = (LowerBlocks(), HoistScratch(), Compact(), UnifyThreads())
+BEFORE: tuple[FuncPass, ...] = (
+    SeparateInits(), LowerBlocks(), HoistScratch(), Compact(), UnifyThreads(),
+)  # fmt: skip
 AFTER: tuple[FuncPass, ...] = (Compact(), InsertBlockBarriers())
 
 
