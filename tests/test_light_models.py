@@ -7,6 +7,7 @@ import light_models
 import numpy as np
 import onnxruntime as ort
 import pytest
+from cpu_machines import make_threads_free
 
 import aisc
 from aisc.api import products
@@ -65,3 +66,17 @@ def test_every_product_parses_back(name: str) -> None:
         else:
             assert isinstance(product, Program)
             assert again == product, step
+
+
+@pytest.mark.parametrize("threads", [4, 5, 9])
+def test_more_threads_than_cores_change_nothing(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any work is enough for all of them, and blocks of work are fewer than threads."""
+    make_threads_free(monkeypatch)
+    model = light_models.load("squeezenet", 0)
+    one, many = (aisc.compile(model, threads=n, cache=False) for n in (1, threads))
+    feeds = dict(zip(one.input_names, inputs_of(one), strict=True))
+    for _ in range(2):
+        for a, b in zip(one.run(None, feeds), many.run(None, feeds), strict=True):
+            assert a.tobytes() == b.tobytes()
