@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from aisc import images
-from aisc.codegen.backend import Backend, Host, backend_of
+from aisc.codegen.backend import Backend, Host, backend_of, host_of
 from aisc.codegen.executable import Executable
 from aisc.collector import patient
 from aisc.ir import target as targets
@@ -55,8 +55,7 @@ def backends_of(target: Targets) -> tuple[Host, tuple[Backend, ...]]:
     if len(hosts) > 1:
         names = ", ".join(b.target.name for b in hosts)
         raise error("E401", "a model is compiled for one host", f"got {names}")
-    host = hosts[0] if hosts else backend_of(targets.resolve("cpu"))
-    assert isinstance(host, Host), "this process runs on a host"
+    host = hosts[0] if hosts else host_of(targets.resolve("cpu"))
     used = [b.target.name for b in (host, *(b for b in found if b is not host))]
     if len(set(used)) < len(used):
         raise error("E401", "two targets have the same name", f"got {', '.join(used)}")

@@ -135,10 +135,15 @@ def _emit_object(
 ) -> None:
     if output is None:
         raise error("E401", "an object needs a file", "give -o FILE.o")
+    host, devices = api.backends_of(target)
+    if devices:
+        name = devices[0].target.name
+        raise error(
+            "E402", f"an object cannot hold kernels of {name}", "write a bundle: -o FILE.aisc"
+        )
     choices["stop_after"] = "plan"
     product = _build(model, target, choices, tuned).product
     assert isinstance(product, Program), "the product of plan is a Program"
-    host, _ = api.backends_of(target)
     write_whole(output, host.assemble(host.emit_all(product)).object)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import light_models
 import numpy as np
 import pytest
+from onnx import helper
 from test_ops_machine import COMPUTED, graph_of
 
 import aisc
@@ -94,3 +95,17 @@ def test_weights_are_packed_as_there() -> None:
     assert first is not None and second is not None
     for a, b in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_without_weights() -> None:
+    relu = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Relu", ["x"], ["y"])], "relu",
+            [helper.make_tensor_value_info("x", 1, [4])],
+            [helper.make_tensor_value_info("y", 1, [4])],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+    )  # fmt: skip
+    made = api.build(relu, "aarch64-neon", Options(use_cache=False, load=False)).image
+    assert made is not None
+    assert made.weights == ()

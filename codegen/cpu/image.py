@@ -56,7 +56,8 @@ def image_of(
     runtime = runtime_object(target)
     machine = Machine(target.kind, target.triple, target.arch, target.features)
     fits = machine.unfit(host_machine()) is None
-    table = _weights(program, [runtime, *objects] if fits else packers(program))
+    own = fits or program.prepare is None
+    table = _weights(program, [runtime, *objects] if own else packers(program))
     arrays = tuple(table[b.name] for b in weights)
     kernels = {k.name: k for k in program.kernels}
     words = profile_words(sites_of(entry, kernels)) if profile else 0
