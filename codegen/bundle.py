@@ -372,7 +372,7 @@ def _devices(rows: Any, objects: list[bytes]) -> list[DeviceCode]:
 def _calls(rows: Any, host: str, devices: Container[str]) -> Iterator[HostCall | Launch]:
     """What the entry calls back for, in order; a row that is no kernel stands for an operator."""
     operators = list(_host_calls(host))
-    if rows.count(None) != len(operators):
+    if not isinstance(rows, list) or rows.count(None) != len(operators):
         raise ValueError("there are not so many operators")
     for row in rows:
         if row is None:

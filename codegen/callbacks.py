@@ -51,7 +51,7 @@ class Callbacks:
         fault, self.fault = self.fault, None
         if fault is None or isinstance(fault, ExecutionError):
             return fault
-        return execution_error("E502", "an operator on the host failed", str(fault))
+        return execution_error("E502", "an operator on the host or a device failed", str(fault))
 
     def _run(self, index: int, words: int, sizes: int) -> int:
         try:
