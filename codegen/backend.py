@@ -25,6 +25,8 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.policy import Policy
+from aisc.passes.schedule.picks import Choices, Pick
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.schedule import Schedule
 
 GROUP = "aisc.backends"
@@ -87,8 +89,13 @@ class Backend(Protocol):
     def policy(self) -> Policy:
         """The answers to what passes ask."""
 
-    def schedule(self, lowered: Func) -> Making[Scheduled]:
-        """Steps 7 and 8 of a kernel by the rules of this target."""
+    def rules(self, lowered: Func, d: Chooser) -> Schedule:
+        """Step 7 of a kernel, without a look at code: what is asked of `d` is the space of its
+        schedules."""
+
+    def schedule(self, lowered: Func, choices: Choices) -> Making[Scheduled]:
+        """Steps 7 and 8 of a kernel by the rules of this target, with these choices where they are
+        among the options."""
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
         """Step 8 of a kernel and its packers, as they are scheduled."""
@@ -106,6 +113,10 @@ class Backend(Protocol):
 @runtime_checkable
 class Host(Backend, Protocol):
     """A back end whose code calls kernels: its own as functions, those of devices by requests."""
+
+    @property
+    def runtime(self) -> bytes:
+        """The object that its kernels and entries are linked with."""
 
     def emit_entry(self, program: Program, profile: bool = False) -> str:
         """The entry of a planned Program as a module; `profile`: one that times its statements."""
@@ -170,10 +181,16 @@ def _entries() -> dict[str, EntryPoint]:
     return {e.name: e for e in entry_points(group=GROUP)}
 
 
-def ready(kernel: ScheduledKernel) -> Making[Scheduled]:
-    """A kernel whose schedule did not need to look at code."""
-    return kernel, None
+def by_rules(backend: Backend, lowered: Func, choices: Choices) -> Making[Scheduled]:
+    """Steps 7 and 8 of a kernel whose schedule needs no look at code."""
+    schedule = backend.rules(lowered, Chooser(backend.target, choices))
+    return backend.optimize(lowered, schedule), None
     yield  # what makes this a generator
+
+
+def space(backend: Backend, lowered: Func) -> tuple[Pick, ...]:
+    """The decisions of a kernel's default schedule, with what else each of them could be."""
+    return backend.rules(lowered, Chooser(backend.target)).picks
 
 
 def operands_of(func: Func, pointers: Sequence[int], dims: Sequence[int]) -> list[Array]:

@@ -40,7 +40,7 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not use the kernel
 NoHost = Annotated[
     bool, typer.Option("--no-host", help="Refuse operators that would run on the host (numpy).")
 ]
-Tuned = Annotated[Path | None, typer.Option("--tuned", help="Use the traces of this database.")]
+Tuned = Annotated[Path | None, typer.Option("--tuned", help="Use the records of this database.")]
 
 
 @app.callback()
@@ -210,11 +210,21 @@ def tune(
     database: Annotated[Path, typer.Option(help="Where records are kept.")] = Path("tune.sqlite"),
     target: TargetName = "cpu",
     shape: Shapes = None,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="Show what can be decided, and measure nothing.")
+    ] = False,
+    reassociate: Annotated[
+        bool, typer.Option("--reassociate", help="Try also what rounds otherwise.")
+    ] = False,
 ) -> None:
     """Search for faster schedules and record them."""
-    from aisc.commands import tune_model
+    from aisc.tune_commands import list_spaces, tune_model
 
-    tune_model(model, target, _seconds(budget), database, _choices(shape, 2, None, False))
+    choices = _choices(shape, 2, None, False)
+    if only_list:
+        list_spaces(model, target, choices)
+    else:
+        tune_model(model, target, _seconds(budget), database, not reassociate, choices)
 
 
 @app.command()

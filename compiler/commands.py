@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from aisc import api, running
-from aisc.api import build, resolve_target
+from aisc.api import build
 from aisc.cache import cache_of
 from aisc.codegen import bundle
 from aisc.codegen.executable import Executable
@@ -32,6 +31,7 @@ from aisc.ir.text.printer import print_ir
 from aisc.kernels import Lookup, untuned
 from aisc.options import from_environment
 from aisc.passes.policy import Machines
+from aisc.passes.schedule.picks import Choices
 from aisc.pipeline import Compiled
 from aisc.placement_table import crossing_table, crossings, placement_table
 
@@ -65,9 +65,9 @@ def _lookup(tuned: Path | None, target: targets.Target) -> Lookup:
 
     database = Database(tuned)
 
-    def lookup(func: Func) -> Any:
+    def lookup(func: Func) -> Choices:
         record = database.best(func, target)
-        return None if record is None else record.trace
+        return {} if record is None else record.choices
 
     return lookup
 
@@ -280,36 +280,6 @@ def _operators(graph: Graph) -> Iterator[str]:
         yield node.op
         for region in node.regions:
             yield from _operators(region)
-
-
-def tune_model(model: str, target: str, budget: float, path: Path, choices: dict[str, Any]) -> None:
-    """``aisc tune``: every kernel with a contraction gets its share of the budget."""
-    from aisc.passes.schedule.rules.default import prepared, tiles
-    from aisc.tuning.database import Database
-    from aisc.tuning.measure import Worker
-    from aisc.tuning.search import grid_search
-    from aisc.tuning.space import candidates
-
-    machine = resolve_target(target)
-    program = _build(model, target, {**choices, "stop_after": "lower"}, None).product
-    assert isinstance(program, Program), "the product of lower is a Program"
-    kernels = [k for k in program.kernels if not k.dims and tiles(prepared(k, machine), machine)]
-    database = Database(path)
-    table = Table("kernel", "candidates", "chosen", "faster by")
-    deadline = time.monotonic() + budget
-    with Worker(target) as worker, progress(Path(model).name) as steps:
-        for k, kernel in enumerate(kernels):
-            left = (deadline - time.monotonic()) / (len(kernels) - k)
-            if left <= 0:
-                break
-            steps.report(f"kernel {k + 1} of {len(kernels)}")
-            space = candidates(kernel, machine)
-            outcome = grid_search(kernel, space, worker, left)
-            database.add(kernel, machine, outcome.record)
-            tried = str(len(outcome.trials))
-            table.add_row(kernel.name, tried, outcome.record.label, f"{outcome.speedup:.2f} x")
-    _out.print(table)
-    print(f"{database.count()} records in {path}; use them with --tuned {path}")
 
 
 def handle_cache(action: str) -> None:

@@ -10,7 +10,7 @@ versions; its record holds the object and, as IR text, the signature that the pl
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aisc import signature
@@ -18,22 +18,25 @@ from aisc.cache import key_of
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Backend, Making, Scheduled
 from aisc.fingerprint import fingerprint
-from aisc.ir.diagnostics import AiscError, CompileError, Diagnostic, InternalError, warn
+from aisc.ir.diagnostics import AiscError, Diagnostic, InternalError, warn
 from aisc.ir.optional import left_out
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
 from aisc.options import Options
 from aisc.passes.lower.canonical import canonical
 from aisc.passes.plan.bind import ScheduledKernel, Version
-from aisc.passes.schedule.schedule import Schedule, Step, trace_to_json
+from aisc.passes.schedule.picks import Choices, choices_to_json, stale
+from aisc.passes.schedule.rules.chooser import NONE
+from aisc.passes.schedule.schedule import Schedule
 
-# The tuned trace of a kernel, or nothing: how step 7 asks the tuning database.
-Lookup = Callable[[Func], "tuple[Step, ...] | None"]
+# The tuned choices for a kernel; none where the rules' own are the best: how step 7 asks the
+# tuning database.
+Lookup = Callable[[Func], Choices]
 
 
-def untuned(lowered: Func) -> tuple[Step, ...] | None:
+def untuned(lowered: Func) -> Choices:
     """The lookup without a database."""
-    return None
+    return NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +53,18 @@ UNSEEN = Look()
 def schedule_kernel(
     lowered: Func, backend: Backend, options: Options, lookup: Lookup = untuned
 ) -> Making[Scheduled]:
-    """Steps 7 and 8: the recorded trace if there is one, else the rules of the target; and what
+    """Steps 7 and 8: the rules of the target with the recorded choices, if there are any; and what
     the kernel was assembled to where these have looked at that."""
     if options.level < 2:
         return _naive(lowered, backend), None
-    trace = lookup(lowered)
-    if trace is not None:
-        try:
-            return backend.optimize(lowered, Schedule.of(lowered).replay(trace)), None
-        except CompileError as fault:
-            _warn_of_record(lowered, fault)
+    choices = lookup(lowered)
     try:
-        return (yield from backend.schedule(lowered))
+        made = yield from backend.schedule(lowered, choices)
+        unknown = stale(choices, made[0].picks)
+        if unknown:
+            _warn_of_record(lowered, unknown)
+            made = yield from backend.schedule(lowered, NONE)
+        return made
     except AiscError:
         raise
     except Exception as fault:
@@ -69,10 +72,10 @@ def schedule_kernel(
         return _naive(lowered, backend), None
 
 
-def _warn_of_record(lowered: Func, fault: CompileError) -> None:
-    """A record that another version of the rules or primitives made may not fit any more."""
-    first = fault.diagnostics[0]
-    notes = (f"{first.code}: {first.message}", "it gets its default schedule; tune it again")
+def _warn_of_record(lowered: Func, unknown: Sequence[str]) -> None:
+    """A record that another version of the rules made may not fit any more."""
+    notes = (f"not decided so any more: {', '.join(unknown)}",
+             "it gets its default schedule; tune it again")  # fmt: skip
     text = f"the record of kernel {lowered.name} does not replay"
     warn(Diagnostic("E302", text, lowered.loc, notes, "warning"))
 
@@ -96,9 +99,9 @@ class BuiltKernel:
 def kernel_key(lowered: Func, options: Options, backend: Backend, lookup: Lookup = untuned) -> str:
     """Everything that affects the code of a kernel, hashed."""
     text = print_ir(canonical(lowered))
-    trace = trace_to_json(lookup(lowered) or ())
+    choices = choices_to_json(lookup(lowered))
     return key_of(
-        lowered.name, text, trace, options.key, backend.target.key, backend.version, fingerprint()
+        lowered.name, text, choices, options.key, backend.target.key, backend.version, fingerprint()
     )
 
 

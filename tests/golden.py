@@ -29,6 +29,7 @@ from aisc.passes.graph.legalize import Legalize
 from aisc.passes.lower.canonical import canonical
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.policy import Machines
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule, packer_schedule
 from aisc.passes.schedule.schedule import Schedule
 
@@ -107,7 +108,8 @@ def texts(target: Target) -> Iterator[str]:
             text = print_ir(canonical(kernel)).partition("(")[2]
             if text not in seen:
                 seen.add(text)
-                yield f"# {model} {kernel.name}\n{steps(default_schedule(kernel, target), target)}"
+                s = default_schedule(kernel, Chooser(target))
+                yield f"# {model} {kernel.name}\n{steps(s, target)}"
 
 
 def steps(s: Schedule, target: Target) -> str:

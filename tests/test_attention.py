@@ -26,6 +26,7 @@ from aisc.ir.types import TensorType
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.schedule.rules.attention import find_attention
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule
 from aisc.passes.schedule.rules.inlining import inline_maps
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
@@ -71,7 +72,7 @@ def kernels(graph: Graph) -> tuple[Func, ...]:
 
 def streams(func: Func) -> bool:
     """Whether the default schedule takes a kernel for one attention."""
-    trace = default_schedule(func, resolve_target("cpu")).trace
+    trace = default_schedule(func, Chooser(resolve_target("cpu"))).trace
     return any(s.primitive == "variant" and s.args[1].startswith("streaming") for s in trace)
 
 
@@ -245,15 +246,15 @@ def on_interpreter(func: Func, graph: Graph, inputs: list[Array]) -> Array:
 def test_levels_agree_and_traces_replay(queries: int, name: str) -> None:
     graph = graph_of(Form(queries=queries, keys=24, depth=16, width=16, where=(queries, 24)))
     (kernel,) = kernels(graph)
-    found = find_attention(inline_maps(Schedule.of(kernel)), resolve_target("cpu"))
+    found = find_attention(inline_maps(Schedule.of(kernel), Chooser(resolve_target("cpu"))))
     assert found is not None
-    start, block = found
+    start, block, _ = found
     target = resolve_target("cpu")
     inputs = inputs_of(graph)
     (expected,) = interpret(graph, inputs)
     sizes = (16, 8, 4) if queries == 20 else (3, 8, 8)
     chosen = start.variant(block, name, *sizes)
-    scheduled = default_schedule(kernel, target)
+    scheduled = default_schedule(kernel, Chooser(target))
     for s in (chosen, scheduled):
         assert Schedule.of(kernel).replay(trace_from_json(trace_to_json(s.trace))) == s
         assert parse_func(print_ir(s.func)) == s.func
@@ -267,7 +268,7 @@ def test_any_sizes_of_blocks_of_few_queries_compute_it() -> None:
     (kernel,) = kernels(graph)
     inputs = inputs_of(graph)
     (expected,) = interpret(graph, inputs)
-    found = find_attention(inline_maps(Schedule.of(kernel)), resolve_target("cpu"))
+    found = find_attention(inline_maps(Schedule.of(kernel), Chooser(resolve_target("cpu"))))
     assert found is not None
     for sizes in ((1, 1, 1), (2, 4, 2), (4, 16, 16), (4, 8, 4)):
         s = found[0].variant(found[1], "streaming_rows", *sizes)
@@ -285,7 +286,7 @@ def test_any_sizes_of_blocks_compute_it() -> None:
     inputs = inputs_of(graph)
     (expected,) = interpret(graph, inputs)
     for sizes in ((1, 1, 1), (2, 4, 2), (11, 11, 11), (8, 16, 4), (3, 6, 1)):
-        found = find_attention(inline_maps(Schedule.of(kernel)), resolve_target("cpu"))
+        found = find_attention(inline_maps(Schedule.of(kernel), Chooser(resolve_target("cpu"))))
         assert found is not None
         s = found[0].variant(found[1], "streaming_attention", *sizes)
         got = on_interpreter(s.func, graph, inputs)
@@ -295,7 +296,7 @@ def test_any_sizes_of_blocks_compute_it() -> None:
 @pytest.mark.parametrize("sizes", [(), (16, 8), (16, 8, 3), (0, 8, 4), (16, 8, 4, 2), ("16", 8, 4)])
 def test_sizes_that_do_not_fit_are_refused(sizes: tuple[int, ...]) -> None:
     (kernel,) = kernels(graph_of(Form()))
-    found = find_attention(inline_maps(Schedule.of(kernel)), resolve_target("cpu"))
+    found = find_attention(inline_maps(Schedule.of(kernel), Chooser(resolve_target("cpu"))))
     assert found is not None
     with pytest.raises(CompileError) as caught:
         found[0].variant(found[1], "streaming_attention", *sizes)

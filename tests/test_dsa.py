@@ -25,6 +25,7 @@ from aisc.ir.tensor.stmt import Invoke
 from aisc.ir.tensor.verify_func import verify_func
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_func
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.dsa_matmul import dsa_matmul
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
 from aisc.passes.tensor.dsa_optimize import dsa_optimize
@@ -64,7 +65,7 @@ SIZES = [(8, 8, 8), (16, 24, 8), (9, 7, 10), (1, 1, 1), (3, 17, 8), (8, 8, 9)]
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 def test_product_is_exact(size: tuple[int, int, int], bias: bool) -> None:
-    schedule = dsa_matmul(product(*size, bias), SYSTOLIC)
+    schedule = dsa_matmul(product(*size, bias), Chooser(SYSTOLIC))
     for func in (schedule.func, dsa_optimize(schedule.func)):
         verify_func(func, names=frozenset(SYSTOLIC.intrinsics))
         assert parse_func(print_func(func)) == func
@@ -77,7 +78,7 @@ def test_product_is_exact(size: tuple[int, int, int], bias: bool) -> None:
 
 
 def test_all_work_of_the_product_is_instructions() -> None:
-    func = dsa_matmul(product(16, 16, 16), SYSTOLIC).func
+    func = dsa_matmul(product(16, 16, 16), Chooser(SYSTOLIC)).func
     names = {n.intrinsic for n in walk(func.body) if isinstance(n, Invoke)}
     assert names == {"mvin", "preload", "clear", "compute", "mvout"}
     assert "block" not in print_func(func)
@@ -91,14 +92,14 @@ def test_accumulators_wrap() -> None:
 
 
 def test_trace_replays_from_json() -> None:
-    schedule = dsa_matmul(product(9, 7, 10), SYSTOLIC)
+    schedule = dsa_matmul(product(9, 7, 10), Chooser(SYSTOLIC))
     steps = trace_from_json(trace_to_json(schedule.trace))
     assert Schedule.of(product(9, 7, 10)).replay(steps).func == schedule.func
 
 
 def test_rows_beyond_the_accumulators_are_blocked() -> None:
     small = with_memory("accumulator", 512)
-    func = dsa_optimize(dsa_matmul(product(48, 8, 8), small).func)
+    func = dsa_optimize(dsa_matmul(product(48, 8, 8), Chooser(small)).func)
     assert assemble(func, small).memory["accumulator"] == 512
     args, want = arguments(48, 8, 8, False)
     run_func(func, args, intrinsics=SEMANTICS)
@@ -118,7 +119,7 @@ def test_cycles_of_the_plain_weight_stationary_array(size: tuple[int, int, int])
     """SCALE-Sim 3.0, weight stationary without overlap of fill and drain: one cycle less, as it
     does not count the first."""
     m, k, n = size
-    listing = assemble(dsa_optimize(dsa_matmul(product(*size), SYSTOLIC).func), SYSTOLIC)
+    listing = assemble(dsa_optimize(dsa_matmul(product(*size), Chooser(SYSTOLIC)).func), SYSTOLIC)
     expected = (k // 8) * (n // 8) * (m + 2 * 8 + 8 - 2) - 1
     assert listing.cycles["array"] == expected + 1
     assert listing.counts["compute"] == m * k * n // 512
@@ -129,7 +130,7 @@ def test_cycles_of_the_plain_weight_stationary_array(size: tuple[int, int, int])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 def test_the_stream_computes_the_product(size: tuple[int, int, int], bias: bool) -> None:
-    func = dsa_optimize(dsa_matmul(product(*size, bias), SYSTOLIC).func)
+    func = dsa_optimize(dsa_matmul(product(*size, bias), Chooser(SYSTOLIC)).func)
     listing = assemble(func, SYSTOLIC)
     args, want = arguments(*size, bias)
     scratch = [np.full(b.type.static_shape, 77, b.dtype.numpy) for b in func.params[len(args) :]]
@@ -139,7 +140,7 @@ def test_the_stream_computes_the_product(size: tuple[int, int, int], bias: bool)
 
 def test_a_wrong_address_gives_a_wrong_result() -> None:
     """The stream is what is run: moving one tile elsewhere is seen."""
-    func = dsa_optimize(dsa_matmul(product(8, 8, 8), SYSTOLIC).func)
+    func = dsa_optimize(dsa_matmul(product(8, 8, 8), Chooser(SYSTOLIC)).func)
     listing = assemble(func, SYSTOLIC)
     steps = list(listing.steps)
     at = next(k for k, s in enumerate(steps) if isinstance(s, Instruction) and s.name == "compute")
@@ -153,7 +154,7 @@ def test_a_wrong_address_gives_a_wrong_result() -> None:
 
 
 def test_listing() -> None:
-    listing = assemble(dsa_optimize(dsa_matmul(product(8, 8, 8), SYSTOLIC).func), SYSTOLIC)
+    listing = assemble(dsa_optimize(dsa_matmul(product(8, 8, 8), Chooser(SYSTOLIC)).func), SYSTOLIC)
     assert listing.text == (
         "; accumulator: 256 bytes\n"
         "; array: 64 bytes\n"
@@ -170,7 +171,7 @@ def test_listing() -> None:
 
 
 def test_a_full_memory_is_reported() -> None:
-    func = dsa_optimize(dsa_matmul(product(8, 8, 8), SYSTOLIC).func)
+    func = dsa_optimize(dsa_matmul(product(8, 8, 8), Chooser(SYSTOLIC)).func)
     with pytest.raises(CompileError) as caught:
         assemble(func, with_memory("scratchpad", 127))
     assert caught.value.codes == ("E402",)
@@ -292,7 +293,7 @@ def test_the_rule_refuses_what_is_no_product() -> None:
     b = ComputeBuilder()
     b.map(y, lambda i, j: Load(x, (i, j)))
     with pytest.raises(CompileError) as caught:
-        dsa_matmul(b.func("f", (x, y)), SYSTOLIC)
+        dsa_matmul(b.func("f", (x, y)), Chooser(SYSTOLIC))
     assert caught.value.codes == ("E302",)
 
 

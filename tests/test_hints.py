@@ -24,6 +24,7 @@ from aisc.ir.text.printer import print_ir
 from aisc.ir.types import TensorType
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
 from aisc.passes.tensor.optimize import optimize
@@ -190,7 +191,7 @@ def steps(op: str, rows: Dim, columns: int = 1024) -> list[str]:
     x = b.input("x", TensorType((rows, columns), dtypes.f32))
     graph = b.finish([b.add(op, (x,), {"axis": 1} if op == "softmax" else {})])
     (kernel,) = lower_graph(Fuse(machines=CPU).run(graph)).kernels
-    trace = default_schedule(kernel, resolve_target("cpu")).trace
+    trace = default_schedule(kernel, Chooser(resolve_target("cpu"))).trace
     return [t.primitive for t in trace if t.primitive in ("prefetch", "stream_store")]
 
 

@@ -25,6 +25,7 @@ from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.arena import plan_memory
 from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule
 from aisc.passes.tensor.optimize import optimize_schedule
 
@@ -72,9 +73,9 @@ def test_every_level(make: Callable[[], Graph]) -> None:
     check(program, "lowered", x, expected)
     target, kernels = resolve("cpu"), dict[str, ScheduledKernel]()
     for k in program.kernels:
-        s = default_schedule(k, target)
+        s = default_schedule(k, Chooser(target))
         assert parse_func(print_func(s.func)) == s.func
-        packers = tuple(default_schedule(p, target).func for p in s.packers)
+        packers = tuple(default_schedule(p, Chooser(target)).func for p in s.packers)
         kernels[k.name] = optimize_schedule(k, s, packers)
     bound = bind_kernels(program, kernels)
     check(bound, "scheduled", x, expected)

@@ -17,6 +17,7 @@ from aisc.ir.graph.interpret import interpret
 from aisc.ir.types import TensorType
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule, prepared
 from aisc.passes.schedule.rules.row import schedule_rows, top_loops
 
@@ -102,8 +103,8 @@ def test_one_loop_over_rows_remains(make) -> None:
     """Nothing but parameters lies in memory, and the rows are divided among threads."""
     (kernel,) = lower_graph(Fuse(machines=CPU).run(model(make, (64, 12), 320))).kernels
     target = resolve_target("cpu")
-    assert schedule_rows(prepared(kernel, target), target) is not None
-    func = default_schedule(kernel, target).func
+    assert schedule_rows(prepared(kernel, Chooser(target)), Chooser(target)) is not None
+    func = default_schedule(kernel, Chooser(target)).func
     (loop,) = top_loops(func.body)
     assert loop.kind == "parallel"
 
@@ -112,7 +113,7 @@ def test_short_rows_and_other_axes_are_left_alone() -> None:
     target = resolve_target("cpu")
     for graph in (model(softmax, (9,), 20), model(axis_zero, (40,), 64)):
         (kernel,) = lower_graph(Fuse(machines=CPU).run(graph)).kernels
-        assert schedule_rows(prepared(kernel, target), target) is None
+        assert schedule_rows(prepared(kernel, Chooser(target)), Chooser(target)) is None
 
 
 def axis_zero(b: GraphBuilder, x: Value) -> Value:

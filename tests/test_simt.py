@@ -29,6 +29,7 @@ from aisc.ir.tensor.verify_func import verify_func
 from aisc.ir.tensor.visitor import substitute
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_func
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.simt_matmul import SimtTile, _in_place, simt_matmul
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
 from aisc.passes.schedule.tree import find_place, loops_of
@@ -67,8 +68,14 @@ def arguments(m: int, k: int, n: int, relu: bool) -> tuple[list[np.ndarray], np.
     return ([a, w, bias, c] if relu else [a, w, c]), want
 
 
+def with_tile(tile: SimtTile) -> Chooser:
+    """What prefers a tile."""
+    of_result = {"kernel.tile": (tile.rows, tile.columns), "kernel.tile_threads": tile.threads}
+    return Chooser(SM90, {}, {**of_result, "kernel.depth": tile.depth})
+
+
 def kernel_of(m: int, k: int, n: int, tile: SimtTile = SMALL, relu: bool = False) -> Func:
-    return simt_optimize(simt_matmul(product(m, k, n, relu), SM90, tile).func)
+    return simt_optimize(simt_matmul(product(m, k, n, relu), with_tile(tile)).func)
 
 
 def compiled(func: Func, args: list[np.ndarray]) -> None:
@@ -88,7 +95,7 @@ def compiled(func: Func, args: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("size", [(9, 7, 10), (8, 8, 8), (3, 1, 17)])
 def test_every_form_computes_the_product(size: tuple[int, int, int], relu: bool) -> None:
-    schedule = simt_matmul(product(*size, relu), SM90, SMALL)
+    schedule = simt_matmul(product(*size, relu), with_tile(SMALL))
     kernel = simt_optimize(schedule.func)
     for func in (schedule.func, kernel, ThreadLoops().run(kernel)):
         verify_func(func)
@@ -108,7 +115,7 @@ def test_thread_loops_compile_for_the_cpu(relu: bool) -> None:
 
 
 def test_trace_replays_from_json() -> None:
-    schedule = simt_matmul(product(9, 7, 10), SM90, SMALL)
+    schedule = simt_matmul(product(9, 7, 10), with_tile(SMALL))
     steps = trace_from_json(trace_to_json(schedule.trace))
     assert Schedule.of(product(9, 7, 10)).replay(steps).func == schedule.func
 
@@ -119,7 +126,7 @@ def test_sizes_may_be_known_at_run_time() -> None:
     c, b = buffer("c", f32, (m, 10), "output"), ComputeBuilder()
     b.reduce(c, (k,), "sum", lambda i, r: Load(a, (i[0], r[0])) * Load(w, (r[0], i[1])), "mm")
     func = b.func("product", (a, w, c), (Var("m"), Var("k")))
-    kernel = simt_optimize(simt_matmul(func, SM90, SMALL).func)
+    kernel = simt_optimize(simt_matmul(func, with_tile(SMALL)).func)
     for form in (kernel, ThreadLoops().run(kernel)):
         for sizes in ((9, 7), (1, 1), (16, 4)):
             args, want = arguments(*sizes, 10, False)
@@ -154,10 +161,10 @@ def test_ptx_is_the_same_every_time() -> None:
 
 def test_limits_of_the_target_are_kept() -> None:
     with pytest.raises(CompileError) as caught:
-        simt_matmul(product(64, 64, 64), SM90, SimtTile(64, 64, 8, (64, 64)))
+        simt_matmul(product(64, 64, 64), with_tile(SimtTile(64, 64, 8, (64, 64))))
     assert caught.value.codes == ("E402",)
     with pytest.raises(CompileError) as caught:
-        simt_matmul(product(64, 64, 64), SM90, SimtTile(128, 128, 64, (16, 16)))
+        simt_matmul(product(64, 64, 64), with_tile(SimtTile(128, 128, 64, (16, 16))))
     assert caught.value.codes == ("E402",)
 
 

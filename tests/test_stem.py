@@ -15,6 +15,7 @@ from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Load
 from aisc.ir.tensor.func import Func, Program, buffer
 from aisc.ir.tensor.interpret import run_func
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import prepared
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
 
@@ -101,5 +102,5 @@ def test_permute_is_refused(name: str, order: tuple[int, ...]) -> None:
 
 def test_the_rule_leaves_other_copies_alone() -> None:
     """A copy that is reduced by vectors keeps its order."""
-    steps = prepared(copied(), resolve_target("cpu")).trace
+    steps = prepared(copied(), Chooser(resolve_target("cpu"))).trace
     assert all(step.primitive != "permute" for step in steps)

@@ -30,8 +30,9 @@ from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
 from aisc.passes.schedule.digits import determined
-from aisc.passes.schedule.rules.default import default_schedule, prepared, tiles
-from aisc.passes.schedule.rules.tile import SYMBOLIC_ROWS
+from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.default import default_schedule, prepared, tiled_contractions
+from aisc.passes.schedule.rules.tile import SYMBOLIC_ROWS, pick_tile
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import loops_of
 from aisc.passes.tensor.optimize import optimize_schedule
@@ -200,8 +201,8 @@ def scheduled(graph: Graph) -> tuple[Program, dict[str, ScheduledKernel]]:
     program, target = lower_graph(Fuse(machines=CPU).run(graph)), resolve("cpu")
     kernels: dict[str, ScheduledKernel] = {}
     for k in program.kernels:
-        s = default_schedule(k, target)
-        packers = tuple(default_schedule(p, target).func for p in s.packers)
+        s = default_schedule(k, Chooser(target))
+        packers = tuple(default_schedule(p, Chooser(target)).func for p in s.packers)
         kernels[k.name] = optimize_schedule(k, s, packers)
     return program, kernels
 
@@ -244,7 +245,8 @@ def test_tiles_of_unknown_height_are_low() -> None:
         cb = ComputeBuilder()
         cb.reduce(y, (96,), "sum", products(x, w), "mm")
         func = cb.func("f", (x, w, y), (Var("n"),))
-        first = tiles(prepared(func, target), target)[0]
+        (found,) = tiled_contractions(prepared(func, Chooser(target)), target)
+        first = pick_tile(found, Chooser(target))
         assert first.rows <= SYMBOLIC_ROWS
         assert width % first.width == 0
         assert first.rows * first.vectors >= 16 or target.vector_registers < 32

@@ -24,6 +24,7 @@ from aisc.ir.text.parser import parse_func
 from aisc.ir.types import TensorType
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule
 from aisc.passes.tensor.optimize import optimize
 
@@ -45,7 +46,7 @@ def data(shape: tuple[int, ...], dtype: DType = dtypes.f32) -> Array:
 
 def scheduled(graph: Graph) -> Func:
     (kernel,) = lower_graph(Fuse(machines=CPU).run(graph)).kernels
-    return optimize(default_schedule(kernel, resolve_target("cpu")).func)
+    return optimize(default_schedule(kernel, Chooser(resolve_target("cpu"))).func)
 
 
 SHAPES = [

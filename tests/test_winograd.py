@@ -18,6 +18,7 @@ from aisc.ir.tensor.interpret import run_func
 from aisc.ir.types import TensorType
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule, prepared
 from aisc.passes.schedule.rules.winograd import block_bytes
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
@@ -126,14 +127,14 @@ def reference(x: Array, w: Array, bias: Array) -> tuple[Array, Array]:
 
 def is_used(graph: Graph) -> bool:
     func, _ = lowered(graph)
-    s = prepared(func, resolve_target("cpu"))
+    s = prepared(func, Chooser(resolve_target("cpu")))
     return any(step.primitive == "variant" for step in s.trace)
 
 
 def test_tiles_go_through_the_cache_block_by_block() -> None:
     """196 tiles of an image: what lies between the transforms is kept for the blocks of a piece."""
     func, _ = lowered(model(1, 56, 56, 64, 32))
-    s = default_schedule(func, resolve_target("cpu"))
+    s = default_schedule(func, Chooser(resolve_target("cpu")))
     between = [p.type.static_shape for p in optimize(s.func).params if p.role == "scratch"]
     assert len(between) == 2
     pieces, points, tiles, _ = between[0]

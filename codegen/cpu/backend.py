@@ -23,6 +23,9 @@ from aisc.ir.target import Target, host
 from aisc.ir.tensor.func import Func, Program, empty_body
 from aisc.ir.tensor.stmt import CallKernel
 from aisc.passes.plan.bind import ScheduledKernel
+from aisc.passes.schedule.picks import Choices
+from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.default import default_schedule
 from aisc.passes.schedule.schedule import Schedule
 
 # LLVM's name of vectors whose length code need not know.
@@ -60,9 +63,18 @@ class CpuBackend:
         """What the passes ask."""
         return CpuPolicy(self.target)
 
-    def schedule(self, lowered: Func) -> Making[Scheduled]:
+    @property
+    def runtime(self) -> bytes:
+        """Barriers, threads and memory."""
+        return runtime_object(self.target)
+
+    def rules(self, lowered: Func, d: Chooser) -> Schedule:
+        """The default rules."""
+        return default_schedule(lowered, d)
+
+    def schedule(self, lowered: Func, choices: Choices) -> Making[Scheduled]:
         """The default rules, gated by the assembly."""
-        return gated(lowered, self)
+        return gated(lowered, self, choices)
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
         """A kernel and its packers as they are scheduled, ready to be emitted."""

@@ -6,6 +6,7 @@ any number of rows get another version for one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from aisc.codegen.artefact import Artefact
@@ -14,15 +15,17 @@ from aisc.codegen.llvm.assembly import spills
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
 from aisc.passes.plan.bind import ScheduledKernel, Version
+from aisc.passes.schedule.picks import Choices
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import (
     complete,
     default_schedule,
     packer_schedule,
     prepared,
-    tiles,
+    tiled_contractions,
 )
-from aisc.passes.schedule.rules.tile import Tile
-from aisc.passes.schedule.rules.versions import for_one, like, one_row, row_dimension
+from aisc.passes.schedule.rules.tile import tile_options
+from aisc.passes.schedule.rules.versions import for_one, like, row_dimension
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.optimize import optimize_schedule
 
@@ -30,26 +33,43 @@ from aisc.passes.tensor.optimize import optimize_schedule
 MAX_TILES = 4
 
 
-def gated(lowered: Func, backend: Backend) -> Making[Scheduled]:
-    """The kernel by the first tile of the rule that keeps its values in registers."""
+def gated(lowered: Func, backend: Backend, choices: Choices) -> Making[Scheduled]:
+    """The kernel by the first tile of the rule that keeps its values in registers; a tile among
+    the `choices` comes first."""
     first: tuple[ScheduledKernel, Artefact | None] | None = None
     target = backend.target
-    start = prepared(lowered, target)
+    decided = Chooser(target, choices)
+    start = prepared(lowered, decided)
     dim = row_dimension(start, target)
-    choices: list[Tile | None] = [*tiles(start, target)[:MAX_TILES]]
-    for tile in choices or [None]:
-        schedule = complete(start, target, tile)
+    for given, tiles in _tries(start, decided):
+        d = decided.fork(given, tiles)
+        schedule = complete(start, d)
         scheduled = optimized(lowered, schedule, target)
-        if tile is None:
+        if not tiles:
             return scheduled, None
         if dim is not None:
-            scheduled = _with_version(lowered, scheduled, schedule, tile, target, dim)
+            scheduled = _with_version(lowered, scheduled, schedule, d, dim)
         assembled = yield backend.emit(scheduled.funcs), True
         if spills(assembled.listing) == 0:
             return scheduled, assembled
         first = first or (scheduled, assembled)
     assert first is not None, "there is at least one tile"
     return first
+
+
+def _tries(start: Schedule, d: Chooser) -> Iterator[tuple[Choices, Choices]]:
+    """What is given and what is preferred, one try after the other: tiles that are given, then the
+    best of each contraction, then the next best."""
+    shapes = {
+        f"{r.block.name}.tile": tile_options(r, d) for r in tiled_contractions(start, d.target)
+    }
+    rest = {name: choice for name, choice in d.choices.items() if name not in shapes}
+    count = max((min(len(tiles), MAX_TILES) for tiles in shapes.values()), default=1)
+    for k in range(count):
+        best = {name: tiles[min(k, len(tiles) - 1)].shape for name, tiles in shapes.items()}
+        if k == 0 and len(rest) < len(d.choices):
+            yield d.choices, best
+        yield rest, best
 
 
 def optimized(lowered: Func, schedule: Schedule, target: Target) -> ScheduledKernel:
@@ -62,16 +82,15 @@ def optimized(lowered: Func, schedule: Schedule, target: Target) -> ScheduledKer
 
 
 def _with_version(
-    lowered: Func,
-    scheduled: ScheduledKernel,
-    schedule: Schedule,
-    tile: Tile,
-    target: Target,
-    dim: str,
+    lowered: Func, scheduled: ScheduledKernel, schedule: Schedule, d: Chooser, dim: str
 ) -> ScheduledKernel:
-    """`scheduled` with a version for a single row, `dim` being the number of rows."""
+    """`scheduled` with a version for a single row, `dim` being the number of rows: tiles of one row
+    over weights that are packed alike."""
     special = for_one(lowered, dim)
-    other = default_schedule(special, target, one_row(tile))
+    wide = {p.name: p.choice for p in schedule.picks if p.name.endswith(".tile")}
+    tiles = {name: (1, shape[1]) for name, shape in wide.items() if isinstance(shape, tuple)}
+    rest = {name: choice for name, choice in d.choices.items() if name not in tiles}
+    other = default_schedule(special, Chooser(d.target, rest, tiles))
     if other.packers != schedule.packers:
         return scheduled
     func = optimize_schedule(special, other, scheduled.packers).func

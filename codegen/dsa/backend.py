@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Making, Scheduled, operands_of, ready
+from aisc.codegen.backend import Making, Scheduled, by_rules, operands_of
 from aisc.codegen.dsa.assembler import Listing, assemble
 from aisc.codegen.dsa.simulator import simulate
 from aisc.codegen.image import DeviceCode
@@ -22,6 +22,8 @@ from aisc.passes.lower.canonical import group_key
 from aisc.passes.lower.group import as_func, region_of
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.policy import PlainPolicy
+from aisc.passes.schedule.picks import Choices
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.dsa_matmul import dsa_matmul
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.dsa_optimize import dsa_optimize
@@ -66,7 +68,7 @@ class DsaBackend:
     def refusal(self, func: Func) -> str:
         """Why a function cannot run on the array; empty when it can."""
         try:
-            scheduled = self.optimize(func, dsa_matmul(func, self.target))
+            scheduled = self.optimize(func, dsa_matmul(func, Chooser(self.target)))
             assemble(scheduled.func, self.target)
         except CompileError as fault:
             return fault.diagnostics[0].message
@@ -74,13 +76,18 @@ class DsaBackend:
             return f"the description of {self.target.name} does not give {key}"
         return ""
 
-    def schedule(self, lowered: Func) -> Making[Scheduled]:
+    def rules(self, lowered: Func, d: Chooser) -> Schedule:
         """The rule for matrix products."""
-        return ready(self.optimize(lowered, dsa_matmul(lowered, self.target)))
+        return dsa_matmul(lowered, d)
+
+    def schedule(self, lowered: Func, choices: Choices) -> Making[Scheduled]:
+        """The rule; there is no code to look at."""
+        return by_rules(self, lowered, choices)
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
         """A tensorized kernel in the form that the assembler walks."""
-        return ScheduledKernel(dsa_optimize(replace(schedule.func, name=lowered.name)))
+        func = dsa_optimize(replace(schedule.func, name=lowered.name))
+        return ScheduledKernel(func, picks=schedule.picks)
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """The module of one kernel: its text."""

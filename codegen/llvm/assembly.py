@@ -26,12 +26,13 @@ def basic_blocks(assembly: str) -> list[tuple[str, list[str]]]:
 
 
 def hot_loop(assembly: str) -> list[str]:
-    """Instructions of the block that jumps to itself and consists most of multiply-adds."""
+    """Instructions of the block that jumps to itself and consists most of multiply-adds; what
+    follows the jump without a label of its own is not part of it."""
     best: list[str] = []
     for label, lines in basic_blocks(assembly):
-        loops = any(re.search(rf"\b{re.escape(label)}\b", x) for x in lines[-2:])
-        if loops and _density(lines) > _density(best):
-            best = lines
+        back = [k for k, x in enumerate(lines) if label in re.split(r"[\s,]+", x)]
+        if back and _density(lines[: back[-1] + 1]) > _density(best):
+            best = lines[: back[-1] + 1]
     return best
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, Making, Scheduled, backend_of, ready
+from aisc.codegen.backend import Backend, Making, Scheduled, backend_of
 from aisc.codegen.faults import error_of
 from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
@@ -26,7 +26,9 @@ from aisc.ir.target import Target, host
 from aisc.ir.tensor.func import Func
 from aisc.passes.analysis.faults import can_fail
 from aisc.passes.plan.bind import ScheduledKernel
-from aisc.passes.schedule.rules.simt import schedules
+from aisc.passes.schedule.picks import Choices
+from aisc.passes.schedule.rules.chooser import NONE, Chooser
+from aisc.passes.schedule.rules.simt import FORM, FORMS, simt_schedule
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.simt_optimize import simt_optimize
 from aisc.passes.tensor.thread_loops import ThreadLoops
@@ -55,24 +57,33 @@ class SimtBackend:
         """What makes code of the model."""
         return backend_of(host())
 
-    def schedule(self, lowered: Func) -> Making[Scheduled]:
-        """The first schedule of the rules that is legal and fits the machine."""
+    def rules(self, lowered: Func, d: Chooser) -> Schedule:
+        """The first of the rules that is legal; whether it fits the machine shows when it is
+        lowered."""
+        return simt_schedule(lowered, d)
+
+    def schedule(self, lowered: Func, choices: Choices) -> Making[Scheduled]:
+        """The first schedule of the rules that is legal and fits the machine: what is among the
+        choices first."""
         refused: CompileError | None = None
-        for schedule in schedules(lowered, self.target):
+        for given, form in [(choices, {}), *((NONE, {FORM: form}) for form in FORMS)]:
             try:
+                schedule = simt_schedule(lowered, Chooser(self.target, given, form))
                 kernel = self.optimize(lowered, schedule)
                 SimtEmitter(kernel.func, self.target).emit()
-                return ready(kernel)
             except CompileError as fault:
                 refused = fault
+                continue
+            return kernel, None
         raise refused or error("E402", f"no schedule of {lowered.name} fits {self.target.name}")
+        yield  # what makes this a generator
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
         """A scheduled kernel in kernel form."""
         func = simt_optimize(schedule.func)
         if can_fail(func.body):
             func = func.with_attrs(status=True)
-        return ScheduledKernel(replace(func, name=lowered.name))
+        return ScheduledKernel(replace(func, name=lowered.name), picks=schedule.picks)
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """A module for the device, and one of the model; between them what a launch must know."""

@@ -4,6 +4,7 @@ refused with a witness conflicts, every trace replays. The default rules keep th
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,8 @@ from aisc.ir.tensor.visitor import substitute, transform
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_ir
 from aisc.passes.schedule.legality import ScheduleError
+from aisc.passes.schedule.picks import Choice
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule, packer_schedule
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
 from aisc.passes.schedule.tree import loops_of
@@ -111,13 +114,24 @@ def check(seed: int) -> tuple[Case, Schedule]:
 
 
 def check_default(seed: int, target: Target) -> None:
-    """The default rules on the nest of a seed keep its result, before and after step 8."""
+    """The default rules on the nest of a seed keep its result, before and after step 8; so do the
+    rules with anything else among the options picked, and they pick the same again."""
     case, _ = make(seed)
+    rng, chosen = random.Random(seed), dict[str, Choice]()
+    for _ in range(3):
+        d = Chooser(target, chosen)
+        s = default_schedule(case.func, d)
+        _check_rules(case, s, target)
+        again = default_schedule(case.func, Chooser(target, {p.name: p.choice for p in s.picks}))
+        assert again == s, f"picked otherwise:\n{s.to_python()}"
+        chosen = {p.name: rng.choice(p.options) for p in s.picks if rng.random() < 0.4}
+
+
+def _check_rules(case: Case, s: Schedule, target: Target) -> None:
     expected = case.run(case.func)
-    s = default_schedule(case.func, target)
     verify_func(s.func)
     packers = tuple(packer_schedule(p, target).func for p in s.packers)
-    for what, func in (("the default rules", s.func), ("step 8", optimize(s.func))):
+    for what, func in (("the rules", s.func), ("step 8", optimize(s.func))):
         found = case.run(func, packers, nthreads=2)
         for name, array in expected.items():
             assert np.array_equal(found[name], array), f"{what} differ:\n{s.to_python()}"

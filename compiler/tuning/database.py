@@ -17,20 +17,20 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
 from aisc.passes.lower.canonical import canonical
-from aisc.passes.schedule.schedule import Step, trace_from_json, trace_to_json
+from aisc.passes.schedule.picks import Choices, choices_from_json, choices_to_json
 
-_SCHEMA = """create table if not exists records (
+_SCHEMA = """create table if not exists choices (
   workload text not null, target text not null, version text not null, label text not null,
-  trace text not null, seconds real not null, default_seconds real not null,
+  choices text not null, seconds real not null, default_seconds real not null,
   made text not null default current_timestamp)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A tuned decision and what it gained."""
+    """Tuned decisions and what they gained."""
 
     label: str
-    trace: tuple[Step, ...]
+    choices: Choices
     seconds: float
     default_seconds: float
 
@@ -57,11 +57,11 @@ class Database:
         """Append a record, in one transaction."""
         row = (
             workload_key(func), target.key, __version__, record.label,
-            trace_to_json(record.trace), record.seconds, record.default_seconds,
+            choices_to_json(record.choices), record.seconds, record.default_seconds,
         )  # fmt: skip
         with self._db:
             self._db.execute(
-                "insert into records (workload, target, version, label, trace, seconds,"
+                "insert into choices (workload, target, version, label, choices, seconds,"
                 " default_seconds) values (?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
@@ -69,17 +69,17 @@ class Database:
     def best(self, func: Func, target: Target) -> Record | None:
         """The record with the least ratio to its own default, which was measured beside it."""
         row = self._db.execute(
-            "select label, trace, seconds, default_seconds from records where workload = ?"
+            "select label, choices, seconds, default_seconds from choices where workload = ?"
             " and target = ? and version = ? order by seconds / default_seconds limit 1",
             (workload_key(func), target.key, __version__),
         ).fetchone()
         if row is None:
             return None
-        return Record(str(row[0]), trace_from_json(row[1]), float(row[2]), float(row[3]))
+        return Record(str(row[0]), choices_from_json(row[1]), float(row[2]), float(row[3]))
 
     def count(self) -> int:
         """Number of records."""
-        return int(self._db.execute("select count(*) from records").fetchone()[0])
+        return int(self._db.execute("select count(*) from choices").fetchone()[0])
 
     def close(self) -> None:
         """Close the file."""

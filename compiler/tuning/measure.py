@@ -18,14 +18,14 @@ from typing import Any
 
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
-from aisc.passes.schedule.schedule import Step, trace_to_json
+from aisc.passes.schedule.picks import Choices, choices_to_json
 
 COMMAND = (sys.executable, "-m", "aisc.tuning.worker")
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Seconds per run, one list per trace, interleaved; or why there are none."""
+    """Seconds per run, one list per candidate, interleaved; or why there are none."""
 
     seconds: tuple[tuple[float, ...], ...] = ()
     failure: str = ""
@@ -44,12 +44,12 @@ class Worker:
     _lines: queue.Queue[str] = field(default_factory=queue.Queue)
 
     def measure(
-        self, func: Func, traces: Sequence[tuple[Step, ...]], repeats: int, threads: int = 1
+        self, func: Func, choices: Sequence[Choices], repeats: int, threads: int = 1
     ) -> Measurement:
-        """Run the kernel under each trace, `repeats` times in turn."""
+        """Run the kernel with each of the choices, `repeats` times in turn."""
         request = {
             "func": print_ir(func),
-            "traces": [trace_to_json(t) for t in traces],
+            "choices": [choices_to_json(c) for c in choices],
             "target": self.target,
             "repeats": repeats,
             "threads": threads,

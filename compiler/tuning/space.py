@@ -1,47 +1,48 @@
-"""The search space of a kernel: the open decisions of the default rule's trace.
+"""The search space of a kernel: the decisions of its rules.
 
-A candidate is a complete trace; the default's own trace is always the first. Candidates come from
-the register tiles that fit the target, ordered by the analytical model, so that a search which is
-cut short has seen the most promising ones.
+A candidate is what is given to the rules instead of their own choices; the default gives nothing
+and is always the first. Each other one differs from it in a single decision, those of the
+register tile, which the analytical model has ordered, before others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from aisc.ir.diagnostics import CompileError
-from aisc.ir.target import Target
-from aisc.ir.tensor.func import Func
-from aisc.passes.schedule.rules.default import complete, prepared, tiles
-from aisc.passes.schedule.rules.tile import Tile
-from aisc.passes.schedule.schedule import Schedule, Step
+from aisc.passes.schedule.picks import Choices, Pick, written
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A schedule to try: what was decided, and the trace that does it."""
+    """A schedule to try: the choices that make it, and how they are called."""
 
     label: str
-    trace: tuple[Step, ...]
+    choices: Choices
 
 
-def candidates(func: Func, target: Target, limit: int = 64) -> list[Candidate]:
-    """The default schedule, then one candidate per register tile, best estimate first."""
-    start = prepared(func, target)
-    default = Candidate("default", complete(start, target).trace)
-    found, seen = [default], {default.trace}
-    for tile in tiles(start, target):
-        if len(found) >= limit:
-            break
-        trace = _trace(start, target, tile)
-        if trace is not None and trace not in seen:
-            seen.add(trace)
-            found.append(Candidate(f"{tile.rows}x{tile.vectors}", trace))
-    return found
+DEFAULT = Candidate("default", {})
 
 
-def _trace(start: Schedule, target: Target, tile: Tile) -> tuple[Step, ...] | None:
-    try:
-        return complete(start, target, tile).trace
-    except CompileError:
-        return None  # this tile does not apply to this kernel
+def candidates(picks: Sequence[Pick], limit: int = 64, exact: bool = True) -> list[Candidate]:
+    """The default, then one candidate for each other option of each decision, at most `limit` in
+    all. `exact`: only those that give the same bits."""
+    return [DEFAULT, *islice(_others(picks, exact), limit - 1)]
+
+
+def _others(picks: Sequence[Pick], exact: bool) -> Iterator[Candidate]:
+    tiles = [p for p in picks if p.name.endswith(".tile")]
+    for p in (*tiles, *(p for p in picks if p not in tiles)):
+        if exact and not p.exact:
+            continue
+        for option in p.options:
+            if option != p.choice:
+                yield Candidate(f"{p.name}={written(option)}", {p.name: option})
+
+
+def joined(found: Sequence[Candidate]) -> Candidate:
+    """What several candidates differ in, together; of one decision the first one's choice."""
+    choices = {name: choice for c in reversed(found) for name, choice in c.choices.items()}
+    label = ", ".join(f"{name}={written(choice)}" for name, choice in sorted(choices.items()))
+    return Candidate(label, choices)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from aisc.codegen.arrays import aligned
-from aisc.codegen.backend import Backend, backend_of
+from aisc.codegen.backend import Host, host_of, run_here
 from aisc.codegen.llvm.link import Linked
 from aisc.ir import target as targets
-from aisc.ir.diagnostics import AiscError, InternalError
+from aisc.ir.diagnostics import AiscError, InternalError, error
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.parser import parse_func
 from aisc.passes.plan.bind import ScheduledKernel
-from aisc.passes.schedule.schedule import Schedule, trace_from_json
+from aisc.passes.schedule.picks import Choices, choices_from_json, stale
 
 MIN_SECONDS = 0.002  # one sample repeats the kernel at least this long
 
@@ -28,10 +28,9 @@ MIN_SECONDS = 0.002  # one sample repeats the kernel at least this long
 class Prepared:
     """A kernel with inputs, ready to be called."""
 
-    def __init__(self, kernel: ScheduledKernel, lowered: Func, backend: Backend) -> None:
-        text = backend.emit([kernel.func, *kernel.packers])
+    def __init__(self, kernel: ScheduledKernel, objects: Sequence[bytes], lowered: Func) -> None:
         names = [kernel.func.name, *(p.name for p in kernel.packers)]
-        self._linked = Linked([backend.assemble(text).object], names)
+        self._linked = Linked(objects, names)
         rng = np.random.default_rng(0)
         arrays = {b.name: _filled(b.type.static_shape, b.dtype.numpy, rng) for b in lowered.params}
         packed = dict(kernel.packed)
@@ -75,19 +74,26 @@ def _filled(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generat
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Times of each trace of the request, interleaved."""
-    backend = backend_of(targets.resolve(request["target"]))
+    """Times of each candidate of the request, interleaved."""
+    backend = host_of(targets.resolve(request["target"]))
     func = parse_func(request["func"])
-    prepared = []
-    for text in request["traces"]:
-        schedule = Schedule.of(func).replay(trace_from_json(text))
-        prepared.append(Prepared(backend.optimize(func, schedule), func, backend))
+    prepared = [_prepared(func, choices_from_json(c), backend) for c in request["choices"]]
     calls = [max(1, int(MIN_SECONDS / max(p.sample(1), 1e-7))) for p in prepared]
     seconds: list[list[float]] = [[] for _ in prepared]
     for _ in range(request["repeats"]):
         for k, p in enumerate(prepared):
             seconds[k].append(p.sample(calls[k]))
     return {"seconds": seconds}
+
+
+def _prepared(func: Func, choices: Choices, backend: Host) -> Prepared:
+    """The kernel of a candidate; E302 where the rules do not make it, or its gate refuses it."""
+    kernel, code = run_here(backend.schedule(func, choices), backend)
+    unknown = stale(choices, kernel.picks)
+    if unknown:
+        raise error("E302", f"{func.name} cannot have {', '.join(unknown)} so")
+    code = code or backend.assemble(backend.emit(kernel.funcs))
+    return Prepared(kernel, [backend.runtime, code.object], func)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Making, Scheduled, operands_of, ready
+from aisc.codegen.backend import Making, Scheduled, by_rules, operands_of
 from aisc.codegen.image import DeviceCode
 from aisc.ir.graph.core import GraphNode
 from aisc.ir.target import Memory, Target
@@ -22,6 +22,8 @@ from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_func
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.policy import PlainPolicy
+from aisc.passes.schedule.picks import Choices
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.optimize import optimize_schedule
 
@@ -55,9 +57,13 @@ class AbacusBackend:
         """The answers to the passes."""
         return AbacusPolicy(self.target.name)
 
-    def schedule(self, lowered: Func) -> Making[Scheduled]:
-        """The loops as they are: there is nothing to gain here."""
-        return ready(self.optimize(lowered, Schedule.of(lowered)))
+    def rules(self, lowered: Func, d: Chooser) -> Schedule:
+        """The loops as they are: there is nothing to decide here."""
+        return Schedule.of(lowered)
+
+    def schedule(self, lowered: Func, choices: Choices) -> Making[Scheduled]:
+        """That, whatever a record says."""
+        return by_rules(self, lowered, choices)
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
         """A scheduled kernel in the form that the interpreter takes."""

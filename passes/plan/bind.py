@@ -15,6 +15,7 @@ from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import Alloc, CallKernel, If, Seq, Stmt, While, seq
 from aisc.ir.tensor.visitor import buffers_of
 from aisc.passes.plan.barriers import storage, with_barriers
+from aisc.passes.schedule.picks import Pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,14 @@ class Version:
 class ScheduledKernel:
     """A kernel after scheduling. Its parameters are those of the lowered kernel, weights possibly
     packed, followed by scratch. `packers` fill packed parameters: each is a kernel
-    ``(source, packed)``; `packed` gives (parameter position, packer name) in order of packing."""
+    ``(source, packed)``; `packed` gives (parameter position, packer name) in order of packing.
+    `picks` are the decisions of its rules."""
 
     func: Func
     packers: tuple[Func, ...] = ()
     packed: tuple[tuple[int, str], ...] = ()
     versions: tuple[Version, ...] = ()
+    picks: tuple[Pick, ...] = ()
 
     @property
     def funcs(self) -> tuple[Func, ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Invoke
 from aisc.passes.schedule.arguments import checked, signature
 from aisc.passes.schedule.kinds import require_kinds
+from aisc.passes.schedule.picks import Pick
 
 # A step's argument: names, numbers, or tuples of them.
 Argument = Any
@@ -93,11 +94,13 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Schedule(Steps):
-    """`func` after `trace`; `packers` fill packed parameters at compile time, in order."""
+    """`func` after `trace`; `packers` fill packed parameters at compile time, in order; `picks` are
+    the decisions by which rules came to the trace."""
 
     func: Func
     trace: tuple[Step, ...] = ()
     packers: tuple[Func, ...] = ()
+    picks: tuple[Pick, ...] = field(default=(), compare=False)
 
     @staticmethod
     def of(func: Func) -> Schedule:
@@ -124,7 +127,7 @@ class Schedule(Steps):
         func, packers = (result[0], (result[1],)) if isinstance(result, tuple) else (result, ())
         require_kinds(func, name)
         step = Step(name, args, tuple(kwargs.items()))
-        return Schedule(func, (*self.trace, step), (*self.packers, *packers))
+        return Schedule(func, (*self.trace, step), (*self.packers, *packers), self.picks)
 
     if not TYPE_CHECKING:
 
@@ -161,8 +164,9 @@ class Schedule(Steps):
         return self.trace[: chosen[-1] + 1] if chosen else ()
 
     def to_python(self) -> str:
-        """The trace as Python text that rebuilds this schedule."""
-        return "\n".join(["s = Schedule.of(func)", *(f"s = s.{step}" for step in self.trace)])
+        """The trace as Python text that rebuilds this schedule; decisions are comments in it."""
+        picks = (f"# {p}" for p in self.picks)
+        return "\n".join([*picks, "s = Schedule.of(func)", *(f"s = s.{t}" for t in self.trace)])
 
 
 def unless_refused(s: Schedule, step: Callable[[Schedule], Schedule]) -> Schedule:

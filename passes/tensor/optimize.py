@@ -45,4 +45,5 @@ def optimize_schedule(
         if position is None:  # packed twice: found by the name of the first result
             position = next(k for k, b in enumerate(func.params) if b.name == result.name)
         packed.append((position, packer.name))
-    return ScheduledKernel(func, tuple(map(optimize, packers)), tuple(packed))
+    done = tuple(map(optimize, packers))
+    return ScheduledKernel(func, done, tuple(packed), picks=schedule.picks)

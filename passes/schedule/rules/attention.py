@@ -21,10 +21,11 @@ from aisc.ir.tensor.expr import Const, Expr, Load
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.passes.schedule.products import factors
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.decoding import PER_QUERY, Rows, schedule_rows_of
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
 from aisc.passes.schedule.rules.tile import Tile, is_large, schedule_consumer
-from aisc.passes.schedule.schedule import Schedule, unless_refused
+from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import find_place, places
 from aisc.passes.schedule.variants.attention import Attention, attention_of
 
@@ -58,23 +59,30 @@ class Blocks:
         return self.lanes * self.vectors
 
 
-def use_attention(s: Schedule, target: Target) -> Schedule:
+def use_attention(s: Schedule, d: Chooser) -> Schedule:
     """Replace the attention that `s` computes by the streaming one, scheduled, where it pays."""
-    found = find_attention(s, target)
+    found = find_attention(s)
     if found is None:
         return s
-    moved, name = found
-    attention = attention_of(moved.func, find_place(moved.func, name))
-    if fills_lanes(attention, target):
-        blocks = choose(attention, target)
-        return unless_refused(s, lambda _: _schedule(moved, name, blocks))
-    rows = choose_rows(attention, target)
-    return unless_refused(s, lambda _: schedule_rows_of(moved, name, rows))
+    moved, name, attention = found
+    own = _algorithm(attention, d.target)
+    options = ["nests", "streaming", *(["rows"] if has_few_rows(attention, d.target) else [])]
+    if not _fits(attention, d.target):
+        options = ["nests"]
+    algorithm = d.pick(f"{name}.algorithm", options, own, exact=False)
+    if algorithm == "streaming":
+        blocks = choose(attention, name, d)
+        return d.attempt(s, lambda _: _schedule(moved, name, blocks))
+    if algorithm == "rows":
+        rows = choose_rows(attention, name, d)
+        return d.attempt(s, lambda _: schedule_rows_of(moved, name, rows))
+    return s
 
 
 def is_attention(func: Func, target: Target) -> bool:
     """Whether :func:`use_attention` replaces what a lowered function computes."""
-    return find_attention(inline_maps(Schedule.of(func)), target) is not None
+    found = find_attention(inline_maps(Schedule.of(func), Chooser(target)))
+    return found is not None and _algorithm(found[2], target) != "nests"
 
 
 def is_copy(func: Func) -> bool:
@@ -83,30 +91,34 @@ def is_copy(func: Func) -> bool:
     return len(blocks) == 1 and _moves(blocks[0])
 
 
-def find_attention(s: Schedule, target: Target) -> tuple[Schedule, str] | None:
-    """`s` with the copies that its products read inlined, and the last block of its attention."""
+def find_attention(s: Schedule) -> tuple[Schedule, str, Attention] | None:
+    """`s` with the copies that its products read inlined, the last block of its attention, and what
+    that is made of."""
     products = [p.block for p in places(s.func.body) if _is_product(p.block)]
     if len(products) < 2 or not any(p.block.combiner == "max" for p in places(s.func.body)):
         return None
     s = _inline_moves(s, products)
     for block in reversed(products):
         try:
-            found = attention_of(s.func, find_place(s.func, block.name))
+            return s, block.name, attention_of(s.func, find_place(s.func, block.name))
         except CompileError:
             continue
-        return (s, block.name) if _pays(found, target) else None
     return None
 
 
-def _pays(a: Attention, target: Target) -> bool:
-    """Whether one kernel is faster than a product, a softmax and a product."""
+def _algorithm(a: Attention, target: Target) -> str:
+    """One kernel where that is faster than a product, a softmax and a product."""
+    if _fits(a, target) and fills_lanes(a, target):
+        return "streaming"
+    return "rows" if _fits(a, target) and has_few_rows(a, target) else "nests"
+
+
+def _fits(a: Attention, target: Target) -> bool:
+    """Whether what belongs to a block of queries is small and of known size."""
     sizes = _known(a.depth.extent), _known(a.width.extent)
     if sizes[1] and _divisor(sizes[1], ACCUMULATORS) < min(in_flight(target), sizes[1]):
         return False
-    if not all(sizes) or target.vector_bits // 8 * sum(sizes) > MOST_PRIVATE:
-        return False
-    few = 0 < _known(a.lane.extent) <= MOST_ROWS
-    return fills_lanes(a, target) or (few and has_rows(a, target))
+    return all(sizes) and target.vector_bits // 8 * sum(sizes) <= MOST_PRIVATE
 
 
 def in_flight(target: Target) -> int:
@@ -123,8 +135,11 @@ def fills_lanes(a: Attention, target: Target) -> bool:
     return padded <= most * queries
 
 
-def has_rows(a: Attention, target: Target) -> bool:
-    """Whether whole vectors of each operand lie together in memory, along depth and width."""
+def has_few_rows(a: Attention, target: Target) -> bool:
+    """Whether there are few queries, and whole vectors of each operand lie together in memory,
+    along depth and width."""
+    if not 0 < _known(a.lane.extent) <= MOST_ROWS:
+        return False
     vectors = (a.query, a.depth), (a.key, a.depth), (a.value, a.width)
     return all(
         _known(it.extent) % target.lanes(f32) == 0
@@ -153,10 +168,10 @@ def _moves(block: Block) -> bool:
     return isinstance(store, Store) and isinstance(store.value, Load) and not block.combiner
 
 
-def choose(a: Attention, target: Target) -> Blocks:
+def choose(a: Attention, name: str, d: Chooser) -> Blocks:
     """The sizes of blocks and tiles: the vectors of queries that let the cores end first, as far as
     they stay in twice the first cache; scores in half of it; keys in equal blocks."""
-    lanes = target.lanes(a.dtype)
+    target, lanes = d.target, d.target.lanes(a.dtype)
     cache, vector = target.first_cache.bytes, lanes * a.dtype.bytes
     own = vector * (_known(a.depth.extent) + _known(a.width.extent))
     size = _known(a.width.extent)
@@ -165,13 +180,16 @@ def choose(a: Attention, target: Target) -> Blocks:
         v for v in VECTORS
         if v == 1 or (v * own <= 2 * cache and _divisor(size, ACCUMULATORS // v) * v >= hidden)
     ]  # fmt: skip
-    vectors = min(counts, key=lambda v: (_rounds(a, v * lanes, target.cores) * v, -v))
+    best = min(counts, key=lambda v: (_rounds(a, v * lanes, target.cores) * v, -v))
+    vectors = d.pick(f"{name}.vectors", counts, best, exact=False)
     rows = min(ACCUMULATORS, target.vector_registers - OPERANDS) // vectors
     most = cache // 2 // (vectors * vector) // rows * rows
     groups = -(-(_known(a.keys.extent) or most) // rows)
     count = -(-groups * rows // most)
+    fewer = [g for g in (-(-groups // (f * count)) for f in (1, 2, 4)) if g > 0]
+    keys = d.pick(f"{name}.keys", [g * rows for g in fewer], fewer[0] * rows, exact=False)
     width = _divisor(size, rows)
-    return Blocks(lanes, vectors, -(-groups // count) * rows, rows, width)
+    return Blocks(lanes, vectors, keys, rows, width)
 
 
 def _rounds(a: Attention, queries: int, cores: int) -> float:
@@ -182,14 +200,16 @@ def _rounds(a: Attention, queries: int, cores: int) -> float:
     return -(-blocks // cores) if whole else blocks / cores
 
 
-def choose_rows(a: Attention, target: Target) -> Rows:
+def choose_rows(a: Attention, name: str, d: Chooser) -> Rows:
     """The sizes for a few queries: all of them at once, scores in half of the first cache."""
-    lanes = target.lanes(a.dtype)
+    lanes = d.target.lanes(a.dtype)
     queries = _known(a.lane.extent)
-    most = target.first_cache.bytes // 2 // (queries * lanes * a.dtype.bytes) * lanes
+    most = d.target.first_cache.bytes // 2 // (queries * lanes * a.dtype.bytes) * lanes
     keys = -(-(_known(a.keys.extent) or most) // lanes) * lanes
     count = -(-keys // most)
-    vectors = _divisor(_known(a.width.extent) // lanes, max(1, ACCUMULATORS // queries))
+    size = _known(a.width.extent) // lanes
+    own = _divisor(size, max(1, ACCUMULATORS // queries))
+    vectors = d.pick(f"{name}.vectors", (n for n in range(1, own) if size % n == 0), own)
     return Rows(queries, -(-keys // (count * lanes)) * lanes, lanes, vectors)
 
 

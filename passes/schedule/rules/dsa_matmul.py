@@ -8,14 +8,14 @@ accumulators once per block of columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
-from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Cast, Load, Var
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.inlining import inline_where_legal
 from aisc.passes.schedule.rules.structure import analyse
 from aisc.passes.schedule.schedule import Schedule
@@ -36,10 +36,10 @@ class _Names:
     acc: str
 
 
-def dsa_matmul(func: Func, target: Target) -> Schedule:
+def dsa_matmul(func: Func, d: Chooser) -> Schedule:
     """Schedule the one matrix product of `func`; E302 when there is none or when its types do not
     fit the array (the message of ``tensorize`` says how)."""
-    s = _with_casts(Schedule.of(func))
+    s, target = _with_casts(Schedule.of(func)), d.target
     names = _names(s.func)
     i, j, k = names.loops
     tile = target.limits["tile"]
@@ -47,7 +47,7 @@ def dsa_matmul(func: Func, target: Target) -> Schedule:
     if not whole:
         s = _padded(s, names, tile)
     s, copy = _accumulate(s, names, tile)
-    s = _tile_loops(s, names, tile, target)
+    s = _tile_loops(s, names, tile, d)
     s = _move_in(s, names, whole)
     s = s.reverse_compute_at(copy, f"{j}_o").set_scope(names.acc, "accumulator")
     rows = find_place(s.func, copy).loops[-2].var.name
@@ -63,7 +63,7 @@ def dsa_matmul(func: Func, target: Target) -> Schedule:
     )
     for loop, instruction in where:
         s = s.tensorize(loop, instruction, target.name)
-    return s
+    return replace(s, picks=d.picks)
 
 
 def _with_casts(s: Schedule) -> Schedule:
@@ -128,13 +128,16 @@ def _accumulate(s: Schedule, names: _Names, tile: int) -> tuple[Schedule, str]:
     return s, copy
 
 
-def _tile_loops(s: Schedule, names: _Names, tile: int, target: Target) -> Schedule:
-    i, j, k = names.loops
+def _tile_loops(s: Schedule, names: _Names, tile: int, d: Chooser) -> Schedule:
+    """Tiles of the array: as many rows of them at a time as accumulators hold, so that weights stay
+    in the array for all of these."""
+    (i, j, k), target = names.loops, d.target
     tiles = _extent(s, i) // tile
     room = target.memory("accumulator").bytes // (4 * tile * tile)
     if room < 1:
         raise error("E402", f"the accumulators of {target.name} hold no tile")
-    block = max(d for d in range(1, tiles + 1) if tiles % d == 0 and d <= room)
+    fitting = [n for n in range(1, tiles + 1) if tiles % n == 0 and n <= room]
+    block = d.pick(f"{names.block}.tiles_of_rows", fitting, max(fitting))
     s = s.split(i, block * tile, names=(f"{i}_m", f"{i}_in"))
     s = s.split(f"{i}_in", tile, names=(f"{i}_o", f"{i}_i"))
     for loop in (j, k):

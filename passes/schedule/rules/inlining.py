@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import has_calls
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import Place, places
 
 
-def inline_maps(s: Schedule) -> Schedule:
+def inline_maps(s: Schedule, d: Chooser) -> Schedule:
     """Inline every map whose readers are all maps, unless it would repeat costly work, or what it
     reads is written between it and a reader."""
     refused: set[str] = set()
@@ -19,7 +20,7 @@ def inline_maps(s: Schedule) -> Schedule:
             if name in refused or not _inlinable(s.func, place):
                 continue
             after = inline_where_legal(s, name)
-            if after is not s:
+            if after is not s and d.pick(f"{name}.inline", (True, False), True):
                 s = after
                 break
             refused.add(name)

@@ -22,13 +22,15 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import For, Prefetch, Store
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import has_calls, lanes_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import Place, find_place, places
 
-# Elements of such a pass, and vectors from what is computed to what is asked for.
-BURST = 1024
-AHEAD = 64
+# Elements of such a pass.
+OWN_BURST, BURSTS = 1024, (256, 512, 2048, 4096)
+# Vectors from what is computed to what is asked for.
+OWN_AHEAD, AHEAD = 64, (0, 16, 32, 128)
 
 
 def is_far(func: Func, target: Target) -> bool:
@@ -46,24 +48,30 @@ def _bytes(b: Buffer) -> int:
     return prod(known) * b.dtype.bytes if len(known) == b.rank else 0
 
 
-def use_memory(s: Schedule, target: Target) -> Schedule:
+def use_memory(s: Schedule, d: Chooser) -> Schedule:
     """The last steps on the nests of a function: hints about far memory."""
-    if not is_far(s.func, target):
-        return s
+    far = is_far(s.func, d.target)
     blocks = [p.block for p in places(s.func.body)]
     asked = {n.buffer for n in walk(s.func.body) if isinstance(n, Prefetch)}  # epilogues of tiles
     for block in blocks:
         if not block.combiner and not has_calls(block):
             found = [w.buffer for w in block.writes if w.buffer.role == "output"]
             for name in [b.name for b in found if b not in asked]:
-                s = unless_refused(s, partial(_stream, block.name, name))
+                if d.pick(f"{block.name}.streamed", (False, True), far):
+                    s = unless_refused(s, partial(_stream, block.name, name))
     for b in [b for b in s.func.params if b.role == "input"]:
-        s = unless_refused(s, partial(_next_row, b))
+        found_row = _last_pass(s, b)
+        if found_row is None:
+            continue
+        block_name, loop = found_row
+        if d.pick(f"{block_name}.next_row", (False, True), far):
+            s = unless_refused(s, partial(_next_row, block_name, b.name, loop))
     return s
 
 
-def in_bursts(s: Schedule, block: str, loop: str, target: Target) -> Schedule:
-    """Let a map over far memory whose single loop is `loop` write to a buffer in cache first."""
+def in_bursts(s: Schedule, block: str, loop: str, burst: int, d: Chooser) -> Schedule:
+    """Let a map over far memory whose single loop is `loop` write to a buffer of `burst` elements
+    in cache first."""
     place = find_place(s.func, block)
     extent = place.loops[-1].extent
     if (
@@ -73,18 +81,19 @@ def in_bursts(s: Schedule, block: str, loop: str, target: Target) -> Schedule:
     ):
         return s
     count = int(extent.value)
-    lanes = lanes_of(place.block, target)
-    if count % BURST:
-        s = s.partition(loop, count // BURST * BURST, names=(loop, f"{loop}_rest"))
+    lanes = lanes_of(place.block, d.target)
+    if count % burst:
+        s = s.partition(loop, count // burst * burst, names=(loop, f"{loop}_rest"))
         s = s.split(f"{loop}_rest", lanes, names=(f"{loop}_rest_o", f"{loop}_rest_l"))
         s = s.vectorize(f"{loop}_rest_l")
-    s = s.split(loop, BURST, names=(f"{loop}_t", f"{loop}_e"))
+    s = s.split(loop, burst, names=(f"{loop}_t", f"{loop}_e"))
     s, copy = _through_cache(s, block, f"{loop}_t")
     last = find_place(s.func, copy).loops[-1].var.name
     for inner in (f"{loop}_e", last):
         s = s.split(inner, lanes, names=(f"{inner}_o", f"{inner}_l")).vectorize(f"{inner}_l")
-    for name in [r.buffer.name for r in find_place(s.func, block).block.reads]:
-        s = unless_refused(s, partial(_ahead, block, name, f"{loop}_e_o"))
+    ahead = d.pick(f"{block}.ahead", AHEAD, OWN_AHEAD)
+    for name in [r.buffer.name for r in find_place(s.func, block).block.reads] if ahead else []:
+        s = unless_refused(s, partial(_ahead, block, name, f"{loop}_e_o", ahead))
     return s
 
 
@@ -97,24 +106,29 @@ def _through_cache(s: Schedule, block: str, loop: str) -> tuple[Schedule, str]:
     return s.reverse_compute_at(copy, loop).set_scope(private, "stack"), copy
 
 
-def _ahead(block: str, name: str, loop: str, s: Schedule) -> Schedule:
-    return s.prefetch(block, name, loop, ahead=AHEAD)
+def _ahead(block: str, name: str, loop: str, ahead: int, s: Schedule) -> Schedule:
+    return s.prefetch(block, name, loop, ahead=ahead)
 
 
 def _stream(block: str, name: str, s: Schedule) -> Schedule:
     return s.stream_store(block, name)
 
 
-def _next_row(b: Buffer, s: Schedule) -> Schedule:
-    """Let the last of several passes over the rows of `b` ask for the next row."""
+def _last_pass(s: Schedule, b: Buffer) -> tuple[str, For] | None:
+    """The block of the last of several passes over the rows of `b`, and its loop over vectors."""
     passes = [p for p in places(s.func.body) if _passes_over(p, b)]
     if len(passes) < 2 or len({p.loops[0].var for p in passes}) > 1:
-        return s
-    place = passes[-1]
-    loop = _vectors(place)
+        return None
+    loop = _vectors(passes[-1])
     if loop is None or not isinstance(loop.extent, Const):
-        return s
-    return s.prefetch(place.block.name, b.name, loop.var.name, ahead=int(loop.extent.value))
+        return None
+    return passes[-1].block.name, loop
+
+
+def _next_row(block: str, name: str, loop: For, s: Schedule) -> Schedule:
+    """Let such a pass ask for the next row."""
+    assert isinstance(loop.extent, Const), "of known length"
+    return s.prefetch(block, name, loop.var.name, ahead=int(loop.extent.value))
 
 
 def _passes_over(place: Place, b: Buffer) -> bool:

@@ -13,11 +13,11 @@ from math import prod
 
 from aisc.ir.arith.linear import mentions
 from aisc.ir.node import walk
-from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Seq, Stmt, Store
-from aisc.passes.schedule.rules.structure import analyse, is_window, lanes_of, step_of
+from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.structure import analyse, is_window, lane_options, lanes_of, step_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_loop, find_place, places
 
@@ -26,29 +26,36 @@ LONG_ROW = 16
 # Bytes of a row's own values that may lie on the stack.
 MAX_STACK = 16 << 10
 LAST_CHUNKS = 4
+# Vectors of partial results.
+PARTIALS = (1, 2, 4, 8)
 
 
-def schedule_rows(s: Schedule, target: Target) -> Schedule | None:
+def schedule_rows(s: Schedule, d: Chooser) -> Schedule | None:
     """Schedule a function that works on rows alone; ``None`` for others."""
-    axes = _row_axes(s, target)
+    axes = _row_axes(s, d)
     if axes is None:
         return None
+    last = list(places(s.func.body))[-1].block.name
     for place in list(places(s.func.body)):
         if place.block.combiner:
-            s = chunk(s, place.block.name, target)
+            s = chunk(s, place.block.name, d)
     names = [x.var.name for x in top_loops(s.func.body)]
+    if len(names) > 1 and not d.pick(f"{last}.rows_fused", (True, False), True):
+        return None
     merged = unless_refused(s, partial(_merge, names=names, axes=axes))
     if merged is s and axes and len(names) > 1:  # a row reads what others have made
         return None
     s = merged
-    for b in [b for b in _scratch(s) if _fits(b, axes)]:
-        s = unless_refused(s, partial(_stack, b.name))
+    for b, block in _scratch(s).items():
+        size = _row_bytes(b, axes)
+        if size is not None and d.pick(f"{block}.on_stack", (True, False), size <= MAX_STACK):
+            s = unless_refused(s, partial(_stack, b.name))
     for place in list(places(s.func.body)):
-        s = unless_refused(s, partial(_vectorize_row, place.block.name, axes, target))
+        s = unless_refused(s, partial(_vectorize_row, place.block.name, axes, d))
     return s
 
 
-def _row_axes(s: Schedule, target: Target) -> int | None:
+def _row_axes(s: Schedule, d: Chooser) -> int | None:
     """How many outer axes all nests share as rows, if every reduction runs along one."""
     found = list(places(s.func.body))
     reductions = [p.block for p in found if p.block.combiner]
@@ -64,25 +71,25 @@ def _row_axes(s: Schedule, target: Target) -> int | None:
             or any(it.kind == "ordered" for it in p.block.iters)
         ):
             return None
-        if p.block.combiner and (own != rows or not _is_row(p.block, target)):
+        if p.block.combiner and (own != rows or not _is_row(p.block, d)):
             return None
     return len(rows) if rows and len(top_loops(s.func.body)) == len(found) else None
 
 
-def _is_row(block: Block, target: Target) -> bool:
+def _is_row(block: Block, d: Chooser) -> bool:
     found = analyse(block)
     if found is None or found.contraction or is_window(block):
         return False
-    return chunk_loop(block, target) is not None
+    return chunk_loop(block, d) is not None
 
 
-def chunk_loop(block: Block, target: Target) -> str | None:
+def chunk_loop(block: Block, d: Chooser) -> str | None:
     """The loop of a reduction along contiguous elements that is worth partial results."""
     inner = [it for it in block.iters if it.kind == "reduce"][-1:]
     if not inner or block.init is None or not isinstance(block.body, Store):
         return None
     extent = inner[0].extent
-    if isinstance(extent, Const) and int(extent.value) < 2 * lanes_of(block, target):
+    if isinstance(extent, Const) and int(extent.value) < 2 * lanes_of(block, d.target):
         return None
     loads = [n for n in walk(block.body) if isinstance(n, Load) and n.buffer != block.body.buffer]
     if any(step_of(n, inner[0].var) not in (0, 1) for n in loads):
@@ -91,16 +98,23 @@ def chunk_loop(block: Block, target: Target) -> str | None:
     return loop.name if isinstance(loop, Var) else None
 
 
-def chunk(s: Schedule, name: str, target: Target) -> Schedule:
-    """Give a reduction along contiguous rows one partial result per lane, or four of them; they
+def chunk(s: Schedule, name: str, d: Chooser) -> Schedule:
+    """Give a reduction along contiguous rows one partial result per lane, or several of them; they
     are combined pairwise: by vectors first, then one after the other."""
     block = find_place(s.func, name).block
-    loop = chunk_loop(block, target)
+    loop = chunk_loop(block, d)
     if loop is None:
         return s
-    lanes, extent = lanes_of(block, target), find_loop(s.func, loop).extent
-    if isinstance(extent, Const) and int(extent.value) >= LONG_ROW * lanes:
-        s = _partial(s, name, loop, 4 * lanes, lanes, unroll=False)
+    lanes, extent = lanes_of(block, d.target), find_loop(s.func, loop).extent
+    size = int(extent.value) if isinstance(extent, Const) else 0
+    vectors = d.pick(
+        f"{name}.partials",
+        (n for n in PARTIALS if n == 1 or size >= n * lanes),
+        4 if size >= LONG_ROW * lanes else 1,
+        exact=False,
+    )
+    if vectors > 1:
+        s = _partial(s, name, loop, vectors * lanes, lanes, unroll=False)
         name = f"{name}_combine"
         loop = _last_loop(s, name)
         s = _partial(s, name, loop, lanes, lanes, unroll=True)
@@ -154,22 +168,29 @@ def _merge(s: Schedule, names: list[str], axes: int) -> Schedule:
     return s
 
 
-def _scratch(s: Schedule) -> list[Buffer]:
-    written = {w.buffer: None for p in places(s.func.body) for w in p.block.writes}
-    return [b for b in written if b.role == "scratch" and b.space == "global"]
+def _scratch(s: Schedule) -> dict[Buffer, str]:
+    """Private buffers in memory, and the first block that writes each."""
+    found: dict[Buffer, str] = {}
+    for p in places(s.func.body):
+        for b in (w.buffer for w in p.block.writes):
+            if b.role == "scratch" and b.space == "global":
+                found.setdefault(b, p.block.name)
+    return found
 
 
-def _fits(b: Buffer, axes: int) -> bool:
-    """Whether the part of one row is small and of known size."""
+def _row_bytes(b: Buffer, axes: int) -> int | None:
+    """Bytes of the part of one row; ``None`` where they are not known or too many for any stack."""
     sizes = [d for d in b.shape[axes:] if isinstance(d, int)]
-    return len(sizes) == b.rank - min(axes, b.rank) and prod(sizes) * b.dtype.bytes <= MAX_STACK
+    known = len(sizes) == b.rank - min(axes, b.rank)
+    size = prod(sizes) * b.dtype.bytes
+    return size if known and size <= 4 * MAX_STACK else None
 
 
 def _stack(name: str, s: Schedule) -> Schedule:
     return s.set_scope(name, "stack")
 
 
-def _vectorize_row(name: str, axes: int, target: Target, s: Schedule) -> Schedule:
+def _vectorize_row(name: str, axes: int, d: Chooser, s: Schedule) -> Schedule:
     """The elements of a row as lanes, for a map over them."""
     place = find_place(s.func, name)
     inner = place.loops[axes:]
@@ -178,7 +199,10 @@ def _vectorize_row(name: str, axes: int, target: Target, s: Schedule) -> Schedul
         return s
     if not isinstance(block.body, Store) or not _moves(block, inner[0].var):
         return s
-    last, lanes = inner[0].var.name, lanes_of(block, target)
+    last, own = inner[0].var.name, lanes_of(block, d.target)
+    extent = inner[0].extent
+    size = int(extent.value) if isinstance(extent, Const) else None
+    lanes = d.pick(f"{name}.lanes", lane_options(own, size), own)
     s = s.split(last, lanes, names=(f"{last}_o", f"{last}_l"))
     return s.vectorize(f"{last}_l")
 

@@ -8,69 +8,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 
 from aisc.ir.diagnostics import CompileError, error
-from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import For
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.inlining import inline_maps
 from aisc.passes.schedule.rules.simt_matmul import simt_matmul
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import Place, find_place, places
 
 # Threads of a block, four warps: enough of them hide latencies, and few blocks have idle ones.
-THREADS = 128
+OWN_THREADS, THREADS = 128, (32, 64, 256, 512)
 # Elements of a result from which on tiles of a product are filled well enough.
 MIN_PRODUCT = 64 * 64
+# The decision among the ways below, which concerns a kernel as a whole.
+FORM, FORMS = "kernel.form", ("product", "grid", "block", "thread")
 
 
-def schedules(func: Func, target: Target) -> Iterator[Schedule]:
-    """Schedules of a kernel, the best first; whether one is legal is decided when it is lowered."""
-    tries: tuple[Callable[[Func, Target], Schedule], ...] = (_product, _grid, _block, _thread)
-    for attempt in tries:
+def simt_schedule(func: Func, d: Chooser) -> Schedule:
+    """The schedule of a kernel by the first way that is legal, or the one that `d` prefers; E302
+    where none is."""
+    refused: CompileError | None = None
+    for form in (str(d.preferred[FORM]),) if FORM in d.preferred else FORMS:
+        trial = d.fork(d.choices, {**d.preferred, FORM: form})
         try:
-            yield attempt(func, target)
-        except CompileError:
+            made = _WAYS[trial.pick(FORM, FORMS, form)](func, trial)
+        except CompileError as fault:
+            refused = fault
             continue
+        return replace(made, picks=trial.picks)
+    raise refused or error("E302", f"{func.name} has no schedule")
 
 
-def _product(func: Func, target: Target) -> Schedule:
+def _product(func: Func, d: Chooser) -> Schedule:
     """Shared panels, where the result has a tile of elements."""
     size = next((b.type.size for b in func.params if b.role == "output"), 0)
     if not isinstance(size, int) or size < MIN_PRODUCT:
         raise error("E302", f"{func.name} gives less than a tile of elements")
-    return simt_matmul(func, target)
+    return simt_matmul(func, d)
 
 
-def _grid(func: Func, target: Target) -> Schedule:
+def _threads(d: Chooser) -> int:
+    most = d.target.limits.get("threads_per_block", 1024)
+    return d.pick("kernel.threads", (n for n in THREADS if n <= most), OWN_THREADS)
+
+
+def _grid(func: Func, d: Chooser) -> Schedule:
     """One nest: the elements of the result among blocks of threads."""
-    s = inline_maps(Schedule.of(func))
+    s = inline_maps(Schedule.of(func), d)
     names = [p.block.name for p in places(s.func.body)]
     if len(names) != 1:
         raise error("E302", f"{func.name} is not one nest")
     s, loop = _flat(s, names[0])
-    s = s.split(loop, THREADS, names=(f"{loop}_b", f"{loop}_t"))
+    s = s.split(loop, _threads(d), names=(f"{loop}_b", f"{loop}_t"))
     return s.bind(f"{loop}_b", "block.x").bind(f"{loop}_t", "thread.x")
 
 
-def _block(func: Func, target: Target) -> Schedule:
+def _block(func: Func, d: Chooser) -> Schedule:
     """Nest after nest, each divided among the threads of one block."""
-    s = inline_maps(Schedule.of(func))
+    s, threads = inline_maps(Schedule.of(func), d), _threads(d)
     for name in [p.block.name for p in places(s.func.body)]:
         loops = _spatial(find_place(s.func, name))
         if not loops:
             continue
         s, loop = _flat(s, name)
-        s = s.split(loop, THREADS, names=(f"{loop}_o", f"{loop}_t"))
+        s = s.split(loop, threads, names=(f"{loop}_o", f"{loop}_t"))
         s = s.reorder(f"{loop}_t", f"{loop}_o").bind(f"{loop}_t", "thread.x")
     return s
 
 
-def _thread(func: Func, target: Target) -> Schedule:
+def _thread(func: Func, d: Chooser) -> Schedule:
     """The loops as they are, in one thread."""
     return Schedule.of(func)
+
+
+_WAYS: dict[str, Callable[[Func, Chooser], Schedule]] = {
+    "product": _product, "grid": _grid, "block": _block, "thread": _thread,
+}  # fmt: skip
 
 
 def _spatial(place: Place) -> list[For]:

@@ -16,9 +16,15 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Load, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Block, ForKind
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import Reduction, analyse
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import find_place, fresh, places
+
+# Tiles, threads of a block (y, x) and depths of panels, from which one is picked.
+TILES = ((32, 32), (64, 64), (64, 128), (128, 64), (128, 128))
+TILE_THREADS = ((8, 8), (8, 16), (16, 16))
+DEPTHS = (4, 8, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +37,11 @@ class SimtTile:
     threads: tuple[int, int] = (16, 16)
 
 
-def simt_matmul(func: Func, target: Target, tile: SimtTile | None = None) -> Schedule:
+def simt_matmul(func: Func, d: Chooser) -> Schedule:
     """Schedule the one matrix product of `func`; E302 when there is none, E402 when the tile does
     not fit the target."""
-    tile = tile or SimtTile()
-    _require_fit(target, tile)
+    tile = _pick_tile(d)
+    _require_fit(d.target, tile)
     s = Schedule.of(func)
     found = [r for p in places(func.body) if (r := analyse(p.block)) is not None]
     if len(found) != 1 or len(found[0].block.iters) != 3 or found[0].row is None:
@@ -58,6 +64,14 @@ def simt_matmul(func: Func, target: Target, tile: SimtTile | None = None) -> Sch
         s = s.bind(f"{i}_t{suffix}", "thread.y").bind(f"{j}_t{suffix}", "thread.x")
         s = s.unroll(f"{i}_r{suffix}").unroll(f"{j}_r{suffix}")
     return s.unroll(f"{k}_i")
+
+
+def _pick_tile(d: Chooser) -> SimtTile:
+    own = SimtTile()
+    rows, columns = d.pick("kernel.tile", TILES, (own.rows, own.columns))
+    threads = d.pick("kernel.tile_threads", TILE_THREADS, own.threads)
+    ty, tx = threads
+    return SimtTile(rows, columns, d.pick("kernel.depth", DEPTHS, own.depth), (ty, tx))
 
 
 def _require_fit(target: Target, tile: SimtTile) -> None:

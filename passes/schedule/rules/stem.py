@@ -14,17 +14,18 @@ from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Load
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import analyse, lanes_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_place, places
 
 
-def keep_source_order(s: Schedule, target: Target) -> Schedule:
+def keep_source_order(s: Schedule, d: Chooser) -> Schedule:
     """Store such copies in the order of what they copy, and make them by vectors."""
     for name in [p.block.name for p in places(s.func.body)]:
         axis = _source_axis(s, find_place(s.func, name).block)
-        if axis is not None:
-            s = unless_refused(s, partial(_reordered, name, axis, target))
+        if axis is not None and d.pick(f"{name}.as_source", (True, False), True):
+            s = unless_refused(s, partial(_reordered, name, axis, d.target))
     return s
 
 

@@ -94,6 +94,12 @@ def lanes_of(block: Block, target: Target) -> int:
     return min(16, target.vector_bits // 8 // block.body.buffer.dtype.bytes)
 
 
+def lane_options(own: int, size: int | None) -> list[int]:
+    """Lanes that a loop of `size` iterations may have instead of `own`: a half, twice as many."""
+    most = [own // 2, 2 * own]
+    return [n for n in most if n > 1 and (size is None or size >= n // 2)]
+
+
 def plain_axis(load: Load, var: Var) -> int | None:
     """The axis of `load` that is indexed by exactly `var`, if no other axis uses it."""
     found = [k for k, i in enumerate(load.indices) if mentions(i, var)]

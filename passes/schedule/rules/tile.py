@@ -3,6 +3,9 @@
 The tile is MR rows by NV vectors; its accumulators live in registers over all reduce loops, the
 operators that follow run on it before it is stored. Weights that are constant are packed at
 compile time so that each reduce step reads NV consecutive vectors.
+
+Decisions: the lanes of a vector and the rows and vectors of the tile, whether the weights are
+packed, which loop is outside, how far the reduce loop is unrolled, and what is asked for early.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import (
     MAX_WINDOW,
     Reduction,
@@ -33,6 +37,8 @@ from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.tree import find_loop, find_place, places
 
 RUNTIME_PACK_ROWS = 32
+# Steps of the innermost reduce loops that may be unrolled.
+MOST_UNROLLED = 16
 MAX_ROWS = 14
 # Rows of a tile where their number is known at run time only: a short input fills part of one tile.
 SYMBOLIC_ROWS = 8
@@ -48,19 +54,36 @@ class Tile:
     lanes: int
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and vectors."""
+        return self.rows, self.vectors
+
+    @property
     def width(self) -> int:
         """Elements per row."""
         return self.vectors * self.lanes
 
 
-def candidate_tiles(reduction: Reduction, target: Target) -> list[Tile]:
+def pick_tile(reduction: Reduction, d: Chooser) -> Tile:
+    """The register tile of a reduction: the first of :func:`tile_options` unless told otherwise."""
+    shapes = [t.shape for t in tile_options(reduction, d)]
+    rows, vectors = d.pick(f"{reduction.block.name}.tile", shapes, shapes[0])
+    return Tile(rows, vectors, _lanes(reduction, d))
+
+
+def _lanes(reduction: Reduction, d: Chooser) -> int:
+    accumulator = reduction.block.writes[0].buffer.dtype
+    most = min(d.target.lanes(accumulator), d.target.lanes(f32))
+    return d.pick(f"{reduction.block.name}.lanes", (n for n in (most // 2, most) if n > 1), most)
+
+
+def tile_options(reduction: Reduction, d: Chooser) -> list[Tile]:
     """Tiles that fit the register file, best first by the analytical rule.
 
     Wasted work (elements computed beyond the extents) decides first, then the number of
     accumulators, which hides the latency of the multiply-add.
     """
-    accumulator = reduction.block.writes[0].buffer.dtype
-    lanes = min(target.lanes(accumulator), target.lanes(f32))
+    target, lanes = d.target, _lanes(reduction, d)
     budget = target.vector_registers - 4
     width, height = _extent(reduction.lane), _extent(reduction.row)
     heights = range(1, min(_most_rows(reduction, target), height) + 1)
@@ -120,10 +143,10 @@ def _rounding(extent: int, step: int) -> float:
     return 1.0 if extent == UNKNOWN_EXTENT else -(-extent // step) * step / extent
 
 
-def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile, target: Target) -> Schedule:
+def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     """Tile one reduction, with the map that reads it as epilogue."""
-    block = reduction.block.name
-    s = _pack_weights(s, reduction, tile)
+    block, tile = reduction.block.name, pick_tile(reduction, d)
+    s = _pack_weights(s, reduction, tile, d)
     s, consumer = _consumer(s, block)
     loops = _loops_by_iter(s, block)
     lane, row = loops[reduction.lane.var.name], None
@@ -142,31 +165,56 @@ def schedule_tile(s: Schedule, reduction: Reduction, tile: Tile, target: Target)
         outer[outer.index(row)] = f"{row}_t"
     reduce_loops = _reduce_loops(s, block)
     outer = [n for n in outer if n not in (*inner, *reduce_loops)]
-    if reduction.contraction:  # the panel of weights stays in cache over all rows
+    if _panels_outside(reduction, d):
         outer.remove(names[0])
-        shared = _shared_first(reduction, outer, loops, target)
+        shared = _shared_first(reduction, outer, loops, d.target)
         outer = [*shared, names[0], *(n for n in outer if n not in shared)]
+    count = _to_unroll(s, reduction, reduce_loops, d)
+    s, reduce_loops = _in_turns(s, block, reduce_loops, d)
     s = s.reorder(*outer, *reduce_loops, *inner)
     s = s.reverse_compute_at(consumer, outer[-1])
     s = s.set_scope(_result(s, block), "register")
     if row is not None:
         s = s.unroll(f"{row}_r")
     s = s.unroll(names[1]).vectorize(names[2])
-    for name in _to_unroll(s, reduction, reduce_loops):
+    for name in reduce_loops[len(reduce_loops) - count :]:
         s = s.unroll(name)
     s = s.decompose_reduction(block, reduce_loops[0] if reduce_loops else inner[0])
     s = schedule_consumer(s, consumer, outer, tile)
-    return _prefetch_epilogue(s, consumer, outer[-1], target) if reduction.contraction else s
+    return _prefetch_epilogue(s, consumer, outer[-1], d) if reduction.contraction else s
 
 
-def _to_unroll(s: Schedule, reduction: Reduction, reduce_loops: list[str]) -> list[str]:
-    """Reduce loops without which the code is better: the inner ones of a window, whose places
-    share what they read, and an innermost one that would end as soon as it has begun."""
+def _panels_outside(reduction: Reduction, d: Chooser) -> bool:
+    """Whether the loop over panels of weights is around that over rows: then a panel stays in
+    cache over all rows."""
+    if not reduction.contraction:
+        return False
+    return d.pick(f"{reduction.block.name}.outside", ("panels", "rows"), "panels") == "panels"
+
+
+def _to_unroll(s: Schedule, reduction: Reduction, loops: list[str], d: Chooser) -> int:
+    """How many of the innermost reduce loops are unrolled: those of a window, whose places share
+    what they read, and one that would end as soon as it has begun."""
+    sizes = [_count(find_loop(s.func, n)) for n in loops]
     if is_window(reduction.block):
-        sizes = window_sizes(reduction.block)
-        return [n for k, n in enumerate(reduce_loops) if prod(sizes[k:]) <= MAX_WINDOW]
-    last = reduce_loops[-1:]
-    return [n for n in last if len(reduce_loops) > 1 and 1 < _count(find_loop(s.func, n)) <= 4]
+        places_of = window_sizes(reduction.block)
+        own = sum(prod(places_of[k:]) <= MAX_WINDOW for k in range(len(loops)))
+    else:
+        own = int(len(loops) > 1 and 1 < sizes[-1] <= 4)
+    options = [n for n in range(len(loops) + 1) if n == 0 or 0 < prod(sizes[-n:]) <= MOST_UNROLLED]
+    return d.pick(f"{reduction.block.name}.unrolled", options, own)
+
+
+def _in_turns(s: Schedule, block: str, loops: list[str], d: Chooser) -> tuple[Schedule, list[str]]:
+    """Some steps of a long reduce loop in each turn of it."""
+    size = _count(find_loop(s.func, loops[-1])) if loops else 0
+    options = [n for n in (1, 2, 4, 8) if size > MOST_UNROLLED and size % n == 0] or [1]
+    turn = d.pick(f"{block}.steps", options, 1)
+    if turn == 1:
+        return s, loops
+    last = loops[-1]
+    s = s.split(last, turn, names=(f"{last}_s", f"{last}_u")).unroll(f"{last}_u")
+    return s, [*loops[:-1], f"{last}_s", f"{last}_u"]
 
 
 def _shared_first(
@@ -184,15 +232,17 @@ def _shared_first(
     return list(takewhile(lambda n: n in shared, outer))
 
 
-def _prefetch_epilogue(s: Schedule, consumer: str, loop: str, target: Target) -> Schedule:
+def _prefetch_epilogue(s: Schedule, consumer: str, loop: str, d: Chooser) -> Schedule:
     """Ask for what the epilogue will read and write before the reduction starts, which hides the
     way to memory; what is small, or the same for all rows, is in cache already."""
     block = find_place(s.func, consumer).block
     rows = [it.var for it in block.iters[:-1]]
-    for region in (*block.reads, *block.writes):
+    for k, region in enumerate((*block.reads, *block.writes)):
         moves = any(mentions(i, v) for i in region.low for v in rows)
-        if moves and region.buffer.space == "global" and is_large(region.buffer, target):
-            s = unless_refused(s, partial(_prefetch, consumer, region.buffer.name, loop))
+        if moves and region.buffer.space == "global":
+            own = is_large(region.buffer, d.target)
+            if d.pick(f"{consumer}.early{k}", (False, True), own):
+                s = unless_refused(s, partial(_prefetch, consumer, region.buffer.name, loop))
     return s
 
 
@@ -226,7 +276,7 @@ def _reduce_loops(s: Schedule, block: str) -> list[str]:
     ]
 
 
-def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
+def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile, d: Chooser) -> Schedule:
     """Pack the weights into panels of the tile's width, where each is read by many rows."""
     load = reduction.weights
     if load is None or not reduction.contraction:
@@ -234,8 +284,8 @@ def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile) -> Schedule:
     axis = _panel_axis(reduction, load, tile)
     if axis is None:
         return s
-    constant = load.buffer.role == "weight"
-    if not constant and _extent(reduction.row) < RUNTIME_PACK_ROWS:
+    own = load.buffer.role == "weight" or _extent(reduction.row) >= RUNTIME_PACK_ROWS
+    if not d.pick(f"{reduction.block.name}.packed", (False, True), own):
         return s
     rank = load.buffer.rank
     axes = [plain_axis(load, it.var) for it in shared_iters(reduction)]

@@ -13,13 +13,13 @@ on that side. What whole tiles leave over is computed element by element.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aisc.ir.node import walk
-from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, Seq, Store
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import lanes_of, linear_address
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.tree import Place, find_loop, find_place
@@ -55,7 +55,7 @@ class _Tile:
     by_rows: bool  # whether the next tile has the next rows: those of few, long steps in memory
 
 
-def tile_transposed(s: Schedule, place: Place, target: Target) -> Schedule:
+def tile_transposed(s: Schedule, place: Place, d: Chooser) -> Schedule:
     """Tile a map that transposes; the same schedule for others."""
     block = place.block
     if block.combiner or not isinstance(block.body, Store) or len(block.iters) < 2:
@@ -69,9 +69,20 @@ def tile_transposed(s: Schedule, place: Place, target: Target) -> Schedule:
     steps = [x for x in accesses if x is not None]
     if len(steps) < len(accesses):
         return s
-    width = lanes_of(place.block, target)
-    found = _tile(_axes(block, steps), steps[0], steps[1:], width)
-    return s if found is None else _tiled(s, block.name, found)
+    own, axes = lanes_of(place.block, d.target), _axes(block, steps)
+    widths = (n for n in (own // 2, own) if n > 1 and _tile(axes, steps[0], steps[1:], n))
+    if _tile(axes, steps[0], steps[1:], own) is None:
+        return s
+    width = d.pick(f"{block.name}.turned", (*widths, 0), own)
+    found = _tile(axes, steps[0], steps[1:], width) if width else None
+    if found is None:
+        return s
+    by_rows = d.pick(f"{block.name}.next_tile", ("rows", "lanes"), _names(found.by_rows)) == "rows"
+    return _tiled(s, block.name, replace(found, by_rows=by_rows))
+
+
+def _names(by_rows: bool) -> str:
+    return "rows" if by_rows else "lanes"
 
 
 def _axes(block: Block, steps: list[Steps]) -> list[_Axis]:

@@ -14,15 +14,14 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import ONE, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers, substitute
-from aisc.passes.schedule.rules.default import tiled_contraction
-from aisc.passes.schedule.rules.tile import Tile
+from aisc.passes.schedule.rules.default import tiled_contractions
 from aisc.passes.schedule.schedule import Schedule
 
 
 def row_dimension(start: Schedule, target: Target) -> str | None:
     """The dimension that is the number of rows of the kernel's contraction, if it is worth a
     version of its own; `start` are the first steps of the kernel's schedule."""
-    found = tiled_contraction(start, target)
+    found = next(iter(tiled_contractions(start, target)), None)
     if found is None or found.weights is None or found.row is None:
         return None
     extent = found.row.extent
@@ -53,8 +52,3 @@ def like(func: Func, general: Func) -> Func:
     table = {b: named[b.name] for b in func.params if b.role != "scratch" and b.name in named}
     params = tuple(table.get(b, b) for b in func.params)
     return replace(func, params=params, body=replace_buffers(func.body, table))
-
-
-def one_row(tile: Tile) -> Tile:
-    """The tile of one row over weights packed for `tile`."""
-    return replace(tile, rows=1)

@@ -12,6 +12,7 @@ from aisc.ir.dtypes import f32
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Select
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.inlining import inline_where_legal
 from aisc.passes.schedule.rules.tile import (
     Tile,
@@ -34,24 +35,40 @@ BLOCK_PART = 5, 8
 # Pieces of an image that may run at the same time, each with a block of its own; and how much of
 # the cores' time they must be able to use.
 PIECES, BALANCED = 8, 0.9
+# Sizes of blocks that are offered.
+MOST_BLOCKS = 6
 
 
-def use_winograd(s: Schedule, target: Target) -> Schedule:
+def use_winograd(s: Schedule, d: Chooser) -> Schedule:
     """Replace the convolutions of `s` for which it pays; their products are left to be tiled."""
-    lanes = target.lanes(f32)
+    lanes = d.target.lanes(f32)
     for place in list(places(s.func.body)):
-        if _pays(place.block, lanes) and in_place_reader(s, place.block.name) is not None:
-            s = unless_refused(s, partial(_schedule, name=place.block.name, lanes=lanes))
+        name = place.block.name
+        if not _is_fit(place.block, lanes) or in_place_reader(s, name) is None:
+            continue
+        own = "winograd" if _pays(place.block) else "direct"
+        if d.pick(f"{name}.algorithm", ("direct", "winograd"), own, exact=False) == "winograd":
+            s = unless_refused(s, partial(_schedule, name=name, lanes=lanes))
     return s
 
 
-def _pays(block: Block, lanes: int) -> bool:
-    sizes = [int(it.extent.value) if isinstance(it.extent, Const) else 0 for it in block.iters]
+def _sizes(block: Block) -> list[int]:
+    return [int(it.extent.value) if isinstance(it.extent, Const) else 0 for it in block.iters]
+
+
+def _is_fit(block: Block, lanes: int) -> bool:
+    """Whether a block is such a convolution, with whole vectors of channels."""
+    sizes = _sizes(block)
     kinds = [it.kind for it in block.iters]
     if kinds != ["spatial"] * 4 + ["reduce"] * 3 or sizes[4:6] != [KERNEL, KERNEL]:
         return False
-    height, width, outputs, inputs = sizes[1], sizes[2], sizes[3], sizes[6]
-    if min(inputs, outputs) < LEAST_CHANNELS or inputs % lanes or outputs % lanes:
+    outputs, inputs = sizes[3], sizes[6]
+    return min(inputs, outputs) > 0 and inputs % lanes == 0 and outputs % lanes == 0
+
+
+def _pays(block: Block) -> bool:
+    _, height, width, outputs, _, _, inputs = _sizes(block)
+    if min(inputs, outputs) < LEAST_CHANNELS:
         return False
     tiles = -(-height // OUT) * -(-width // OUT)
     return height * width - OUT * tiles > LEAST_SAVED
@@ -85,21 +102,21 @@ def _vectorized(s: Schedule, block: str, lanes: int) -> tuple[Schedule, list[str
     return s, [*outer, f"{last}_o"]
 
 
-def block_tiles(s: Schedule, target: Target) -> Schedule:
+def block_tiles(s: Schedule, d: Chooser) -> Schedule:
     """Take the tiles of Winograd convolutions block by block through transform, products and
     transform back, so that what lies between stays in cache; for products that are tiled."""
     for step in s.algorithm:
         if step.primitive == "variant" and "winograd" in step.args:
             name = str(step.args[0])
-            s = unless_refused(s, partial(_blocked, name=name, target=target))
+            s = d.attempt(s, partial(_blocked, name=name, d=d))
     return s
 
 
-def _blocked(s: Schedule, name: str, target: Target) -> Schedule:
-    found = _blocks(s, name, target)
-    if found is None:
+def _blocked(s: Schedule, name: str, d: Chooser) -> Schedule:
+    found = _blocks(s, name, d.target)
+    size, turns = d.pick(f"{name}.blocks", (*found[:MOST_BLOCKS], (0, 0)), (*found, (0, 0))[0])
+    if size == 0:
         return s
-    size, turns = found
     into, back = f"{name}_in_i0", f"{name}_out_i0"
     points, rows, lanes = f"{name}_i0", f"{name}_i1_t", f"{name}_i2_t"
     s = s.split(into, size, names=(f"{into}_b", f"{into}_i"))
@@ -122,20 +139,21 @@ def block_bytes(target: Target) -> int:
     return target.second_cache.bytes * part // of
 
 
-def _blocks(s: Schedule, name: str, target: Target) -> tuple[int, int] | None:
-    """Tiles of a block, and how many blocks a piece takes one after the other. A block is whole
-    register tiles, as many as the cache holds; all blocks make up the image, and pieces keep the
-    cores busy. ``None`` when no numbers do."""
+def _blocks(s: Schedule, name: str, target: Target) -> list[tuple[int, int]]:
+    """Tiles of a block, and how many blocks a piece takes one after the other, largest first. A
+    block is whole register tiles, at most as many as the cache holds; all blocks make up the image,
+    and pieces keep the cores busy."""
     _, tile, lane, inner = find_place(s.func, name).block.iters
     image = known_factor(tile.extent)
     per_tile = known_factor(find_loop(s.func, f"{name}_i1_r").extent)
     bytes_of_one = IN * IN * (known_factor(lane.extent) + known_factor(inner.extent)) * 4
     room, cores = block_bytes(target), target.cores
+    found = []
     for size in range(room // bytes_of_one // per_tile * per_tile, 0, -per_tile):
         blocks = image // size
         for turns in range(blocks // PIECES, 0, -1):
             pieces = blocks // turns
             whole = image == pieces * turns * size
             if whole and pieces >= BALANCED * cores * -(-pieces // cores):
-                return size, turns
-    return None
+                found.append((size, turns))
+    return found

@@ -1,0 +1,124 @@
+"""Maps that no other rule takes: vectors along their last axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from aisc.ir.arith.linear import mentions, operands
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import Const, Expr, Load, Select, Var, of_dim
+from aisc.ir.tensor.stmt import Block, Iter, Store
+from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.memory import BURSTS, OWN_BURST, in_bursts, is_far
+from aisc.passes.schedule.rules.structure import has_calls, lane_options, lanes_of
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.tree import Place, find_place
+
+# Rows of fewer elements are joined to longer ones before they are cut into vectors.
+SHORT_ROW = 64
+
+
+def vectorize_map(s: Schedule, place: Place, d: Chooser) -> Schedule:
+    """Vectorize the last spatial loop of a nest; a contiguous map is first fused into one loop."""
+    block = place.block
+    spatial = [
+        value.name
+        for it, value in zip(block.iters, block.bindings, strict=True)
+        if it.kind == "spatial" and isinstance(value, type(it.var))
+    ]
+    if not spatial or len(spatial) != sum(it.kind == "spatial" for it in block.iters):
+        return s
+    if block.combiner or not isinstance(block.body, Store):
+        return s
+    if block.iters[-1].kind == "ordered":  # what follows each other lies together: no lanes
+        return s
+    flat = _static_suffix(block, spatial[-_joint_axes(block) :])
+    joint = d.pick(f"{block.name}.joint", range(1, len(flat) + 1), len(flat))
+    flat = flat[len(flat) - joint :]
+    last = flat[0]
+    for k, name in enumerate(flat[1:]):
+        s = s.fuse(last, name, name=f"{flat[0]}_f{k}")
+        last = f"{flat[0]}_f{k}"
+    loop = next(f for f in find_place(s.func, block.name).loops if f.var.name == last)
+    size = int(loop.extent.value) if isinstance(loop.extent, Const) else None
+    if len(flat) == len(spatial) and size is not None:
+        own = OWN_BURST if has_calls(block) and is_far(s.func, d.target) else 0
+        burst = d.pick(f"{block.name}.burst", (n for n in (0, *BURSTS) if 2 * n <= size), own)
+        whole = s
+        if burst:
+            step = partial(in_bursts, block=block.name, loop=last, burst=burst, d=d)
+            s = d.attempt(s, step)
+        if s is not whole:
+            return s
+    return _cut(s, block, last, size, d)
+
+
+def _cut(s: Schedule, block: Block, loop: str, size: int | None, d: Chooser) -> Schedule:
+    """Vectors of a loop's iterations, some of them in each turn."""
+    own = lanes_of(block, d.target)
+    if size is not None and size < own // 2:
+        return s
+    lanes = d.pick(f"{block.name}.lanes", lane_options(own, size), own)
+    turns = (n for n in (1, 2, 4) if size is None or n * lanes <= size)
+    turn = d.pick(f"{block.name}.unrolled", turns, 1)
+    if turn == 1:
+        s = s.split(loop, lanes, names=(f"{loop}_o", f"{loop}_l"))
+        return s.vectorize(f"{loop}_l")
+    s = s.split(loop, turn * lanes, names=(f"{loop}_o", f"{loop}_i"))
+    s = s.split(f"{loop}_i", lanes, names=(f"{loop}_v", f"{loop}_l"))
+    return s.unroll(f"{loop}_v").vectorize(f"{loop}_l")
+
+
+def _static_suffix(block: Block, spatial: list[str]) -> list[str]:
+    """The innermost of the last `spatial` loops whose fused index needs no division at run time:
+    those of constant extent, and one symbolic loop around them where they are short."""
+    extents = [it.extent for it in block.iters if it.kind == "spatial"][-len(spatial) :]
+    first, size = len(spatial), 1
+    while first > 0:
+        extent = extents[first - 1]
+        if not isinstance(extent, Const):
+            break
+        first, size = first - 1, size * int(extent.value)
+    if first > 0 and size < SHORT_ROW:
+        first -= 1
+    return spatial[first:]
+
+
+def _joint_axes(block: Block) -> int:
+    """How many of a map's last axes are one stretch in all that it reads and writes: each access
+    has them at its end, with their whole sizes, or lacks them."""
+    iters = [it for it in block.iters if it.kind == "spatial"]
+    accesses = [n for n in walk(block.body) if isinstance(n, Load | Store)]
+    conditions = {v for n in walk(block.body) if isinstance(n, Select) for v in _places_in(n.cond)}
+    joint = 1
+    while joint < len(iters):
+        ending = iters[-joint - 1 :]
+        if any(it.var in conditions for it in ending):
+            break
+        if not all(_is_joint(n, ending) for n in accesses):
+            break
+        joint += 1
+    return joint
+
+
+def _places_in(cond: Expr) -> Iterator[Var]:
+    """Iterators on whose value, and not on what is read there, a condition depends."""
+    if isinstance(cond, Var):
+        yield cond
+    elif not isinstance(cond, Load):
+        for a in operands(cond):
+            yield from _places_in(a)
+
+
+def _is_joint(access: Load | Store, ending: list[Iter]) -> bool:
+    at, count = access.indices, len(ending)
+    if not any(mentions(i, it.var) for i in at for it in ending):
+        return True
+    inner = at[:-count]
+    return (
+        at[-count:] == tuple(it.var for it in ending)
+        and not any(mentions(i, it.var) for i in inner for it in ending)
+        and [of_dim(d) for d in access.buffer.shape[-count + 1 :]]
+        == [it.extent for it in ending[1:]]
+    )
