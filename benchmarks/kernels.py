@@ -5,8 +5,8 @@
 ``gemm``: matrix products, square and with few rows. ``conv``: the distinct convolutions of
 ResNet-50 inside the model. ``rows``: softmax, layer normalisation and maps on data that a core's
 second-level cache holds, and on data that no cache holds. All times are those of the kernels in a
-profile (:mod:`aisc.profile`): without the call from Python, medians over the runs. Limits are
-measured beside them: multiply-adds in registers, copies of as many bytes.
+profile (:mod:`aisc.measure.profile`): without the call from Python, medians over the runs. Limits
+are measured beside them: multiply-adds in registers, copies of as many bytes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aisc.api import build
+from aisc.driver.api import build
+from aisc.driver.options import from_environment
 from aisc.ir import dtypes
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.types import TensorType
-from aisc.options import from_environment
-from aisc.profile import Profile, Row, layer_name, profile_runs
-from aisc.roofline import copy_gbytes
+from aisc.measure.machine_limits import copy_gbytes
+from aisc.measure.profile import Profile, Row, layer_name, profile_runs
 
 Entry = dict[str, Any]
 GOOD = 0.88  # of the multiply-add peak: what a convolution should reach

@@ -4,8 +4,8 @@
         [--rounds 15] [--json FILE] [--markdown FILE] [--plot FILE.png]
 
 MODEL is a model of the zoo, one with control flow, or an ONNX file, each with sizes if wanted:
-``resnet50``, ``mlp:batch=1``, ``net.onnx:n=8``. Peers are those of ``aisc.peers``; one that is not
-installed, or cannot run a model, says so in the table. What is measured and how is told in
+``resnet50``, ``mlp:batch=1``, ``net.onnx:n=8``. Peers are those of ``aisc.measure.peers``; one that
+is not installed, or cannot run a model, says so in the table. What is measured and how is told in
 ``docs/benchmarks.md``.
 """
 
@@ -24,7 +24,7 @@ from versus import report, subjects
 from versus.rounds import Measurement, measure
 from versus.side import SideFailed
 
-from aisc.peers import PEERS
+from aisc.measure.peers import PEERS
 
 
 def arguments() -> argparse.Namespace:

@@ -37,7 +37,7 @@ Request = tuple[str, bool]
 R = TypeVar("R")
 # Something in the making: it yields modules and goes on with what they were assembled to, so that
 # other things can be made meanwhile.
-Making = Generator[Request, Artefact, R]
+Coroutine = Generator[Request, Artefact, R]
 # A kernel after its rules, and what it was assembled to where the rules have looked at that.
 Scheduled = tuple[ScheduledKernel, Artefact | None]
 
@@ -93,7 +93,7 @@ class Backend(Protocol):
         """Step 7 of a kernel, without a look at code: what is asked of `d` is the space of its
         schedules."""
 
-    def schedule(self, lowered: Func, choices: Choices) -> Making[Scheduled]:
+    def schedule(self, lowered: Func, choices: Choices) -> Coroutine[Scheduled]:
         """Steps 7 and 8 of a kernel by the rules of this target, with these choices where they are
         among the options."""
 
@@ -181,7 +181,7 @@ def _entries() -> dict[str, EntryPoint]:
     return {e.name: e for e in entry_points(group=GROUP)}
 
 
-def by_rules(backend: Backend, lowered: Func, choices: Choices) -> Making[Scheduled]:
+def by_rules(backend: Backend, lowered: Func, choices: Choices) -> Coroutine[Scheduled]:
     """Steps 7 and 8 of a kernel whose schedule needs no look at code."""
     schedule = backend.rules(lowered, Chooser(backend.target, choices))
     return backend.optimize(lowered, schedule), None
@@ -203,12 +203,12 @@ def operands_of(func: Func, pointers: Sequence[int], dims: Sequence[int]) -> lis
     return found
 
 
-def run_here(making: Making[R], backend: Backend) -> R:
+def run_here(coroutine: Coroutine[R], backend: Backend) -> R:
     """What comes out when this process assembles the modules."""
     try:
-        request = next(making)
+        request = next(coroutine)
         while True:
-            request = making.send(backend.assemble(*request))
+            request = coroutine.send(backend.assemble(*request))
     except StopIteration as end:
         result: R = end.value
         return result

@@ -33,9 +33,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from aisc import tensor
-    from aisc.api import compile, lower
-    from aisc.codegen.executable import Executable
-    from aisc.functions import build
+    from aisc.artifact.loading import load, save
+    from aisc.codegen.run.executable import Executable
+    from aisc.driver.api import compile, lower
+    from aisc.driver.functions import build
     from aisc.ir import target as targets
     from aisc.ir.diagnostics import (
         AiscError,
@@ -47,19 +48,18 @@ if TYPE_CHECKING:
     from aisc.ir.graph.builder import GraphBuilder
     from aisc.ir.graph.interpret import interpret
     from aisc.ir.target import Target
-    from aisc.loading import load, save
     from aisc.passes.schedule.schedule import Schedule
 
 _HOMES = {
-    "compile": "aisc.api",
-    "lower": "aisc.api",
-    "load": "aisc.loading",
-    "save": "aisc.loading",
-    "build": "aisc.functions",
+    "compile": "aisc.driver.api",
+    "lower": "aisc.driver.api",
+    "load": "aisc.artifact.loading",
+    "save": "aisc.artifact.loading",
+    "build": "aisc.driver.functions",
     "interpret": "aisc.ir.graph.interpret",
     "GraphBuilder": "aisc.ir.graph.builder",
     "Schedule": "aisc.passes.schedule.schedule",
-    "Executable": "aisc.codegen.executable",
+    "Executable": "aisc.codegen.run.executable",
     "AiscError": "aisc.ir.diagnostics",
     "AiscWarning": "aisc.ir.diagnostics",
     "CompileError": "aisc.ir.diagnostics",

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.backend.base import Backend, BackendRep, Device, DeviceType, namedtupledict
 
-from aisc import api
-from aisc.codegen.executable import Executable
+from aisc.codegen.run.executable import Executable
+from aisc.driver import api
 from aisc.frontend.onnx.importer import import_model
 from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import CompileError, error, execution_error

@@ -19,7 +19,7 @@ import numpy as np
 
 import aisc
 from aisc import Schedule
-from aisc.roofline import fma_gflops
+from aisc.measure.machine_limits import fma_gflops
 from aisc.tensor import ComputeBuilder, Func, Load, buffer, f32
 
 # Rows and columns of a register tile: 14 × 2 vectors of 16 lanes, on a machine with 32 of them.

@@ -1,7 +1,7 @@
 """What a pass is: a frozen dataclass that takes valid IR and gives valid IR.
 
 Passes have a `name` and a ``run``; their fields are their options. They know nothing of dumping,
-timing and verifying: those are instruments of :mod:`aisc.instruments`.
+timing and verifying: those are instruments of :mod:`aisc.driver.instruments`.
 """
 
 from __future__ import annotations

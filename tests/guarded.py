@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from aisc import api
-from aisc.codegen.cpu.guard import GuardedExecutable
+from aisc.codegen.run.guard import GuardedExecutable
+from aisc.driver import api
+from aisc.driver.options import from_environment
 from aisc.ir.diagnostics import CompileError, ExecutionError
-from aisc.options import from_environment
 
 Feeds = dict[str, np.ndarray[Any, Any]]
 MEMORY = 4 << 30

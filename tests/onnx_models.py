@@ -11,7 +11,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 import aisc
-from aisc import api
+from aisc.driver import api
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.tensor.interpret import run_program
 

@@ -17,7 +17,7 @@ from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.ir import dtypes
 from aisc.ir.graph import opdef
 from aisc.ir.graph.ops import contraction, indexing, padding, reduction, transposed, window
-from aisc.ir.graph.spatial import Window
+from aisc.ir.graph.shapes.spatial import Window
 from aisc.ir.tensor import combiner
 from aisc.ir.tensor.expr import ZERO, Load, const
 from aisc.ir.tensor.stmt import If

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aisc.ir.node import Node, map_children, walk
-from aisc.ir.tensor.arena import aligned
 from aisc.ir.tensor.expr import Load
+from aisc.ir.tensor.first_fit import aligned
 from aisc.ir.tensor.func import Buffer, Program
 from aisc.ir.tensor.stmt import (
     Alloc,

@@ -13,7 +13,7 @@ import aisc
 from aisc.codegen.llvm.link import Linked
 from aisc.ir import dtypes
 from aisc.ir.graph.builder import GraphBuilder
-from aisc.ir.tensor.arena import ALIGNMENT, aligned, first_fit
+from aisc.ir.tensor.first_fit import ALIGNMENT, aligned, first_fit
 from aisc.ir.tensor.func import Program
 from aisc.ir.text.parser import parse
 from aisc.ir.types import TensorType

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 import aisc
-from aisc.api import products, resolve_target
+from aisc.driver.api import products, resolve_target
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, symbol
 from aisc.ir.diagnostics import CompileError

@@ -24,8 +24,9 @@ from test_ops_machine import COMPUTED, graph_of
 from test_ops_reference import close, run
 
 import aisc
-from aisc import api
+from aisc.cli.placement_table import crossings
 from aisc.codegen import backend
+from aisc.driver import api
 from aisc.ir.description import from_toml
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.dtypes import f32
@@ -36,7 +37,6 @@ from aisc.ir.tensor.func import Program, buffer
 from aisc.ir.tensor.interpret import run_program
 from aisc.ir.text.parser import parse
 from aisc.ir.text.printer import print_ir
-from aisc.placement_table import crossings
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "examples" / "digits"
@@ -113,7 +113,7 @@ def blobs(graph: Graph) -> list[Any]:
 
 
 def test_check_says_what_runs_where(abacus: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from aisc.cli import main
+    from aisc.cli.main import main
 
     with pytest.raises(SystemExit) as stopped:
         main(["check", str(DIGITS / "digits.onnx"), "--target", abacus])

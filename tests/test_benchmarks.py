@@ -22,7 +22,7 @@ from versus.rounds import Measurement, measure
 from versus.side import Side, SideFailed
 
 from aisc.ir.diagnostics import CompileError
-from aisc.peers import PEERS, peer
+from aisc.measure.peers import PEERS, peer
 
 
 @pytest.fixture

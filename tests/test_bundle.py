@@ -16,10 +16,10 @@ import onnx.parser
 import pytest
 
 import aisc
-from aisc.cli import main
-from aisc.codegen import bundle
-from aisc.codegen.bundle import About, WeightSum
+from aisc.cli.main import main
 from aisc.codegen.image import Image
+from aisc.codegen.run import bundle
+from aisc.codegen.run.bundle import About, WeightSum
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError, ExecutionError
@@ -153,15 +153,15 @@ def test_threads_are_what_was_saved_or_asked_for(
 def test_opening_loads_no_compiler(place: Path, how: str) -> None:
     action = {
         "load": "aisc.load(path)(numpy.ones((2, 48), numpy.float32))",
-        "run": "aisc.cli.main(['run', path])",
-        "check": "aisc.cli.main(['check', path])",
+        "run": "aisc.cli.main.main(['run', path])",
+        "check": "aisc.cli.main.main(['check', path])",
     }[how]
     code = (
         f"import sys, aisc, numpy\npath = {str(place)!r}\n"
-        + ("" if how == "load" else "import aisc.cli\n")
+        + ("" if how == "load" else "import aisc.cli.main\n")
         + f"try: {action}\nexcept SystemExit: pass\n"
         "heavy = ('onnx', 'torch', 'lark', 'islpy', 'networkx', 'rich')\n"
-        "mine = ('aisc.passes', 'aisc.frontend', 'aisc.pipeline', 'aisc.ir.graph',\n"
+        "mine = ('aisc.passes', 'aisc.frontend', 'aisc.driver.pipeline', 'aisc.ir.graph',\n"
         "        'aisc.ir.tensor', 'aisc.ir.text', 'aisc.codegen.llvm.engine')\n"
         "print([m for m in sys.modules if m.split('.')[0] in heavy or m.startswith(mine)])"
     )
@@ -385,7 +385,7 @@ def test_other_machines(
     )
     assert refused_machine(altered(exe.image, path, machine=other)) == "E506"
     lesser = replace(machine, features=("-avx2", "+sse2"))
-    monkeypatch.setattr("aisc.codegen.executable.host_machine", lambda: lesser)
+    monkeypatch.setattr("aisc.codegen.run.executable.host_machine", lambda: lesser)
     assert refused_machine(altered(exe.image, path)) == "E506"
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aisc import signature
-from aisc.api import build, resolve_target
-from aisc.cache import Cache, key_of
+from aisc.artifact import kernel_signature as signature
+from aisc.artifact.cache import Cache, key_of
 from aisc.codegen.cpu.backend import CpuBackend
+from aisc.driver.api import build, resolve_target
+from aisc.driver.kernel import kernel_key
+from aisc.driver.options import Options, from_environment
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, ceildiv, symbol
 from aisc.ir.graph.builder import GraphBuilder
@@ -21,8 +23,6 @@ from aisc.ir.tensor.expr import Var
 from aisc.ir.tensor.func import Func, Program, buffer
 from aisc.ir.tensor.stmt import Seq
 from aisc.ir.types import TensorType
-from aisc.kernels import kernel_key
-from aisc.options import Options, from_environment
 
 
 def graph(n: int = 32) -> Graph:

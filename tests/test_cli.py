@@ -15,10 +15,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from aisc.cli import main
+from aisc.cli.main import main
+from aisc.driver.options import STEPS
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.text.parser import parse
-from aisc.options import STEPS
 
 DIGITS = str(Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits.onnx")
 
@@ -334,7 +334,11 @@ def test_cache(aisc: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_tune(aisc: Run, tmp_path: Path) -> None:
     """With no time to spend nothing is measured, and the (empty) database can be used."""
     place = tmp_path / "t.sqlite"
-    assert aisc("tune", DIGITS, "--budget", "0s", "--database", place).code == 0
+    here = ("--database", place)
+    unknown = aisc("tune", DIGITS, "--budget", "0s", *here)
+    assert (unknown.code, unknown.codes) == (3, ["E402"]), "of unknown sizes none can be measured"
+    assert "--shape" in unknown.err
+    assert aisc("tune", DIGITS, "--budget", "0s", "--shape", "batch=2", *here).code == 0
     assert aisc("run", DIGITS, "--tuned", place).code == 0
     assert aisc("run", DIGITS, "--tuned", tmp_path / "none.sqlite").codes == ["E503"]
     assert aisc("tune", DIGITS, "--budget", "soon").code == 2
@@ -463,7 +467,7 @@ def test_our_own_faults(
     def fail(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr("aisc.commands.check_model", fail)
+    monkeypatch.setattr("aisc.cli.commands.check_model", fail)
     result = aisc("check", model)
     assert result.code == 70
     assert result.err.startswith("internal error: ") and "AISC_DEBUG" in result.err

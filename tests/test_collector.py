@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aisc.collector import ALLOCATIONS, patient
+from aisc.driver.collector import ALLOCATIONS, patient
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from onnx import TensorProto
 from onnx_models import BOOL, I64, F, check_everywhere, close, const, graph, model, node, value
 
 import aisc
-from aisc import api
+from aisc.driver import api
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.same import same

@@ -13,11 +13,11 @@ from onnx import helper
 from test_ops_machine import COMPUTED, graph_of
 
 import aisc
-from aisc import api
-from aisc.codegen import bundle
+from aisc.codegen.run import bundle
+from aisc.driver import api
+from aisc.driver.options import Options
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.tensor.func import Program
-from aisc.options import Options
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples/digits/digits.onnx"
 # The machine of an ELF header, and multiply-adds of vectors.

@@ -11,8 +11,8 @@ from onnx import ModelProto
 
 import aisc
 from aisc import onnx_backend
-from aisc.cli import main
-from aisc.codegen.executable import Executable
+from aisc.cli.main import main
+from aisc.codegen.run.executable import Executable
 from aisc.frontend.onnx.importer import import_model
 from aisc.ir.diagnostics import CompileError, ExecutionError
 
@@ -91,7 +91,7 @@ def test_another_executable_is_made_once(monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr("aisc.pipeline.run_pipeline", refuse)
+    monkeypatch.setattr("aisc.driver.pipeline.run_pipeline", refuse)
     np.testing.assert_array_equal(exe.run(None, {"x": X, "w": W + 1})[0], X @ (W + 1) * 2)
 
 

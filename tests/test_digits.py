@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from aisc import api
-from aisc.codegen.executable import Executable
+from aisc.codegen.run.executable import Executable
+from aisc.driver import api
 from aisc.frontend.onnx.importer import import_model
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret

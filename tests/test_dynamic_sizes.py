@@ -11,7 +11,7 @@ import pytest
 from onnx_models import BOOL, I64, F, check_everywhere, close, const, model, node, value
 
 import aisc
-from aisc.cli import main
+from aisc.cli.main import main
 from aisc.ir.diagnostics import CompileError, ExecutionError
 
 rng = np.random.default_rng(5)

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx.parser
 import pytest
 
-from aisc.cli import main
+from aisc.cli.main import main
 from aisc.ir.diagnostics import CODES, CompileError
 from aisc.ir.text.parser import parse_func
 from aisc.passes.schedule.schedule import Schedule

@@ -12,7 +12,7 @@ import onnx.parser
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from aisc.cli import main
+from aisc.cli.main import main
 from aisc.frontend.onnx.importer import import_model
 from aisc.ir.diagnostics import AiscWarning, CompileError
 from aisc.ir.graph.interpret import interpret

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import aisc
-from aisc.api import products, timed
 from aisc.codegen.cpu import pool as pools
 from aisc.codegen.cpu.runtime import PAUSES, SPIN_BETWEEN, SPIN_INSIDE
+from aisc.driver.api import products, timed
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError, ExecutionError

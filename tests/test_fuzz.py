@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from planted import FAULTS, planted
 
-from aisc.cli import main
+from aisc.cli.main import main
 from aisc.fuzz import driver
 from aisc.fuzz.case import Case, nodes_of, size_of
 from aisc.fuzz.check import Finding, check

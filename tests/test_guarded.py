@@ -13,7 +13,7 @@ from hostile_models import Hostile
 from op_cases import Case
 from test_ops_machine import COMPUTED, graph_of
 
-from aisc.codegen.cpu.guard import guarded_array
+from aisc.codegen.run.guard import guarded_array
 from aisc.frontend.onnx.importer import import_model
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.graph.core import Graph

@@ -7,8 +7,8 @@ import pytest
 from cpu_machines import CPU
 
 import aisc
-from aisc.api import resolve_target
 from aisc.codegen.llvm.function import FunctionEmitter
+from aisc.driver.api import resolve_target
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, symbol
 from aisc.ir.diagnostics import CompileError

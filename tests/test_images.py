@@ -14,10 +14,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import aisc
-from aisc import api, images
-from aisc.cache import Cache, cache_of
-from aisc.codegen.executable import Executable
-from aisc.options import Options
+from aisc.artifact.cache import Cache, cache_of
+from aisc.codegen.run.executable import Executable
+from aisc.driver import api
+from aisc.driver import model_cache as images
+from aisc.driver.options import Options
 
 X = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
 

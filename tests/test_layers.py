@@ -86,8 +86,8 @@ def test_packages_refuse_to_be_loaded_under_another_name(folder: str) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys, aisc.cli\n"
-        "try: aisc.cli.main(['--help'])\n"
+        "import sys, aisc.cli.main\n"
+        "try: aisc.cli.main.main(['--help'])\n"
         "except SystemExit: pass\n"
         "print([m for m in ('onnx', 'torch', 'llvmlite', 'lark') if m in sys.modules])"
     )
@@ -128,7 +128,7 @@ def test_back_ends_are_found_and_not_named() -> None:
             inside = any(path.is_relative_to(ROOT / h) for h in home)
             named = re.findall(r"\b(?:Cpu|Simt|Dsa)Backend\b", text)
             assert inside or not named, f"{path} names {named[0]}"
-    pipeline = (ROOT / "compiler/pipeline.py").read_text(encoding="utf-8")
+    pipeline = (ROOT / "compiler/driver/pipeline.py").read_text(encoding="utf-8")
     assert ".kind ==" not in pipeline and ".kind !=" not in pipeline
 
 
@@ -145,13 +145,6 @@ def test_features_of_cpus_are_named_where_they_belong() -> None:
                 assert not found, f"{path} names {found}"
 
 
-# Packages of these groups still need each other; the test fails when the list is too long, too.
-KNOWN_CYCLES = (
-    {"aisc.ir", "aisc.ir.arith", "aisc.ir.graph", "aisc.ir.tensor"},
-    {"aisc.codegen", "aisc.codegen.cpu", "aisc.codegen.llvm"},
-)
-
-
 def test_packages_depend_in_one_direction() -> None:
     graph = nx.DiGraph()
     known = {module_name(p, folder): p for folder in FOLDERS for p in sources(folder)}
@@ -160,8 +153,7 @@ def test_packages_depend_in_one_direction() -> None:
             target = found if found in known else found.rpartition(".")[0]
             if target in known and package(target, known) != package(module, known):
                 graph.add_edge(package(module, known), package(target, known))
-    cycles = [c for c in nx.strongly_connected_components(graph) if len(c) > 1]
-    assert sorted(map(sorted, cycles)) == sorted(map(sorted, KNOWN_CYCLES))
+    assert [sorted(c) for c in nx.strongly_connected_components(graph) if len(c) > 1] == []
 
 
 def module_name(path: Path, folder: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from cpu_machines import make_threads_free
 
 import aisc
-from aisc.api import products
+from aisc.driver.api import products
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.same import same

@@ -8,8 +8,8 @@ import random
 import pytest
 
 from aisc.ir.arith import poly
-from aisc.ir.arith.linear import Indexer
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var, binary
+from aisc.ir.tensor.linear import Indexer
 
 A, L, F = Var("a"), Var("l"), Var("f")
 RANGES = {"a": (0.0, 9.0), "l": (0.0, 15.0), "f": (-3.0, 20.0)}

@@ -10,7 +10,7 @@ from op_cases import CASES, Case
 from test_ops_reference import close, run
 
 import aisc
-from aisc.codegen.cpu.guard import PoisonedExecutable
+from aisc.codegen.run.guard import PoisonedExecutable
 from aisc.ir.dtypes import from_numpy
 from aisc.ir.graph import opdef
 from aisc.ir.graph.builder import GraphBuilder

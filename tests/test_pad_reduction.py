@@ -12,8 +12,8 @@ from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Const, Load
 from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.interpret import run_func
+from aisc.ir.tensor.tree import find_loop
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import find_loop
 
 
 def product(k: int, dtype: DType, combiner: str = "sum") -> Func:

@@ -22,10 +22,10 @@ from schedule_texts import (
 
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.tree import loops_of
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_ir
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import loops_of
 
 GOLDEN: dict[str, tuple[str, Steps, str]] = {
     "tile": (

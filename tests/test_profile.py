@@ -10,12 +10,12 @@ import pytest
 from onnx import TensorProto
 from onnx_models import BOOL, I64, const, graph, model, node, value
 
-from aisc import api
 from aisc.codegen.cpu.backend import CpuBackend
+from aisc.driver import api
+from aisc.driver.options import from_environment
+from aisc.driver.pipeline import Compiled
 from aisc.ir.tensor.func import Program
-from aisc.options import from_environment
-from aisc.pipeline import Compiled
-from aisc.profile import Profile, profile_runs
+from aisc.measure.profile import Profile, profile_runs
 
 Feeds = dict[str, np.ndarray]
 rng = np.random.default_rng(0)

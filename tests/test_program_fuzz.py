@@ -22,7 +22,7 @@ from program_maker import Maker
 from stretches import Stretches, without_barrier
 
 import aisc
-from aisc import api
+from aisc.driver import api
 from aisc.ir.arith.poly import maximum, minimum, symbol
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.graph.core import Graph

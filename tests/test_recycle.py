@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import aisc
-from aisc.codegen import recycle
-from aisc.codegen.recycle import MAX_BLOCKS, MAX_BYTES, SMALL, Recycler
+from aisc.codegen.run import recycle
+from aisc.codegen.run.recycle import MAX_BLOCKS, MAX_BYTES, SMALL, Recycler
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.graph.builder import GraphBuilder
@@ -198,7 +198,7 @@ def test_results_may_outlive_everything() -> None:
     """Arrays in globals, in cycles and in a finalizer at the end of the interpreter."""
     code = """
 import numpy as np, aisc
-from aisc.codegen.recycle import Recycler
+from aisc.codegen.run.recycle import Recycler
 r = Recycler()
 a = r.array((1 << 20,), np.dtype(np.uint8))
 cycle = [r.array((1 << 20,), np.dtype(np.uint8))]

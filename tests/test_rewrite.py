@@ -22,13 +22,15 @@ from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Match, rule
 from aisc.ir.types import TensorType
 from aisc.passes.analysis.host import require_native
-from aisc.passes.graph import affine, identities, layout, masks, pools, rows
+from aisc.passes.graph import affine, identities, layout, masks, rows
+from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.cse import CommonSubexpressions, _key
 from aisc.passes.graph.dce import DeadCode
 from aisc.passes.graph.fold import Fold
-from aisc.passes.graph.fuse import MAX_GROUP, Fuse
+from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Decompose, Legalize
+from aisc.passes.graph.partition import MAX_GROUP
 
 rng = np.random.default_rng(0)
 SHAPE = (2, 3, 4, 5)

@@ -7,7 +7,7 @@ import pytest
 from cpu_machines import CPU
 
 import aisc
-from aisc.api import resolve_target
+from aisc.driver.api import resolve_target
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.dtypes import DType

@@ -17,11 +17,11 @@ from aisc.ir.tensor.expr import ONE, Const, Load, Var, maximum
 from aisc.ir.tensor.func import Buffer, Func, buffer
 from aisc.ir.tensor.interpret import run_func
 from aisc.ir.tensor.stmt import Block, For, Iter, Region, Seq, Store
+from aisc.ir.tensor.tree import loops_of, places
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_ir
 from aisc.passes.schedule.legality import ScheduleError
 from aisc.passes.schedule.schedule import Schedule, Step, trace_from_json, trace_to_json
-from aisc.passes.schedule.tree import loops_of, places
 from aisc.passes.tensor.optimize import optimize
 
 M, K, N = 7, 5, 18

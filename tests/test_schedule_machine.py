@@ -7,9 +7,9 @@ import ctypes
 import numpy as np
 import pytest
 
-from aisc.api import resolve_target
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.link import Linked
+from aisc.driver.api import resolve_target
 from aisc.fuzz.nests import Case
 from aisc.fuzz.schedules import check
 from aisc.ir import dtypes
@@ -18,8 +18,8 @@ from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Load, Var
 from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.stmt import Alloc, Barrier
+from aisc.ir.tensor.tree import loops_of, statements
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import loops_of, statements
 from aisc.passes.tensor.optimize import optimize
 
 SEEDS = range(20000, 20060)

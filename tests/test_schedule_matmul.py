@@ -8,9 +8,9 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import pytest
 
-from aisc.api import resolve_target
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.assembly import spills
+from aisc.driver.api import resolve_target
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
 from aisc.passes.tensor.optimize import optimize
 

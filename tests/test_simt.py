@@ -25,6 +25,7 @@ from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.interpret import run_func
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Seq, Stmt, Store, seq
 from aisc.ir.tensor.thread_trace import Event, trace_block
+from aisc.ir.tensor.tree import find_place, loops_of
 from aisc.ir.tensor.verify_func import verify_func
 from aisc.ir.tensor.visitor import substitute
 from aisc.ir.text.parser import parse_func
@@ -32,7 +33,6 @@ from aisc.ir.text.printer import print_func
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.simt_matmul import SimtTile, _in_place, simt_matmul
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
-from aisc.passes.schedule.tree import find_place, loops_of
 from aisc.passes.tensor.simt_barriers import (
     InsertBlockBarriers,
     Race,

@@ -7,10 +7,10 @@ from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import ZERO, Const, Load, Var
 from aisc.ir.tensor.func import buffer
 from aisc.ir.tensor.stmt import Block, For
+from aisc.ir.tensor.tree import find_place
 from aisc.ir.text.parser import parse_func
 from aisc.passes.schedule.flow import _joined
 from aisc.passes.schedule.rules.structure import Reduction, analyse
-from aisc.passes.schedule.tree import find_place
 from aisc.passes.tensor.lower_blocks import LowerBlocks
 
 f32 = dtypes.f32

@@ -11,19 +11,20 @@ from cpu_machines import CPU
 import aisc
 from aisc.ir import dtypes
 from aisc.ir.arith import poly
-from aisc.ir.arith.linear import Indexer
 from aisc.ir.arith.poly import Dim, bounds, floordiv, maximum, minimum, symbol
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, Value
-from aisc.ir.graph.infer import implied_bound
 from aisc.ir.graph.interpret import interpret
+from aisc.ir.graph.shapes.infer import implied_bound
 from aisc.ir.target import resolve
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var, binary, const
 from aisc.ir.tensor.func import Buffer, Func, Program, buffer
 from aisc.ir.tensor.interpret import run_program
+from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
+from aisc.ir.tensor.tree import loops_of
 from aisc.ir.types import TensorType
 from aisc.passes.analysis.cost import operations
 from aisc.passes.graph.fuse import Fuse
@@ -34,7 +35,6 @@ from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule, prepared, tiled_contractions
 from aisc.passes.schedule.rules.tile import SYMBOLIC_ROWS, pick_tile
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import loops_of
 from aisc.passes.tensor.optimize import optimize_schedule
 
 N, S = symbol("n"), symbol("s")

@@ -9,10 +9,10 @@ import pytest
 from cpu_machines import CPU
 
 import aisc
-from aisc.api import resolve_target
 from aisc.codegen.cpu.backend import CpuBackend
 from aisc.codegen.llvm.function import FunctionEmitter
 from aisc.codegen.llvm.link import Linked
+from aisc.driver.api import resolve_target
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.dtypes import DType

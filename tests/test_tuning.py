@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import aisc
-from aisc.api import build, lower, resolve_target
-from aisc.cli import main
+from aisc.cli.main import main
 from aisc.codegen.backend import backend_of, run_here
 from aisc.codegen.backend import space as decisions
 from aisc.codegen.cpu.backend import CpuBackend
+from aisc.driver.api import build, lower, resolve_target
+from aisc.driver.options import from_environment
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError
@@ -24,7 +25,6 @@ from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.tensor.func import Func, Program
 from aisc.ir.types import TensorType
-from aisc.options import from_environment
 from aisc.passes.schedule.picks import Choices, stale
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.schedule import Schedule

@@ -7,7 +7,7 @@ import pytest
 from cpu_machines import CPU
 
 import aisc
-from aisc.api import resolve_target
+from aisc.driver.api import resolve_target
 from aisc.ir import dtypes
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.builder import GraphBuilder
@@ -15,6 +15,7 @@ from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.interpret import run_func
+from aisc.ir.tensor.tree import places
 from aisc.ir.types import TensorType
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
@@ -22,7 +23,6 @@ from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule, prepared
 from aisc.passes.schedule.rules.winograd import block_bytes
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
-from aisc.passes.schedule.tree import places
 from aisc.passes.schedule.variants.winograd import ERROR_FACTOR
 from aisc.passes.tensor.optimize import optimize
 

@@ -14,8 +14,8 @@ from test_ops_machine import COMPUTED, graph_of
 from test_ops_reference import close, run
 
 import aisc
-from aisc.api import resolve_target
 from aisc.codegen.llvm.link import host_machine
+from aisc.driver.api import resolve_target
 from aisc.frontend.onnx.importer import import_model
 from aisc.ir import dtypes
 from aisc.ir.dtypes import DType, from_numpy

@@ -19,12 +19,12 @@ from typing import Any, TextIO
 import numpy as np
 
 import aisc
-from aisc.api import build
+from aisc.driver.api import build
+from aisc.driver.options import from_environment
 from aisc.ir.diagnostics import AiscError
-from aisc.options import from_environment
-from aisc.peers import peer
-from aisc.profile import count_flops
-from aisc.roofline import fma_gflops
+from aisc.measure.machine_limits import fma_gflops
+from aisc.measure.peers import peer
+from aisc.measure.profile import count_flops
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]

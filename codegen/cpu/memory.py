@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from aisc.codegen.abi import NO_MEMORY
 from aisc.ir.node import walk
-from aisc.ir.tensor.arena import ALIGNMENT
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var
+from aisc.ir.tensor.first_fit import ALIGNMENT
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import HostCall, Reserve
 

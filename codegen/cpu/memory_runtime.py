@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aisc.codegen.abi import NO_MEMORY
 
-# `aisc_place` is aisc.ir.tensor.arena.first_fit on rounded sizes: what is placed need not be kept
-# in order, as the start only ever moves up to the end of something that is in the way.
+# `aisc_place` is aisc.ir.tensor.first_fit.first_fit on rounded sizes: what is placed need not be
+# kept in order, as the start only ever moves up to the end of something that is in the way.
 _TEXT = """
 declare ptr @aligned_alloc(i64, i64)
 declare void @free(ptr)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, Making, Scheduled
+from aisc.codegen.backend import Backend, Coroutine, Scheduled
 from aisc.codegen.llvm.assembly import spills
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
@@ -33,7 +33,7 @@ from aisc.passes.tensor.optimize import optimize_schedule
 MAX_TILES = 4
 
 
-def gated(lowered: Func, backend: Backend, choices: Choices) -> Making[Scheduled]:
+def gated(lowered: Func, backend: Backend, choices: Choices) -> Coroutine[Scheduled]:
     """The kernel by the first tile of the rule that keeps its values in registers; a tile among
     the `choices` comes first."""
     first: tuple[ScheduledKernel, Artefact | None] | None = None

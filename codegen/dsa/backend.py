@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Making, Scheduled, by_rules, operands_of
+from aisc.codegen.backend import Coroutine, Scheduled, by_rules, operands_of
 from aisc.codegen.dsa.assembler import Listing, assemble
 from aisc.codegen.dsa.simulator import simulate
 from aisc.codegen.image import DeviceCode
@@ -80,7 +80,7 @@ class DsaBackend:
         """The rule for matrix products."""
         return dsa_matmul(lowered, d)
 
-    def schedule(self, lowered: Func, choices: Choices) -> Making[Scheduled]:
+    def schedule(self, lowered: Func, choices: Choices) -> Coroutine[Scheduled]:
         """The rule; there is no code to look at."""
         return by_rules(self, lowered, choices)
 

@@ -1,6 +1,6 @@
 """The process that generates machine code beside the compiler: ``python -m
 aisc.codegen.llvm.assembler TRIPLE ARCH FEATURES``, one JSON request per line on its standard input,
-one reply per line on its output (:mod:`aisc.codegen.llvm.beside`).
+one reply per line on its output (:mod:`aisc.codegen.llvm.assembler_process`).
 
 It ends when its input does, whatever it is doing then: with the process that started it.
 """

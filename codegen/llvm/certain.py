@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from aisc.ir.arith.linear import operands
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import WITHIN, Binary, Call, Expr, Load, Select
+from aisc.ir.tensor.linear import operands
 
 
 @lru_cache(maxsize=256)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aisc.codegen.llvm.writer import Writer
-from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var, variables
+from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.visitor import substitute
 
 

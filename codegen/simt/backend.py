@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, Making, Scheduled, backend_of
+from aisc.codegen.backend import Backend, Coroutine, Scheduled, backend_of
 from aisc.codegen.faults import error_of
 from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
@@ -62,7 +62,7 @@ class SimtBackend:
         lowered."""
         return simt_schedule(lowered, d)
 
-    def schedule(self, lowered: Func, choices: Choices) -> Making[Scheduled]:
+    def schedule(self, lowered: Func, choices: Choices) -> Coroutine[Scheduled]:
         """The first schedule of the rules that is legal and fits the machine: what is among the
         choices first."""
         refused: CompileError | None = None

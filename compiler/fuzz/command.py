@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from aisc.api import resolve_target
+from aisc.driver.api import resolve_target
 from aisc.fuzz.driver import Plan, Work, report, run
 from aisc.fuzz.oracles import ORACLES
 from aisc.fuzz.worker import Limits

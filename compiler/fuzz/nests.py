@@ -28,7 +28,7 @@ from aisc.ir.tensor.expr import (
 from aisc.ir.tensor.func import Buffer, Func, buffer
 from aisc.ir.tensor.interpret import run_func
 from aisc.ir.tensor.stmt import Block, For, Iter, Stmt, Store
-from aisc.passes.schedule.tree import with_regions
+from aisc.ir.tensor.tree import with_regions
 
 Array = np.ndarray
 TYPES = (dtypes.i32, dtypes.i32, dtypes.i64, dtypes.i16)

@@ -12,14 +12,14 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from aisc import api
+from aisc.driver import api
+from aisc.driver.options import Options
 from aisc.fuzz.case import Case, Feed
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.opdef import Array
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Program
-from aisc.options import Options
 
 Answer = Callable[[Feed], "Sequence[Array | None]"]
 Prepare = Callable[[Case, Target], "Answer | None"]
@@ -48,7 +48,7 @@ def compiled(level: int) -> Prepare:
     the model of it."""
 
     def prepare(case: Case, target: Target) -> Answer:
-        from aisc.codegen.cpu.guard import PoisonedExecutable
+        from aisc.codegen.run.guard import PoisonedExecutable
 
         executable = api.build(case.graph, target, choices(level=level)).executable
         assert executable is not None, "nothing stopped the pipeline"
@@ -100,7 +100,7 @@ def _meets_nan(graph: Graph, feed: Feed) -> bool:
 def guarded(case: Case, target: Target) -> Answer:
     """The machine code with every buffer beside a page that must not be touched, on either side:
     an access outside ends the worker, which is a finding."""
-    from aisc.codegen.cpu.guard import GuardedExecutable
+    from aisc.codegen.run.guard import GuardedExecutable
 
     executable = api.build(case.graph, target, choices(level=2, apart=True)).executable
     assert executable is not None, "nothing stopped the pipeline"
@@ -133,7 +133,7 @@ PROGRAM_STEPS = ("lower", "optimize", "plan")
 
 def step_answers(case: Case, target: Target) -> Mapping[str, Answer]:
     """The product of each step under its interpreter, by name and in order."""
-    from aisc.instruments import Collector
+    from aisc.driver.instruments import Collector
     from aisc.ir.tensor.interpret import run_program
 
     collector = Collector()

@@ -18,6 +18,7 @@ from aisc.ir.node import Node
 from aisc.ir.target import Target, resolve
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import For
+from aisc.ir.tensor.tree import loops_of
 from aisc.ir.tensor.verify_func import verify_func
 from aisc.ir.tensor.visitor import substitute, transform
 from aisc.ir.text.parser import parse_func
@@ -27,7 +28,6 @@ from aisc.passes.schedule.picks import Choice
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule, packer_schedule
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
-from aisc.passes.schedule.tree import loops_of
 from aisc.passes.tensor.optimize import optimize
 
 STEPS = 9

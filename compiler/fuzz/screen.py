@@ -21,11 +21,12 @@ from aisc.ir import dtypes
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import AiscError
 from aisc.ir.dtypes import DType
-from aisc.ir.graph import infer, opdef
+from aisc.ir.graph import opdef
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value
 from aisc.ir.graph.interpret import bind_dims, bind_values, run_node
 from aisc.ir.graph.opdef import Array
+from aisc.ir.graph.shapes import infer
 from aisc.ir.types import TensorType
 
 # Errors of the runs, in roundings, and how many runs there are of each. Every second one rounds

@@ -12,8 +12,8 @@ from typing import Any
 
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import For, Seq
+from aisc.ir.tensor.tree import loops_of, places, statements
 from aisc.ir.tensor.visitor import buffers_of
-from aisc.passes.schedule.tree import loops_of, places, statements
 
 Args = tuple[Any, ...]
 

@@ -12,9 +12,9 @@ from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.interpret_expr import Scope, compile_expr, layout_of
 from aisc.ir.tensor.interpret_stmt import Compiled, Machine
 from aisc.ir.tensor.stmt import For
+from aisc.ir.tensor.tree import guarded, places
 from aisc.ir.tensor.visitor import buffers_of, substitute
 from aisc.passes.schedule.dependence import Witness
-from aisc.passes.schedule.tree import guarded, places
 
 Loops = tuple[tuple[str, int], ...]
 Touch = tuple[str, tuple[int, ...], bool]

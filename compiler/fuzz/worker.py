@@ -36,7 +36,7 @@ class Session:
     """What a worker keeps between cases; also used without a process of its own."""
 
     def __init__(self, limits: Limits) -> None:
-        from aisc.api import resolve_target
+        from aisc.driver.api import resolve_target
         from aisc.fuzz.oracles import oracles_named
 
         os.environ["AISC_STRICT"] = "1"  # a fault in an optional rule is a finding

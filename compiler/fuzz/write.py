@@ -67,7 +67,7 @@ def replay(
     """Check the case again; ``AssertionError`` with what is found."""
     from dataclasses import replace
 
-    from aisc.api import resolve_target
+    from aisc.driver.api import resolve_target
     from aisc.fuzz.check import check
     from aisc.fuzz.oracles import oracles_named
 

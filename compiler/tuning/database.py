@@ -10,12 +10,12 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from aisc import __version__
-from aisc.cache import key_of
+from aisc.artifact.cache import key_of
 from aisc.ir.diagnostics import error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
+from aisc.ir.version import VERSION
 from aisc.passes.lower.canonical import canonical
 from aisc.passes.schedule.picks import Choices, choices_from_json, choices_to_json
 
@@ -56,7 +56,7 @@ class Database:
     def add(self, func: Func, target: Target, record: Record) -> None:
         """Append a record, in one transaction."""
         row = (
-            workload_key(func), target.key, __version__, record.label,
+            workload_key(func), target.key, VERSION, record.label,
             choices_to_json(record.choices), record.seconds, record.default_seconds,
         )  # fmt: skip
         with self._db:
@@ -71,7 +71,7 @@ class Database:
         row = self._db.execute(
             "select label, choices, seconds, default_seconds from choices where workload = ?"
             " and target = ? and version = ? order by seconds / default_seconds limit 1",
-            (workload_key(func), target.key, __version__),
+            (workload_key(func), target.key, VERSION),
         ).fetchone()
         if row is None:
             return None

@@ -8,14 +8,12 @@ trial. Nothing but text crosses the boundary.
 from __future__ import annotations
 
 import json
-import queue
-import subprocess
 import sys
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from aisc.codegen.child import Child
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
 from aisc.passes.schedule.picks import Choices, choices_to_json
@@ -40,8 +38,7 @@ class Worker:
     memory: int = 8 << 30
     command: Sequence[str] = COMMAND
     restarts: int = 0
-    _process: subprocess.Popen[str] | None = None
-    _lines: queue.Queue[str] = field(default_factory=queue.Queue)
+    _child: Child | None = None
 
     def measure(
         self, func: Func, choices: Sequence[Choices], repeats: int, threads: int = 1
@@ -62,14 +59,11 @@ class Worker:
         return Measurement(tuple(tuple(map(float, s)) for s in reply["seconds"]))
 
     def _ask(self, line: str) -> dict[str, Any] | None:
-        process = self._running()
-        assert process.stdin is not None, "the worker has a pipe"
-        try:
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-            answer = self._lines.get(timeout=self.timeout)
-        except (OSError, queue.Empty):
-            answer = ""
+        child = self._running()
+        answer = None
+        if child is not None:
+            child.send(line)
+            answer = child.receive(self.timeout)
         if not answer:
             self.close()
             self.restarts += 1
@@ -77,40 +71,19 @@ class Worker:
         reply: dict[str, Any] = json.loads(answer)
         return reply
 
-    def _running(self) -> subprocess.Popen[str]:
-        if self._process is None:
-            self._lines = queue.Queue()
-            self._process = subprocess.Popen(
-                [*self.command, str(self.memory)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            reader = threading.Thread(target=_read, args=(self._process, self._lines), daemon=True)
-            reader.start()
-        return self._process
+    def _running(self) -> Child | None:
+        if self._child is None:
+            self._child = Child.start([*self.command, str(self.memory)])
+        return self._child
 
     def close(self) -> None:
         """Kill the process, if it runs."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    pipe.close()
-            self._process = None
+        if self._child is not None:
+            self._child.close()
+            self._child = None
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _read(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
-    """Pass the worker's lines on; an empty line says that it is gone."""
-    assert process.stdout is not None, "the worker has a pipe"
-    for line in process.stdout:
-        lines.put(line.strip())
-    lines.put("")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Making, Scheduled, by_rules, operands_of
+from aisc.codegen.backend import Coroutine, Scheduled, by_rules, operands_of
 from aisc.codegen.image import DeviceCode
 from aisc.ir.graph.core import GraphNode
 from aisc.ir.target import Memory, Target
@@ -61,7 +61,7 @@ class AbacusBackend:
         """The loops as they are: there is nothing to decide here."""
         return Schedule.of(lowered)
 
-    def schedule(self, lowered: Func, choices: Choices) -> Making[Scheduled]:
+    def schedule(self, lowered: Func, choices: Choices) -> Coroutine[Scheduled]:
         """That, whatever a record says."""
         return by_rules(self, lowered, choices)
 

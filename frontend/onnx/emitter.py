@@ -18,7 +18,7 @@ from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Value
-from aisc.ir.graph.infer import BoundNeeded, implied_bound
+from aisc.ir.graph.shapes.infer import BoundNeeded, implied_bound
 from aisc.ir.location import Loc
 from aisc.ir.types import MAX_SIZE, TensorType
 

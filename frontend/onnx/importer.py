@@ -28,7 +28,7 @@ from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, GraphNode, Value
-from aisc.ir.graph.infer import BoundNeeded
+from aisc.ir.graph.shapes.infer import BoundNeeded
 from aisc.ir.graph.verify import verify
 from aisc.ir.location import Loc
 from aisc.ir.rewrite.driver import eliminate_dead

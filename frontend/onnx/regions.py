@@ -11,7 +11,7 @@ from aisc.ir.arith.poly import Dim, Poly, bounds, symbols
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Graph, Value, bound_symbols
-from aisc.ir.graph.infer import BoundNeeded
+from aisc.ir.graph.shapes.infer import BoundNeeded
 from aisc.ir.names import fresh_name
 from aisc.ir.rewrite.driver import eliminate_dead
 from aisc.ir.types import TensorType

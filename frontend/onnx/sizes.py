@@ -8,8 +8,8 @@ from aisc.frontend.onnx.emitter import Emitter, Hole
 from aisc.frontend.onnx.node import Node
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Monomial, Poly, product
-from aisc.ir.graph.checks import decide
 from aisc.ir.graph.core import Value
+from aisc.ir.graph.shapes.checks import decide
 from aisc.ir.types import MAX_SIZE
 
 

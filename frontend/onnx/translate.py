@@ -26,7 +26,7 @@ from aisc.frontend.onnx.tensors import to_blob
 from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.core import Value
-from aisc.ir.graph.infer import BoundNeeded
+from aisc.ir.graph.shapes.infer import BoundNeeded
 from aisc.ir.location import Loc
 
 if TYPE_CHECKING:

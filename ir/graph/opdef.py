@@ -25,7 +25,7 @@ from aisc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from aisc.ir.graph.builder import GraphBuilder
-    from aisc.ir.graph.checks import SizeCheck
+    from aisc.ir.graph.shapes.checks import SizeCheck
     from aisc.ir.tensor.builder import ComputeBuilder
     from aisc.ir.tensor.expr import Expr
     from aisc.ir.tensor.func import Buffer

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from aisc.ir.arith.linear import mentions
 from aisc.ir.arith.poly import Dim
 from aisc.ir.dtypes import DType
 from aisc.ir.location import UNKNOWN, Loc
@@ -16,6 +15,7 @@ from aisc.ir.node import walk
 from aisc.ir.tensor.combiner import COMBINERS
 from aisc.ir.tensor.expr import ONE, ZERO, Expr, Load, Var, of_dim
 from aisc.ir.tensor.func import Attribute, Buffer, Func, buffer
+from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import (
     Alloc,
     Block,

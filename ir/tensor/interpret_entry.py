@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from aisc.ir.arith.poly import sole_symbol
 from aisc.ir.diagnostics import execution_error
 from aisc.ir.graph.core import attribute_symbols
-from aisc.ir.tensor.arena import first_fit
 from aisc.ir.tensor.expr import Var
+from aisc.ir.tensor.first_fit import first_fit
 from aisc.ir.tensor.interpret_expr import Frame
 from aisc.ir.tensor.stmt import Bind, HostCall, Require, Reserve
 from aisc.ir.tensor.storage import copy_into

@@ -249,7 +249,7 @@ class Slot(Node):
 @dataclass(frozen=True, slots=True)
 class Reserve(Stmt):
     """Make a memory segment large enough for `size` bytes and for its `slots`, which get their
-    offsets (:func:`aisc.ir.tensor.arena.first_fit`). Contents are lost unless `keep`."""
+    offsets (:func:`aisc.ir.tensor.first_fit.first_fit`). Contents are lost unless `keep`."""
 
     segment: str
     size: Expr

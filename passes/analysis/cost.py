@@ -13,7 +13,7 @@ from aisc.ir.arith.poly import product
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var
 from aisc.ir.tensor.stmt import Block, Stmt, Store
-from aisc.passes.schedule.tree import places
+from aisc.ir.tensor.tree import places
 
 
 def _per_point(block: Block) -> int:

@@ -16,8 +16,8 @@ from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import ARITHMETIC, Binary, Call, Load, Unary
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.ir.tensor.tree import Place, places
 from aisc.passes.analysis.cost import extent
-from aisc.passes.schedule.tree import Place, places
 
 _FREE = ("isnan", "isinf")
 

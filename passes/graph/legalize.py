@@ -15,7 +15,8 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.rewrite.rules import RewriteGraph
 from aisc.passes.base import map_regions
-from aisc.passes.graph import affine, identities, layout, masks, pools, rows
+from aisc.passes.graph import affine, identities, layout, masks, rows
+from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.narrow import NarrowConstants
 from aisc.passes.policy import HOST_ALONE, Machines

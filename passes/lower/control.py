@@ -22,7 +22,6 @@ from aisc.ir.arith.poly import Dim, SymDim, ceildiv, mod, product, sole_symbol, 
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value, defined_symbols
 from aisc.ir.graph.ops.control import loop_trip
-from aisc.ir.tensor.arena import ALIGNMENT
 from aisc.ir.tensor.expr import (
     ONE,
     TRUE,
@@ -36,6 +35,7 @@ from aisc.ir.tensor.expr import (
     logical_and,
     of_dim,
 )
+from aisc.ir.tensor.first_fit import ALIGNMENT
 from aisc.ir.tensor.func import Buffer, buffer
 from aisc.ir.tensor.stmt import Alloc, Bind, If, Require, While, seq
 from aisc.ir.types import TensorType

@@ -20,8 +20,8 @@ from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import ZERO, Expr, Load, Var, const
 from aisc.ir.tensor.func import Buffer, Func, Role, buffer
 from aisc.ir.tensor.stmt import Stmt
+from aisc.ir.tensor.tree import map_blocks, with_regions
 from aisc.ir.tensor.visitor import transform
-from aisc.passes.schedule.tree import map_blocks, with_regions
 
 
 def lower_group(

@@ -6,7 +6,7 @@ after:  ``reserve arena0 2048; a at arena0+0, b at arena0+1024, c at arena0+0``
 Buffers are grouped by the dimension of theirs that is bound last: one segment for those whose sizes
 are known at the start, another after each ``bind`` on which sizes depend. Sizes that are numbers
 are placed here; where one is symbolic, the ``reserve`` holds sizes and lifetimes, and the same
-algorithm (:func:`aisc.ir.tensor.arena.first_fit`) runs when its values are known.
+algorithm (:func:`aisc.ir.tensor.first_fit.first_fit`) runs when its values are known.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 
 from aisc.ir.arith.poly import Poly, symbol
 from aisc.ir.node import map_children, walk
-from aisc.ir.tensor.arena import aligned, first_fit
 from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var, of_dim
+from aisc.ir.tensor.first_fit import aligned, first_fit
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import (
     Alloc,

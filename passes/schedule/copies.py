@@ -9,8 +9,8 @@ from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import Expr, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, Block, For, Let, Stmt
+from aisc.ir.tensor.tree import all_names
 from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
-from aisc.passes.schedule.tree import all_names
 
 
 class Names:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from aisc.ir import dtypes
-from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.node import Node, children, map_children, walk
 from aisc.ir.tensor.expr import (
     ONE,
@@ -29,10 +28,11 @@ from aisc.ir.tensor.expr import (
     logical_and,
 )
 from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Stmt, Store, While
+from aisc.ir.tensor.tree import Place, conjuncts, places, statements
 from aisc.ir.tensor.visitor import substitute
 from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
-from aisc.passes.schedule.tree import Place, conjuncts, places, statements
 
 Names = Mapping[Var, str]
 

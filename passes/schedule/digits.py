@@ -13,9 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.node import Node, map_children, walk
 from aisc.ir.tensor.expr import Binary, Expr, Var, binary
+from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.visitor import substitute
 
 # One index of one access: its low end and how many elements it takes from there.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.diagnostics import Diagnostic
 from aisc.ir.tensor.expr import TRUE, ZERO, Const, Expr, Var
 from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.stmt import For, Stmt
+from aisc.ir.tensor.tree import Place, indexer, outer_loops, places
 from aisc.passes.schedule.dependence import (
     Access,
     Names,
@@ -20,7 +21,6 @@ from aisc.passes.schedule.dependence import (
 )
 from aisc.passes.schedule.legality import ScheduleError, unproved
 from aisc.passes.schedule.sets import NotAffine, Part, Problem, Undecided
-from aisc.passes.schedule.tree import Place, indexer, outer_loops, places
 
 
 def require_own_values(func: Func, buffer: Buffer, scope: For, step: str) -> None:

@@ -8,9 +8,9 @@ from aisc.ir.node import map_children
 from aisc.ir.tensor.expr import TRUE, ZERO, Expr, Unary, equal, logical_and
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, For, If, Seq, Stmt, seq
+from aisc.ir.tensor.tree import conjuncts, indexer
 from aisc.passes.schedule.dependence import Space
 from aisc.passes.schedule.sets import NotAffine, Undecided
-from aisc.passes.schedule.tree import conjuncts, indexer
 
 
 def simplify_guards(func: Func, stmt: Stmt, outer: tuple[For, ...]) -> Stmt:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, For, Prefetch, Seq, Stmt
+from aisc.ir.tensor.tree import loops_of, statements
 from aisc.ir.tensor.visitor import buffers_of
-from aisc.passes.schedule.tree import loops_of, statements
 
 MAX_UNROLL = 64
 MAX_LANES = 64

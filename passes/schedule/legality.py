@@ -7,11 +7,12 @@ undecided is refused with E304.
 
 from __future__ import annotations
 
-from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
 from aisc.ir.tensor.expr import ONE, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func, row_major
+from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.stmt import For, Stmt
+from aisc.ir.tensor.tree import indexer, outer_loops, places
 from aisc.ir.tensor.visitor import substitute
 from aisc.passes.schedule.dependence import (
     Access,
@@ -25,7 +26,6 @@ from aisc.passes.schedule.dependence import (
 )
 from aisc.passes.schedule.digits import determined
 from aisc.passes.schedule.sets import NotAffine, Undecided, affine
-from aisc.passes.schedule.tree import indexer, outer_loops, places
 
 
 class ScheduleError(CompileError):

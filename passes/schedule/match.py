@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import (
@@ -27,9 +26,10 @@ from aisc.ir.tensor.expr import (
 )
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.intrinsic import Intrinsic
+from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.stmt import For, Invoke, Region, Stmt, Store
+from aisc.ir.tensor.tree import Place, indexer, places
 from aisc.ir.tensor.visitor import substitute
-from aisc.passes.schedule.tree import Place, indexer, places
 
 
 def match(func: Func, loop: For, intrinsic: Intrinsic) -> Invoke:

@@ -9,7 +9,7 @@ from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import Expr, Load, has_loads
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, Block, Region, Seq, Store, seq
-from aisc.passes.schedule.tree import Place, places
+from aisc.ir.tensor.tree import Place, places
 
 
 def reads_of(block: Block) -> set[Buffer]:

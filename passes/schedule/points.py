@@ -6,10 +6,10 @@ from aisc.ir.diagnostics import error
 from aisc.ir.tensor.expr import TRUE, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Stmt
+from aisc.ir.tensor.tree import Place, indexer, places
 from aisc.passes.schedule.dependence import Space, accesses_of, started_loops
 from aisc.passes.schedule.legality import unproved
 from aisc.passes.schedule.sets import NotAffine, Part, Problem, Undecided
-from aisc.passes.schedule.tree import Place, indexer, places
 
 # Points as values of a block's spatial iterators; how they are reached, by the loops around.
 

@@ -7,7 +7,6 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from aisc.ir.arith.linear import Indexer, Linear, Monomial, mentions
 from aisc.ir.arith.poly import (
     Dim,
     floordiv,
@@ -22,9 +21,10 @@ from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Load, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.linear import Indexer, Linear, Monomial, mentions
 from aisc.ir.tensor.stmt import For, Region
+from aisc.ir.tensor.tree import indexer, outer_loops, places
 from aisc.passes.schedule.dependence import Access, declared_under
-from aisc.passes.schedule.tree import indexer, outer_loops, places
 
 
 def region_under(func: Func, loop: For, buffer: Buffer, write: bool) -> Region:

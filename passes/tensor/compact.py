@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.arith.poly import Dim
 from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import Const, Expr, Load, Var, binary, has_loads
 from aisc.ir.tensor.func import Buffer, Func, row_major
+from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.stmt import Alloc, For, Invoke, Region, Stmt, Store
 from aisc.ir.tensor.visitor import transform_accesses
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from aisc.ir import dtypes
-from aisc.ir.arith.linear import Indexer
 from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import Expr, Load, Select, Unary, binary, equal
 from aisc.ir.tensor.func import Buffer, Func, buffer
+from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Barrier, For, If, Let, Seq, Stmt, Store
 
 

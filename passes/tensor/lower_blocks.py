@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aisc.ir.arith.linear import Indexer
 from aisc.ir.node import Node, map_children
 from aisc.ir.tensor.expr import (
     TRUE,
@@ -25,6 +24,7 @@ from aisc.ir.tensor.expr import (
     logical_and,
 )
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import (
     Block,
     For,

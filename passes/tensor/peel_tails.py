@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import (
     TRUE,
@@ -29,10 +28,11 @@ from aisc.ir.tensor.expr import (
     variables,
 )
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.stmt import For, If, Seq, Stmt, Store, seq
+from aisc.ir.tensor.tree import statements
 from aisc.ir.tensor.visitor import transform
 from aisc.passes.schedule.copies import Names, copied
-from aisc.passes.schedule.tree import statements
 from aisc.passes.tensor.lower_blocks import simplified
 
 # Copies of a body that a loop may hold and still have its last turns apart.

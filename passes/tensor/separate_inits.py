@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aisc.ir.arith.linear import mentions
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.linear import mentions
+from aisc.ir.tensor.tree import Place, places
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import Place, places
 
 
 @dataclass(frozen=True, slots=True)

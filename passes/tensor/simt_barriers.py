@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from aisc.ir.arith.linear import mentions
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Expr, Load, Var
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Invoke, Let, Seq, Stmt, While, seq
 from aisc.ir.tensor.thread_trace import index_value
+from aisc.ir.tensor.tree import replace_stmt
 from aisc.ir.tensor.visitor import transform, written_buffers
 from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
-from aisc.passes.schedule.tree import replace_stmt
 from aisc.passes.tensor.intervals import Pair, Touch, interval_pairs
 from aisc.passes.tensor.simt_form import Kernel
 

@@ -19,8 +19,8 @@ from aisc.ir.node import map_children, walk
 from aisc.ir.tensor.expr import ZERO, Const, Expr, Var, equal, logical_and
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, For, ForKind, If, Seq, Stmt, seq
+from aisc.ir.tensor.tree import all_names, nest
 from aisc.ir.tensor.visitor import substitute
-from aisc.passes.schedule.tree import all_names, nest
 
 THREAD_AXES: tuple[ForKind, ...] = ("thread.z", "thread.y", "thread.x")
 

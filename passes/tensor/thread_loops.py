@@ -16,8 +16,8 @@ from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, Region, Seq, Stmt, Store, seq
+from aisc.ir.tensor.tree import all_names, nest
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers, substitute, transform
-from aisc.passes.schedule.tree import all_names, nest
 from aisc.passes.tensor.simt_form import Kernel
 
 

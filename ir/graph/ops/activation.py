@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from aisc.ir.graph import infer
 from aisc.ir.graph.opdef import Array, Attr, OpCall
 from aisc.ir.graph.ops.binary import register_binary
 from aisc.ir.graph.ops.elementwise import register_unary
+from aisc.ir.graph.shapes import infer
 from aisc.ir.graph.special import erf, greater, lesser
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.expr import Expr

@@ -11,7 +11,6 @@ import numpy as np
 
 from aisc.ir import dtypes
 from aisc.ir.dtypes import DType
-from aisc.ir.graph import infer
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -23,6 +22,7 @@ from aisc.ir.graph.opdef import (
     register,
 )
 from aisc.ir.graph.ops.elementwise import is_narrow, wide_array
+from aisc.ir.graph.shapes import infer
 from aisc.ir.graph.special import greater, lesser, saturated
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.expr import Binary, Expr

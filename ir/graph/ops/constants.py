@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from aisc.ir import dtypes
-from aisc.ir.graph import infer
-from aisc.ir.graph.checks import no_size_below_zero
 from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, Variant, register
 from aisc.ir.graph.ops.movement import sizes
+from aisc.ir.graph.shapes import infer
+from aisc.ir.graph.shapes.checks import no_size_below_zero
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Expr, Var

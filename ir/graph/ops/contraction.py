@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from aisc.ir.arith.poly import Dim
-from aisc.ir.graph import infer
-from aisc.ir.graph.checks import require
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -20,6 +18,8 @@ from aisc.ir.graph.opdef import (
     register,
 )
 from aisc.ir.graph.ops.elementwise import wide_array
+from aisc.ir.graph.shapes import infer
+from aisc.ir.graph.shapes.checks import require
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import ZERO, Expr, Load, Var, cast
 from aisc.ir.tensor.func import Buffer

@@ -13,11 +13,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from aisc.ir.arith.poly import Dim
-from aisc.ir.graph import infer
-from aisc.ir.graph.checks import require
 from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, Variant, register
 from aisc.ir.graph.ops.elementwise import wide_array
-from aisc.ir.graph.spatial import WINDOW_ATTRS, Window, output_type, padded, tap_slice, window_of
+from aisc.ir.graph.shapes import infer
+from aisc.ir.graph.shapes.checks import require
+from aisc.ir.graph.shapes.spatial import (
+    WINDOW_ATTRS,
+    Window,
+    output_type,
+    padded,
+    tap_slice,
+    window_of,
+)
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Expr, Load, Var, cast, const, of_dim, select
 from aisc.ir.tensor.func import Buffer

@@ -9,8 +9,8 @@ import numpy as np
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
-from aisc.ir.graph import infer
 from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, present, register
+from aisc.ir.graph.shapes import infer
 from aisc.ir.types import TensorType
 
 _BINDS = Attr("binds", "dims")

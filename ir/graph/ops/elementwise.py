@@ -12,7 +12,6 @@ import numpy as np
 
 from aisc.ir import dtypes
 from aisc.ir.dtypes import DType
-from aisc.ir.graph import infer
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -25,6 +24,7 @@ from aisc.ir.graph.opdef import (
     present,
     register,
 )
+from aisc.ir.graph.shapes import infer
 from aisc.ir.graph.special import erf, greater, lesser, saturated
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.expr import Expr, Unary

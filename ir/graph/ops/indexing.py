@@ -9,8 +9,6 @@ import numpy as np
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import minimum
-from aisc.ir.graph import infer
-from aisc.ir.graph.checks import no_size_below_zero, require
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -23,6 +21,8 @@ from aisc.ir.graph.opdef import (
     register,
 )
 from aisc.ir.graph.ops.movement import sizes
+from aisc.ir.graph.shapes import infer
+from aisc.ir.graph.shapes.checks import no_size_below_zero, require
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Expr, Load, Var

@@ -16,8 +16,6 @@ from aisc.ir.arith.poly import (
     product,
     symbols,
 )
-from aisc.ir.graph import infer
-from aisc.ir.graph.checks import decide, no_size_below_zero, require
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -29,6 +27,8 @@ from aisc.ir.graph.opdef import (
     present,
     register,
 )
+from aisc.ir.graph.shapes import infer
+from aisc.ir.graph.shapes.checks import decide, no_size_below_zero, require
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Expr, Load, Var

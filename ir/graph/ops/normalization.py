@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from aisc.ir.arith.poly import Dim, product
-from aisc.ir.graph import infer
 from aisc.ir.graph.builder import GraphBuilder
-from aisc.ir.graph.checks import decide, require
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.graph.opdef import (
     Array,
@@ -25,6 +23,8 @@ from aisc.ir.graph.opdef import (
     register,
 )
 from aisc.ir.graph.ops.elementwise import wide_array
+from aisc.ir.graph.shapes import infer
+from aisc.ir.graph.shapes.checks import decide, require
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Expr, Load, Var

@@ -9,9 +9,7 @@ import numpy as np
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.dtypes import DType
-from aisc.ir.graph import infer
 from aisc.ir.graph.builder import GraphBuilder
-from aisc.ir.graph.checks import require
 from aisc.ir.graph.core import Value
 from aisc.ir.graph.opdef import (
     Array,
@@ -27,6 +25,8 @@ from aisc.ir.graph.opdef import (
 )
 from aisc.ir.graph.ops.binary import truncated_quotient
 from aisc.ir.graph.ops.elementwise import is_narrow, wide_array
+from aisc.ir.graph.shapes import infer
+from aisc.ir.graph.shapes.checks import require
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Expr, Load, Var

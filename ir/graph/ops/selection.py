@@ -9,8 +9,6 @@ import numpy as np
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import bounds
-from aisc.ir.graph import infer
-from aisc.ir.graph.checks import no_size_below_zero, require
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -24,6 +22,8 @@ from aisc.ir.graph.opdef import (
 )
 from aisc.ir.graph.ops.indexing import elements_rule, nd_depth, wrap_indices, wrapped
 from aisc.ir.graph.ops.movement import sizes
+from aisc.ir.graph.shapes import infer
+from aisc.ir.graph.shapes.checks import no_size_below_zero, require
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.combiner import COMBINERS

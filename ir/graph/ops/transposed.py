@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from aisc.ir.arith.poly import Dim
-from aisc.ir.graph import infer
 from aisc.ir.graph.builder import GraphBuilder
-from aisc.ir.graph.checks import require
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, register
 from aisc.ir.graph.ops.elementwise import wide_array
-from aisc.ir.graph.spatial import WINDOW_ATTRS, Window, window_of
+from aisc.ir.graph.shapes import infer
+from aisc.ir.graph.shapes.checks import require
+from aisc.ir.graph.shapes.spatial import WINDOW_ATTRS, Window, window_of
 from aisc.ir.types import TensorType
 
 Emit = Callable[..., Value]

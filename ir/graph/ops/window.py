@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from aisc.ir.dtypes import DType
-from aisc.ir.graph import infer
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -21,7 +20,15 @@ from aisc.ir.graph.opdef import (
     register,
 )
 from aisc.ir.graph.ops.elementwise import wide_array
-from aisc.ir.graph.spatial import WINDOW_ATTRS, Window, output_type, padded, tap_slice, window_of
+from aisc.ir.graph.shapes import infer
+from aisc.ir.graph.shapes.spatial import (
+    WINDOW_ATTRS,
+    Window,
+    output_type,
+    padded,
+    tap_slice,
+    window_of,
+)
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Expr, Load, Var

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.arith.poly import Dim, maximum
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, map_children, walk
@@ -24,7 +23,22 @@ from aisc.ir.tensor.expr import (
     select,
 )
 from aisc.ir.tensor.func import Buffer, Func, row_major
+from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, For, If, Iter, Region, Seq, Stmt, Store, seq
+from aisc.ir.tensor.tree import (
+    Place,
+    find_loop,
+    find_place,
+    fresh,
+    guarded,
+    indexer,
+    map_blocks,
+    places,
+    replace_stmt,
+    statements,
+    with_regions,
+    without_alloc,
+)
 from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
 from aisc.passes.schedule.dependence import Names, Order, accesses_of
 from aisc.passes.schedule.legality import (
@@ -45,20 +59,6 @@ from aisc.passes.schedule.motion import (
 from aisc.passes.schedule.points import require_same_points
 from aisc.passes.schedule.region import dim_of, region_under
 from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import (
-    Place,
-    find_loop,
-    find_place,
-    fresh,
-    guarded,
-    indexer,
-    map_blocks,
-    places,
-    replace_stmt,
-    statements,
-    with_regions,
-    without_alloc,
-)
 
 
 def nest_of(func: Func, place: Place) -> Stmt:

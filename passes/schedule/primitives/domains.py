@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aisc.ir.arith.linear import Indexer
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node
 from aisc.ir.tensor.expr import Const, Expr, Load, Var, binary
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Iter, Stmt, Store
+from aisc.ir.tensor.tree import find_place, indexer, replace_stmt, with_regions
 from aisc.ir.tensor.visitor import substitute, transform
 from aisc.passes.schedule.copies import Names
 from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import find_place, indexer, replace_stmt, with_regions
 
 
 @primitive()

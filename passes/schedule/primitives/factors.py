@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from aisc.ir.arith.linear import mentions
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.combiner import COMBINERS, Combiner
 from aisc.ir.tensor.expr import ZERO, Expr, Load, Var, logical_and
 from aisc.ir.tensor.func import Buffer, Func, buffer
+from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Iter, Let, Seq, Stmt, Store, seq
-from aisc.ir.tensor.visitor import substitute, transform
-from aisc.passes.schedule.copies import Names
-from aisc.passes.schedule.region import dim_of
-from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import (
+from aisc.ir.tensor.tree import (
     Place,
     conjuncts,
     find_loop,
@@ -26,6 +22,10 @@ from aisc.passes.schedule.tree import (
     replace_stmt,
     with_regions,
 )
+from aisc.ir.tensor.visitor import substitute, transform
+from aisc.passes.schedule.copies import Names
+from aisc.passes.schedule.region import dim_of
+from aisc.passes.schedule.schedule import primitive
 
 
 @primitive(reassociating=True)

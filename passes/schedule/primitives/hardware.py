@@ -8,10 +8,10 @@ from aisc.ir.diagnostics import error
 from aisc.ir.target import resolve
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import FOR_KINDS, For, ForKind
+from aisc.ir.tensor.tree import extent_of, find_loop, loops_of, places, replace_stmt
 from aisc.passes.schedule.legality import require_independent
 from aisc.passes.schedule.match import match
 from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import extent_of, find_loop, loops_of, places, replace_stmt
 
 AXES: tuple[ForKind, ...] = tuple(k for k in FOR_KINDS if "." in k)
 

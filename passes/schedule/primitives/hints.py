@@ -9,11 +9,11 @@ from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import For, Prefetch, Region, Stmt, Store, seq
+from aisc.ir.tensor.tree import find_loop, find_place, fresh, replace_stmt
 from aisc.ir.tensor.visitor import substitute, transform
 from aisc.passes.schedule.primitives.storage import find_buffer
 from aisc.passes.schedule.region import region_under
 from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import find_loop, find_place, fresh, replace_stmt
 
 LINE_BYTES = 64
 MAX_REQUESTS = 64

@@ -6,17 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.expr import ZERO, Const, Expr, Var, binary, logical_and
 from aisc.ir.tensor.func import Attribute, Func
+from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, For, ForKind, If, Seq, Stmt
-from aisc.ir.tensor.visitor import substitute
-from aisc.passes.schedule.copies import Names
-from aisc.passes.schedule.kinds import MAX_LANES, MAX_UNROLL
-from aisc.passes.schedule.legality import require_independent, require_reorderable
-from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import (
+from aisc.ir.tensor.tree import (
     claim,
     extent_of,
     find_loop,
@@ -26,6 +21,11 @@ from aisc.passes.schedule.tree import (
     places,
     replace_stmt,
 )
+from aisc.ir.tensor.visitor import substitute
+from aisc.passes.schedule.copies import Names
+from aisc.passes.schedule.kinds import MAX_LANES, MAX_UNROLL
+from aisc.passes.schedule.legality import require_independent, require_reorderable
+from aisc.passes.schedule.schedule import primitive
 
 
 @primitive()

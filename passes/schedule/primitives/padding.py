@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aisc.ir.arith.linear import mentions
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Select, Var, binary
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Block, Store
-from aisc.passes.schedule.products import factors
-from aisc.passes.schedule.region import dim_of
-from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import (
+from aisc.ir.tensor.tree import (
     find_loop,
     find_place,
     places,
     replace_stmt,
     with_regions,
 )
+from aisc.passes.schedule.products import factors
+from aisc.passes.schedule.region import dim_of
+from aisc.passes.schedule.schedule import primitive
 
 
 @primitive()

@@ -9,16 +9,7 @@ from aisc.ir.node import Node
 from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var, binary, of_dim
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Seq, Stmt, Store, seq
-from aisc.ir.tensor.visitor import substitute, transform
-from aisc.passes.schedule.copies import Names, copied
-from aisc.passes.schedule.dependence import Access, Order, accesses_under
-from aisc.passes.schedule.flow import require_own_values
-from aisc.passes.schedule.legality import conflicts, require_apart
-from aisc.passes.schedule.motion import reads_of, updates, writes_of
-from aisc.passes.schedule.primitives.loops import push_guard
-from aisc.passes.schedule.region import dim_of, region_under
-from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import (
+from aisc.ir.tensor.tree import (
     find_loop,
     find_place,
     indexer,
@@ -29,6 +20,15 @@ from aisc.passes.schedule.tree import (
     with_regions,
     without_alloc,
 )
+from aisc.ir.tensor.visitor import substitute, transform
+from aisc.passes.schedule.copies import Names, copied
+from aisc.passes.schedule.dependence import Access, Order, accesses_under
+from aisc.passes.schedule.flow import require_own_values
+from aisc.passes.schedule.legality import conflicts, require_apart
+from aisc.passes.schedule.motion import reads_of, updates, writes_of
+from aisc.passes.schedule.primitives.loops import push_guard
+from aisc.passes.schedule.region import dim_of, region_under
+from aisc.passes.schedule.schedule import primitive
 
 
 @primitive()

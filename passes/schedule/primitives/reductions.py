@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.combiner import COMBINERS
@@ -22,15 +21,9 @@ from aisc.ir.tensor.expr import (
     select,
 )
 from aisc.ir.tensor.func import Buffer, Func, buffer
+from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.stmt import Alloc, Block, For, Iter, Seq, Stmt, Store, seq
-from aisc.ir.tensor.visitor import substitute, transform
-from aisc.passes.schedule.copies import Names
-from aisc.passes.schedule.dependence import Order, accesses_of, private_to
-from aisc.passes.schedule.legality import conflicts, require_apart
-from aisc.passes.schedule.points import require_whole
-from aisc.passes.schedule.region import dim_of
-from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import (
+from aisc.ir.tensor.tree import (
     Place,
     conjuncts,
     find_loop,
@@ -41,6 +34,13 @@ from aisc.passes.schedule.tree import (
     replace_stmt,
     with_regions,
 )
+from aisc.ir.tensor.visitor import substitute, transform
+from aisc.passes.schedule.copies import Names
+from aisc.passes.schedule.dependence import Order, accesses_of, private_to
+from aisc.passes.schedule.legality import conflicts, require_apart
+from aisc.passes.schedule.points import require_whole
+from aisc.passes.schedule.region import dim_of
+from aisc.passes.schedule.schedule import primitive
 
 
 @primitive()

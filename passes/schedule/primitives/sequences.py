@@ -8,17 +8,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
-from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.tensor.expr import ONE, ZERO, Const, Expr, Var, binary, logical_and, maximum, minimum
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Alloc, For, Seq, Stmt, seq
-from aisc.ir.tensor.visitor import substitute
-from aisc.passes.schedule.copies import Names, copied
-from aisc.passes.schedule.guards import never, simplify_guards
-from aisc.passes.schedule.legality import require_independent, require_sequence
-from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import (
+from aisc.ir.tensor.tree import (
     Place,
     claim,
     find_loop,
@@ -29,6 +24,11 @@ from aisc.passes.schedule.tree import (
     places,
     replace_stmt,
 )
+from aisc.ir.tensor.visitor import substitute
+from aisc.passes.schedule.copies import Names, copied
+from aisc.passes.schedule.guards import never, simplify_guards
+from aisc.passes.schedule.legality import require_independent, require_sequence
+from aisc.passes.schedule.schedule import primitive
 
 
 @primitive()

@@ -12,14 +12,7 @@ from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Const, Expr, Load, binary, of_dim, select
 from aisc.ir.tensor.func import Buffer, Func, buffer, row_major
 from aisc.ir.tensor.stmt import Alloc, Block, Prefetch, Stmt, Store, seq
-from aisc.ir.tensor.visitor import replace_buffers, transform
-from aisc.passes.schedule.dependence import private_to
-from aisc.passes.schedule.flow import require_own_values, require_written_before
-from aisc.passes.schedule.motion import reads_of, writes_of
-from aisc.passes.schedule.points import require_all_written
-from aisc.passes.schedule.region import innermost_common_loop
-from aisc.passes.schedule.schedule import primitive
-from aisc.passes.schedule.tree import (
+from aisc.ir.tensor.tree import (
     claim,
     find_place,
     fresh,
@@ -31,6 +24,13 @@ from aisc.passes.schedule.tree import (
     without_alloc,
     without_hints,
 )
+from aisc.ir.tensor.visitor import replace_buffers, transform
+from aisc.passes.schedule.dependence import private_to
+from aisc.passes.schedule.flow import require_own_values, require_written_before
+from aisc.passes.schedule.motion import reads_of, writes_of
+from aisc.passes.schedule.points import require_all_written
+from aisc.passes.schedule.region import innermost_common_loop
+from aisc.passes.schedule.schedule import primitive
 
 
 def find_buffer(func: Func, name: str) -> Buffer:

@@ -13,20 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.dtypes import f32
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.products import factors
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.decoding import PER_QUERY, Rows, schedule_rows_of
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
 from aisc.passes.schedule.rules.tile import Tile, is_large, schedule_consumer
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import find_place, places
 from aisc.passes.schedule.variants.attention import Attention, attention_of
 
 # Accumulators of a register tile.

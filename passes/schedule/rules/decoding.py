@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aisc.ir.tensor.tree import extent_of, find_place
 from aisc.passes.schedule.rules.tile import Tile, schedule_consumer
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import extent_of, find_place
 
 # Chunks of a depth that are unrolled.
 MOST_UNROLLED = 8

@@ -12,12 +12,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from aisc.ir.arith.linear import mentions
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Load, Select
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.rules.attention import use_attention
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
@@ -25,13 +26,12 @@ from aisc.passes.schedule.rules.memory import use_memory
 from aisc.passes.schedule.rules.parallel import divide
 from aisc.passes.schedule.rules.plain import vectorize_map
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
-from aisc.passes.schedule.rules.stem import keep_source_order
+from aisc.passes.schedule.rules.source_order import keep_source_order
 from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls, is_window
 from aisc.passes.schedule.rules.tile import schedule_tile
 from aisc.passes.schedule.rules.transpose import tile_transposed
 from aisc.passes.schedule.rules.winograd import block_tiles, use_winograd
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import find_place, places
 
 
 def default_schedule(func: Func, d: Chooser) -> Schedule:

@@ -15,11 +15,11 @@ from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Cast, Load, Var
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.ir.tensor.tree import extent_of, find_loop, find_place, fresh, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.inlining import inline_where_legal
 from aisc.passes.schedule.rules.structure import analyse
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import extent_of, find_loop, find_place, fresh, places
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.ir.tensor.tree import Place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import has_calls
 from aisc.passes.schedule.schedule import Schedule, unless_refused
-from aisc.passes.schedule.tree import Place, places
 
 
 def inline_maps(s: Schedule, d: Chooser) -> Schedule:

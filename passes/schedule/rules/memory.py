@@ -22,10 +22,10 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import For, Prefetch, Store
+from aisc.ir.tensor.tree import Place, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import has_calls, lanes_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
-from aisc.passes.schedule.tree import Place, find_place, places
 
 # Elements of such a pass.
 OWN_BURST, BURSTS = 1024, (256, 512, 2048, 4096)

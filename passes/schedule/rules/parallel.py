@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from aisc.ir.arith.linear import mentions
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Alloc, Block, For, Stmt
+from aisc.ir.tensor.tree import find_loop, places
 from aisc.passes.analysis.cost import work
 from aisc.passes.schedule.dependence import private_to
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import find_loop, places
 
 # What a symbolic extent counts for when a nest is judged worth dividing.
 UNKNOWN_EXTENT = 256

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from aisc.ir.arith.linear import mentions, operands
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Expr, Load, Select, Var, of_dim
+from aisc.ir.tensor.linear import mentions, operands
 from aisc.ir.tensor.stmt import Block, Iter, Store
+from aisc.ir.tensor.tree import Place, find_place
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.memory import BURSTS, OWN_BURST, in_bursts, is_far
 from aisc.passes.schedule.rules.structure import has_calls, lane_options, lanes_of
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import Place, find_place
 
 # Rows of fewer elements are joined to longer ones before they are cut into vectors.
 SHORT_ROW = 64

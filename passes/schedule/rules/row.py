@@ -11,15 +11,15 @@ from __future__ import annotations
 from functools import partial
 from math import prod
 
-from aisc.ir.arith.linear import mentions
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Block, For, Seq, Stmt, Store
+from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import analyse, is_window, lane_options, lanes_of, step_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
-from aisc.passes.schedule.tree import find_loop, find_place, places
 
 # Rows long enough for four vectors of partial results, which hide the latency of an addition.
 LONG_ROW = 16

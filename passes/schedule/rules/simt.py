@@ -15,11 +15,11 @@ from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import For
+from aisc.ir.tensor.tree import Place, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.inlining import inline_maps
 from aisc.passes.schedule.rules.simt_matmul import simt_matmul
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import Place, find_place, places
 
 # Threads of a block, four warps: enough of them hide latencies, and few blocks have idle ones.
 OWN_THREADS, THREADS = 128, (32, 64, 256, 512)

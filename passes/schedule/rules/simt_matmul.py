@@ -16,10 +16,10 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Load, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Block, ForKind
+from aisc.ir.tensor.tree import find_place, fresh, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import Reduction, analyse
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import find_place, fresh, places
 
 # Tiles, threads of a block (y, x) and depths of panels, from which one is picked.
 TILES = ((32, 32), (64, 64), (64, 128), (128, 64), (128, 128))

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from aisc.ir.arith.linear import Indexer, Linear, mentions
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Call, Const, Expr, Load, Unary, Var, of_dim
 from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.stmt import Block, Iter, Store
 from aisc.passes.schedule.products import factors
 

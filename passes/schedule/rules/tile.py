@@ -15,13 +15,14 @@ from functools import partial
 from itertools import pairwise, takewhile
 from math import prod
 
-from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.dtypes import f32
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
+from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import (
     MAX_WINDOW,
@@ -34,7 +35,6 @@ from aisc.passes.schedule.rules.structure import (
     window_sizes,
 )
 from aisc.passes.schedule.schedule import Schedule, unless_refused
-from aisc.passes.schedule.tree import find_loop, find_place, places
 
 RUNTIME_PACK_ROWS = 32
 # Steps of the innermost reduce loops that may be unrolled.

@@ -19,10 +19,10 @@ from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, Seq, Store
+from aisc.ir.tensor.tree import Place, find_loop, find_place
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import lanes_of, linear_address
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.tree import Place, find_loop, find_place
 
 MAX_CHANNELS = 4
 

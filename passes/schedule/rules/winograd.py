@@ -12,6 +12,7 @@ from aisc.ir.dtypes import f32
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Select
 from aisc.ir.tensor.stmt import Block, Store
+from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.inlining import inline_where_legal
 from aisc.passes.schedule.rules.tile import (
@@ -21,7 +22,6 @@ from aisc.passes.schedule.rules.tile import (
     schedule_consumer,
 )
 from aisc.passes.schedule.schedule import Schedule, unless_refused
-from aisc.passes.schedule.tree import find_loop, find_place, places
 from aisc.passes.schedule.variants.winograd import IN, KERNEL, OUT
 
 # Channels below which transforms cost more than the products they save.

@@ -21,16 +21,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aisc.ir.arith.linear import Indexer, mentions
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.dtypes import DType
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import ZERO, Binary, Call, Cast, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, Iter, Store
+from aisc.ir.tensor.tree import Place, is_fresh, places
 from aisc.ir.tensor.visitor import substitute
 from aisc.passes.schedule.products import factors
-from aisc.passes.schedule.tree import Place, is_fresh, places
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from aisc.ir.tensor.expr import Const, Expr, Load, Var, binary, cast, const, sel
 from aisc.ir.tensor.expr import math as math_call
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, Stmt
+from aisc.ir.tensor.tree import find_place
 from aisc.ir.tensor.visitor import substitute
-from aisc.passes.schedule.tree import find_place
 from aisc.passes.schedule.variants.attention import Attention, attention_of, refuse
 from aisc.passes.schedule.variants.nests import (
     Around,

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from aisc.ir.arith.linear import Indexer
 from aisc.ir.dtypes import DType
 from aisc.ir.tensor.combiner import COMBINERS
 from aisc.ir.tensor.expr import (
@@ -23,10 +22,11 @@ from aisc.ir.tensor.expr import (
 )
 from aisc.ir.tensor.expr import math as math_call
 from aisc.ir.tensor.func import Buffer, Func, buffer
+from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Iter, IterKind, Stmt, Store, seq
+from aisc.ir.tensor.tree import find_place, replace_stmt, with_regions, without_alloc
 from aisc.ir.tensor.visitor import transform
 from aisc.passes.schedule.copies import Names
-from aisc.passes.schedule.tree import find_place, replace_stmt, with_regions, without_alloc
 from aisc.passes.schedule.variants.attention import Attention
 
 # An axis of a nest: the stem of its names, its extent.

@@ -28,13 +28,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aisc.ir.arith.linear import mentions
 from aisc.ir.tensor.expr import Const, Expr, Load, Var, binary, cast, const, of_dim
 from aisc.ir.tensor.expr import math as math_call
 from aisc.ir.tensor.func import Buffer, Func, buffer
+from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Alloc, Stmt
+from aisc.ir.tensor.tree import find_place
 from aisc.ir.tensor.visitor import substitute
-from aisc.passes.schedule.tree import find_place
 from aisc.passes.schedule.variants.attention import Attention, attention_of, loads_of, refuse
 from aisc.passes.schedule.variants.nests import (
     Around,

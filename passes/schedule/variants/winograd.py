@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from aisc.ir import dtypes
-from aisc.ir.arith.linear import Indexer
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.tensor.builder import ComputeBuilder
@@ -41,11 +40,12 @@ from aisc.ir.tensor.expr import (
     select,
 )
 from aisc.ir.tensor.func import Buffer, Func, row_major
+from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Iter, Let, Seq, Stmt, Store, seq
+from aisc.ir.tensor.tree import Place, find_place, fresh, is_fresh, places, replace_stmt
 from aisc.ir.tensor.visitor import replace_buffers
 from aisc.passes.schedule.products import factors
 from aisc.passes.schedule.region import dim_of
-from aisc.passes.schedule.tree import Place, find_place, fresh, is_fresh, places, replace_stmt
 
 OUT, KERNEL = 4, 3  # results and taps per axis
 IN = OUT + KERNEL - 1

@@ -1,0 +1,1 @@
+"""Running what was compiled: executables, the format of bundles, runs under guard."""

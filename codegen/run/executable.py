@@ -1,0 +1,349 @@
+"""Executables: compiled programs that are called with arrays.
+
+Inputs are taken without a copy when they are C-contiguous, aligned and of the right type: numpy
+arrays, anything with ``__array_interface__`` or the buffer protocol, DLPack tensors. Outputs are
+new numpy arrays (which are DLPack producers), or the caller's own through ``out=``. Large new ones
+lie in memory of results that the caller has dropped (:mod:`aisc.codegen.run.recycle`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from aisc.codegen import abi
+from aisc.codegen.arrays import Array, address, as_input, as_outputs, pointers
+from aisc.codegen.cpu import pool as pools
+from aisc.codegen.faults import error_of, fault_of
+from aisc.codegen.image import Image
+from aisc.codegen.llvm.link import Linked, host_machine
+from aisc.codegen.run.recycle import Recycler
+from aisc.codegen.signature import Binding, Signature, Values
+from aisc.ir.diagnostics import CompileError, ExecutionError, execution_error
+
+if TYPE_CHECKING:
+    from aisc.codegen.backend import Device
+    from aisc.codegen.callbacks import Callbacks
+    from aisc.codegen.image import DeviceCode
+
+
+# Makes the executable in which named inputs that have defaults are true inputs, or in which
+# dimensions of the inputs have fixed sizes.
+CompileWith = Callable[[tuple[str, ...], Mapping[str, int]], "Executable"]
+MAX_VERSIONS = 8  # for sizes that the program does not fit
+
+
+def _load(code: DeviceCode) -> Device:
+    """The kernels of a device, ready to run."""
+    from aisc.codegen.backend import load  # most programs have none
+
+    return load(code)
+
+
+class _Workspace:
+    """What one call needs for itself: a block of memory that compiled code manages, a frame and the
+    tables that the frame names. Kept between calls, used by one call at a time."""
+
+    __slots__ = ("at", "dims", "frame", "host", "inputs", "memory", "outputs", "profile")
+
+    def __init__(
+        self, signature: Signature, weights: int, host: Callbacks | None, profile: int
+    ) -> None:
+        counts = (
+            len(signature.inputs),
+            len(signature.outputs),
+            len(signature.dims) + len(signature.results),
+        )
+        tables = [(ctypes.c_int64 * max(1, n))() for n in counts]
+        self.inputs, self.outputs, self.dims = tables
+        self.memory = np.zeros(max(1, signature.words), np.int64)
+        self.profile = np.zeros(profile, np.int64)
+        self.host = host
+        frame = self.frame = abi.CallFrame()
+        frame.inputs, frame.outputs, frame.dims = map(ctypes.addressof, tables)
+        frame.weights, frame.memory = weights, address(self.memory)
+        frame.host = 0 if host is None else host.address
+        frame.profile = address(self.profile) if profile else 0
+        self.at = ctypes.addressof(frame)
+
+
+class Executable:
+    """A compiled model: ``exe(*arrays)``, ``exe.run(None, {name: array})``.
+
+    Calls from several threads at once are safe: each has a frame and memory of its own.
+    `optional_inputs` have defaults, which are compiled in as constants; :meth:`compile_again_with`.
+    """
+
+    def __init__(self, image: Image, threads: int = 1) -> None:
+        if not 1 <= threads <= pools.MAX_THREADS:
+            raise execution_error("E501", f"1 to {pools.MAX_THREADS} threads, got {threads}")
+        unfit = image.machine.unfit(host_machine())
+        if unfit is not None:
+            raise unfit
+        signature = image.signature
+        self.image = image
+        self.machine = image.machine
+        self.threads = threads
+        self.inputs, self.outputs = signature.inputs, signature.outputs
+        self.optional_inputs = signature.defaults
+        self.input_names = [p.name for p in self.inputs]
+        self.output_names = [p.name for p in self.outputs]
+        self._dtypes = [p.dtype.numpy for p in self.inputs]
+        self._result_dtypes = [p.dtype.numpy for p in self.outputs]
+        self._input_keys = frozenset(self.input_names)
+        self._binding = Binding(signature)
+        self._known: tuple[list[Values], Values, list[Values | None]] | None = None
+        self._linked = Linked([image.runtime, *image.objects], ["aisc_entry", "aisc_release"])
+        self._entry = abi.function(self._linked.addresses["aisc_entry"])
+        self._release = abi.function(self._linked.addresses["aisc_release"])
+        self._weights = pointers(image.weights)
+        self._devices = {code.target: _load(code) for code in image.devices}
+        # Taking from and adding to a list are atomic, so this needs no lock that a fork could
+        # leave closed.
+        self._idle: list[_Workspace] = []
+        self._results = Recycler()
+        self._compile_with: CompileWith | None = None
+        self._others: dict[tuple[str, ...], Executable] = {}
+        self._versions: list[tuple[tuple[tuple[int, int], ...], Executable]] = []
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an executable cannot be pickled: save it with aisc.save, and open it with aisc.load "
+            "in the other process"
+        )
+
+    # -- calling -----------------------------------------------------------------------------
+
+    def __call__(
+        self, *arrays: Any, out: Sequence[Array] | Array | None = None, **named: Any
+    ) -> Any:
+        """Run on inputs by position, and by name behind them; one result alone, several as a
+        tuple."""
+        if named:
+            feeds = dict(zip(self.input_names, arrays, strict=False))
+            twice = ", ".join(feeds.keys() & named.keys())
+            if twice or len(arrays) > len(feeds):
+                what = f"{twice} is given twice" if twice else f"{len(arrays)} inputs are too many"
+                raise execution_error("E501", what, f"inputs: {', '.join(self.input_names)}")
+            feeds |= named
+            if feeds.keys() != self._input_keys:
+                return self._with_defaults_replaced(feeds)(out=out, **feeds)
+            arrays = tuple(feeds[n] for n in self.input_names)
+        results = self._run(arrays, out)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def __repr__(self) -> str:
+        ports = (", ".join(f"{p.name}: {p.type}" for p in ps) for ps in (self.inputs, self.outputs))
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"<Executable {self.image.signature.name}: {' -> '.join(ports)}; {threads}>"
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
+        """Run on named inputs (onnxruntime's call); ``None`` asks for every output."""
+        if feeds.keys() != self._input_keys:
+            return self._with_defaults_replaced(feeds).run(output_names, feeds)
+        unknown = [n for n in output_names or () if n not in self.output_names]
+        if unknown:
+            raise execution_error("E501", f"there is no output {', '.join(unknown)}")
+        results = self._run([feeds[n] for n in self.input_names], None)
+        if output_names is None:
+            return results
+        table = dict(zip(self.output_names, results, strict=True))
+        return [table[n] for n in output_names]
+
+    def save(self, path: str | PathLike[str], *, threads: int = 0) -> None:
+        """Write a bundle of this, whole or not at all.
+
+        threads: how many threads a call uses once it is opened; 0: the cores of that process.
+        Raises ``CompileError`` E503 when the file cannot be written.
+        """
+        from aisc.codegen.run.bundle import write
+
+        write(self.image, Path(path), threads)
+
+    def compile_again_with(self, compile_with: CompileWith) -> None:
+        """From now on calls that this program does not fit may get another executable, made when it
+        is first needed: where :meth:`run` gives inputs that have defaults, and where sizes that the
+        program takes to be equal are not, one of them being 1, which is spread."""
+        if self.optional_inputs or any(f.sizes for f in self.image.faults):
+            self._compile_with = compile_with
+
+    def _with_defaults_replaced(self, feeds: Mapping[str, Any]) -> Executable:
+        """The executable that takes these inputs, some of which have defaults here."""
+        given = tuple(p.name for p in self.optional_inputs if p.name in feeds)
+        if not given or feeds.keys() != self._input_keys | set(given):
+            notes = [f"expected {', '.join(self.input_names)}", f"got {', '.join(feeds)}"]
+            if self.optional_inputs:
+                names = ", ".join(p.name for p in self.optional_inputs)
+                notes.insert(1, f"may be given as well: {names}")
+            raise execution_error("E501", "the named inputs do not fit", *notes)
+        if self._compile_with is None:
+            names = ", ".join(given)
+            raise execution_error(
+                "E501", f"the default of {names} is compiled in",
+                "compile the model with overridable= or --overridable, and these inputs stay open",
+            )  # fmt: skip
+        if given not in self._others:  # two threads may both compile; one result is kept
+            self._others[given] = self._compile_with(given, {})
+        return self._others[given]
+
+    # -- versions for other sizes --------------------------------------------------------------
+
+    def _version(self, dims: Values) -> Executable | None:
+        """The version made for sizes of a call, if there is one."""
+        for fixed, version in self._versions:
+            if all(dims[k] == value for k, value in fixed):
+                return version
+        return None
+
+    def _new_version(self, wanted: tuple[str, ...], dims: Values) -> Executable | None:
+        """A version in which sizes of this call are fixed, where that may help: `wanted` are their
+        names, or names with the values that they must have."""
+        names = self.image.signature.dims
+        here = dict(zip(names, dims, strict=True))
+        pairs = [item.partition("=") for item in wanted]
+        fixed = {n: here[n] for n, _, v in pairs if n in here and v in ("", str(here[n]))}
+        if not fixed or self._compile_with is None or len(self._versions) == MAX_VERSIONS:
+            return None
+        try:
+            version = self._compile_with((), fixed)
+        except CompileError:
+            return None  # the run has said what is wrong
+        places = tuple((names.index(n), v) for n, v in fixed.items())
+        self._versions.append((places, version))
+        return version
+
+    # -- profiles ----------------------------------------------------------------------------
+
+    def profiles(self) -> list[Array]:
+        """Times and counts of the calls that have ended since :meth:`reset_profiles`: blocks of
+        words as :mod:`aisc.codegen.cpu.profile` tells, empty ones unless compiled with ``profile``.
+        Calls that follow each other share one block."""
+        return [space.profile.copy() for space in tuple(self._idle)]
+
+    def reset_profiles(self) -> None:
+        """Begin times and counts anew."""
+        for space in tuple(self._idle):
+            space.profile[:] = 0
+
+    def _run(self, arrays: Sequence[Any], out: Any) -> list[Array]:
+        if len(arrays) != len(self.inputs):
+            raise execution_error(
+                "E501", f"{len(self.inputs)} inputs are needed", f"got {len(arrays)}"
+            )
+        inputs = [
+            as_input(a, p, t) for a, p, t in zip(arrays, self.inputs, self._dtypes, strict=True)
+        ]
+        dims, sizes = self._sizes(inputs)
+        if self._versions and (version := self._version(dims)) is not None:
+            return version._run(arrays, out)
+        outputs = self._allocate(sizes, out, inputs)
+        space = self._borrow_memory()
+        try:
+            status = self._invoke(space, inputs, outputs, dims)
+            if not status:
+                return [
+                    self._result(space, k, dims) if a is None else a for k, a in enumerate(outputs)
+                ]
+            fault = self._fault(space, status)
+        finally:
+            self._idle.append(space)
+        wanted = fault_of(status, self.image.faults).sizes
+        other = self._new_version(wanted, dims) if wanted else None
+        if other is None:
+            try:
+                raise fault
+            finally:
+                del fault  # its traceback holds this frame, and with it the results
+        return other._run(arrays, out)
+
+    def _fault(self, space: _Workspace, status: int) -> ExecutionError:
+        """What went wrong in a run."""
+        if space.host is not None and (fault := space.host.raised()) is not None:
+            return fault
+        values = (space.frame.value0, space.frame.value1, space.frame.value2)
+        return error_of(status, values, self.image.faults)
+
+    def _invoke(
+        self, space: _Workspace, inputs: list[Array], outputs: list[Array | None], dims: Values
+    ) -> int:
+        """Fill the frame and call the entry; its status."""
+        for k, array in enumerate(inputs):
+            space.inputs[k] = address(array)
+        for k, result in enumerate(outputs):
+            space.outputs[k] = 0 if result is None else address(result)
+        for k, value in enumerate(dims):
+            space.dims[k] = value
+        frame = space.frame
+        frame.error = 0
+        pool = pools.acquire(self.image.runtime, self.threads)
+        try:
+            if pool is None:
+                frame.pool, frame.threads = 0, 1
+            else:
+                frame.pool, frame.threads = pool.address, self.threads
+            return self._entry(space.at)
+        finally:
+            if pool is not None:
+                pool.lock.release()
+
+    def _sizes(self, inputs: list[Array]) -> tuple[Values, list[Values | None]]:
+        """Values of the dimensions and shapes of the outputs. Most calls have the same as the one
+        before, which has found them right."""
+        shapes = [a.shape for a in inputs]
+        known = self._known
+        if known is None or known[0] != shapes:
+            dims = self._binding.values(inputs)
+            known = self._known = shapes, dims, self._binding.output_shapes(dims)
+        return known[1], known[2]
+
+    def _allocate(
+        self, shapes: list[Values | None], out: Any, inputs: list[Array]
+    ) -> list[Array | None]:
+        """Arrays for the outputs: new ones, or the caller's after a check; ``None`` for those whose
+        sizes only the run gives."""
+        if out is not None:
+            sized = [s for s in shapes if s is not None]
+            if len(sized) < len(shapes):
+                raise execution_error("E501", "out= is not possible: the run decides the sizes")
+            return [*as_outputs(out, self.outputs, sized, inputs)]
+        return [
+            None if s is None else self._results.array(s, t)
+            for s, t in zip(shapes, self._result_dtypes, strict=True)
+        ]
+
+    def _result(self, space: _Workspace, k: int, dims: Values) -> Array:
+        """A new array with the contents of a result that lies in the program's memory."""
+        shape = self._binding.result_shape(k, (*dims, *space.dims[len(dims) :]))
+        array = self._results.array(shape, self._result_dtypes[k])
+        ctypes.memmove(address(array), space.outputs[k], array.nbytes)
+        return array
+
+    def _borrow_memory(self) -> _Workspace:
+        """A workspace that no other call uses."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            host = self._callbacks()
+            weights = ctypes.addressof(self._weights)
+            return _Workspace(self.image.signature, weights, host, self.image.profile)
+
+    def _callbacks(self) -> Callbacks | None:
+        """The callback of a workspace, if the entry needs one. Only then the IR is loaded."""
+        if not self.image.calls:
+            return None
+        from aisc.codegen.callbacks import Callbacks
+
+        return Callbacks(self.image.calls, self._devices)
+
+    def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
+        if at_exit():  # the process gives everything back, and names of modules are gone
+            return
+        for space in getattr(self, "_idle", ()):
+            for k in self.image.signature.segments:
+                self._release(address(space.memory) + 8 * k)

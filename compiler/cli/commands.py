@@ -1,0 +1,294 @@
+"""What the commands of the command line do."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from aisc.artifact.cache import cache_of
+from aisc.cli import running
+from aisc.cli.dimension_table import dimension_table
+from aisc.cli.host_table import host_operators, host_table
+from aisc.cli.placement_table import crossing_table, crossings, placement_table
+from aisc.codegen.files import write_whole
+from aisc.codegen.run import bundle
+from aisc.codegen.run.executable import Executable
+from aisc.driver import api
+from aisc.driver.api import build
+from aisc.driver.instruments import Collector, Timer
+from aisc.driver.instruments import Progress as StepProgress
+from aisc.driver.kernel import Lookup, untuned
+from aisc.driver.options import from_environment
+from aisc.driver.pipeline import Compiled
+from aisc.ir import target as targets
+from aisc.ir.diagnostics import error
+from aisc.ir.graph.core import Graph
+from aisc.ir.tensor.func import Func, Program
+from aisc.ir.text.printer import print_ir
+from aisc.passes.policy import Machines
+from aisc.passes.schedule.picks import Choices
+
+_EMIT_STEP = {
+    "graph": "fuse", "tensor": "optimize", "program": "plan", "llvm": "emit", "asm": "assemble",
+}  # fmt: skip
+_err = Console(stderr=True)
+_out = Console()
+
+
+@contextmanager
+def progress(title: str) -> Iterator[StepProgress]:
+    """An instrument that shows the running step on a terminal's standard error."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        console=_err,
+        transient=True,
+        disable=not _err.is_terminal,
+    ) as bar:
+        task = bar.add_task(title)
+        yield StepProgress(lambda step: bar.update(task, description=f"{title}: {step}"))
+
+
+def _lookup(tuned: Path | None, target: targets.Target) -> Lookup:
+    if tuned is None:
+        return untuned
+    if not tuned.is_file():
+        raise error("E503", f"there is no tuning database {tuned}", "make it with aisc tune")
+    from aisc.tuning.database import Database
+
+    database = Database(tuned)
+
+    def lookup(func: Func) -> Choices:
+        record = database.best(func, target)
+        return {} if record is None else record.choices
+
+    return lookup
+
+
+def _build(
+    model: str, target: str, choices: Mapping[str, Any], tuned: Path | None, *more: Any
+) -> Compiled:
+    options = from_environment(**choices)
+    lookup = _lookup(tuned, api.backends_of(target)[0].target)
+    with progress(Path(model).name) as steps:
+        return build(model, target, options, *more, steps, lookup=lookup)
+
+
+def _executable(
+    model: str, target: str, choices: Mapping[str, Any], tuned: Path | None
+) -> Executable:
+    if tuned is None:
+        with progress(Path(model).name) as steps:
+            return api.executable(model, target, from_environment(**choices), steps)
+    made = _build(model, target, choices, tuned).executable
+    assert made is not None, "nothing stopped the pipeline"
+    return made
+
+
+def compile_model(
+    model: str,
+    target: str,
+    output: Path | None,
+    emit: str,
+    stop_after: str,
+    choices: dict[str, Any],
+    time_steps: bool,
+    tuned: Path | None,
+) -> None:
+    """``aisc compile``."""
+    if not emit:
+        emit = "bundle" if output is not None and output.suffix == ".aisc" else "program"
+    if emit not in (*_EMIT_STEP, "obj", "bundle"):
+        known = ", ".join((*_EMIT_STEP, "obj"))
+        raise error("E401", f"cannot emit '{emit}'", f"expected {known} or bundle")
+    timer = Timer()
+    if emit == "bundle" and not stop_after:
+        _emit_bundle(model, target, output, choices, tuned, timer)
+        if time_steps:
+            _print_times(timer)
+        return
+    if emit == "obj" and not stop_after:
+        _emit_object(model, target, output, choices, tuned)
+        return
+    choices["stop_after"] = stop_after or _EMIT_STEP[emit]
+    compiled = _build(model, target, choices, tuned, timer)
+    product = compiled.product
+    assert product is not None, "every step up to assemble has a product"
+    text = product if isinstance(product, str) else print_ir(product)
+    if output is None:
+        print(text)
+    else:
+        write_whole(output, text.encode())
+    if time_steps:
+        _print_times(timer)
+
+
+def _emit_object(
+    model: str, target: str, output: Path | None, choices: dict[str, Any], tuned: Path | None
+) -> None:
+    if output is None:
+        raise error("E401", "an object needs a file", "give -o FILE.o")
+    host, devices = api.backends_of(target)
+    if devices:
+        name = devices[0].target.name
+        raise error(
+            "E402", f"an object cannot hold kernels of {name}", "write a bundle: -o FILE.aisc"
+        )
+    choices["stop_after"] = "plan"
+    product = _build(model, target, choices, tuned).product
+    assert isinstance(product, Program), "the product of plan is a Program"
+    write_whole(output, host.assemble(host.emit_all(product)).object)
+
+
+def _emit_bundle(
+    model: str,
+    target: str,
+    output: Path | None,
+    choices: dict[str, Any],
+    tuned: Path | None,
+    timer: Timer,
+) -> None:
+    if output is None:
+        raise error("E401", "a bundle needs a file", "give -o FILE.aisc")
+    image = _build(model, target, {**choices, "load": False}, tuned, timer).image
+    assert image is not None, "nothing stopped the pipeline"
+    bundle.write(image, output, choices["threads"] or 0)
+
+
+def _print_times(timer: Timer) -> None:
+    table = Table("step", "seconds", title="time per step")
+    for step, seconds in timer.seconds.items():
+        table.add_row(step, f"{seconds:.3f}")
+    _err.print(table)
+
+
+def run_model(
+    model: str,
+    target: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    choices: dict[str, Any],
+    tuned: Path | None,
+) -> None:
+    """``aisc run``."""
+    running.run_once(_executable(model, target, choices, tuned), inputs, outputs)
+
+
+def bench_model(
+    model: str,
+    target: str,
+    peers: Sequence[str],
+    threads: Sequence[int],
+    runs: tuple[int, int],
+    json_output: Path | None,
+    dims: Mapping[str, int],
+    choices: dict[str, Any],
+    tuned: Path | None,
+) -> None:
+    """``aisc bench``."""
+
+    def make(count: int) -> Executable:
+        return _executable(model, target, {**choices, "threads": count}, tuned)
+
+    running.bench(model, make, peers, threads, runs, json_output, dims)
+
+
+def profile_model(
+    model: str,
+    target: str,
+    threads: Sequence[int],
+    runs: tuple[int, int],
+    places: tuple[Path | None, Path | None],
+    top: int,
+    dims: Mapping[str, int],
+    choices: dict[str, Any],
+    tuned: Path | None,
+) -> None:
+    """``aisc bench --profile``. `places`: of the numbers as JSON, and of a trace."""
+    from aisc.cli.profile_table import profile_table
+    from aisc.measure.profile import chrome_trace, profile_runs
+
+    profiles = []
+    for count in threads:
+        wanted = {**choices, "threads": count, "profile": True}
+        compiled = _build(model, target, wanted, tuned)
+        assert compiled.executable is not None, "nothing stopped the pipeline"
+        feeds = running.random_feeds(compiled.executable, dims)
+        profiles.append(profile_runs(compiled, feeds, *runs))
+        _out.print(profile_table(profiles[-1], top, _out.width, Path(model).name))
+    numbers, trace = places
+    if numbers is not None:
+        rows = [p.to_json() for p in profiles]
+        write_whole(numbers, json.dumps(rows, indent=2).encode())
+    if trace is not None:
+        write_whole(trace, json.dumps(chrome_trace(profiles)).encode())
+
+
+def check_model(model: str, target: str, choices: dict[str, Any]) -> None:
+    """``aisc check``: raises the importer's full report, or prints a summary."""
+    collector = Collector()
+    compiled = _build(model, target, {**choices, "stop_after": "lower"}, None, collector)
+    imported, program = collector.products["import"], compiled.product
+    assert isinstance(imported, Graph), "the product of import is a graph"
+    assert isinstance(program, Program), "the product of lower is a Program"
+    legal = collector.products["legalize"]
+    assert isinstance(legal, Graph), "the product of legalize is a graph"
+    on_host = host_operators(legal)
+    counts = Counter(_operators(imported))
+    print(f"{Path(model).name}: can be compiled")
+    for v in imported.inputs:
+        print(f"  input  {v.name}: {v.type}")
+    for name, v in zip(imported.result_names, imported.outputs, strict=True):
+        print(f"  output {name}: {v.type}")
+    if not any(v.type.symbols for v in imported.inputs):
+        print("  symbolic dimensions: none")
+    weights = sum(b.array.nbytes for b in program.weights.values())
+    print(f"  {len(program.kernels)} kernels, {weights / 1e6:.1f} MB of weights")
+    table = Table("operator", "count")
+    for op, count in sorted(counts.items(), key=lambda kv: (-kv[1], kv[0])):
+        table.add_row(op, str(count))
+    if any(v.type.symbols for v in imported.inputs):
+        _out.print(dimension_table(imported))
+    if on_host:
+        _out.print(host_table(on_host))
+    _print_placement(collector, program, target)
+    _out.print(table)
+
+
+def _print_placement(collector: Collector, program: Program, target: str) -> None:
+    """What runs where, if there are devices."""
+    host, devices = api.backends_of(target)
+    if not devices:
+        return
+    fused = collector.products["fuse"]
+    assert isinstance(fused, Graph), "the product of fuse is a graph"
+    machines = Machines(host.policy, tuple(d.policy for d in devices))
+    _out.print(placement_table(fused, machines))
+    _out.print(crossing_table(list(crossings(program))))
+
+
+def _operators(graph: Graph) -> Iterator[str]:
+    """Operators of a graph and its regions."""
+    for node in graph.nodes:
+        yield node.op
+        for region in node.regions:
+            yield from _operators(region)
+
+
+def handle_cache(action: str) -> None:
+    """``aisc cache``."""
+    for kind, what in (("", "records"), ("images", "models")):
+        store = cache_of("", kind)
+        if action == "clear":
+            print(f"removed {store.clear()} {what}")
+        else:
+            size = store.size() / 1e6
+            print(f"{store.folder}: {len(store.files())} {what}, {size:.1f} MB")

@@ -1,0 +1,425 @@
+"""The command line: ``aisc compile | run | bench | opt | check | tune | fuzz | targets |
+cache``.
+
+Heavy packages are imported by the command that needs them. Exit codes: 0 ok, 1 the user's error,
+2 usage, 3 unsupported, 4 mismatch, 70 internal error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Compile AI models to native code.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Model = Annotated[str, typer.Argument(help="The model, e.g. model.onnx.")]
+Runnable = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The model, e.g. model.onnx, or a bundle of it.")
+]
+TargetName = Annotated[str, typer.Option("--target", help="cpu, a shipped target, or FILE.toml.")]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", help="Fix a symbolic dimension (n=8), or bound it (n=1..512)."),
+]
+Level = Annotated[int, typer.Option("-O", min=0, max=3, help="Optimisation level.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of a call.")]
+TimeSteps = Annotated[bool, typer.Option("--time-steps", help="Print seconds per step.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not use the kernel cache.")]
+NoHost = Annotated[
+    bool, typer.Option("--no-host", help="Refuse operators that would run on the host (numpy).")
+]
+Tuned = Annotated[Path | None, typer.Option("--tuned", help="Use the records of this database.")]
+
+
+@app.callback()
+def root() -> None:
+    """Compile AI models to native code."""
+
+
+@app.command("compile")
+def compile_command(
+    model: Model,
+    target: TargetName = "cpu",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here.")] = None,
+    emit: Annotated[
+        str,
+        typer.Option(
+            help="graph, tensor, program, llvm, asm, obj or bundle. By default bundle for an "
+            "output named .aisc, else program."
+        ),
+    ] = "",
+    stop_after: Annotated[str, typer.Option(help="Stop after this step and print it.")] = "",
+    dump_dir: Annotated[str, typer.Option(help="Write every step's product here.")] = "",
+    verify: Annotated[bool, typer.Option("--verify-each", help="Verify after each step.")] = False,
+    shape: Shapes = None,
+    level: Level = 2,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads of a call of the bundle.")
+    ] = None,
+    time_steps: TimeSteps = False,
+    no_cache: NoCache = False,
+    no_host: NoHost = False,
+    overridable: Annotated[
+        list[str] | None,
+        typer.Option("--overridable", help="Keep this input, which has a default, an input."),
+    ] = None,
+    tuned: Tuned = None,
+) -> None:
+    """Compile a model and write what --emit names (to -o, or standard output)."""
+    from aisc.cli.commands import compile_model
+
+    compile_model(
+        model, target, output, emit, stop_after,
+        {**_choices(shape, level, threads, no_cache, dump_dir, verify), "host": not no_host,
+         "overridable": tuple(overridable or ())},
+        time_steps, tuned,
+    )  # fmt: skip
+
+
+@app.command()
+def run(
+    model: Runnable,
+    input_: Annotated[
+        list[str] | None, typer.Option("--input", help="NAME=@FILE.npy or NAME=random.")
+    ] = None,
+    output: Annotated[
+        list[str] | None, typer.Option("--output", help="NAME=@FILE.npy: save an output.")
+    ] = None,
+    target: TargetName = "cpu",
+    shape: Shapes = None,
+    level: Level = 2,
+    threads: Threads = None,
+    no_cache: NoCache = False,
+    no_host: NoHost = False,
+    tuned: Tuned = None,
+) -> None:
+    """Compile a model and run it once, or run a bundle."""
+    choices = {**_choices(shape, level, threads, no_cache), "host": not no_host}
+    if _is_bundle(model):
+        from aisc.cli.bundle_commands import run_bundle
+
+        choices.update(target=target, tuned=tuned)
+        run_bundle(Path(model), input_ or [], output or [], choices)
+        return
+    from aisc.cli.commands import run_model
+
+    run_model(model, target, input_ or [], output or [], choices, tuned)
+
+
+@app.command()
+def bench(
+    model: Runnable,
+    against: Annotated[str, typer.Option(help="Peers, e.g. onnxruntime.")] = "",
+    threads: Annotated[str, typer.Option(help="Numbers of threads, e.g. 1,2.")] = "1",
+    warmup: Annotated[int, typer.Option(min=0, help="Runs that are not counted.")] = 5,
+    iterations: Annotated[int, typer.Option(min=1, help="Counted runs of each side.")] = 50,
+    json_output: Annotated[Path | None, typer.Option("--json", help="Write results here.")] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time, work and share of the limits per layer.")
+    ] = False,
+    top: Annotated[int, typer.Option(min=1, help="Layers of a profile that are shown.")] = 25,
+    dim: Annotated[
+        list[str] | None,
+        typer.Option("--dim", help="Size of a symbolic dimension in the runs (n=8); else 1."),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--export-profile", help="Write a profile here for chrome://tracing."),
+    ] = None,
+    target: TargetName = "cpu",
+    shape: Shapes = None,
+    tuned: Tuned = None,
+) -> None:
+    """Measure the latency of a model or a bundle, interleaved with other runtimes, or a profile."""
+    counts = [int(t) for t in threads.split(",") if t.isdigit() and int(t) > 0]
+    if not counts:
+        raise typer.BadParameter("expected numbers such as 1,2", param_hint="--threads")
+    peers = [p for p in against.split(",") if p]
+    choices, dims = _choices(shape, 2, None, False), dict(map(_size, dim or ()))
+    profile = profile or trace is not None
+    if profile and peers:
+        raise typer.BadParameter("a profile is of aisc alone", param_hint="--against")
+    if _is_bundle(model):
+        from aisc.cli.bundle_commands import bench_bundle
+
+        choices.update(target=target, tuned=tuned, profile=profile)
+        bench_bundle(Path(model), peers, counts, (warmup, iterations), json_output, dims, choices)
+        return
+    from aisc.cli.commands import bench_model, profile_model
+
+    if profile:
+        runs, places = (warmup, iterations), (json_output, trace)
+        profile_model(model, target, counts, runs, places, top, dims, choices, tuned)
+        return
+    runs = warmup, iterations
+    bench_model(model, target, peers, counts, runs, json_output, dims, choices, tuned)
+
+
+@app.command()
+def opt(
+    file: Annotated[str, typer.Argument(help="IR text, or - for standard input.")],
+    passes: Annotated[
+        str, typer.Option("--passes", "--pass-pipeline", help="Names, e.g. fold,cse,fuse.")
+    ] = "",
+    output: Annotated[str, typer.Option("-o", help="Write here; - for standard output.")] = "-",
+    verify_each: Annotated[bool, typer.Option("--verify-each")] = False,
+    print_after: Annotated[bool, typer.Option("--print-ir-after-all")] = False,
+    time_passes: Annotated[bool, typer.Option("--time-passes")] = False,
+    list_passes: Annotated[bool, typer.Option("--list-passes", help="List them and stop.")] = False,
+) -> None:
+    """Run passes over IR text."""
+    from aisc.cli.opt import run_passes
+
+    run_passes(file, passes, output, verify_each, print_after, time_passes, list_passes)
+
+
+@app.command()
+def check(
+    model: Runnable,
+    target: TargetName = "cpu",
+    shape: Shapes = None,
+    no_host: NoHost = False,
+) -> None:
+    """Report every reason why a model cannot be compiled, or what it or a bundle consists of."""
+    if _is_bundle(model):
+        from aisc.cli.bundle_commands import check_bundle
+
+        check_bundle(Path(model), {**_choices(shape, 2, None, False), "target": target})
+        return
+    from aisc.cli.commands import check_model
+
+    check_model(model, target, {**_choices(shape, 2, None, False), "host": not no_host})
+
+
+@app.command()
+def tune(
+    model: Model,
+    budget: Annotated[str, typer.Option(help="Time to spend, e.g. 60s or 5m.")] = "60s",
+    database: Annotated[Path, typer.Option(help="Where records are kept.")] = Path("tune.sqlite"),
+    target: TargetName = "cpu",
+    shape: Shapes = None,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="Show what can be decided, and measure nothing.")
+    ] = False,
+    reassociate: Annotated[
+        bool, typer.Option("--reassociate", help="Try also what rounds otherwise.")
+    ] = False,
+) -> None:
+    """Search for faster schedules and record them."""
+    from aisc.cli.tune_commands import list_spaces, tune_model
+
+    choices = _choices(shape, 2, None, False)
+    if only_list:
+        list_spaces(model, target, choices)
+    else:
+        tune_model(model, target, _seconds(budget), database, not reassociate, choices)
+
+
+@app.command()
+def fuzz(
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many cases; by default 100, or what --time allows."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed; a seed gives one case.")] = 0,
+    duration: Annotated[str, typer.Option("--time", help="End after this time, e.g. 10m.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Write a test for each finding into this folder.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="graphs, schedules or all.")] = "graphs",
+    oracle: Annotated[
+        list[str] | None,
+        typer.Option(help="Ask only this one: 'compiled', 'level 0', 'onnxruntime'."),
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Steps in which a graph grows.")] = 12,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0: one for each core.")] = 0,
+    case_time: Annotated[str, typer.Option(help="Time of one case.")] = "60s",
+    memory: Annotated[int, typer.Option(min=1, help="GiB of address space of a process.")] = 8,
+    reduce: Annotated[str, typer.Option(help="Time to make a finding small.")] = "60s",
+    load: Annotated[
+        list[str] | None,
+        typer.Option(help="Import this module first: more operators or rules, planted faults."),
+    ] = None,
+    target: TargetName = "cpu",
+) -> None:
+    """Compile random graphs and compare what they compute with the interpreter and others.
+
+    Exit codes: 0 nothing found, 4 results differ, 70 aisc failed inside, hung or died.
+    """
+    from aisc.fuzz.command import fuzz_command
+
+    if kind not in ("graphs", "schedules", "all"):
+        raise typer.BadParameter("expected graphs, schedules or all", param_hint="--kind")
+    ends = _seconds(duration, "--time") if duration else None
+    limits = {
+        "seconds": _seconds(case_time, "--case-time"), "memory": memory << 30, "target": target,
+        "oracles": tuple(oracle or ()), "nodes": nodes, "load": tuple(load or ()),
+    }  # fmt: skip
+    raise typer.Exit(
+        fuzz_command(
+            count if count or ends else 100,
+            seed,
+            ends,
+            out,
+            kind,
+            jobs,
+            _seconds(reduce, "--reduce"),
+            limits,
+        )
+    )
+
+
+machines = typer.Typer(rich_markup_mode=None, help="The machines that code can be made for.")
+app.add_typer(machines, name="targets", invoke_without_command=True)
+
+
+@machines.callback()
+def targets(context: typer.Context) -> None:
+    """The machines that code can be made for; without a command, all of them."""
+    if context.invoked_subcommand is None:
+        targets_list()
+
+
+@machines.command("list")
+def targets_list() -> None:
+    """Every target that is known by name."""
+    from aisc.cli.target_commands import list_targets
+
+    list_targets()
+
+
+@machines.command("show")
+def targets_show(
+    name: Annotated[str, typer.Argument(metavar="TARGET", help="A name, or FILE.toml.")],
+) -> None:
+    """The description of one target."""
+    from aisc.cli.target_commands import show_target
+
+    show_target(name)
+
+
+@machines.command("validate")
+def targets_validate(
+    file: Annotated[Path, typer.Argument(help="A description, FILE.toml.")],
+) -> None:
+    """Check a description: what is wrong in it, or what it says."""
+    from aisc.cli.target_commands import validate_target
+
+    validate_target(file)
+
+
+@machines.command("probe")
+def targets_probe(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here.")] = None,
+) -> None:
+    """The machine of this process as a description, to compile for it elsewhere."""
+    from aisc.cli.target_commands import probe_host
+
+    probe_host(output)
+
+
+@app.command()
+def cache(
+    action: Annotated[str, typer.Argument(help="status or clear.")] = "status",
+) -> None:
+    """Show or clear the cache of compiled kernels."""
+    from aisc.cli.commands import handle_cache
+
+    if action not in ("status", "clear"):
+        raise typer.BadParameter("expected status or clear", param_hint="ACTION")
+    handle_cache(action)
+
+
+def _is_bundle(model: str) -> bool:
+    """Whether to open a file instead of compiling it. IR text may have the suffix of bundles, but
+    is for ``aisc opt`` only."""
+    from aisc.codegen.run.bundle import is_bundle
+
+    return model.endswith(".aisc") or is_bundle(Path(model))
+
+
+def _choices(
+    shape: Sequence[str] | None,
+    level: int,
+    threads: int | None,
+    no_cache: bool,
+    dump_dir: str = "",
+    verify: bool = False,
+) -> dict[str, Any]:
+    """Command-line values as fields of ``Options``."""
+    shapes = dict(map(_extent, shape or ()))
+    choices: dict[str, Any] = {"shapes": shapes, "level": level, "threads": threads}
+    choices.update(use_cache=not no_cache, dump_dir=dump_dir or None, verify=verify or None)
+    return choices
+
+
+def _extent(item: str) -> tuple[str, int | tuple[int, int]]:
+    """``n=8`` or ``n=1..512``."""
+    name, _, value = item.partition("=")
+    ends = value.split("..")
+    if not name or len(ends) > 2 or not all(e.isdigit() for e in ends):
+        message = f"expected NAME=NUMBER or NAME=LEAST..GREATEST, got '{item}'"
+        raise typer.BadParameter(message, param_hint="--shape")
+    return name, int(value) if len(ends) == 1 else (int(ends[0]), int(ends[1]))
+
+
+def _size(item: str) -> tuple[str, int]:
+    """``n=8``."""
+    name, _, value = item.partition("=")
+    if not name or not value.isdigit():
+        raise typer.BadParameter(f"expected NAME=NUMBER, got '{item}'", param_hint="--dim")
+    return name, int(value)
+
+
+def _seconds(text: str, hint: str = "--budget") -> float:
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        return float(number) * units[unit]
+    except ValueError:
+        raise typer.BadParameter("expected e.g. 60s or 5m", param_hint=hint) from None
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Warnings are diagnostics, and printed as such."""
+    print(message, file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors become diagnostics and exit codes; tracebacks only with AISC_DEBUG."""
+    from aisc.ir.diagnostics import AiscError, InternalError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app(args=arguments, prog_name="aisc")
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except Exception as fault:
+        if os.environ.get("AISC_DEBUG"):
+            raise
+        text = str(fault)
+        if not isinstance(fault, AiscError):
+            head = f"{type(fault).__name__}: {text}".splitlines()[0]
+            text = f"internal error: {head}\n  note: set AISC_DEBUG=1 for details, please report"
+        print(text, file=sys.stderr)
+        raise SystemExit(getattr(fault, "exit_code", InternalError.exit_code)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

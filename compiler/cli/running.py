@@ -1,0 +1,114 @@
+"""What the command line does with an executable: feeding it, printing its results, timing it.
+
+Imports nothing of the compiler, so that bundles run without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aisc.codegen.files import write_whole
+from aisc.codegen.run.executable import Executable
+from aisc.codegen.signature import Port
+from aisc.ir.arith.poly import evaluate
+from aisc.ir.diagnostics import error, execution_error
+
+
+def run_once(exe: Executable, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Run on the inputs that ``--input`` names, save what ``--output`` names, print the rest."""
+    results = exe.run(None, _feeds(exe, inputs))
+    named = dict(zip(exe.output_names, results, strict=True))
+    for item in outputs:
+        name, _, place = item.partition("=")
+        if name not in named or not place.startswith("@"):
+            raise execution_error("E501", f"--output {item}: expected NAME=@FILE.npy")
+        with open(place[1:], "wb") as f:
+            np.save(f, named[name], allow_pickle=False)
+    for name, array in named.items():
+        head = np.array2string(array.reshape(-1)[:8], precision=6, separator=", ")
+        print(f"{name}: {array.dtype}{list(array.shape)} {head}")
+
+
+def _feeds(exe: Executable, inputs: Sequence[str]) -> dict[str, Any]:
+    """Inputs by name: from files, or random for those that are not given."""
+    given: dict[str, str] = {}
+    for item in inputs:
+        name, _, place = item.partition("=")
+        names = [*exe.input_names, *(p.name for p in exe.optional_inputs)]
+        if name not in names:
+            raise execution_error(
+                "E501", f"the model has no input '{name}'", f"it has {', '.join(names)}"
+            )
+        given[name] = place
+    feeds = random_feeds(exe)
+    for name, place in given.items():
+        if place.startswith("@"):
+            try:
+                feeds[name] = np.load(place[1:], allow_pickle=False)
+            except (OSError, ValueError) as fault:
+                raise execution_error("E501", f"cannot read {place[1:]}", str(fault)) from None
+        elif place != "random" or name not in feeds:
+            raise execution_error("E501", f"--input {name}={place}: expected @FILE.npy or random")
+    return feeds
+
+
+def random_feeds(
+    exe: Executable, dims: Mapping[str, int] | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Seeded random inputs; symbolic dimensions that `dims` does not give are taken as 1. E106 for
+    names that are none."""
+    rng = np.random.default_rng(seed)
+    sizes = {s.name: max(1, s.lower) for s in exe.image.signature.symbols}
+    unknown = [n for n in dims or () if n not in sizes]
+    if unknown:
+        known = f"it has {', '.join(sizes) or 'none'}"
+        raise error("E106", f"the model has no symbolic dimension {', '.join(unknown)}", known)
+    sizes.update(dims or {})
+    try:
+        return {p.name: _random(p, sizes, rng) for p in exe.inputs}
+    except (MemoryError, ValueError):  # numpy's words for more than there is, and more than it can
+        text = ", ".join(f"{n}={v}" for n, v in sizes.items())
+        raise execution_error("E501", "inputs of these sizes are too large", text) from None
+
+
+def _random(port: Port, sizes: Mapping[str, int], rng: np.random.Generator) -> NDArray[Any]:
+    shape = tuple(evaluate(d, sizes) for d in port.shape)
+    if port.dtype.is_float:
+        return rng.standard_normal(shape, np.float32).astype(port.dtype.numpy, copy=False)
+    return rng.integers(0, 2, shape).astype(port.dtype.numpy)
+
+
+def bench(
+    model: str,
+    make: Callable[[int], Executable],
+    peers: Sequence[str],
+    threads: Sequence[int],
+    runs: tuple[int, int],
+    json_output: Path | None,
+    dims: Mapping[str, int],
+) -> None:
+    """Measure the executable that `make` gives for each number of threads on inputs of sizes
+    `dims`, print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from aisc.measure.bench import measure_latency
+
+    rows: list[Mapping[str, Any]] = []
+    for count in threads:
+        exe = make(count)
+        rows += measure_latency(model, exe, random_feeds(exe, dims), peers, count, *runs)
+    table = Table("runtime", "threads", "median ms", "p90 ms", "min ms", "aisc is faster by")
+    for row in rows:
+        ratio = f"{row['ratio']:.2f} x" if row["runtime"] != "aisc" else ""
+        numbers = [f"{row[k]:.3f}" for k in ("median_ms", "p90_ms", "min_ms")]
+        table.add_row(row["runtime"], str(row["threads"]), *numbers, ratio)
+    Console().print(table)
+    if json_output is not None:
+        write_whole(json_output, json.dumps(rows, indent=2).encode())

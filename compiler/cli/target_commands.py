@@ -1,0 +1,65 @@
+"""``aisc targets``: the machines that code can be made for, and their descriptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from aisc.codegen import backend
+from aisc.codegen.files import write_whole
+from aisc.driver.api import resolve_target
+from aisc.ir import target as targets
+from aisc.ir.description import to_toml
+from aisc.ir.target import Target
+
+_out = Console()
+
+
+def list_targets() -> None:
+    """``aisc targets list``."""
+    table = Table("target", "kind", "machine", "vectors", "memories")
+    for name in targets.builtin_names():
+        t = targets.resolve(name)
+        machine = t.arch or "of this process"
+        table.add_row(name, t.kind, machine, _vectors(t), ", ".join(map(_memory, t.memories)))
+    _out.print(table)
+    print(f"kinds with a back end here: {', '.join(backend.kinds())}")
+
+
+def show_target(name: str) -> None:
+    """``aisc targets show``: as a description that can be read again."""
+    found = resolve_target(name)
+    print(found.source.rstrip() or to_toml(found).rstrip())
+
+
+def validate_target(path: Path) -> None:
+    """``aisc targets validate``: E401 says what is wrong."""
+    found = resolve_target(str(path))
+    print(f"{path}: a target of kind {found.kind}, {found.name}")
+    print(f"  vectors: {_vectors(found)}")
+    for m in found.memories:
+        print(f"  memory {_memory(m)}")
+    for name in found.instructions:
+        print(f"  instruction {name}")
+
+
+def probe_host(output: Path | None) -> None:
+    """``aisc targets probe``: the machine of this process as a description."""
+    text = to_toml(resolve_target("cpu"))
+    if output is None:
+        print(text.rstrip())
+    else:
+        write_whole(output, text.encode())
+
+
+def _vectors(t: Target) -> str:
+    return f"{t.vector_registers} of {t.vector_bits} bits"
+
+
+def _memory(m: targets.Memory) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if m.bytes % size == 0:
+            return f"{m.name} {m.bytes // size} {unit}"
+    return f"{m.name} {m.bytes} bytes"

@@ -1,0 +1,1 @@
+"""Measuring models: other runtimes, profiles, the limits of the machine."""
