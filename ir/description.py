@@ -73,6 +73,8 @@ COSTS = (
     Key("far_bytes", int, "operands of a kernel from which on they lie in no cache", "bytes", 1),
     Key("fma_latency", int, "from a multiply-add to the next that needs it", "cycles", 1, 1000),
     Key("fma_units", int, "vector multiply-adds that begin in a cycle", "instructions", 1, 64),
+    Key("byte_work", int, "what a core computes while it reads a byte from memory",
+        "operations", 1, 1 << 20),
 )  # fmt: skip
 LIMIT = Key("limits", int, "a hard bound, by name", "whatever the name says", 0)
 RATE = Key("rates", float, "operations in a cycle of a core, by name", "operations per cycle")

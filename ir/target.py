@@ -48,6 +48,7 @@ class Costs:
     far_bytes: int = 32 << 20
     fma_latency: int = 4
     fma_units: int = 2
+    byte_work: int = 4
 
 
 # What is taken for caches that a description does not give.
@@ -82,6 +83,11 @@ class Target:
     def lanes(self, dtype: DType) -> int:
         """Elements of a type in a vector register."""
         return max(1, self.vector_bits // (8 * dtype.bytes))
+
+    @property
+    def in_flight(self) -> int:
+        """Multiply-adds under way at a time: as many accumulators hide their latency."""
+        return self.costs.fma_latency * self.costs.fma_units
 
     @property
     def first_cache(self) -> Memory:

@@ -25,17 +25,11 @@ from aisc.passes.schedule.products import factors
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.decoding import PER_QUERY, Rows, schedule_rows_of
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
-from aisc.passes.schedule.rules.tile import Tile, is_large, schedule_consumer
+from aisc.passes.schedule.rules.tile import OPERANDS, Tile, is_large, schedule_consumer
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.variants.attention import Attention, attention_of
 
-# Accumulators of a register tile.
-ACCUMULATORS = 16
 VECTORS = (1, 2, 4)
-# Registers of a tile beside its accumulators.
-OPERANDS = 4
-# Bytes of a block's queries and results up to which they may lie on the stack.
-MOST_PRIVATE = 256 << 10
 # Lanes for each query up to which those without one cost less than scores in memory do: more where
 # keys are as few as lanes, so that scores do not fill vectors either, or not in cache to be turned.
 SOME_PADDED, MOST_PADDED = 1.35, 1.6
@@ -114,16 +108,17 @@ def _algorithm(a: Attention, target: Target) -> str:
 
 
 def _fits(a: Attention, target: Target) -> bool:
-    """Whether what belongs to a block of queries is small and of known size."""
+    """Whether what belongs to a block of queries is of known size, and a small part of the
+    second-level cache."""
     sizes = _known(a.depth.extent), _known(a.width.extent)
-    if sizes[1] and _divisor(sizes[1], ACCUMULATORS) < min(in_flight(target), sizes[1]):
+    if sizes[1] and _divisor(sizes[1], 2 * target.in_flight) < min(target.in_flight, sizes[1]):
         return False
-    return all(sizes) and target.vector_bits // 8 * sum(sizes) <= MOST_PRIVATE
+    return all(sizes) and target.vector_bits // 8 * sum(sizes) <= target.second_cache.bytes // 4
 
 
-def in_flight(target: Target) -> int:
-    """Accumulators that hide the latency of the multiply-add."""
-    return target.costs.fma_latency * target.costs.fma_units
+def accumulators(target: Target) -> int:
+    """Those of a register tile: twice as many as hide the latency of the multiply-add."""
+    return min(2 * target.in_flight, target.vector_registers - OPERANDS)
 
 
 def fills_lanes(a: Attention, target: Target) -> bool:
@@ -175,14 +170,14 @@ def choose(a: Attention, name: str, d: Chooser) -> Blocks:
     cache, vector = target.first_cache.bytes, lanes * a.dtype.bytes
     own = vector * (_known(a.depth.extent) + _known(a.width.extent))
     size = _known(a.width.extent)
-    hidden = in_flight(target)
+    hidden, most_rows = target.in_flight, 2 * target.in_flight
     counts = [
         v for v in VECTORS
-        if v == 1 or (v * own <= 2 * cache and _divisor(size, ACCUMULATORS // v) * v >= hidden)
+        if v == 1 or (v * own <= 2 * cache and _divisor(size, most_rows // v) * v >= hidden)
     ]  # fmt: skip
     best = min(counts, key=lambda v: (_rounds(a, v * lanes, target.cores) * v, -v))
     vectors = d.pick(f"{name}.vectors", counts, best, exact=False)
-    rows = min(ACCUMULATORS, target.vector_registers - OPERANDS) // vectors
+    rows = accumulators(target) // vectors
     most = cache // 2 // (vectors * vector) // rows * rows
     groups = -(-(_known(a.keys.extent) or most) // rows)
     count = -(-groups * rows // most)
@@ -208,7 +203,7 @@ def choose_rows(a: Attention, name: str, d: Chooser) -> Rows:
     keys = -(-(_known(a.keys.extent) or most) // lanes) * lanes
     count = -(-keys // most)
     size = _known(a.width.extent) // lanes
-    own = _divisor(size, max(1, ACCUMULATORS // queries))
+    own = _divisor(size, max(1, 2 * d.target.in_flight // queries))
     vectors = d.pick(f"{name}.vectors", (n for n in range(1, own) if size % n == 0), own)
     return Rows(queries, -(-keys // (count * lanes)) * lanes, lanes, vectors)
 

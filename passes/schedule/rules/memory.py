@@ -21,16 +21,20 @@ from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import For, Prefetch, Store
+from aisc.ir.tensor.stmt import Block, For, Prefetch, Store
 from aisc.ir.tensor.tree import Place, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import has_calls, lanes_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 
-# Elements of such a pass.
-OWN_BURST, BURSTS = 1024, (256, 512, 2048, 4096)
-# Vectors from what is computed to what is asked for.
-OWN_AHEAD, AHEAD = 64, (0, 16, 32, 128)
+# The part of the first-level cache that what is computed in such a pass takes.
+BURST_PART = 8
+
+
+def burst_of(block: Block, target: Target) -> int:
+    """Elements of such a pass."""
+    assert isinstance(block.body, Store), "a plain block"
+    return target.first_cache.bytes // BURST_PART // block.body.buffer.dtype.bytes
 
 
 def is_far(func: Func, target: Target) -> bool:
@@ -91,7 +95,8 @@ def in_bursts(s: Schedule, block: str, loop: str, burst: int, d: Chooser) -> Sch
     last = find_place(s.func, copy).loops[-1].var.name
     for inner in (f"{loop}_e", last):
         s = s.split(inner, lanes, names=(f"{inner}_o", f"{inner}_l")).vectorize(f"{inner}_l")
-    ahead = d.pick(f"{block}.ahead", AHEAD, OWN_AHEAD)
+    own = burst // lanes  # vectors from what is computed to what is asked for
+    ahead = d.pick(f"{block}.ahead", (0, own // 4, own // 2, 2 * own), own)
     for name in [r.buffer.name for r in find_place(s.func, block).block.reads] if ahead else []:
         s = unless_refused(s, partial(_ahead, block, name, f"{loop}_e_o", ahead))
     return s

@@ -11,12 +11,12 @@ from aisc.ir.tensor.linear import mentions, operands
 from aisc.ir.tensor.stmt import Block, Iter, Store
 from aisc.ir.tensor.tree import Place, find_place
 from aisc.passes.schedule.rules.chooser import Chooser
-from aisc.passes.schedule.rules.memory import BURSTS, OWN_BURST, in_bursts, is_far
+from aisc.passes.schedule.rules.memory import burst_of, in_bursts, is_far
 from aisc.passes.schedule.rules.structure import has_calls, lane_options, lanes_of
 from aisc.passes.schedule.schedule import Schedule
 
-# Rows of fewer elements are joined to longer ones before they are cut into vectors.
-SHORT_ROW = 64
+# Rows of fewer vectors are joined to longer ones before they are cut.
+SHORT_ROW = 4
 
 
 def vectorize_map(s: Schedule, place: Place, d: Chooser) -> Schedule:
@@ -33,7 +33,7 @@ def vectorize_map(s: Schedule, place: Place, d: Chooser) -> Schedule:
         return s
     if block.iters[-1].kind == "ordered":  # what follows each other lies together: no lanes
         return s
-    flat = _static_suffix(block, spatial[-_joint_axes(block) :])
+    flat = _static_suffix(block, spatial[-_joint_axes(block) :], lanes_of(block, d.target))
     joint = d.pick(f"{block.name}.joint", range(1, len(flat) + 1), len(flat))
     flat = flat[len(flat) - joint :]
     last = flat[0]
@@ -43,8 +43,10 @@ def vectorize_map(s: Schedule, place: Place, d: Chooser) -> Schedule:
     loop = next(f for f in find_place(s.func, block.name).loops if f.var.name == last)
     size = int(loop.extent.value) if isinstance(loop.extent, Const) else None
     if len(flat) == len(spatial) and size is not None:
-        own = OWN_BURST if has_calls(block) and is_far(s.func, d.target) else 0
-        burst = d.pick(f"{block.name}.burst", (n for n in (0, *BURSTS) if 2 * n <= size), own)
+        usual = burst_of(block, d.target)
+        own = usual if has_calls(block) and is_far(s.func, d.target) else 0
+        bursts = (0, *(usual * n // 4 for n in (1, 2, 4, 8, 16)))
+        burst = d.pick(f"{block.name}.burst", (n for n in bursts if 2 * n <= size), own)
         whole = s
         if burst:
             step = partial(in_bursts, block=block.name, loop=last, burst=burst, d=d)
@@ -70,7 +72,7 @@ def _cut(s: Schedule, block: Block, loop: str, size: int | None, d: Chooser) -> 
     return s.unroll(f"{loop}_v").vectorize(f"{loop}_l")
 
 
-def _static_suffix(block: Block, spatial: list[str]) -> list[str]:
+def _static_suffix(block: Block, spatial: list[str], lanes: int) -> list[str]:
     """The innermost of the last `spatial` loops whose fused index needs no division at run time:
     those of constant extent, and one symbolic loop around them where they are short."""
     extents = [it.extent for it in block.iters if it.kind == "spatial"][-len(spatial) :]
@@ -80,7 +82,7 @@ def _static_suffix(block: Block, spatial: list[str]) -> list[str]:
         if not isinstance(extent, Const):
             break
         first, size = first - 1, size * int(extent.value)
-    if first > 0 and size < SHORT_ROW:
+    if first > 0 and size < SHORT_ROW * lanes:
         first -= 1
     return spatial[first:]
 

@@ -21,10 +21,8 @@ from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import analyse, is_window, lane_options, lanes_of, step_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 
-# Rows long enough for four vectors of partial results, which hide the latency of an addition.
-LONG_ROW = 16
-# Bytes of a row's own values that may lie on the stack.
-MAX_STACK = 16 << 10
+# Turns over vectors of partial results from which on these pay.
+LEAST_TURNS = 4
 LAST_CHUNKS = 4
 # Vectors of partial results.
 PARTIALS = (1, 2, 4, 8)
@@ -47,8 +45,11 @@ def schedule_rows(s: Schedule, d: Chooser) -> Schedule | None:
         return None
     s = merged
     for b, block in _scratch(s).items():
-        size = _row_bytes(b, axes)
-        if size is not None and d.pick(f"{block}.on_stack", (True, False), size <= MAX_STACK):
+        size = _row_bytes(b, axes, 2 * d.target.first_cache.bytes)
+        if size is None:
+            continue
+        own = 2 * size <= d.target.first_cache.bytes
+        if d.pick(f"{block}.on_stack", (True, False), own):
             s = unless_refused(s, partial(_stack, b.name))
     for place in list(places(s.func.body)):
         s = unless_refused(s, partial(_vectorize_row, place.block.name, axes, d))
@@ -107,10 +108,11 @@ def chunk(s: Schedule, name: str, d: Chooser) -> Schedule:
         return s
     lanes, extent = lanes_of(block, d.target), find_loop(s.func, loop).extent
     size = int(extent.value) if isinstance(extent, Const) else 0
+    hiding = 1 << (d.target.costs.fma_latency - 1).bit_length()  # the latency of an addition
     vectors = d.pick(
         f"{name}.partials",
         (n for n in PARTIALS if n == 1 or size >= n * lanes),
-        4 if size >= LONG_ROW * lanes else 1,
+        hiding if size >= LEAST_TURNS * hiding * lanes else 1,
         exact=False,
     )
     if vectors > 1:
@@ -178,12 +180,12 @@ def _scratch(s: Schedule) -> dict[Buffer, str]:
     return found
 
 
-def _row_bytes(b: Buffer, axes: int) -> int | None:
-    """Bytes of the part of one row; ``None`` where they are not known or too many for any stack."""
+def _row_bytes(b: Buffer, axes: int, most: int) -> int | None:
+    """Bytes of the part of one row; ``None`` where they are not known or more than `most`."""
     sizes = [d for d in b.shape[axes:] if isinstance(d, int)]
     known = len(sizes) == b.rank - min(axes, b.rank)
     size = prod(sizes) * b.dtype.bytes
-    return size if known and size <= 4 * MAX_STACK else None
+    return size if known and size <= most else None
 
 
 def _stack(name: str, s: Schedule) -> Schedule:

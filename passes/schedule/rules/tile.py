@@ -37,11 +37,10 @@ from aisc.passes.schedule.rules.structure import (
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 
 RUNTIME_PACK_ROWS = 32
+# Registers of a tile beside its accumulators.
+OPERANDS = 4
 # Steps of the innermost reduce loops that may be unrolled.
 MOST_UNROLLED = 16
-MAX_ROWS = 14
-# Rows of a tile where their number is known at run time only: a short input fills part of one tile.
-SYMBOLIC_ROWS = 8
 UNKNOWN_EXTENT = 1 << 20
 
 
@@ -84,12 +83,12 @@ def tile_options(reduction: Reduction, d: Chooser) -> list[Tile]:
     accumulators, which hides the latency of the multiply-add.
     """
     target, lanes = d.target, _lanes(reduction, d)
-    budget = target.vector_registers - 4
+    budget = target.vector_registers - OPERANDS
     width, height = _extent(reduction.lane), _extent(reduction.row)
     heights = range(1, min(_most_rows(reduction, target), height) + 1)
     limit = 8 if height < 4 else 4 if reduction.contraction else 2
     if is_window(reduction.block):  # unrolled taps share inputs, which need registers as well
-        budget, limit = target.costs.fma_latency * target.costs.fma_units, 1
+        budget, limit = target.in_flight, 1
     found = [
         Tile(r, v, lanes)
         for v in range(1, limit + 1)
@@ -100,12 +99,16 @@ def tile_options(reduction: Reduction, d: Chooser) -> list[Tile]:
 
 
 def _most_rows(reduction: Reduction, target: Target) -> int:
-    """Rows of a tile: fewer where their number is symbolic, and where they lie a multiple of a
-    cache way apart, since then they all compete for one set of the first-level cache."""
-    load, row = reduction.data, reduction.row
+    """Rows of a tile: two vectors of accumulators each must fit the registers, but for windows. No
+    more than hide the latency where their number is symbolic, so that a short input fills its tile;
+    fewer where rows lie a multiple of a cache way apart, since then they all compete for one set of
+    the first-level cache."""
+    load, row, most = reduction.data, reduction.row, (target.vector_registers - OPERANDS) // 2
+    if is_window(reduction.block):
+        most = max(most, target.in_flight)
     if load is None or row is None:
-        return MAX_ROWS
-    most = MAX_ROWS if known_factor(row.extent) else SYMBOLIC_ROWS
+        return most
+    most = most if known_factor(row.extent) else min(most, target.in_flight)
     step, cache = step_of(load, row.var), target.first_cache
     if step is None or step * load.dtype.bytes % cache.way_bytes:
         return most

@@ -26,9 +26,8 @@ from aisc.passes.schedule.variants.winograd import IN, KERNEL, OUT
 
 # Channels below which transforms cost more than the products they save.
 LEAST_CHANNELS = 32
-# Results per image and channel that must be saved, in units of the 108 bytes of additional weights
-# per pair of channels: reading a byte from memory costs about as much as four operations.
-LEAST_SAVED = 48
+# Bytes of additional weights per pair of channels, and operations that each result saves there.
+MORE_WEIGHTS, SAVED = 108, 9
 # The part of a second-level cache that transformed tiles get, before and after the products, beside
 # the weights that pass by.
 BLOCK_PART = 5, 8
@@ -46,7 +45,7 @@ def use_winograd(s: Schedule, d: Chooser) -> Schedule:
         name = place.block.name
         if not _is_fit(place.block, lanes) or in_place_reader(s, name) is None:
             continue
-        own = "winograd" if _pays(place.block) else "direct"
+        own = "winograd" if _pays(place.block, d.target) else "direct"
         if d.pick(f"{name}.algorithm", ("direct", "winograd"), own, exact=False) == "winograd":
             s = unless_refused(s, partial(_schedule, name=name, lanes=lanes))
     return s
@@ -66,12 +65,12 @@ def _is_fit(block: Block, lanes: int) -> bool:
     return min(inputs, outputs) > 0 and inputs % lanes == 0 and outputs % lanes == 0
 
 
-def _pays(block: Block) -> bool:
+def _pays(block: Block, target: Target) -> bool:
     _, height, width, outputs, _, _, inputs = _sizes(block)
     if min(inputs, outputs) < LEAST_CHANNELS:
         return False
     tiles = -(-height // OUT) * -(-width // OUT)
-    return height * width - OUT * tiles > LEAST_SAVED
+    return SAVED * (height * width - OUT * tiles) > MORE_WEIGHTS * target.costs.byte_work
 
 
 def _schedule(s: Schedule, name: str, lanes: int) -> Schedule:
