@@ -25,13 +25,14 @@ from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.interpret import run_func
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Seq, Stmt, Store, seq
 from aisc.ir.tensor.thread_trace import Event, trace_block
-from aisc.ir.tensor.tree import find_place, loops_of
+from aisc.ir.tensor.tree import loops_of
 from aisc.ir.tensor.verify_func import verify_func
 from aisc.ir.tensor.visitor import substitute
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_func
 from aisc.passes.schedule.rules.chooser import Chooser
-from aisc.passes.schedule.rules.simt_matmul import SimtTile, _in_place, simt_matmul
+from aisc.passes.schedule.rules.epilogue import in_place_reader
+from aisc.passes.schedule.rules.simt_matmul import SimtTile, simt_matmul
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
 from aisc.passes.tensor.simt_barriers import (
     InsertBlockBarriers,
@@ -516,4 +517,4 @@ def test_a_product_whose_reader_reduces_is_copied() -> None:
     t = b.alloc("acc", f32, (16, 16))
     b.reduce(t, (8,), "sum", lambda i, r: Load(a, (i[0], r[0])) * Load(w, (r[0], i[1])), "mm")
     b.reduce(y, (16,), "sum", lambda i, r: Load(t, (i[0], r[0])), "rows")
-    assert not _in_place(find_place(b.func("f", (a, w, y)), "rows").block, t)
+    assert in_place_reader(Schedule.of(b.func("f", (a, w, y))), "mm") is None

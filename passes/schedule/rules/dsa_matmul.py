@@ -17,6 +17,7 @@ from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import extent_of, find_loop, find_place, fresh, places
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.epilogue import through_private
 from aisc.passes.schedule.rules.inlining import inline_where_legal
 from aisc.passes.schedule.rules.structure import analyse
 from aisc.passes.schedule.schedule import Schedule
@@ -119,9 +120,7 @@ def _padded(s: Schedule, names: _Names, tile: int) -> Schedule:
 
 def _accumulate(s: Schedule, names: _Names, tile: int) -> tuple[Schedule, str]:
     """Sum in accumulators; gives the block that copies them out."""
-    before = {p.block.name for p in places(s.func.body)}
-    s = s.cache_write(names.block, "accumulator", names.acc)
-    (copy,) = (p.block.name for p in places(s.func.body) if p.block.name not in before)
+    s, copy = through_private(s, names.block, "accumulator", names.acc)
     for axis, loop in enumerate(names.loops[:2]):
         s = s.clamp_tail(names.block, loop, tile)
         s = s.clamp_tail(copy, f"{copy}_i{axis}", tile)

@@ -24,6 +24,7 @@ from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Block, For, Prefetch, Store
 from aisc.ir.tensor.tree import Place, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.epilogue import result_of, through_private
 from aisc.passes.schedule.rules.structure import has_calls, lanes_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 
@@ -104,10 +105,8 @@ def in_bursts(s: Schedule, block: str, loop: str, burst: int, d: Chooser) -> Sch
 
 def _through_cache(s: Schedule, block: str, loop: str) -> tuple[Schedule, str]:
     """A private buffer for what a block writes in an iteration of `loop`, and its copy."""
-    before = {p.block.name for p in places(s.func.body)}
-    s = s.cache_write(block, "global")
-    (copy,) = (p.block.name for p in places(s.func.body) if p.block.name not in before)
-    private = find_place(s.func, block).block.writes[0].buffer.name
+    s, copy = through_private(s, block, "global")
+    private = result_of(s, block).name
     return s.reverse_compute_at(copy, loop).set_scope(private, "stack"), copy
 
 

@@ -14,10 +14,11 @@ from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Load, Var
-from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import Block, ForKind
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import ForKind
 from aisc.ir.tensor.tree import find_place, fresh, places
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.epilogue import in_place_reader, result_of, through_private
 from aisc.passes.schedule.rules.structure import Reduction, analyse
 from aisc.passes.schedule.schedule import Schedule
 
@@ -88,24 +89,11 @@ def _require_fit(target: Target, tile: SimtTile) -> None:
 
 def _consumer(s: Schedule, block: str) -> tuple[Schedule, str]:
     """The map that reads the product; a copy is made when there is none."""
-    out = find_place(s.func, block).block.writes[0].buffer
-    readers = [p for p in places(s.func.body) if out in {r.buffer for r in p.block.reads}]
-    if out.role == "scratch" and len(readers) == 1 and _in_place(readers[0].block, out):
-        return s, readers[0].block.name
-    before = {p.block.name for p in places(s.func.body)}
-    s = s.cache_write(block, "register", fresh(s.func, f"{out.name}_tile"))
-    (copy,) = (p.block.name for p in places(s.func.body) if p.block.name not in before)
-    return s, copy
-
-
-def _in_place(block: Block, out: Buffer) -> bool:
-    """Whether a map reads `out` only at its own iterators."""
-    if any(it.kind != "spatial" for it in block.iters):
-        return False
-    own = tuple(it.var for it in block.iters)
-    return all(
-        n.indices == own for n in walk(block.body) if isinstance(n, Load) and n.buffer == out
-    )
+    reader = in_place_reader(s, block)
+    if reader is not None:
+        return s, reader.name
+    name = fresh(s.func, f"{result_of(s, block).name}_tile")
+    return through_private(s, block, "register", name)
 
 
 def operands_of(found: Reduction) -> tuple[Load, ...]:

@@ -22,8 +22,14 @@ from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, For, Iter, Store
-from aisc.ir.tensor.tree import find_loop, find_place, places
+from aisc.ir.tensor.tree import find_loop, find_place
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.epilogue import (
+    in_place_reader,
+    only_reader,
+    result_of,
+    through_private,
+)
 from aisc.passes.schedule.rules.structure import (
     MAX_WINDOW,
     Reduction,
@@ -176,7 +182,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     s, reduce_loops = _in_turns(s, block, reduce_loops, d)
     s = s.reorder(*outer, *reduce_loops, *inner)
     s = s.reverse_compute_at(consumer, outer[-1])
-    s = s.set_scope(_result(s, block), "register")
+    s = s.set_scope(result_of(s, block).name, "register")
     if row is not None:
         s = s.unroll(f"{row}_r")
     s = s.unroll(names[1]).vectorize(names[2])
@@ -311,52 +317,30 @@ def _panel_axis(reduction: Reduction, weights: Load, tile: Tile) -> int | None:
     return found[0] if whole else None
 
 
-def _result(s: Schedule, block: str) -> str:
-    return find_place(s.func, block).block.writes[0].buffer.name
-
-
 def _consumer(s: Schedule, block: str) -> tuple[Schedule, str]:
     """The map that reads the result at its own iterators; a copy is made when there is none."""
     s = _with_parts(s, block)
+    reader = lanes_reader(s, block)
+    return (s, reader) if reader is not None else through_private(s, block, "global")
+
+
+def lanes_reader(s: Schedule, block: str) -> str | None:
+    """The only map that reads the private result of a block at its own iterators, if it stores what
+    lies side by side there side by side."""
     reader = in_place_reader(s, block)
-    if reader is not None:
-        return s, reader
-    before = {p.block.name for p in places(s.func.body)}
-    s = s.cache_write(block, "global")
-    (copy,) = (p.block.name for p in places(s.func.body) if p.block.name not in before)
-    return s, copy
-
-
-def in_place_reader(s: Schedule, block: str) -> str | None:
-    """The only map that reads the private result of a block, at its own iterators."""
-    out = find_place(s.func, block).block.writes[0].buffer
-    reader = _only_reader(s, out)
-    return reader.name if reader is not None and _reads_in_place(reader, out) else None
-
-
-def _only_reader(s: Schedule, out: Buffer) -> Block | None:
-    """The only block that reads a private buffer."""
-    readers = [p.block for p in places(s.func.body) if out in {r.buffer for r in p.block.reads}]
-    return readers[0] if out.role == "scratch" and len(readers) == 1 else None
-
-
-def _reads_in_place(block: Block, out: Buffer) -> bool:
-    """Whether a map reads `out` at its iterators, and stores what lies side by side there side by
-    side."""
-    store = block.body
-    if any(it.kind != "spatial" for it in block.iters) or not isinstance(store, Store):
-        return False
-    iters = tuple(it.var for it in block.iters)
-    loads = [n for n in walk(store) if isinstance(n, Load) and n.buffer == out]
-    lanes = linear_address(store.buffer, store.indices).coeff(iters[-1])
-    return lanes == 1 and all(n.indices == iters for n in loads)
+    if reader is None or not reader.iters:
+        return None
+    store = reader.body
+    assert isinstance(store, Store), "a plain block"
+    lane = linear_address(store.buffer, store.indices).coeff(reader.iters[-1].var)
+    return reader.name if lane == 1 else None
 
 
 def _with_parts(s: Schedule, block: str) -> Schedule:
     """Let the map that reads the result of a block at a quotient and a remainder of one of its
     iterators, as channels of groups, have an iterator for each."""
-    out = find_place(s.func, block).block.writes[0].buffer
-    reader = _only_reader(s, out)
+    out = result_of(s, block)
+    reader = only_reader(s, out)
     if reader is None:
         return s
     loads = [n for n in walk(reader.body) if isinstance(n, Load) and n.buffer == out]

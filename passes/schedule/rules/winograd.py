@@ -17,8 +17,8 @@ from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.inlining import inline_where_legal
 from aisc.passes.schedule.rules.tile import (
     Tile,
-    in_place_reader,
     known_factor,
+    lanes_reader,
     schedule_consumer,
 )
 from aisc.passes.schedule.schedule import Schedule, unless_refused
@@ -43,7 +43,7 @@ def use_winograd(s: Schedule, d: Chooser) -> Schedule:
     lanes = d.target.lanes(f32)
     for place in list(places(s.func.body)):
         name = place.block.name
-        if not _is_fit(place.block, lanes) or in_place_reader(s, name) is None:
+        if not _is_fit(place.block, lanes) or lanes_reader(s, name) is None:
             continue
         own = "winograd" if _pays(place.block, d.target) else "direct"
         if d.pick(f"{name}.algorithm", ("direct", "winograd"), own, exact=False) == "winograd":
@@ -77,7 +77,7 @@ def _schedule(s: Schedule, name: str, lanes: int) -> Schedule:
     s = _without_border(s.variant(name, "winograd"), f"{name}_in")
     s, _ = _vectorized(s, f"{name}_in", lanes)
     s, outer = _vectorized(s, f"{name}_out", lanes)
-    reader = in_place_reader(s, f"{name}_out")
+    reader = lanes_reader(s, f"{name}_out")
     assert reader is not None, "it was there before the variant"
     result = find_place(s.func, f"{name}_out").block.writes[0].buffer.name
     s = s.reverse_compute_at(reader, outer[-1]).set_scope(result, "register")
