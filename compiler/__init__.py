@@ -29,6 +29,7 @@ __all__ = [
     "save",
     "targets",
     "tensor",
+    "tune",
 ]
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from aisc.ir.graph.interpret import interpret
     from aisc.ir.target import Target
     from aisc.passes.schedule.schedule import Schedule
+    from aisc.tuning.tune import tune
 
 _HOMES = {
     "compile": "aisc.driver.api",
@@ -66,6 +68,7 @@ _HOMES = {
     "ExecutionError": "aisc.ir.diagnostics",
     "InternalError": "aisc.ir.diagnostics",
     "Target": "aisc.ir.target",
+    "tune": "aisc.tuning.tune",
 }
 _MODULES = {"targets": "aisc.ir.target", "tensor": "aisc.tensor"}
 

@@ -37,7 +37,7 @@ CODES: dict[str, str] = {
     "E304": "the schedule step could not be proved legal",
     "E306": "threads race on a buffer: a barrier is missing",
     # E4xx: targets
-    "E401": "the target is unknown or its description is invalid",
+    "E401": "an option is wrong, or the target is unknown or its description invalid",
     "E402": "the target lacks an intrinsic or a resource that the code needs",
     # E5xx: execution
     "E501": "an input or output does not match the compiled signature",

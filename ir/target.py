@@ -151,6 +151,8 @@ def builtin_names() -> tuple[str, ...]:
 
 def resolve(name: str) -> Target:
     """A target by name, by the path of a TOML file, or ``cpu`` for the host; E401 if unknown."""
+    if not isinstance(name, str):
+        raise error("E401", "a target is given by its name", f"got {name!r}")
     if name == "cpu":
         return host()
     path = Path(name) if name.endswith(".toml") else Path(__file__).parent / f"targets/{name}.toml"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import aisc
 from aisc import tensor
 from aisc.tensor import ComputeBuilder, Func, Load, buffer, f32, symbol
 
+DIGITS: Any = str(Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits.onnx")
 rng = np.random.default_rng(0)
 A, B = (rng.standard_normal((20, 20)).astype(np.float32) for _ in range(2))
 
@@ -70,7 +73,7 @@ def test_packed_weights() -> None:
         (product, {"weights": {"b": A[:3]}}, "E302", "the contents of b do not fit it"),
         (product, {"weights": {"b": A.astype(np.float64)}}, "E302", "the contents of b do not"),
         (product, {"target": "frob"}, "E401", "there is no target 'frob'"),
-        (lambda: "model.onnx", {}, "E302", "build takes a function of the tensor IR"),
+        (lambda: "model.onnx", {}, "E401", "expected Func or Schedule"),
     ],
 )
 def test_what_cannot_be_built(what: Any, choices: Any, code: str, message: str) -> None:
@@ -100,8 +103,53 @@ def test_an_executable_says_what_it_is() -> None:
 
 
 def test_levels_have_names() -> None:
-    with pytest.raises(aisc.CompileError, match="there is no level 'x'"):
+    with pytest.raises(aisc.CompileError, match="expected one of 'graph', 'tensor', 'program'"):
         aisc.lower("examples/digits/digits.onnx", to="x")  # type: ignore[arg-type]
+
+
+aisc_: Any = aisc  # what is wrong here on purpose is not for the type checker
+WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
+    "target": (lambda: aisc_.compile(DIGITS, target=5), "E401", "a name or Target"),
+    "threads": (lambda: aisc_.compile(DIGITS, threads="2"), "E401", "a whole number or None"),
+    "shapes": (lambda: aisc_.compile(DIGITS, shapes="n=1"), "E401", "a mapping of names to"),
+    "size": (lambda: aisc_.compile(DIGITS, shapes={"n": "1"}), "E401", "a mapping of names to"),
+    "level": (lambda: aisc_.compile(DIGITS, level=True), "E401", "a whole number"),
+    "cache": (lambda: aisc_.compile(DIGITS, cache="no"), "E401", "True or False"),
+    "overridable": (lambda: aisc_.compile(DIGITS, overridable="x"), "E401", "a sequence of names"),
+    "unknown": (lambda: aisc_.compile(DIGITS, thread=1), "E401", "it takes model, target, threads"),
+    "missing": (lambda: aisc_.compile(), "E401", "missing a required argument: 'model'"),
+    "model": (lambda: aisc_.compile(3), "E101", "a path, bytes, a ModelProto or a graph"),
+    "budget": (lambda: aisc_.tune(DIGITS, budget="1s"), "E401", "a number"),
+    "records": (lambda: aisc_.compile(DIGITS, tuned="/nowhere"), "E503", "make it with aisc tune"),
+    "file": (lambda: aisc_.load(3), "E401", "a name or a path"),
+    "saved": (lambda: aisc_.save(3, "x.aisc"), "E401", "Executable"),
+    "graph": (lambda: aisc_.interpret(DIGITS, []), "E501", "aisc.lower"),
+    "name": (lambda: aisc_.targets.resolve(5), "E401", "by its name"),
+    "function": (lambda: aisc_.Schedule.of(3), "E302", "a function of the tensor IR"),
+    "element": (lambda: aisc_.tensor.buffer("a", "f32", (1,)), "E301", "f32, i64"),
+    "type": (lambda: aisc_.GraphBuilder().input("x", 3), "E201", "a type of tensors"),
+    "operator": (lambda: aisc_.GraphBuilder().add("matmull", ()), "E201", "there is matmul"),
+    "feeds": (lambda: aisc_.build(product("input")).run(None, [A, B]), "E501", "names: a, b"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_name_what_is_allowed(name: str) -> None:
+    call, code, text = WRONG[name]
+    with pytest.raises(aisc.AiscError, match=re.escape(text)) as caught:
+        call()
+    assert caught.value.codes == (code,)
+
+
+def test_a_model_is_tuned_and_compiled_with_its_records(tmp_path: Path) -> None:
+    path = tmp_path / "t.sqlite"
+    results = aisc.tune(DIGITS, budget=1.0, database=path, shapes={"batch": 2})
+    assert results
+    assert all(r.tried >= 1 and r.speedup >= 1 for r in results)
+    exe = aisc.compile(DIGITS, shapes={"batch": 2}, tuned=path, threads=1)
+    x = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
+    plain = aisc.compile(DIGITS, shapes={"batch": 2}, threads=1)
+    np.testing.assert_array_equal(exe(x), plain(x), "what was picked gives the same bits")
 
 
 def test_an_executable_saves_itself(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from schedule_texts import DOUBLE, GRID
 
+from aisc.ir.annotations import fits
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.text.parser import parse_func
-from aisc.passes.schedule.arguments import fits, signature
+from aisc.passes.schedule.arguments import signature
 from aisc.passes.schedule.schedule import PRIMITIVES, Schedule, trace_from_json, trace_to_json
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ import aisc
 from aisc.cli.main import main
 from aisc.codegen.backend import backend_of, run_here
 from aisc.codegen.backend import space as decisions
-from aisc.codegen.cpu.backend import CpuBackend
+from aisc.codegen.cpu import schedule
+from aisc.codegen.llvm.assembly import spills
 from aisc.driver.api import build, lower, resolve_target
 from aisc.driver.options import from_environment
 from aisc.ir import dtypes
@@ -198,17 +198,43 @@ def test_a_tuned_kernel_keeps_its_version_for_one_row() -> None:
         assert [(v.dim, v.value) for v in kernel.versions] == [("n", 1)]
 
 
-def test_a_given_tile_that_spills_is_refused(kernel: Func) -> None:
-    """The gate looks at given tiles, too; the kernel gets the first that stays in registers."""
+@pytest.mark.parametrize("count", [1, 99])
+def test_a_given_tile_that_spills_is_refused(
+    kernel: Func, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate looks at given tiles, too: the kernel gets the first of its own that stays in
+    registers, or its own first where none does."""
+    seen: list[str] = []
+
+    def spills(listing: str) -> int:
+        seen.append(listing)
+        return len(seen) <= count
+
+    monkeypatch.setattr(schedule, "spills", spills)
     backend = backend_of(resolve_target("cpu"))
-    registers = backend.target.vector_registers
-    wide = replace(backend.target, vector_registers=4 * registers)
-    picks = decisions(CpuBackend(wide), kernel)
-    (pick,) = [p for p in picks if p.name.endswith(".tile")]
-    large = next(t for t in pick.options if isinstance(t, tuple) and t[0] * t[1] > registers + 8)
-    given = {pick.name: large}
-    made, _ = run_here(CpuBackend(wide).schedule(kernel, given), backend)
+    (pick,) = [p for p in decisions(backend, kernel) if p.name.endswith(".tile")]
+    given = {pick.name: pick.options[7]}
+    made, _ = run_here(backend.schedule(kernel, given), backend)
     assert stale(given, made.picks) == [pick.name]
+    assert {p.name: p.choice for p in made.picks}[pick.name] == pick.options[0]
+
+
+LOOP = """
+f:
+\tmovq\t%rsp, %rax
+.LBB0_1:
+\tvfmadd231ps\t(%rdi), %zmm0, %zmm1{spill}
+\tvfmadd231ps\t64(%rdi), %zmm0, %zmm2
+\tjne\t.LBB0_1
+\tvmovups\t%zmm1, 64(%rsp)
+\tretq
+"""
+
+
+def test_spills_are_seen_in_the_loop_and_only_there() -> None:
+    """A loop is what jumps to its own label; what falls out of it is no part of it."""
+    assert spills(LOOP.format(spill="")) == 0
+    assert spills(LOOP.format(spill="\n\tvmovups\t%zmm1, 128(%rsp)")) == 1
 
 
 SPACES = {

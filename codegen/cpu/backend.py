@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Coroutine, Scheduled
-from aisc.codegen.cpu.entry import entry_text
+from aisc.codegen.cpu.entry_module import entry_text
 from aisc.codegen.cpu.function import CpuFunction
 from aisc.codegen.cpu.image import image_of
 from aisc.codegen.cpu.policy import CpuPolicy

@@ -19,10 +19,9 @@ from typing import Any
 
 from aisc.codegen.abi import BAD_SIZE, error_at, offset
 from aisc.codegen.cpu.faults import can_report, fault_of, faults_of
-from aisc.codegen.cpu.fork import DECLARATIONS, fork_text
-from aisc.codegen.cpu.memory import Memory, emit_reserve, memory_of
-from aisc.codegen.cpu.profile import CLOCK, Stamps, Timed, sites_of, stamp_text
-from aisc.codegen.cpu.threads import least_sizes, sizes_of, work_of
+from aisc.codegen.cpu.memory import Memory, emit_reserve
+from aisc.codegen.cpu.profile import Stamps, Timed
+from aisc.codegen.cpu.threads import sizes_of, work_of
 from aisc.codegen.host import host_dims
 from aisc.codegen.llvm.index import Scalar
 from aisc.codegen.llvm.values import ExprEmitter
@@ -31,7 +30,7 @@ from aisc.ir.diagnostics import InternalError
 from aisc.ir.node import Node, walk
 from aisc.ir.target import Costs
 from aisc.ir.tensor.expr import Expr, Var, of_dim
-from aisc.ir.tensor.func import Buffer, Func, Program
+from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import (
     Alloc,
     Barrier,
@@ -458,48 +457,3 @@ def split_first(body: Stmt) -> tuple[Reserve | None, tuple[Stmt, ...]]:
     if stmts and isinstance(stmts[0], Reserve):
         return stmts[0], stmts[1:]
     return None, stmts
-
-
-def entry_text(
-    program: Program, costs: Costs, profile: bool = False
-) -> tuple[str, dict[str, None], list[str]]:
-    """Definitions of ``aisc_entry`` and, if there is one, ``aisc_prepare``; declarations and
-    globals that they need. `costs`: what threads of the machine cost; `profile`: whether the entry
-    fills the frame's profile."""
-    kernels = {k.name: k for k in program.kernels}
-    parts: list[str] = []
-    declarations: dict[str, None] = {}
-    globals_: list[str] = []
-    for func, name in ((program.entry, "entry"), (program.prepare, "prepare")):
-        if func is None:
-            continue
-        memory = memory_of(func, name)
-        stamps = Stamps(sites_of(func, kernels)) if profile and name == "entry" else None
-        for emitter, text in _emitted(func, kernels, memory, costs, stamps):
-            parts.append(text)
-            declarations.update(emitter.w.declarations)
-        globals_ += memory.globals()
-        asleep, awake = (
-            least_sizes(func, kernels, w) for w in (costs.fork_work, costs.follow_work)
-        )
-        parts.append(fork_text(name, len(func.dims), asleep, awake))
-    declarations.update(dict.fromkeys(DECLARATIONS))
-    if profile:
-        declarations[CLOCK] = None
-        parts.append(stamp_text())
-    return "\n\n".join(parts), declarations, globals_
-
-
-def _emitted(
-    func: Func,
-    kernels: Mapping[str, Func],
-    memory: Memory,
-    costs: Costs,
-    stamps: Stamps | None,
-) -> list[tuple[EntryEmitter, str]]:
-    setup = EntryEmitter(func, kernels, memory, costs)
-    body = EntryEmitter(func, kernels, memory, costs, stamps)
-    return [
-        (setup, setup.emit_setup(f"aisc_{memory.entry}_setup")),
-        (body, body.emit(f"aisc_{memory.entry}_body")),
-    ]

@@ -52,7 +52,8 @@ def gated(lowered: Func, backend: Backend, choices: Choices) -> Coroutine[Schedu
         assembled = yield backend.emit(scheduled.funcs), True
         if spills(assembled.listing) == 0:
             return scheduled, assembled
-        first = first or (scheduled, assembled)
+        if given is not choices:  # a tile that was given and spills is not fallen back to
+            first = first or (scheduled, assembled)
     assert first is not None, "there is at least one tile"
     return first
 

@@ -25,6 +25,7 @@ from aisc.codegen.image import Image
 from aisc.codegen.llvm.link import Linked, host_machine
 from aisc.codegen.run.recycle import Recycler
 from aisc.codegen.signature import Binding, Signature, Values
+from aisc.ir.annotations import checked_arguments
 from aisc.ir.diagnostics import CompileError, ExecutionError, execution_error
 
 if TYPE_CHECKING:
@@ -145,6 +146,10 @@ class Executable:
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
         """Run on named inputs (onnxruntime's call); ``None`` asks for every output."""
+        if not isinstance(feeds, Mapping):
+            got = type(feeds).__name__
+            raise execution_error("E501", "inputs are given as a mapping by name", f"got {got}",
+                                  f"names: {', '.join(self.input_names)}")  # fmt: skip
         if feeds.keys() != self._input_keys:
             return self._with_defaults_replaced(feeds).run(output_names, feeds)
         unknown = [n for n in output_names or () if n not in self.output_names]
@@ -156,6 +161,7 @@ class Executable:
         table = dict(zip(self.output_names, results, strict=True))
         return [table[n] for n in output_names]
 
+    @checked_arguments
     def save(self, path: str | PathLike[str], *, threads: int = 0) -> None:
         """Write a bundle of this, whole or not at all.
 

@@ -9,9 +9,11 @@ from aisc.codegen.run import bundle
 from aisc.codegen.run.bundle import Bundle
 from aisc.codegen.run.executable import Executable
 from aisc.codegen.run.threads import default_threads
+from aisc.ir.annotations import checked_arguments
 from aisc.ir.diagnostics import execution_error
 
 
+@checked_arguments
 def save(executable: Executable, path: str | PathLike[str], *, threads: int = 0) -> None:
     """Write an executable as a bundle, whole or not at all.
 
@@ -21,6 +23,7 @@ def save(executable: Executable, path: str | PathLike[str], *, threads: int = 0)
     executable.save(path, threads=threads)
 
 
+@checked_arguments
 def load(
     path: str | PathLike[str], *, threads: int | None = None, verify: bool = True
 ) -> Executable:

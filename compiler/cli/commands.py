@@ -31,10 +31,9 @@ from aisc.driver.pipeline import Compiled
 from aisc.ir import target as targets
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
-from aisc.ir.tensor.func import Func, Program
+from aisc.ir.tensor.func import Program
 from aisc.ir.text.printer import print_ir
 from aisc.passes.policy import Machines
-from aisc.passes.schedule.picks import Choices
 
 _EMIT_STEP = {
     "graph": "fuse", "tensor": "optimize", "program": "plan", "llvm": "emit", "asm": "assemble",
@@ -60,17 +59,9 @@ def progress(title: str) -> Iterator[StepProgress]:
 def _lookup(tuned: Path | None, target: targets.Target) -> Lookup:
     if tuned is None:
         return untuned
-    if not tuned.is_file():
-        raise error("E503", f"there is no tuning database {tuned}", "make it with aisc tune")
-    from aisc.tuning.database import Database
+    from aisc.tuning.tune import records_of
 
-    database = Database(tuned)
-
-    def lookup(func: Func) -> Choices:
-        record = database.best(func, target)
-        return {} if record is None else record.choices
-
-    return lookup
+    return records_of(tuned, target)
 
 
 def _build(

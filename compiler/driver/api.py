@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 from aisc.codegen.backend import Backend, Host, backend_of, host_of
@@ -15,6 +16,8 @@ from aisc.driver import model_cache as images
 from aisc.driver.collector import patient
 from aisc.driver.options import Options, from_environment
 from aisc.ir import target as targets
+from aisc.ir.annotations import checked_arguments
+from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import error, execution_error
 from aisc.ir.target import Target
 
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from aisc.driver.instruments import Instrument, Timer
     from aisc.driver.kernel import Lookup
     from aisc.driver.pipeline import Compiled
-    from aisc.ir.arith.poly import Extent
     from aisc.ir.graph.core import Graph
     from aisc.ir.tensor.func import Program
 
@@ -36,6 +38,7 @@ _LAST_STEP: dict[str, str] = {
 Targets = str | Target | Sequence[str | Target]
 
 
+@checked_arguments
 def resolve_target(target: str | Target) -> Target:
     """A completed target from its name, file or description."""
     found = targets.resolve(target) if isinstance(target, str) else target
@@ -81,6 +84,7 @@ def build(
         return run_pipeline(model, context)
 
 
+@checked_arguments
 def compile(
     model: Any,
     target: Targets = "cpu",
@@ -91,6 +95,7 @@ def compile(
     cache: bool = True,
     host: bool = True,
     overridable: Sequence[str] = (),
+    tuned: str | PathLike[str] | None = None,
 ) -> Executable:
     """Compile a model for a target.
 
@@ -105,13 +110,21 @@ def compile(
     overridable: inputs that have defaults in the model (initializers) and shall be true inputs.
     Others become constants; a call of ``run`` may give them all the same, at the price of another
     compilation when they are first given, for which `model` must not have changed.
+    tuned: a database of :func:`aisc.tune`, whose records decide how kernels are scheduled.
     Raises ``CompileError`` when the model cannot be compiled.
     """
     options = from_environment(
         threads=threads, shapes=shapes, level=level, use_cache=cache, host=host,
         overridable=tuple(overridable),
     )  # fmt: skip
-    return executable(model, target, options)
+    if tuned is None:
+        return executable(model, target, options)
+    from aisc.tuning.tune import records_of
+
+    lookup = records_of(tuned, backends_of(target)[0].target)
+    made = build(model, target, options, lookup=lookup).executable
+    assert made is not None, "nothing stopped the pipeline"
+    return made
 
 
 def executable(
@@ -139,6 +152,7 @@ def executable(
     return made
 
 
+@checked_arguments
 def lower(
     model: Any,
     to: Level = "program",
@@ -149,8 +163,6 @@ def lower(
 ) -> Graph | Program | str:
     """The product of the compiler at a level: the partitioned graph, the optimised or planned
     Program, LLVM IR or assembly."""
-    if to not in _LAST_STEP:
-        raise error("E401", f"there is no level '{to}'", f"levels: {', '.join(_LAST_STEP)}")
     options = from_environment(shapes=shapes, level=level, stop_after=_LAST_STEP[to])
     product = build(model, target, options).product
     assert product is not None, "every step up to assemble has a product"

@@ -18,6 +18,7 @@ from aisc.driver.api import Targets, backends_of
 from aisc.driver.instruments import Instruments
 from aisc.driver.options import Options
 from aisc.driver.pipeline import Context, finish
+from aisc.ir.annotations import checked_arguments
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.func import Buffer, Func, Program
@@ -27,6 +28,7 @@ from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.schedule import Schedule
 
 
+@checked_arguments
 def build(
     what: Func | Schedule,
     target: Targets = "cpu",
@@ -44,10 +46,6 @@ def build(
     Inputs and results are the parameters of these roles in order; sizes may be symbolic.
     Raises ``CompileError``: E301 the function is malformed, E302 contents do not fit.
     """
-    if not isinstance(what, Func | Schedule):
-        got = type(what).__name__
-        raise error("E302", "build takes a function of the tensor IR or a schedule", f"got {got}",
-                    "models are compiled with aisc.compile")  # fmt: skip
     host, devices = backends_of(target)
     backend = devices[0] if devices else host
     options = Options(threads=threads or default_threads(), use_cache=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from aisc.codegen.run.threads import default_threads
 from aisc.ir.arith.poly import Extent
@@ -56,6 +56,10 @@ class Options:
             raise error("E401", "the number of threads must be positive", f"got {self.threads}")
         if self.stop_after and self.stop_after not in STEPS:
             raise error("E401", f"there is no step '{self.stop_after}'", f"steps: {list(STEPS)}")
+
+    def until(self, step: str) -> Options:
+        """These options, but the pipeline stops after a step."""
+        return replace(self, stop_after=step)
 
     @property
     def key(self) -> str:

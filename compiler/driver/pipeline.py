@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def import_step(model: Any, ctx: Context) -> Graph:
 def _import(model: Any, options: Options) -> Graph:
     """A path goes to the importer of its suffix; bytes and ModelProto are ONNX."""
     shapes, overridable = dict(options.shapes), options.overridable
-    if isinstance(model, str | Path):
+    if isinstance(model, str | PathLike):
         path = Path(model)
         return importer_for(path)(path, shapes, overridable=overridable)
     from aisc.frontend.onnx.importer import import_model

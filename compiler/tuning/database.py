@@ -81,6 +81,12 @@ class Database:
         """Number of records."""
         return int(self._db.execute("select count(*) from choices").fetchone()[0])
 
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()

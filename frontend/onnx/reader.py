@@ -41,6 +41,9 @@ def read(source: str | os.PathLike[str] | bytes | ModelProto) -> Source:
         return Source(source, "<model>", None)
     if isinstance(source, bytes):
         return Source(_parse(source, "<bytes>"), "<bytes>", None)
+    if not isinstance(source, str | os.PathLike):
+        raise error("E101", "a model is a path, bytes, a ModelProto or a graph of aisc",
+                    f"got {type(source).__name__}")  # fmt: skip
     path = Path(source)
     light, weights = lift_weights(_load(path))
     return Source(_parse(light, str(path)), str(path), path.absolute().parent, weights)

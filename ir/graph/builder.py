@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from aisc.ir.blob import Blob
+from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value
 from aisc.ir.location import UNKNOWN, Loc
@@ -38,6 +40,8 @@ class GraphBuilder:
 
     def input(self, name: str, type_: TensorType) -> Value:
         """Declare a graph input."""
+        if not isinstance(type_, TensorType):
+            raise error("E201", f"input '{name}' needs a type of tensors", f"got {type_!r}")
         value = Value(self.fresh(name), type_)
         self.inputs.append(value)
         return value
@@ -70,6 +74,8 @@ class GraphBuilder:
     ) -> tuple[Value, ...]:
         """Append a node; types come from the operator's inference rule."""
         where = self.loc if loc is None else loc
+        if not opdef.exists(op):
+            raise _unknown(op)
         definition = opdef.get(op)
         full = opdef.complete_attrs(definition, attrs or {}, where)
         types = tuple(None if v is None else v.type for v in inputs)
@@ -95,3 +101,9 @@ class GraphBuilder:
         return Graph(
             self.name, tuple(self.inputs), tuple(self.nodes), tuple(outputs), tuple(output_names)
         )
+
+
+def _unknown(op: str) -> CompileError:
+    near = difflib.get_close_matches(str(op), [o.name for o in opdef.all_ops()], 3)
+    notes = [f"there is {', '.join(near)}"] if near else []
+    return error("E201", f"there is no operator '{op}'", *notes)

@@ -31,6 +31,9 @@ def interpret(
     E502 when an operator fails on the data.
     """
     env: dict[Value, Array] = {}
+    if not isinstance(graph, Graph):
+        raise execution_error("E501", "a graph is interpreted", f"got {type(graph).__name__}",
+                              "aisc.lower(model, to='graph') gives one")  # fmt: skip
     arrays = _ordered(graph, inputs)
     types = tuple(v.type for v in graph.inputs)
     dims = bind_dims(types, arrays, [v.name for v in graph.inputs], dims or {})

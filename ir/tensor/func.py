@@ -14,6 +14,7 @@ from typing import Literal
 
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.blob import Blob
+from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
 from aisc.ir.location import UNKNOWN, Loc
 from aisc.ir.node import hash_once
@@ -98,6 +99,9 @@ def buffer(
     space: str = "global",
 ) -> Buffer:
     """A dense row-major buffer in an alias set of its own (its name)."""
+    if not isinstance(dtype, DType):
+        raise error("E301", f"buffer '{name}' needs an element type", f"got {dtype!r}",
+                    "those of aisc.tensor: f32, i64, …")  # fmt: skip
     return Buffer(name, dtype, shape, row_major(shape), space, alias_set=name, role=role)
 
 

@@ -6,24 +6,17 @@ numbers of numpy become numbers of Python.
 
 from __future__ import annotations
 
-import collections.abc
 import inspect
-import types
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 
+from aisc.ir.annotations import fits, words
 from aisc.ir.diagnostics import CompileError, error
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-_NOUNS = {
-    str: ("a name", "names"),
-    int: ("a whole number", "whole numbers"),
-    float: ("a number", "numbers"),
-    bool: ("True or False", "booleans"),
-}
 
 
 @cache
@@ -47,7 +40,7 @@ def checked(name: str, rewrite: Callable[..., Any], args: Any, kwargs: Any) -> A
         raise _refused(name, found, args, kwargs, str(fault)) from None
     for key, value, hint in given:
         if not fits(value, hint):
-            why = f"'{key}' must be {_words(hint)}, got {value!r}"
+            why = f"'{key}' must be {words(hint)}, got {value!r}"
             raise _refused(name, found, args, kwargs, why)
     return args, kwargs
 
@@ -84,52 +77,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type."""
-    return _test(hint)(value)
-
-
-@cache
-def _test(hint: Any) -> Callable[[Any], bool]:
-    """A test for values of an annotated type; true where it is of a kind that no primitive of aisc
-    takes."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        tests = tuple(map(_test, args))
-        return lambda value: any(test(value) for test in tests)
-    if origin is Literal:
-        return lambda value: value in args
-    if origin is tuple and args[-1:] != (Ellipsis,):
-        tests = tuple(map(_test, args))
-        return lambda value: (
-            isinstance(value, tuple)
-            and len(value) == len(tests)
-            and all(test(x) for test, x in zip(tests, value, strict=True))
-        )
-    if origin in (tuple, collections.abc.Sequence):
-        each = _test(args[0])
-        return lambda value: isinstance(value, tuple) and all(map(each, value))
-    if hint in (int, float):  # a bool is an int, and is none here
-        kinds = (int,) if hint is int else (int, float)
-        return lambda value: isinstance(value, kinds) and not isinstance(value, bool)
-    return lambda value: not isinstance(hint, type) or isinstance(value, hint)
-
-
-def _words(hint: Any, several: bool = False) -> str:
-    """A type in words."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_words(a, several) for a in args)
-    if origin is Literal:
-        return "one of " + ", ".join(map(repr, args))
-    if origin is tuple and args[-1:] != (Ellipsis,):
-        return f"{'tuples' if several else 'a tuple'} ({', '.join(map(_words, args))})"
-    if origin in (tuple, collections.abc.Sequence):
-        return f"{'sequences' if several else 'a sequence'} of {_words(args[0], several=True)}"
-    alone: str = getattr(hint, "__name__", str(hint))
-    return _NOUNS.get(hint, (alone, alone))[several]
 
 
 def shown(found: inspect.Signature) -> str:

@@ -105,6 +105,9 @@ class Schedule(Steps):
     @staticmethod
     def of(func: Func) -> Schedule:
         """The schedule of an unscheduled function; E302 if it holds instructions already."""
+        if not isinstance(func, Func):
+            got = type(func).__name__
+            raise error("E302", "a function of the tensor IR is scheduled", f"got {got}")
         if any(isinstance(n, Invoke) for n in walk(func.body)):
             raise error("E302", f"{func.name} holds instructions and cannot be scheduled")
         return Schedule(func)

@@ -1,0 +1,59 @@
+"""The text of a program's entry: what one thread does before the fork, what all do behind it, and
+the function that the caller calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aisc.codegen.cpu.entry import EntryEmitter
+from aisc.codegen.cpu.fork import DECLARATIONS, fork_text
+from aisc.codegen.cpu.memory import Memory, memory_of
+from aisc.codegen.cpu.profile import CLOCK, Stamps, sites_of, stamp_text
+from aisc.codegen.cpu.threads import least_sizes
+from aisc.ir.target import Costs
+from aisc.ir.tensor.func import Func, Program
+
+
+def entry_text(
+    program: Program, costs: Costs, profile: bool = False
+) -> tuple[str, dict[str, None], list[str]]:
+    """Definitions of ``aisc_entry`` and, if there is one, ``aisc_prepare``; declarations and
+    globals that they need. `costs`: what threads of the machine cost; `profile`: whether the entry
+    fills the frame's profile."""
+    kernels = {k.name: k for k in program.kernels}
+    parts: list[str] = []
+    declarations: dict[str, None] = {}
+    globals_: list[str] = []
+    for func, name in ((program.entry, "entry"), (program.prepare, "prepare")):
+        if func is None:
+            continue
+        memory = memory_of(func, name)
+        stamps = Stamps(sites_of(func, kernels)) if profile and name == "entry" else None
+        for emitter, text in _emitted(func, kernels, memory, costs, stamps):
+            parts.append(text)
+            declarations.update(emitter.w.declarations)
+        globals_ += memory.globals()
+        asleep, awake = (
+            least_sizes(func, kernels, w) for w in (costs.fork_work, costs.follow_work)
+        )
+        parts.append(fork_text(name, len(func.dims), asleep, awake))
+    declarations.update(dict.fromkeys(DECLARATIONS))
+    if profile:
+        declarations[CLOCK] = None
+        parts.append(stamp_text())
+    return "\n\n".join(parts), declarations, globals_
+
+
+def _emitted(
+    func: Func,
+    kernels: Mapping[str, Func],
+    memory: Memory,
+    costs: Costs,
+    stamps: Stamps | None,
+) -> list[tuple[EntryEmitter, str]]:
+    setup = EntryEmitter(func, kernels, memory, costs)
+    body = EntryEmitter(func, kernels, memory, costs, stamps)
+    return [
+        (setup, setup.emit_setup(f"aisc_{memory.entry}_setup")),
+        (body, body.emit(f"aisc_{memory.entry}_body")),
+    ]
