@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from aisc.frontend.building.report import Report
 from aisc.frontend.onnx.functions import domain_of
 from aisc.frontend.onnx.node import Node
-from aisc.frontend.onnx.report import Report
 from aisc.frontend.onnx.signatures import NEWEST, signature, versions
 from aisc.frontend.onnx.tensors import element_type
 from aisc.ir.diagnostics import CompileError, Diagnostic, error, warn

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aisc.frontend.onnx.choices import ArmNeeded
-from aisc.frontend.onnx.emitter import Emitter
-from aisc.frontend.onnx.functions import Frame
-from aisc.frontend.onnx.node import Node
-from aisc.frontend.onnx.regions import (
+from aisc.frontend.building.choices import ArmNeeded
+from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.building.regions import (
     Inline,
     RanksDiffer,
     Region,
@@ -19,8 +17,10 @@ from aisc.frontend.onnx.regions import (
     loop,
     only_arm,
 )
-from aisc.frontend.onnx.report import Report
-from aisc.frontend.onnx.sizes import one_value
+from aisc.frontend.building.report import Report
+from aisc.frontend.onnx.fitting import one_value
+from aisc.frontend.onnx.functions import Frame
+from aisc.frontend.onnx.node import Node
 from aisc.frontend.onnx.tensors import to_blob
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aisc.frontend.building.choices import ArmNeeded, Choices
+from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.building.limits import MAX_BYTES, reach
+from aisc.frontend.building.report import Report
 from aisc.frontend.onnx.checks import check_declared, check_versions
-from aisc.frontend.onnx.choices import ArmNeeded, Choices
-from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.functions import Frame, local_functions, opset_table
 from aisc.frontend.onnx.reader import Source, read
-from aisc.frontend.onnx.report import Report
-from aisc.frontend.onnx.tensors import MAX_BYTES, MAX_RANK, element_type, reach, to_blob
+from aisc.frontend.onnx.tensors import MAX_RANK, element_type, to_blob
 from aisc.frontend.onnx.translate import Translator
 from aisc.ir.arith.poly import Dim, Extent, Poly, symbol
 from aisc.ir.blob import Blob

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Node
 from aisc.ir.arith.poly import Dim
 

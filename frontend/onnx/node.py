@@ -21,7 +21,7 @@ from aisc.ir.location import Loc
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, TensorProto
 
-    from aisc.frontend.onnx.emitter import Emitter
+    from aisc.frontend.building.emitter import Emitter
 
 Handler = Callable[["Emitter", "Node"], "Value | Sequence[Value]"]
 

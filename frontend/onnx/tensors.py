@@ -6,16 +6,15 @@ External data must lie inside the model's folder (after symbolic links) and are 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aisc.frontend.building.limits import MAX_BYTES, reach
 from aisc.frontend.onnx.wire import Contents
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from onnx import TensorProto
 
 MAX_RANK = 32
-MAX_BYTES = 1 << 40
 
 # TensorProto.DataType -> (type, field of typed data, numpy dtype of that field)
 _TYPES: dict[int, tuple[DType, str, type[np.generic]]] = {
@@ -63,12 +61,6 @@ def element_type(code: int, loc: Loc) -> DType:
 def onnx_type(t: DType) -> int:
     """The ONNX data type code of a dtype."""
     return next(code for code, entry in _TYPES.items() if entry[0] is t)
-
-
-def reach(shape: Sequence[Dim]) -> int:
-    """The number of elements of a shape as far as it is known, sizes of 0 left out: numpy refuses a
-    shape for what it would have without them."""
-    return prod(d for d in shape if isinstance(d, int) and d != 0)
 
 
 def to_blob(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from aisc.frontend.building.choices import ArmNeeded, Choices
+from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.building.report import Report
 from aisc.frontend.onnx.checks import check_call
-from aisc.frontend.onnx.choices import ArmNeeded, Choices
 from aisc.frontend.onnx.control import LostRegion, translate_control
-from aisc.frontend.onnx.emitter import Emitter
 from aisc.frontend.onnx.functions import (
     MAX_DEPTH,
     MAX_NODES,
@@ -21,7 +22,6 @@ from aisc.frontend.onnx.functions import (
 from aisc.frontend.onnx.indices import check_indices
 from aisc.frontend.onnx.node import Node, find_handler
 from aisc.frontend.onnx.reader import Source
-from aisc.frontend.onnx.report import Report
 from aisc.frontend.onnx.tensors import to_blob
 from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import CompileError, error

@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph.core import Value

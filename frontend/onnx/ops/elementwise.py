@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.onnx.fitting import fitted
 from aisc.frontend.onnx.node import Handler, Node, onnx_op
-from aisc.frontend.onnx.sizes import fitted
 from aisc.frontend.onnx.tensors import element_type
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeGuard
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.onnx.fitting import fitted
 from aisc.frontend.onnx.node import Node, onnx_op
-from aisc.frontend.onnx.sizes import fitted
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, ceildiv, floordiv, maximum
 from aisc.ir.graph.core import AttrValue, Value

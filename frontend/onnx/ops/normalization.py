@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Handler, Node, onnx_op
 from aisc.frontend.onnx.ops.linear import with_channels
 from aisc.ir import dtypes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.ops.linear import are_known, bordered, pads_of
 from aisc.frontend.onnx.ops.windows import places_of_maxima

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aisc.frontend.onnx.emitter import Emitter
-from aisc.frontend.onnx.fold import SMALL
+from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.building.fold import SMALL
+from aisc.frontend.building.sizes import range_at_run_time
+from aisc.frontend.onnx.fitting import one_value
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.ops.shapes import bounded
-from aisc.frontend.onnx.sizes import one_value, range_at_run_time
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import bounds, ceildiv, maximum, product
 from aisc.ir.diagnostics import error

@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.building.regions import Region, Stepped, loop
 from aisc.frontend.onnx.control import element, reversed_rows
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.onnx.fitting import fitted
 from aisc.frontend.onnx.node import Node, onnx_op
-from aisc.frontend.onnx.regions import Region, Stepped, loop
-from aisc.frontend.onnx.sizes import fitted
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
 from aisc.ir.graph.core import Value

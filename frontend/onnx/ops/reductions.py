@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aisc.frontend.onnx.axes import along_each, along_one, mask, without_axes
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.axes import along_each, along_one, mask, without_axes
+from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Handler, Node, onnx_op
 from aisc.frontend.onnx.ops.shapes import axes_of
 from aisc.ir import dtypes

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.building.resampling import MAX_POSITIONS, NEAREST, Spec, resample
+from aisc.frontend.building.resampling_at_run_time import OpenAxis, resample_at_run_time
 from aisc.frontend.onnx.node import Node, onnx_op
-from aisc.frontend.onnx.resampling import MAX_POSITIONS, NEAREST, Spec, resample
-from aisc.frontend.onnx.resampling_at_run_time import OpenAxis, resample_at_run_time
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, floordiv
 from aisc.ir.diagnostics import error

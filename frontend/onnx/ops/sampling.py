@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.onnx.fitting import fitted
 from aisc.frontend.onnx.node import Node, onnx_op
-from aisc.frontend.onnx.sizes import fitted
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph.core import Value

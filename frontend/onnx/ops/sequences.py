@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, maximum

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from aisc.frontend.onnx.axes import with_axes, without_axes
-from aisc.frontend.onnx.emitter import Emitter, Hole, is_computed
-from aisc.frontend.onnx.node import Node, onnx_op
-from aisc.frontend.onnx.sizes import (
+from aisc.frontend.building.axes import with_axes, without_axes
+from aisc.frontend.building.emitter import Emitter, Hole, is_computed
+from aisc.frontend.building.limits import MAX_BYTES, reach
+from aisc.frontend.building.sizes import (
     reshape_at_run_time,
     what_is_left,
 )
-from aisc.frontend.onnx.tensors import MAX_BYTES, element_type, reach, to_blob
+from aisc.frontend.onnx.node import Node, onnx_op
+from aisc.frontend.onnx.tensors import element_type, to_blob
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, floordiv, product
 from aisc.ir.blob import Blob

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from aisc.frontend.onnx.axes import along_one
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.axes import along_one
+from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, floordiv, minimum

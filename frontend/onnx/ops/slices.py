@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aisc.frontend.onnx.axes import count_of, spread
-from aisc.frontend.onnx.emitter import Emitter, Hole, is_computed
-from aisc.frontend.onnx.node import Node, onnx_op
-from aisc.frontend.onnx.ops.shapes import positive_axes
-from aisc.frontend.onnx.sizes import (
+from aisc.frontend.building.axes import count_of, spread
+from aisc.frontend.building.emitter import Emitter, Hole, is_computed
+from aisc.frontend.building.sizes import (
     slice_at_run_time,
     stepped_slice,
 )
+from aisc.frontend.onnx.node import Node, onnx_op
+from aisc.frontend.onnx.ops.shapes import positive_axes
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, bounds, ceildiv, floordiv, maximum, minimum
 from aisc.ir.diagnostics import error

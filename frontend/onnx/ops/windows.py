@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, floordiv, product

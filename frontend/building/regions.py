@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from aisc.frontend.onnx.choices import ArmNeeded
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.choices import ArmNeeded
+from aisc.frontend.building.emitter import Emitter
 from aisc.ir.arith.poly import Dim, Poly, bounds, symbols
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.builder import GraphBuilder

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from aisc.frontend.onnx.emitter import Emitter
-from aisc.frontend.onnx.regions import Inline, Region, either
+from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.building.regions import Inline, Region, either
 from aisc.ir import dtypes
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Value

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from aisc.frontend.onnx.fold import fold_constant, fold_symbolic, object_array
-from aisc.frontend.onnx.tensors import MAX_BYTES, reach
+from aisc.frontend.building.fold import fold_constant, fold_symbolic, object_array
+from aisc.frontend.building.limits import MAX_BYTES, reach
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly, bounds, symbol, symbols
 from aisc.ir.blob import Blob

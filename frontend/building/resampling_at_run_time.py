@@ -1,12 +1,12 @@
 """Resampling along an axis whose size, or whose scale, only the run knows: places and weights are
-computed by the graph, in f64 as the constants of :mod:`aisc.frontend.onnx.resampling` are."""
+computed by the graph, in f64 as the constants of :mod:`aisc.frontend.building.resampling` are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aisc.frontend.onnx.emitter import Emitter
-from aisc.frontend.onnx.resampling import Spec, radius_of
+from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.building.resampling import Spec, radius_of
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
 from aisc.ir.graph.core import Value

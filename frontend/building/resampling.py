@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from aisc.frontend.onnx.emitter import Emitter
+from aisc.frontend.building.emitter import Emitter
 from aisc.ir.graph.core import Value
 
 Array = np.ndarray[Any, Any]

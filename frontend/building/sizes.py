@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aisc.frontend.onnx.emitter import Emitter, Hole
-from aisc.frontend.onnx.node import Node
+from aisc.frontend.building.emitter import Emitter, Hole
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Monomial, Poly, product
 from aisc.ir.graph.core import Value
-from aisc.ir.graph.shapes.checks import decide
 from aisc.ir.types import MAX_SIZE
 
 
@@ -71,21 +69,6 @@ def _quotient(a: tuple[Monomial, int], b: tuple[Monomial, int]) -> Dim | None:
 
 def _vector(em: Emitter, dims: Sequence[Dim]) -> Value:
     return em.dims_value(list(dims))
-
-
-def fitted(em: Emitter, node: Node, value: Value, shape: Sequence[Dim], reason: str) -> Value:
-    """`value` with sizes that it must have: E103 for `reason` where they differ, a test of the run
-    where only that can tell."""
-    pairs = list(zip(value.type.shape, shape, strict=False))
-    if len(shape) != value.type.rank or any(decide("==", a, b) is False for a, b in pairs):
-        raise node.malformed(reason)
-    return em.assume(value, shape)
-
-
-def one_value(em: Emitter, node: Node, value: Value, what: str) -> Value:
-    """The one element of a tensor, as a scalar."""
-    reason = f"{what} must be one value, got {value.type}"
-    return em.reshape(fitted(em, node, value, (1,) * value.type.rank, reason), ())
 
 
 def reshape_at_run_time(
