@@ -322,18 +322,35 @@ def test_one_function_runs_on_a_device(abacus: str) -> None:
         assert len(exe.image.devices) == 1
 
 
-# --- the page ------------------------------------------------------------------------------------
-def test_the_page_can_be_followed(tmp_path: Path) -> None:
-    """Its commands, in a copy of the examples."""
-    page = (ROOT / "docs/add-a-back-end.md").read_text()
-    (commands,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    site = str(tmp_path / "site")
+# --- the pages -----------------------------------------------------------------------------------
+def follow(page: str, folder: Path) -> str:
+    """What the commands of a page print, in a copy of the examples."""
+    text = (ROOT / "docs" / page).read_text()
+    commands = "".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    site = str(folder / "site")
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     env = {**os.environ, "PIP_TARGET": site, "PYTHONPATH": site, "PATH": path, "COLUMNS": "120"}
     done = subprocess.run(
-        ["sh", "-e", "-c", commands], cwd=tmp_path, env=env, capture_output=True, text=True
+        ["sh", "-e", "-c", commands], cwd=folder, env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "it has no beads for softmax" in done.stdout
-    assert "abacus" in done.stdout.split("296*batch")[1], "the bundle tells of its device"
+    return done.stdout
+
+
+def test_the_page_about_back_ends_can_be_followed(tmp_path: Path) -> None:
+    printed = follow("add-a-back-end.md", tmp_path)
+    assert "it has no beads for softmax" in printed
+    assert "abacus" in printed.split("296*batch")[1], "the bundle tells of its device"
+
+
+def test_the_page_about_targets_can_be_followed(tmp_path: Path) -> None:
+    printed = follow("add-a-target.md", tmp_path)
+    assert "small.toml: a target of kind cpu, small" in printed
+    assert "probabilities" in printed
+    assert re.search(r"on small: [\d,]+ schedules", printed)
+    assert 'name = "small-core"' in printed
+    listing = (tmp_path / "digits.s").read_text()
+    assert re.search(r"\bfml[as]\t?", listing), "vectors of the other machine"
+    assert (tmp_path / "there.aisc").stat().st_size > 0
+    assert "vectorize" in (tmp_path / "schedule.txt").read_text()
