@@ -235,6 +235,7 @@ def test_spills_are_seen_in_the_loop_and_only_there() -> None:
     """A loop is what jumps to its own label; what falls out of it is no part of it."""
     assert spills(LOOP.format(spill="")) == 0
     assert spills(LOOP.format(spill="\n\tvmovups\t%zmm1, 128(%rsp)")) == 1
+    assert spills(LOOP.format(spill="\n\tmovq\t8(%rsp), %rdi")) == 0, "an address"
 
 
 SPACES = {
