@@ -32,7 +32,7 @@ def hot_loop(assembly: str) -> list[str]:
     follows the jump without a label of its own is not part of it."""
     best: list[str] = []
     for label, lines in basic_blocks(assembly):
-        back = [k for k, x in enumerate(lines) if label in re.split(r"[\s,]+", x)]
+        back = [k for k, x in enumerate(lines) if label in x and label in re.split(r"[\s,]+", x)]
         if back and _density(lines[: back[-1] + 1]) > _density(best):
             best = lines[: back[-1] + 1]
     return best
