@@ -33,10 +33,11 @@ def simt_schedule(func: Func, d: Chooser) -> Schedule:
     """The schedule of a kernel by the first way that is legal, or the one that `d` prefers; E302
     where none is."""
     refused: CompileError | None = None
-    for form in (str(d.preferred[FORM]),) if FORM in d.preferred else FORMS:
+    forms = _forms(func)
+    for form in (str(d.preferred[FORM]),) if FORM in d.preferred else forms:
         trial = d.fork(d.choices, {**d.preferred, FORM: form})
         try:
-            made = _WAYS[trial.pick(FORM, FORMS, form)](func, trial)
+            made = _WAYS[trial.pick(FORM, forms, form)](func, trial)
         except CompileError as fault:
             refused = fault
             continue
@@ -44,10 +45,24 @@ def simt_schedule(func: Func, d: Chooser) -> Schedule:
     raise refused or error("E302", f"{func.name} has no schedule")
 
 
+def _forms(func: Func) -> list[str]:
+    """The ways that the structure of a kernel allows."""
+    found = [p.block for p in places(func.body)]
+    reductions = [b for b in found if b.combiner]
+    product = len(reductions) == 1 and len(reductions[0].iters) == 3 and _has_tile(func)
+    fits = {"product": product, "grid": not reductions or len(found) == 1}
+    return [form for form in FORMS if fits.get(form, True)]
+
+
+def _has_tile(func: Func) -> bool:
+    """Whether the result has a tile of elements."""
+    size = next((b.type.size for b in func.params if b.role == "output"), 0)
+    return isinstance(size, int) and size >= MIN_PRODUCT
+
+
 def _product(func: Func, d: Chooser) -> Schedule:
     """Shared panels, where the result has a tile of elements."""
-    size = next((b.type.size for b in func.params if b.role == "output"), 0)
-    if not isinstance(size, int) or size < MIN_PRODUCT:
+    if not _has_tile(func):
         raise error("E302", f"{func.name} gives less than a tile of elements")
     return simt_matmul(func, d)
 
