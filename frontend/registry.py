@@ -26,10 +26,12 @@ class Importer(Protocol):
 # Suffix -> (module, attribute) of an Importer.
 IMPORTERS: dict[str, tuple[str, str]] = {
     ".onnx": ("aisc.frontend.onnx.importer", "import_model"),
+    ".aim": ("aisc.frontend.lang.importer", "import_model"),
 }
 # Suffix -> (module, attribute) of a function that says whether a file is all there is to a model.
 WHOLE: dict[str, tuple[str, str]] = {
     ".onnx": ("aisc.frontend.onnx.reader", "is_whole"),
+    ".aim": ("aisc.frontend.lang.importer", "is_whole"),
 }
 
 

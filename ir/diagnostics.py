@@ -26,6 +26,8 @@ CODES: dict[str, str] = {
     "E106": "an option names no dimension or input of the model, or contradicts it",
     "E107": "a text in aisc's IR form cannot be parsed",
     # E2xx: graph
+    "E108": "a name of the model language is not known",
+    "E109": "a call, type or parameter of the model language does not fit",
     "E201": "operand types do not fit the operator",
     "E202": "the graph is malformed",
     "E203": "an attribute is missing or has the wrong type or value",

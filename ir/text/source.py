@@ -23,10 +23,14 @@ class Source:
         return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
 
     def error(self, line: int, column: int, message: str, *notes: str) -> CompileError:
-        """E107 at a place; the first note shows the line, cut around the place, and a caret."""
+        """E107 at a place; the first note shows the line."""
+        where = Loc(self.file or "<text>", line, column)
+        return error("E107", message, self.caret(line, column), *notes, loc=where)
+
+    def caret(self, line: int, column: int) -> str:
+        """A line, cut around a place, and a caret below that."""
         lines = self.text.split("\n")
         text = lines[line - 1] if 0 < line <= len(lines) else ""
         start = max(0, column - 1 - _WIDTH // 2)
         shown = text[start : start + _WIDTH].replace("\t", " ")
-        caret = f"{shown}\n        {' ' * (column - 1 - start)}^"
-        return error("E107", message, caret, *notes, loc=Loc(self.file or "<text>", line, column))
+        return f"{shown}\n        {' ' * (column - 1 - start)}^"

@@ -1,0 +1,1 @@
+"""The model language: files in which a person writes a network."""

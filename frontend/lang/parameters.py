@@ -1,0 +1,109 @@
+"""Parameters of a network: from its file of weights, or made from a seed."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aisc.frontend.lang.scope import misfit
+from aisc.ir.diagnostics import error
+from aisc.ir.location import Loc
+from aisc.ir.types import TensorType
+
+Start = Callable[[np.random.Generator, tuple[int, ...], Sequence[float]], Any]
+Array = np.ndarray[Any, Any]
+MAX_WEIGHTS = 1 << 36  # bytes of a file of weights
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Values that one result depends on, and results that depend on one value, for weights whose
+    last axis are the results."""
+    return max(1, math.prod(shape[:-1])), max(1, shape[-1] if shape else 1)
+
+
+def _kaiming(rng: np.random.Generator, shape: tuple[int, ...], _: Sequence[float]) -> Any:
+    return rng.normal(0.0, math.sqrt(2 / _fans(shape)[0]), shape)
+
+
+def _xavier(rng: np.random.Generator, shape: tuple[int, ...], _: Sequence[float]) -> Any:
+    limit = math.sqrt(6 / sum(_fans(shape)))
+    return rng.uniform(-limit, limit, shape)
+
+
+# Name -> (defaults of its arguments, the values). Sources: He et al. 2015, Glorot and Bengio 2010.
+STARTS: Mapping[str, tuple[tuple[float | None, ...], Start]] = {
+    "zeros": ((), lambda rng, shape, a: np.zeros(shape)),
+    "ones": ((), lambda rng, shape, a: np.ones(shape)),
+    "full": ((None,), lambda rng, shape, a: np.full(shape, a[0])),
+    "normal": ((0.02, 0.0), lambda rng, shape, a: rng.normal(a[1], a[0], shape)),
+    "uniform": ((-0.05, 0.05), lambda rng, shape, a: rng.uniform(a[0], a[1], shape)),
+    "kaiming_normal": ((), _kaiming),
+    "xavier_uniform": ((), _xavier),
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Parameters:
+    """Every parameter of a network by path; `file` and `stored` are where weights come from."""
+
+    seed: int = 0
+    file: str = ""
+    stored: Mapping[str, Array] = field(default_factory=dict)
+    taken: dict[str, Loc] = field(default_factory=dict)
+
+    def make(
+        self, path: str, t: TensorType, start: tuple[str, Sequence[float]] | None, at: Loc
+    ) -> Array:
+        """The contents of the parameter at `path`; E109 where the file's do not fit, or where
+        neither the file nor a start gives them."""
+        if path in self.taken:
+            notes = f"the first: {self.taken[path]}", "name the blocks: f(x) as name"
+            raise misfit(f"there are two parameters '{path}'", *notes, at=at)
+        self.taken[path] = at
+        if not t.is_static:
+            raise misfit(f"the sizes of parameter '{path}' must be known, got {t}", at=at)
+        if path in self.stored:
+            return self._from_file(path, t, at)
+        if start is None:
+            where = f"{self.file} has none of this name" if self.file else "no weights are given"
+            raise misfit(f"parameter '{path}' has no contents", where,
+                         "give it a start: param w: f32[n] = zeros()", at=at)  # fmt: skip
+        if t.size * t.dtype.bytes > MAX_WEIGHTS:  # type: ignore[operator]
+            raise error("E105", f"parameter '{path}' is too large: {t}", loc=at)
+        rng = np.random.default_rng([self.seed, zlib.crc32(path.encode())])
+        name, arguments = start
+        return np.asarray(STARTS[name][1](rng, t.static_shape, arguments)).astype(t.dtype.numpy)
+
+    def _from_file(self, path: str, t: TensorType, at: Loc) -> Array:
+        array = self.stored[path]
+        if array.shape != t.static_shape or array.dtype != t.dtype.numpy:
+            raise misfit(f"parameter '{path}' is {t}",
+                         f"{self.file} holds {array.dtype}{list(array.shape)}", at=at)  # fmt: skip
+        return array
+
+
+def stored_in(folder: Path, name: str, at: Loc) -> Mapping[str, Array]:
+    """The arrays of an ``.npz`` file beside the model; E104 where it is not there, no such file, or
+    outside of the model's folder."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise error("E104", f"weights '{name}' lie outside of the model's folder", loc=at)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_WEIGHTS:
+            raise error("E105", f"weights '{name}' are {size} bytes", loc=at)
+        with np.load(path, allow_pickle=False) as data:
+            return {k: data[k] for k in data.files}
+    except FileNotFoundError:
+        raise error("E104", f"there is no file of weights '{name}'", loc=at) from None
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as fault:
+        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+        raise error("E104", f"'{name}' is no readable .npz file", reason, loc=at) from None

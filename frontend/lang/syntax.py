@@ -1,0 +1,208 @@
+"""The syntax tree of the model language: what a file says, each node with its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aisc.ir.location import Loc
+
+
+class TypeName(str):
+    """The name of an element type, which is no text."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A variable, dimension or hyper-parameter."""
+
+    at: Loc
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A number, text, truth value or element type."""
+
+    at: Loc
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """``[a, b]``."""
+
+    at: Loc
+    items: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """``-a`` or ``not a``."""
+
+    at: Loc
+    op: str
+    a: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """``a op b``, named by the graph's operator."""
+
+    at: Loc
+    op: str
+    a: Expr
+    b: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """``a if cond else b``."""
+
+    at: Loc
+    a: Expr
+    cond: Expr
+    b: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """``x.shape``."""
+
+    at: Loc
+    of: Expr
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """``start:stop:step`` between brackets; absent parts are nothing."""
+
+    at: Loc
+    start: Expr | None
+    stop: Expr | None
+    step: Expr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """``x[i, a:b]`` by numpy's rules."""
+
+    at: Loc
+    of: Expr
+    items: tuple[Expr | Slice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """``name(a, key=b) as path``: of a layer or an operator."""
+
+    at: Loc
+    name: str
+    args: tuple[Expr, ...]
+    keywords: tuple[tuple[str, Expr, Loc], ...]
+    path: tuple[str | Expr, ...] = ()
+
+
+Expr = Name | Literal | ListOf | Unary | Binary | Choice | Attribute | Index | Call
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """``f32[n, 3]``, or the type of a hyper-parameter (`dims` is nothing)."""
+
+    at: Loc
+    dtype: str
+    dims: tuple[Expr, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """``param w: f32[k, n] = normal(0.02)``."""
+
+    at: Loc
+    name: str
+    type: Type
+    start: Expr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """``a, b = expr``."""
+
+    at: Loc
+    names: tuple[str, ...]
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """``return a, b``."""
+
+    at: Loc
+    values: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """``for i in low..high { … }``: repetition while the network is built."""
+
+    at: Loc
+    name: str
+    low: Expr
+    high: Expr
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class While:
+    """``while cond { … }``: repetition while the network runs."""
+
+    at: Loc
+    cond: Expr
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class If:
+    """``if cond { … } else { … }``: decided when the network is built where that is known."""
+
+    at: Loc
+    cond: Expr
+    then: tuple[Statement, ...]
+    other: tuple[Statement, ...]
+
+
+Statement = Param | Assign | Return | For | While | If
+
+
+@dataclass(frozen=True, slots=True)
+class Formal:
+    """A parameter of a layer: a tensor, or a hyper-parameter with or without a default."""
+
+    at: Loc
+    name: str
+    type: Type
+    default: Expr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer or a model."""
+
+    at: Loc
+    kind: str
+    name: str
+    formals: tuple[Formal, ...]
+    results: tuple[Type, ...]
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A file. `weights`: the file of parameters and its place; `seed`: of those that none gives."""
+
+    layers: tuple[Layer, ...]
+    weights: tuple[str, Loc] | None = None
+    seed: int = 0

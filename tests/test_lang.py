@@ -1,0 +1,371 @@
+"""The model language: what files mean, what is told about those that mean nothing."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import aisc
+from aisc.frontend.lang.importer import graph_of
+from aisc.frontend.lang.parameters import STARTS
+from aisc.ir.arith.poly import symbol
+from aisc.ir.diagnostics import CompileError
+from aisc.ir.graph.core import Graph
+from aisc.ir.graph.interpret import interpret
+from aisc.ir.graph.same import same
+from aisc.ir.text.parser import parse
+from aisc.ir.text.printer import print_ir
+
+EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples" / "lang").glob("*.aim"))
+rng = np.random.default_rng(0)
+X = rng.standard_normal((3, 8)).astype(np.float32)
+Y = rng.standard_normal((8, 5)).astype(np.float32)
+K = np.arange(6).astype(np.float32)
+
+
+def graph(body: str, head: str = "x: f32[n, 8], y: f32[8, 5]", before: str = "") -> Graph:
+    """The graph of a model with a body."""
+    text = f"{before}\nmodel m({head}) {{\n{body}\n}}\n"
+    return graph_of(text, "m.aim", Path(), {})
+
+
+def run(body: str, *inputs: Any, head: str = "", before: str = "") -> list[Any]:
+    heads = {2: "x: f32[n, 8], y: f32[8, 5]", 1: "x: f32[n, 8]"}
+    return interpret(graph(body, head or heads[len(inputs)], before), list(inputs))
+
+
+# --- expressions -----------------------------------------------------------------------------
+EXPRESSIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "x @ y": lambda x, y: x @ y,
+    "x * 2 + 1.5 - x / 4": lambda x, y: x * 2 + np.float32(1.5) - x / 4,
+    "-x ** 2": lambda x, y: -(x**2),
+    "(x > 0) and not (x > 1)": lambda x, y: (x > 0) & ~(x > 1),
+    "x != x[0, 0]": lambda x, y: x != x[0, 0],
+    "x if x > 0 else 0": lambda x, y: np.where(x > 0, x, 0),
+    "x // 0.5": lambda x, y: np.floor(x / np.float32(0.5)),
+    "x % 0.5": lambda x, y: x - np.floor(x / np.float32(0.5)) * np.float32(0.5),
+    "x[:, 0]": lambda x, y: x[:, 0],
+    "x[-1]": lambda x, y: x[-1],
+    "x[:, ::-1]": lambda x, y: x[:, ::-1],
+    "x[:, 1:-2:2]": lambda x, y: x[:, 1:-2:2],
+    "x[:, 5:2]": lambda x, y: x[:, 5:2],
+    "x[:, -100:100]": lambda x, y: x[:, -100:100],
+    "x[1:, 2:4]": lambda x, y: x[1:, 2:4],
+    "y[0:7:3, 2]": lambda x, y: y[0:7:3, 2],
+    "reshape(x, shape=[-1, 4])": lambda x, y: x.reshape(-1, 4),
+    "reshape(x, shape=[x.shape[0], 2, 8 // 2])": lambda x, y: x.reshape(3, 2, 4),
+    "concat(x, x, axis=1)": lambda x, y: np.concatenate([x, x], 1),
+    "transpose(y, perm=[1, 0])": lambda x, y: y.T,
+    "reduce_sum(x, axes=[1], keepdims=false)": lambda x, y: x.sum(1),
+    "cast(x, to=i32)": lambda x, y: x.astype(np.int32),
+    "layer_norm(x, axis=1)": lambda x, y: (
+        (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    ),
+    "x * x.rank": lambda x, y: x * 2,
+    "x * (1 if x.rank == 2 and true else 3)": lambda x, y: x,
+    "clip(x, max=0.5)": lambda x, y: np.minimum(x, 0.5),
+}
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+def test_expressions_mean_what_numpy_does(text: str) -> None:
+    (got,) = run(f"return {text}", X, Y)
+    want = EXPRESSIONS[text](X, Y)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    assert got.shape == want.shape
+
+
+@pytest.mark.parametrize("a", [7, -7])
+def test_whole_numbers_divide_downwards(a: int) -> None:
+    k = np.array([a, a + 1], np.int64)
+    got = run("return k // 3, k % 3, k * 2", k, head="k: i64[n]")
+    for one, want in zip(got, (k // 3, k % 3, k * 2), strict=True):
+        np.testing.assert_array_equal(one, want)
+
+
+def test_indices_may_be_computed() -> None:
+    (got,) = run("return x[k, 1]", X, np.array([2, 0]), head="x: f32[n, 8], k: i64[m]")
+    np.testing.assert_array_equal(got, X[[2, 0], 1])
+
+
+def test_several_results() -> None:
+    values, places = run("a, b = top_k(x, k=[2], axis=1)\nreturn a, b", X)
+    np.testing.assert_array_equal(values, -np.sort(-X, 1)[:, :2])
+    np.testing.assert_array_equal(np.take_along_axis(X, places, 1), values)
+
+
+# --- layers and parameters -------------------------------------------------------------------
+DENSE = """seed 3
+layer dense(x: f32[n, k], out: int, bias: bool = true) -> f32[n, out] {
+    param w: f32[k, out] = normal()
+    y = x @ w
+    if bias {
+        param b: f32[out] = full(0.5)
+        y = y + b
+    }
+    return y
+}
+"""
+
+
+def constants(g: Graph) -> list[np.ndarray]:
+    return [n.attr("value").array for n in g.nodes if n.op == "constant"]  # type: ignore[union-attr]
+
+
+def test_parameters_are_made_from_seed_and_path_alone() -> None:
+    one = graph("return dense(x, out=4) as a", "x: f32[n, 8]", DENSE)
+    more = graph(
+        "b = dense(x, out=4) as b\nreturn b + (dense(x, out=4) as a)", "x: f32[n, 8]", DENSE
+    )
+    w, bias = constants(one)
+    assert any(np.array_equal(w, c) for c in constants(more))
+    assert not np.array_equal(w, constants(more)[0])
+    np.testing.assert_array_equal(bias, np.full(4, 0.5, np.float32))
+    other = graph("return dense(x, out=4) as a", "x: f32[n, 8]", DENSE.replace("seed 3", "seed 4"))
+    assert not np.array_equal(w, constants(other)[0])
+
+
+def test_hyper_parameters_decide() -> None:
+    (got,) = run("return dense(x, 4, bias=false)", X, before=DENSE)
+    (want,) = run("return dense(x, 4) - 0.5", X, before=DENSE)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_every_start_fills_its_parameter(name: str) -> None:
+    call = f"{name}(2)" if name == "full" else f"{name}()"
+    (w,) = constants(graph(f"param w: f32[8, 3] = {call}\nreturn x @ w", "x: f32[n, 8]"))
+    assert w.shape == (8, 3)
+    assert np.isfinite(w).all()
+
+
+def test_weights_come_from_a_file(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", **{"a.0.w": Y, "a.0.b": np.ones(5, np.float32)})
+    text = f'weights "w.npz"\n{DENSE}model m(x: f32[n, 8]) {{ return dense(x, out=5) as a[0] }}'
+    (got,) = interpret(graph_of(text, "m.aim", tmp_path, {}), [X])
+    np.testing.assert_allclose(got, X @ Y + 1, rtol=1e-5)
+    np.savez(tmp_path / "w.npz", **{"a.0.w": Y.T, "a.0.b": np.ones(5, np.float32)})
+    with pytest.raises(CompileError, match=r"holds float32\[5, 8\]") as caught:
+        graph_of(text, "m.aim", tmp_path, {})
+    assert caught.value.codes == ("E109",)
+
+
+@pytest.mark.parametrize("name", ["none.npz", "../w.npz", "text.npz", "/etc/passwd"])
+def test_files_of_weights_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.npz").write_text("no archive")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "text.npz").write_text("no archive")
+    np.savez(tmp_path / "w.npz", w=Y)
+    text = f'weights "{name}"\nmodel m(x: f32[n]) {{ return x }}'
+    with pytest.raises(CompileError) as caught:
+        graph_of(text, "m.aim", inner, {})
+    assert caught.value.codes == ("E104",)
+
+
+def test_sizes_are_bound_and_tested() -> None:
+    pair = "layer pair(a: f32[k], b: f32[k]) -> f32[k] { return a + b }"
+    g = graph("return pair(x, y)", "x: f32[n], y: f32[m]", pair)
+    np.testing.assert_array_equal(interpret(g, [K[:3], K[3:]])[0], [3, 5, 7])
+    with pytest.raises(aisc.ExecutionError):
+        interpret(g, [K[:3], K[:2]])
+    with pytest.raises(CompileError, match="a size must be 3, got 4"):
+        graph("return pair(x, y)", "x: f32[3], y: f32[4]", pair)
+
+
+# --- control flow ----------------------------------------------------------------------------
+def test_branches_of_the_run_change_variables() -> None:
+    body = """y = x
+if reduce_sum(x, axes=[0, 1], keepdims=false) > 0 {
+    y = y * 2
+    z = y + 1
+} else if x[0, 0] > 0 { z = x } else {
+    z = x - 1
+}
+return y, z"""
+    for sign in (1, -1):
+        x = (np.abs(X) * sign).astype(np.float32)
+        y, z = run(body, x)
+        np.testing.assert_array_equal(y, x * 2 if sign > 0 else x)
+        np.testing.assert_array_equal(z, x * 2 + 1 if sign > 0 else x - 1)
+
+
+def test_loops_of_the_run_carry_what_they_assign() -> None:
+    body = """total = 0
+step = 1
+while total < limit {
+    for i in 0..2 { total = total + step }
+    step = step + 1
+}
+return total, step"""
+    total, step = run(body, np.array(7), head="limit: i64[]")
+    assert (int(total), int(step)) == (12, 4)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_examples_compile_and_agree_with_the_interpreter(path: Path) -> None:
+    exe = aisc.compile(path, threads=1, cache=False)
+    g = graph_of(path.read_text(), str(path), path.parent, {})
+    assert same(parse(print_ir(g), blobs={}) if not constants(g) else g, g)
+    sizes = {"n": 2, "height": 17, "width": 20}
+    inputs = []
+    for v in g.inputs:
+        shape = tuple(sizes[str(d)] if not isinstance(d, int) else d for d in v.type.shape)
+        inputs.append(np.abs(np.random.default_rng(1).standard_normal(shape)).astype(np.float32))
+    got = exe(*inputs)
+    for one, want in zip(
+        got if isinstance(got, tuple) else (got,), interpret(g, inputs), strict=True
+    ):
+        np.testing.assert_allclose(one, want, rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_can_be_fixed_and_bounded() -> None:
+    text = "model m(x: f32[n, 8]) { return x + 1 }"
+    assert graph_of(text, "m.aim", Path(), {"n": 4}).inputs[0].type.shape == (4, 8)
+    bounded = graph_of(text, "m.aim", Path(), {"n": (1, 9)}).inputs[0].type.shape[0]
+    assert bounded == symbol("n", 1, 9)
+    with pytest.raises(CompileError, match="dimensions: n") as caught:
+        graph_of(text, "m.aim", Path(), {"q": 4})
+    assert caught.value.codes == ("E106",)
+
+
+# --- faults ----------------------------------------------------------------------------------
+FAULTS = {
+    "return relu(x": ("E107", "expected"),
+    "return x $ y": ("E107", "unexpected '$'"),
+    "return rellu(x)": ("E108", "did you mean relu"),
+    "return xx": ("E108", "there is no name 'xx'"),
+    "return x.size": ("E108", "there is no property 'size'"),
+    "return softmax(x, axs=1)": ("E109", "it takes x, axis"),
+    "return softmax(x, axis=1.5)": ("E109", "'axis' is of type int, got 1.5"),
+    "return softmax(x, axis=5)": ("E203", "axis 5"),
+    "return matmul(x)": ("E109", "needs the tensor 'b'"),
+    "return relu(x, y)": ("E109", "takes 1 tensors"),
+    "return y @ y": ("E201", "matmul"),
+    "return x + cast(x, to=i32)": ("E109", "cast one of them"),
+    "return cast(x, to=i32) + 1.5": ("E109", "1.5 is no i32"),
+    "a, b = relu(x)\nreturn a": ("E109", "2 names for 1 results"),
+    "return relu(x) as b": ("E109", "no parameters to name"),
+    "param w: f32[n] = zeros()\nreturn w": ("E109", "must be known"),
+    "param w: f32[4]\nreturn w": ("E109", "has no contents"),
+    "param w: f32[4] = sevens()\nreturn w": ("E109", "there are zeros"),
+    "param w: f32[4] = zeros()\nparam w: f32[4] = zeros()\nreturn w": ("E109", "two parameters"),
+    "for i in 0..100000 { x = x + 1 }\nreturn x": ("E109", "too many"),
+    "for i in 0..x { y = i }\nreturn y": ("E109", "how often is not known"),
+    "if x > 0 { y = x }\nreturn y": ("E109", "a condition must be bool[]"),
+    "return x[9, 9]": ("E109", "outside of axis"),
+    "return x[0, 0, 0]": ("E109", "3 indices"),
+    "return x[1.5]": ("E109", "whole number"),
+    "return x[::0]": ("E109", "a step must be"),
+    "return 1 // 0": ("E109", "floordiv"),
+    "return x * 2 ** 100000 ** 2": ("E109", "pow"),
+    "return [1, 2][7] * x": ("E109", "outside of a list"),
+    "y = 3": ("E109", "returns nothing"),
+    "return m(x, y)": ("E109", "deep"),
+}
+
+
+@pytest.mark.parametrize("body", FAULTS)
+def test_faults_are_told_at_their_place(body: str) -> None:
+    code, text = FAULTS[body]
+    with pytest.raises(CompileError, match=re.escape(text)) as caught:
+        graph(body)
+    assert caught.value.codes == (code,)
+    (d,) = caught.value.diagnostics
+    assert d.loc.file == "m.aim"
+    assert d.loc.line > 0
+    assert d.notes[0].endswith("^"), "the line with a caret"
+
+
+def test_all_faults_of_a_file_come_together_and_once() -> None:
+    body = "a = rellu(x)\nb = a + x\nc = softmax(b, axs=1)\nd = x[9, 9]\nreturn c + d"
+    with pytest.raises(CompileError) as caught:
+        graph(body)
+    assert caught.value.codes == ("E108", "E109")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("", "E109", "a file has one model"),
+        ("model a() { return 1 }\nmodel b() { return 1 }", "E109", "got a, b"),
+        (
+            "layer a() { return 1 }\nlayer a() { return 1 }\nmodel m() { return a() }",
+            "E109",
+            "twice",
+        ),
+        ("model m(k: int) { return k }", "E109", "an input of a model is a tensor"),
+        ("model m(x: int[3]) { return x }", "E109", "no elements of type int"),
+        ("model m(x: f32[-1]) { return x }", "E109", "a size must be a whole number"),
+        ("model m(x: f32[n]) -> f32[3, n] { return x }", "E109", "must be f32 with 2 axes"),
+        ("model m(x: f32[n]) -> f32[n], f32[n] { return x }", "E109", "returns 1 values"),
+        ("(" * 5000, "E107", "nested too deeply"),
+        ("model m(x: f32[n]) { return " + "-" * 5000 + "x }", "E107", "nested too deeply"),
+        ("model m(x: f32[n]) { return x * " + "9" * 500 + " }", "E109", "too large"),
+    ],
+)
+def test_files_that_define_nothing(text: str, code: str, message: str) -> None:
+    with pytest.raises(CompileError, match=message) as caught:
+        graph_of(text, "m.aim", Path(), {})
+    assert set(caught.value.codes) == {code}
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "bad.aim").write_bytes(b"model m() {\xff}")
+    for name, message in (("bad.aim", "no UTF-8"), ("none.aim", "no such file"), (".", "unknown")):
+        with pytest.raises(CompileError, match=message) as caught:
+            aisc.compile(tmp_path / name)
+        assert caught.value.codes == ("E101",)
+
+
+TOKENS = re.compile(r'"[^"\n]*"|\w+|\n|[^\s\w]')
+
+
+def mutated(seed: int) -> str:
+    """An example with tokens dropped, doubled, swapped or replaced."""
+    dice = random.Random(seed)
+    parts = TOKENS.findall(dice.choice(EXAMPLES).read_text())
+    for _ in range(dice.randint(1, 4)):
+        k = dice.randrange(len(parts))
+        match dice.randrange(5):
+            case 0:
+                del parts[k]
+            case 1:
+                parts.insert(k, parts[k])
+            case 2:
+                j = dice.randrange(len(parts))
+                parts[k], parts[j] = parts[j], parts[k]
+            case 3:
+                parts[k] = dice.choice(
+                    ["(", "]", "}", "{", "1e400", "9" * 30, "\x00", "é", '"', "as"]
+                )
+            case _:
+                parts[k] = dice.choice(parts)
+    return " ".join(parts)
+
+
+@pytest.mark.parametrize("start", range(0, 100, 20))
+def test_mutated_files_are_compiled_or_refused(start: int) -> None:
+    for seed in range(start, start + 20):
+        check_mutated(seed)
+
+
+@pytest.mark.slow
+def test_many_mutated_files_are_compiled_or_refused() -> None:
+    for seed in range(100, 700):
+        check_mutated(seed)
+
+
+def check_mutated(seed: int) -> None:
+    places = []
+    try:
+        graph_of(mutated(seed), "m.aim", Path(), {})
+    except CompileError as report:
+        places = [d.loc for d in report.diagnostics]
+    assert all(p.file == "m.aim" and p.line > 0 for p in places), seed
