@@ -1,56 +1,90 @@
-"""Importers of foreign models, found by file suffix and loaded only when needed."""
+"""Importers of models: what turns files, bytes and objects into graphs.
+
+An importer is found through the entry points of group ``aisc.importers``: the name of one is the
+suffix of its files, what it gives is an :class:`Importer`. Those of aisc register so too. None is
+loaded before a model of its kind comes, or, for what is no file, before those that come before it
+have said that they do not know the model.
+"""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, distribution, entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
 
+GROUP = "aisc.importers"
+
 
 class Importer(Protocol):
-    """Turns a model file into a verified graph. Raises ``CompileError`` E1xx and E2xx."""
+    """What reads one kind of model."""
+
+    def accepts(self, source: object) -> bool:
+        """Whether `source`, bytes or an object, is a model of this kind."""
+
+    def is_whole(self, path: Path) -> bool:
+        """Whether a file is all there is to its model, so that an equal file is an equal model."""
 
     def __call__(
-        self, source: Path, shapes: Mapping[str, Extent], *, overridable: Sequence[str] = ()
+        self, source: Any, shapes: Mapping[str, Extent], *, overridable: Sequence[str] = ()
     ) -> Graph:
-        """Import `source`; `shapes` fixes or bounds symbolic dimensions by name, `overridable`
-        names inputs that have defaults and stay inputs."""
-        ...
+        """The verified graph of a file of this kind, or of what it accepts. `shapes` fixes or
+        bounds symbolic dimensions by name, `overridable` names inputs that have defaults and stay
+        inputs. Raises ``CompileError`` E1xx and E2xx."""
 
 
-# Suffix -> (module, attribute) of an Importer.
-IMPORTERS: dict[str, tuple[str, str]] = {
-    ".onnx": ("aisc.frontend.onnx.importer", "import_model"),
-    ".aim": ("aisc.frontend.lang.importer", "import_model"),
-}
-# Suffix -> (module, attribute) of a function that says whether a file is all there is to a model.
-WHOLE: dict[str, tuple[str, str]] = {
-    ".onnx": ("aisc.frontend.onnx.reader", "is_whole"),
-    ".aim": ("aisc.frontend.lang.importer", "is_whole"),
-}
-
-
-def importer_for(path: Path) -> Importer:
-    """The importer of a file, by suffix; ``CompileError`` E101 when there is none."""
-    entry = IMPORTERS.get(path.suffix.lower())
-    if entry is None:
-        known = ", ".join(sorted(IMPORTERS))
-        raise error("E101", f"{path.name}: unknown kind of model", f"known suffixes: {known}")
-    module, name = entry
-    found: Importer = getattr(importlib.import_module(module), name)
-    return found
+def importer_for(source: object) -> Importer:
+    """The importer of a file, by its suffix, or of bytes or an object; E101 when there is none."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        found = _named(path.suffix.lower().removeprefix("."))
+        if found is None:
+            known = ", ".join(f".{name}" for name in suffixes())
+            raise error("E101", f"{path.name}: unknown kind of model", f"known suffixes: {known}")
+        return found
+    for importer in _all():
+        if importer.accepts(source):
+            return importer
+    raise error("E101", "a model is a path, bytes, an object that an importer knows, or a graph",
+                f"got {type(source).__name__}")  # fmt: skip
 
 
 def is_whole(path: Path) -> bool:
     """Whether a model consists of this file alone, as far as its kind can tell."""
-    entry = WHOLE.get(path.suffix.lower())
-    if entry is None:
-        return False
-    module, name = entry
-    found: Callable[[Path], bool] = getattr(importlib.import_module(module), name)
-    return found(path)
+    found = _named(path.suffix.lower().removeprefix("."))
+    return found is not None and found.is_whole(path)
+
+
+def suffixes() -> tuple[str, ...]:
+    """Suffixes of files that can be read here, without their point."""
+    return tuple(sorted({*_own(), *_others()}))
+
+
+def _named(name: str) -> Importer | None:
+    """Looking at every distribution takes longer than finding our own."""
+    entry = _own().get(name) or _others().get(name)
+    loaded: Importer | None = None if entry is None else entry.load()
+    return loaded
+
+
+def _all() -> Iterator[Importer]:
+    for name in (*_own(), *(n for n in _others() if n not in _own())):
+        found = _named(name)
+        if found is not None:
+            yield found
+
+
+@cache
+def _own() -> dict[str, EntryPoint]:
+    return {e.name: e for e in distribution("aisc").entry_points if e.group == GROUP}
+
+
+@cache
+def _others() -> dict[str, EntryPoint]:
+    return {e.name: e for e in entry_points(group=GROUP)}

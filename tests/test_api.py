@@ -118,7 +118,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
     "overridable": (lambda: aisc_.compile(DIGITS, overridable="x"), "E401", "a sequence of names"),
     "unknown": (lambda: aisc_.compile(DIGITS, thread=1), "E401", "it takes model, target, threads"),
     "missing": (lambda: aisc_.compile(), "E401", "missing a required argument: 'model'"),
-    "model": (lambda: aisc_.compile(3), "E101", "a path, bytes, a ModelProto or a graph"),
+    "model": (lambda: aisc_.compile(3), "E101", "a path, bytes, an object that an importer knows"),
     "budget": (lambda: aisc_.tune(DIGITS, budget="1s"), "E401", "a number"),
     "records": (lambda: aisc_.compile(DIGITS, tuned="/nowhere"), "E503", "make it with aisc tune"),
     "file": (lambda: aisc_.load(3), "E401", "a name or a path"),

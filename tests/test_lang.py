@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import aisc
-from aisc.frontend.lang.importer import graph_of
+from aisc.frontend.lang.model import graph_of
 from aisc.frontend.lang.parameters import STARTS
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError

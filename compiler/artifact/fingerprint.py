@@ -28,7 +28,7 @@ def fingerprint() -> str:
         if any(seen in folder.parents for seen in folders):
             continue  # installed, the packages lie in each other
         folders.append(folder)
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted((*folder.rglob("*.py"), *folder.rglob("*.lark"))):
             sha.update(str(path.relative_to(folder)).encode())
             sha.update(path.read_bytes())
     return f"{VERSION}+{sha.hexdigest()[:16]}"

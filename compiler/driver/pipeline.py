@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from aisc.artifact.cache import Cache, cache_of, key_of
@@ -129,20 +127,10 @@ def import_step(model: Any, ctx: Context) -> Graph:
     if isinstance(model, Graph):
         return model
     with ctx.instruments.step("import") as done:
-        graph = _import(model, ctx.options)
+        shapes, overridable = dict(ctx.options.shapes), ctx.options.overridable
+        graph = importer_for(model)(model, shapes, overridable=overridable)
         done(graph)
     return graph
-
-
-def _import(model: Any, options: Options) -> Graph:
-    """A path goes to the importer of its suffix; bytes and ModelProto are ONNX."""
-    shapes, overridable = dict(options.shapes), options.overridable
-    if isinstance(model, str | PathLike):
-        path = Path(model)
-        return importer_for(path)(path, shapes, overridable=overridable)
-    from aisc.frontend.onnx.importer import import_model
-
-    return import_model(model, shapes, overridable=overridable)
 
 
 def specialize_step(model: Any, graph: Graph, ctx: Context) -> Graph:

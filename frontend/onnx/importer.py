@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from aisc.frontend.building.limits import MAX_BYTES, reach
 from aisc.frontend.building.report import Report
 from aisc.frontend.onnx.checks import check_declared, check_versions
 from aisc.frontend.onnx.functions import Frame, local_functions, opset_table
-from aisc.frontend.onnx.reader import Source, read
+from aisc.frontend.onnx.reader import Source, is_whole, read
 from aisc.frontend.onnx.tensors import MAX_RANK, element_type, to_blob
 from aisc.frontend.onnx.translate import Translator
 from aisc.ir.arith.poly import Dim, Extent, Poly, symbol
@@ -317,3 +318,30 @@ class _Importer:
 def _identifier(name: str) -> str:
     """A name made of letters, digits and underscores."""
     return re.sub(r"\W", "_", name)
+
+
+class OnnxImporter:
+    """ONNX files, their bytes, and the ModelProto of onnx."""
+
+    @staticmethod
+    def accepts(source: object) -> bool:
+        """Bytes are taken for a serialized model."""
+        return isinstance(source, bytes) or type(source).__name__ == "ModelProto"
+
+    @staticmethod
+    def is_whole(path: Path) -> bool:
+        """Whether no tensor has its data in another file."""
+        return is_whole(path)
+
+    def __call__(
+        self,
+        source: str | os.PathLike[str] | bytes | ModelProto,
+        shapes: Mapping[str, Extent],
+        *,
+        overridable: Sequence[str] = (),
+    ) -> Graph:
+        """What :func:`import_model` gives."""
+        return import_model(source, shapes, overridable=overridable)
+
+
+IMPORTER = OnnxImporter()
