@@ -290,6 +290,32 @@ def test_all_faults_of_a_file_come_together_and_once() -> None:
     assert caught.value.codes == ("E108", "E109")
 
 
+SYNTAX = """layer a(x: f32[n]) {
+    y = x + * 2
+    z = relu(y))
+    if y = 3 {
+        u = 1 +
+        w = 2
+    } else if {
+        w = = 3
+    }
+    return y
+}
+
+model m(x: f32[n]) {
+    return a(x) as
+}
+"""
+
+
+def test_faults_of_syntax_come_together() -> None:
+    """Reading goes on behind the statement, in its block."""
+    with pytest.raises(CompileError) as caught:
+        graph_of(SYNTAX, "m.aim", Path(), {})
+    assert set(caught.value.codes) == {"E107"}
+    assert [d.loc.line for d in caught.value.diagnostics] == [2, 3, 4, 5, 7, 8, 15]
+
+
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [

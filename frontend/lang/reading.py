@@ -14,7 +14,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from lark.visitors import Transformer_NonRecursive
 
 from aisc.frontend.lang import syntax as s
-from aisc.ir.diagnostics import CompileError
+from aisc.ir.diagnostics import CompileError, Diagnostic
 from aisc.ir.location import Loc
 from aisc.ir.text.source import Source
 
@@ -23,6 +23,8 @@ MAX_CHAIN = 200  # operators between two line ends or brackets
 _COUNTED = re.compile(
     r'"(?:[^"\\\n]|\\.)*"|#[^\n]*|\n|[\[\](){}]|[-+*/@%<>=!]+|\b(?:not|and|or|if)\b'
 )
+MAX_FAULTS = 20  # that one report tells of
+_HEAD = re.compile(r"\s*(layer|model|seed|weights)\b")
 _WORDS = {
     "NAME": "a name", "INT": "a whole number", "FLOAT": "a number", "STRING": "a text",
     "DTYPE": "a type", "_NL": "the end of the line", "$END": "the end of the file",
@@ -60,14 +62,45 @@ def _parser() -> Lark:
 
 
 def read(source: Source) -> s.Module:
-    """The tree of a text; E107 with the place of what does not fit."""
+    """The tree of a text; E107 with the places of all that does not fit."""
     _check_depth(source)
-    try:
-        tree = _parser().parse(source.text)
-    except UnexpectedInput as fault:
-        raise _syntax_error(fault, source) from None
+    found: list[Diagnostic] = []
+    lines = source.text.split("\n")
+    while len(found) < MAX_FAULTS:
+        try:
+            tree = _parser().parse("\n".join(lines))
+        except UnexpectedInput as fault:
+            (told,) = _syntax_error(fault, source).diagnostics
+            found.append(told)
+            if not _drop_statement(lines, told.loc.line - 1):
+                break
+        else:
+            break
+    if found:
+        raise CompileError(found)
     module: s.Module = _Build(source.file).transform(tree)
     return module
+
+
+def _drop_statement(lines: list[str], k: int) -> bool:
+    """Take a statement out of the text, to go on behind it, but leave the blocks that it ends and
+    begins; false where there is none to take."""
+    if k >= len(lines) or not lines[k].strip() or _HEAD.match(lines[k]):
+        return False
+    depth = 0
+    while k < len(lines):
+        text = re.sub(r'"(?:[^"\\]|\\.)*"|#.*', "", lines[k]).strip()
+        depth += sum(text.count(c) for c in "([") - sum(text.count(c) for c in ")]")
+        ends, begins = text.startswith("}"), text.endswith("{")
+        kept = "if true {" if begins else ""
+        kept = ("} else {" if begins else "}") if ends else kept
+        if kept == lines[k].strip():
+            return False
+        lines[k] = kept
+        k += 1
+        if depth <= 0:
+            break
+    return True
 
 
 def _check_depth(source: Source) -> None:
