@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections.abc import Callable
@@ -12,15 +13,20 @@ import numpy as np
 import pytest
 
 import aisc
+from aisc.cli.main import main
+from aisc.frontend.lang.formatting import formatted
 from aisc.frontend.lang.model import graph_of
 from aisc.frontend.lang.parameters import STARTS
+from aisc.frontend.lang.reading import read
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.same import same
+from aisc.ir.location import Loc
 from aisc.ir.text.parser import parse
 from aisc.ir.text.printer import print_ir
+from aisc.ir.text.source import Source
 
 EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples" / "lang").glob("*.aim"))
 rng = np.random.default_rng(0)
@@ -233,6 +239,75 @@ def test_sizes_can_be_fixed_and_bounded() -> None:
     with pytest.raises(CompileError, match="dimensions: n") as caught:
         graph_of(text, "m.aim", Path(), {"q": 4})
     assert caught.value.codes == ("E106",)
+
+
+# --- the formatter ---------------------------------------------------------------------------
+MESSY = """
+layer   dense( x:f32[n,k],out :int,bias:bool=true )->f32[n,out]{
+  param w:f32[ k,out ]=normal( - 0.02,0 )   # weights
+
+
+  y=x@w  *- 1+x [ : , -1 ] ** 2
+      if bias and not(out>3){ y = y }else{
+y = f( x,out = 3,
+a=[1,2] ) as b [ i ] . c
+}
+  for i in 0 .. 12 { return y[1:2,::2] }
+}
+"""
+NEAT = """layer dense(x: f32[n, k], out: int, bias: bool = true) -> f32[n, out] {
+    param w: f32[k, out] = normal(-0.02, 0)  # weights
+
+    y = x @ w * -1 + x[:, -1]**2
+    if bias and not (out > 3) { y = y } else {
+        y = f(x, out=3,
+            a=[1, 2]) as b[i].c
+    }
+    for i in 0..12 { return y[1:2, ::2] }
+}
+"""
+
+
+def test_the_formatter_has_one_form() -> None:
+    assert formatted(MESSY) == NEAT
+    assert formatted(NEAT) == NEAT
+
+
+def placeless(x: Any) -> Any:
+    """A tree without places."""
+    if isinstance(x, tuple):
+        return tuple(map(placeless, x))
+    if isinstance(x, Loc):
+        return None
+    if dataclasses.is_dataclass(x):
+        parts = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
+        return type(x).__name__, tuple(placeless(v) for k, v in parts.items() if k != "at")
+    return x
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_formatting_changes_no_meaning(path: Path) -> None:
+    text = path.read_text()
+    want = placeless(read(Source(text)))
+    dice = random.Random(0)
+    loose = re.sub(r"(?m)^ +| (?=[-+*/@=(),\[\]])", lambda m: " " * dice.randrange(1, 4), text)
+    for one in (text, loose):
+        assert placeless(read(Source(formatted(one)))) == want
+        assert formatted(formatted(one)) == formatted(one)
+
+
+def test_fmt_rewrites_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.aim"
+    path.write_text(MESSY)
+    for words, code in (("--check", 1), ("", 0), ("--check", 0)):
+        with pytest.raises(SystemExit) as end:
+            main(["fmt", str(path), *words.split()])
+        assert end.value.code == code
+    assert path.read_text() == NEAT
+    assert "-  y=x@w" in capsys.readouterr().out
+    path.write_text("model (")
+    with pytest.raises(CompileError):
+        formatted(path.read_text())
 
 
 # --- faults ----------------------------------------------------------------------------------

@@ -227,6 +227,19 @@ def tune(
         tune_model(model, target, _seconds(budget), database, not reassociate, choices)
 
 
+@app.command("fmt")
+def format_command(
+    files: Annotated[list[Path], typer.Argument(help="Files of the model language (.aim).")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; show what would change.")
+    ] = False,
+) -> None:
+    """Bring files of the model language into their one form."""
+    from aisc.cli.format_command import format_files
+
+    format_files(files, check)
+
+
 @app.command()
 def fuzz(
     count: Annotated[

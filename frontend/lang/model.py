@@ -46,15 +46,16 @@ def import_model(
     path = Path(source)
     if overridable:
         raise error("E106", "models of the language have no inputs with defaults")
-    return graph_of(_text(path), str(path), path.parent, shapes or {})
+    return graph_of(text_of(path), str(path), path.parent, shapes or {})
 
 
 def is_whole(path: Path) -> bool:
     """Whether a file names no weights, which are in another one."""
-    return re.search(r"^\s*weights\b", _text(path), re.MULTILINE) is None
+    return re.search(r"^\s*weights\b", text_of(path), re.MULTILINE) is None
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of a file; E101 where it cannot be read, E105 where it is too large."""
     loc = Loc(str(path))
     try:
         if path.stat().st_size > MAX_TEXT:
