@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import aisc
 from aisc.cli.main import main
@@ -162,14 +164,43 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
     assert caught.value.codes == ("E109",)
 
 
-@pytest.mark.parametrize("name", ["none.npz", "../w.npz", "text.npz", "/etc/passwd"])
+def test_weights_come_from_safetensors(tmp_path: Path) -> None:
+    save_file({"a.w": Y, "a.b": np.ones(5, np.float32)}, tmp_path / "w.safetensors")
+    head = f'weights "w.safetensors"\n{DENSE}'
+    text = f"{head}model m(x: f32[n, 8]) {{ return dense(x, out=5) as a }}"
+    (got,) = interpret(graph_of(text, "m.aim", tmp_path, {}), [X])
+    np.testing.assert_allclose(got, X @ Y + 1, rtol=1e-5)
+
+
+def test_layers_of_other_files(tmp_path: Path) -> None:
+    (tmp_path / "layers.aim").write_text(DENSE + "model other(x: f32[n]) { return x }")
+    (tmp_path / "more.aim").write_text('import "layers.aim"\nimport "m.aim"')
+    text = 'import "more.aim"\nimport "layers.aim"\nmodel m(x: f32[n, 8]) { return dense(x, 3) }'
+    (tmp_path / "m.aim").write_text(text)
+    assert aisc.compile(tmp_path / "m.aim", threads=1)(X).shape == (3, 3)
+    (tmp_path / "layers.aim").write_text(DENSE.replace("x @ w", "x @ ww"))
+    with pytest.raises(CompileError, match="there is no name 'ww'") as caught:
+        graph_of(text, "m.aim", tmp_path, {})
+    (d,) = caught.value.diagnostics
+    assert (d.loc.file, d.loc.line) == ("layers.aim", 4)
+    assert "y = x @ ww" in d.notes[0]
+    for name in ("none.aim", "../m.aim"):
+        with pytest.raises(CompileError) as caught:
+            graph_of(f'import "{name}"', "m.aim", tmp_path, {})
+        assert caught.value.codes == ("E104",)
+
+
+@pytest.mark.parametrize(
+    "name", ["none.npz", "../w.npz", "text.npz", "text.safetensors", "w.bin", "/etc/passwd", "\0"]
+)
 def test_files_of_weights_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     (tmp_path / "text.npz").write_text("no archive")
     inner = tmp_path / "inner"
     inner.mkdir()
-    (inner / "text.npz").write_text("no archive")
+    for kind in ("npz", "safetensors"):
+        (inner / f"text.{kind}").write_text("no archive")
     np.savez(tmp_path / "w.npz", w=Y)
-    text = f'weights "{name}"\nmodel m(x: f32[n]) {{ return x }}'
+    text = f"weights {json.dumps(name)}\nmodel m(x: f32[n]) {{ return x }}"
     with pytest.raises(CompileError) as caught:
         graph_of(text, "m.aim", inner, {})
     assert caught.value.codes == ("E104",)

@@ -23,7 +23,10 @@ IR_THIRD_PARTY = {"numpy", "ml_dtypes", "lark", "networkx", "islpy"}
 # folder -> (aisc packages it may import, third-party packages)
 ALLOWED: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "ir": (("aisc.ir",), IR_THIRD_PARTY),
-    "frontend": (("aisc.ir", "aisc.frontend"), IR_THIRD_PARTY | {"onnx", "torch", "google"}),
+    "frontend": (
+        ("aisc.ir", "aisc.frontend"),
+        IR_THIRD_PARTY | {"onnx", "torch", "google", "safetensors"},
+    ),
     "passes": (("aisc.ir", "aisc.passes"), IR_THIRD_PARTY),
     "codegen": (("aisc.ir", "aisc.passes", "aisc.codegen"), IR_THIRD_PARTY | {"llvmlite"}),
 }

@@ -13,7 +13,7 @@ from aisc.frontend.building.report import Report
 from aisc.frontend.lang import statics
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.elaborate import Elaborator
-from aisc.frontend.lang.parameters import Parameters, stored_in
+from aisc.frontend.lang.parameters import Parameters, inside, stored_in
 from aisc.frontend.lang.reading import read
 from aisc.frontend.lang.scope import Poisoned, Scope, misfit
 from aisc.ir import dtypes
@@ -50,8 +50,8 @@ def import_model(
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file names no weights, which are in another one."""
-    return re.search(r"^\s*weights\b", text_of(path), re.MULTILINE) is None
+    """Whether a file names no weights and imports nothing, which are in other ones."""
+    return re.search(r"^\s*(weights|import)\b", text_of(path), re.MULTILINE) is None
 
 
 def text_of(path: Path) -> str:
@@ -70,30 +70,48 @@ def text_of(path: Path) -> str:
 
 
 def graph_of(text: str, file: str, folder: Path, shapes: Mapping[str, Extent]) -> Graph:
-    """The graph of a text; weights are looked for in `folder`."""
-    source = Source(text, file)
-    module = read(source)
+    """The graph of a text; weights and imports are looked for in `folder`."""
+    sources = {file: Source(text, file)}
+    module = with_imports(read(sources[file]), folder, sources)
     implied: dict[str, int] = {}
     while True:
         try:
             graph = _Model(module, file, folder, shapes, implied).graph()
         except BoundNeeded as fault:  # each round bounds one more size, or one more tightly
             if implied.get(fault.symbol, fault.upper + 1) <= fault.upper:
-                raise CompileError(_with_lines(fault, source)) from None
+                raise CompileError(_with_lines(fault, sources)) from None
             implied[fault.symbol] = fault.upper
         except CompileError as fault:
-            raise CompileError(_with_lines(fault, source)) from None
+            raise CompileError(_with_lines(fault, sources)) from None
         else:
             verify(graph)
             return graph
 
 
-def _with_lines(fault: CompileError, source: Source) -> list[Diagnostic]:
+def with_imports(module: s.Module, folder: Path, sources: dict[str, Source]) -> s.Module:
+    """A module with the layers of those that it imports, each once; `sources` gets their texts."""
+    layers, waiting, seen = list(module.layers), list(module.imports), set[Path]()
+    while waiting:
+        name, at = waiting.pop(0)
+        path = inside(folder, name, "imports", at)
+        if path in seen:
+            continue
+        seen.add(path)
+        if not path.is_file():
+            raise error("E104", f"there is no file '{name}' to import", loc=at)
+        sources[name] = Source(text_of(path), name)
+        other = read(sources[name])
+        layers += [x for x in other.layers if x.kind == "layer"]
+        waiting += other.imports
+    return replace(module, layers=tuple(layers))
+
+
+def _with_lines(fault: CompileError, sources: Mapping[str, Source]) -> list[Diagnostic]:
     """Diagnostics that show the line they speak of."""
     found = []
     for d in fault.diagnostics:
-        if d.loc.line and d.loc.file == source.file and d.code != "E107":
-            notes = (source.caret(d.loc.line, d.loc.column), *d.notes)
+        if d.loc.line and d.loc.file in sources and d.code != "E107":
+            notes = (sources[d.loc.file].caret(d.loc.line, d.loc.column), *d.notes)
             d = replace(d, notes=notes)
         found.append(d)
     return found

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from aisc.frontend.lang.scope import misfit
-from aisc.ir.diagnostics import error
+from aisc.ir.diagnostics import AiscError, error
 from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
 
@@ -90,20 +90,49 @@ class Parameters:
 
 
 def stored_in(folder: Path, name: str, at: Loc) -> Mapping[str, Array]:
-    """The arrays of an ``.npz`` file beside the model; E104 where it is not there, no such file, or
-    outside of the model's folder."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise error("E104", f"weights '{name}' lie outside of the model's folder", loc=at)
+    """The arrays of a ``.safetensors`` or ``.npz`` file beside the model; E104 where it is not
+    there, no such file, or outside of the model's folder."""
+    path = inside(folder, name, "weights", at)
+    read = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix.lower())
+    if read is None:
+        raise error("E104", f"weights '{name}' are of an unknown kind",
+                    "known: .npz, .safetensors", loc=at)  # fmt: skip
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_WEIGHTS:
-            raise error("E105", f"weights '{name}' are {size} bytes", loc=at)
-        with np.load(path, allow_pickle=False) as data:
-            return {k: data[k] for k in data.files}
+        if path.stat().st_size > MAX_WEIGHTS:
+            raise error("E105", f"weights '{name}' are {path.stat().st_size} bytes", loc=at)
+        return read(path, at)
     except FileNotFoundError:
         raise error("E104", f"there is no file of weights '{name}'", loc=at) from None
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as fault:
+    except AiscError:
+        raise
+    except Exception as fault:  # whatever a reader makes of a damaged file
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise error("E104", f"'{name}' is no readable .npz file", reason, loc=at) from None
+        raise error("E104", f"'{name}' is no readable {path.suffix} file", reason, loc=at) from None
+
+
+def inside(folder: Path, name: str, what: str, at: Loc) -> Path:
+    """A file beside the model; E104 where the name leads out of its folder."""
+    try:
+        path = (folder / name).resolve()
+        fits = path.is_relative_to(folder.resolve())
+    except (OSError, ValueError):
+        fits = False
+    if not fits:
+        raise error("E104", f"{what} '{name}' lie outside of the model's folder", loc=at)
+    return path
+
+
+def _npz(path: Path, at: Loc) -> Mapping[str, Array]:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > MAX_WEIGHTS:
+        raise error("E105", f"weights '{path.name}' are {size} bytes", loc=at)
+    with np.load(path, allow_pickle=False) as data:
+        return {k: data[k] for k in data.files}
+
+
+def _safetensors(path: Path, at: Loc) -> Mapping[str, Array]:
+    from safetensors.numpy import load_file
+
+    found: Mapping[str, Array] = load_file(path)
+    return found

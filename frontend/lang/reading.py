@@ -24,7 +24,7 @@ _COUNTED = re.compile(
     r'"(?:[^"\\\n]|\\.)*"|#[^\n]*|\n|[\[\](){}]|[-+*/@%<>=!]+|\b(?:not|and|or|if)\b'
 )
 MAX_FAULTS = 20  # that one report tells of
-_HEAD = re.compile(r"\s*(layer|model|seed|weights)\b")
+_HEAD = re.compile(r"\s*(layer|model|seed|weights|import)\b")
 _WORDS = {
     "NAME": "a name", "INT": "a whole number", "FLOAT": "a number", "STRING": "a text",
     "DTYPE": "a type", "_NL": "the end of the line", "$END": "the end of the file",
@@ -174,11 +174,16 @@ class _Build(Transformer_NonRecursive[Token, Any]):
         found = [i for i in items if i is not None]
         layers = tuple(i for i in found if isinstance(i, s.Layer))
         named: dict[str, Any] = dict(i for i in found if isinstance(i, tuple))
-        return s.Module(layers, named.get("weights"), named.get("seed", 0))
+        imports = tuple(i[1] for i in found if isinstance(i, tuple) and i[0] == "import")
+        return s.Module(layers, imports, named.get("weights"), named.get("seed", 0))
 
     def weights(self, meta: Any, text: Token) -> tuple[str, Any]:
         """``weights "file"``."""
         return "weights", (json.loads(text), self._of(text))
+
+    def import_(self, meta: Any, text: Token) -> tuple[str, Any]:
+        """``import "file"``."""
+        return "import", (json.loads(text), self._of(text))
 
     def seed(self, meta: Any, number: Token) -> tuple[str, int]:
         """``seed 7``."""

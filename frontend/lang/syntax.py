@@ -201,8 +201,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A file. `weights`: the file of parameters and its place; `seed`: of those that none gives."""
+    """A file. `imports`: files whose layers it uses, and their places; `weights`: the file of
+    parameters and its place; `seed`: of those that none gives."""
 
     layers: tuple[Layer, ...]
+    imports: tuple[tuple[str, Loc], ...] = ()
     weights: tuple[str, Loc] | None = None
     seed: int = 0
