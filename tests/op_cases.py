@@ -9,7 +9,12 @@ import numpy as np
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
+from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
+from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.expr import Load, Var
+from aisc.ir.tensor.func import buffer
+from aisc.ir.text.printer import print_ir
 
 SPECIAL = np.array(
     [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.5, np.nan, np.inf, -np.inf, 1e-30, -88.0, 20]
@@ -241,4 +246,33 @@ def _movements() -> list[Case]:
     return cases
 
 
-CASES: tuple[Case, ...] = (*_maps(), *_windows(), *_reductions(), *_movements())
+def formula(dtype: DType, combiner: str) -> str:
+    """A product of matrices under a combiner, or without one every factor of it."""
+    n, m, k = symbol("n"), symbol("m"), symbol("k")
+    a, b = buffer("a", dtype, (n, k), "input"), buffer("b", dtype, (k, m), "input")
+    c = buffer("c", dtype, (n, m) if combiner else (m, k, n), "output")
+    cb = ComputeBuilder()
+    if combiner:
+        product = lambda i, r: Load(a, (i[0], r[0])) * Load(b, (r[0], i[1]))  # noqa: E731
+        cb.reduce(c, (k,), combiner, product, "formula")
+    else:
+        cb.map(c, lambda h, j, i: Load(a, (i, j)) * Load(b, (j, h)), "formula")
+    return print_ir(cb.func("formula", (a, b, c), (Var("k"), Var("m"), Var("n"))))
+
+
+def _formulas() -> list[Case]:
+    cases = []
+    for combiner in ("", "sum", "max", "min", "prod"):
+        body = {"body": formula(dtypes.f32, combiner)}
+        cases.append(Case("index", (f32(3, 4), f32(4, 5)), body))
+        cases.append(Case("index", (f32(0, 4), f32(4, 5)), body))
+        cases.append(Case("index", (f32(17, 33), f32(33, 65)), body))
+        whole = {"body": formula(dtypes.i32, combiner)}
+        cases.append(Case("index", (i32(3, 4), i32(4, 5)), whole))
+    cases.append(Case("index", (f32(3, 0), f32(0, 5)), {"body": formula(dtypes.f32, "sum")}))
+    return cases
+
+
+CASES: tuple[Case, ...] = (
+    *_maps(), *_windows(), *_reductions(), *_movements(), *_formulas(),
+)  # fmt: skip

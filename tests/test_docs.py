@@ -55,7 +55,7 @@ def test_python_runs_and_prints_what_it_says(page: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_and_files_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
+    for target in re.findall(r"\]\(([^)#]+)\)", BLOCK.sub("", text)):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links {target}"
     for path in NAMED_FILE.findall(text):

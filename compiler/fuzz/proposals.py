@@ -22,6 +22,7 @@ INDEX_TYPES = (dtypes.i64, dtypes.i64, dtypes.i32)
 EXCLUDED = {
     "constant": "made for operands",
     "fused": "made by a pass",
+    "index": "its formula is of one element type, and the screen widens types",
     "if": "made with its regions", "loop": "made with its region",
     "bind_dims": "made with the sizes that it binds", "true_places": "its size is that of the data",
     "expect": "ends the run where its condition does not hold",

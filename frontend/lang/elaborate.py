@@ -8,6 +8,7 @@ from aisc.frontend.building.regions import Inline, Region, either, loop
 from aisc.frontend.building.report import Report
 from aisc.frontend.lang import operators, statics
 from aisc.frontend.lang import syntax as s
+from aisc.frontend.lang.formulas import tensor_of
 from aisc.frontend.lang.indexing import indexed
 from aisc.frontend.lang.parameters import STARTS, Parameters
 from aisc.frontend.lang.scope import Item, Poison, Poisoned, Scope, Static, misfit, shown, unknown
@@ -67,6 +68,8 @@ class Elaborator:
                 self._param(scope, x)
             case s.Assign():
                 self._assign(scope, x)
+            case s.Formula():
+                scope.names[x.name] = tensor_of(self, scope, x)
             case s.Return():
                 found = [self.expr(scope, v) for v in x.values]
                 scope.returned = operators.tensors(scope.em, found, x.at)
@@ -178,6 +181,8 @@ class Elaborator:
                 return self._attribute(scope, x)
             case s.Index():
                 return indexed(scope.em, self.expr(scope, x.of), self._subscripts(scope, x), x.at)
+            case s.Reduction() | s.Outside():
+                raise misfit("this belongs into a formula: y[i] = sum[k](x[i, k])", at=x.at)
             case s.Call():
                 found = self._call(scope, x)
                 if len(found) != 1:
@@ -236,6 +241,8 @@ class Elaborator:
     def _subscripts(self, scope: Scope, x: s.Index) -> list[Item | tuple[Item | None, ...]]:
         found: list[Item | tuple[Item | None, ...]] = []
         for i in x.items:
+            if isinstance(i, s.Ranged):
+                raise misfit("a range belongs into a formula", at=i.at)
             if isinstance(i, s.Slice):
                 parts = (
                     None if p is None else self.expr(scope, p) for p in (i.start, i.stop, i.step)
@@ -395,7 +402,7 @@ def _assigned(statements: Sequence[s.Statement]) -> list[str]:
         match x:
             case s.Assign():
                 found.update(dict.fromkeys(x.names))
-            case s.Param():
+            case s.Param() | s.Formula():
                 found[x.name] = None
             case s.For():
                 found.update(dict.fromkeys((x.name, *_assigned(x.body))))

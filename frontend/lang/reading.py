@@ -229,6 +229,24 @@ class _Build(Transformer_NonRecursive[Token, Any]):
         *names, value = parts
         return s.Assign(self._at(meta), tuple(map(str, names)), value)
 
+    def formula(self, meta: Any, name: Token, *rest: Any) -> s.Formula:
+        """``y[i] = x[i] * 2``."""
+        *indices, value = rest
+        return s.Formula(self._of(name), str(name), tuple(indices), value)
+
+    def ranged(self, meta: Any, name: Token, low: Any, high: Any) -> s.Ranged:
+        """``i in 0..n``."""
+        return s.Ranged(self._of(name), str(name), low, high)
+
+    def reduction(self, meta: Any, index: s.Index, value: Any) -> s.Reduction:
+        """``sum[k](x[k])``."""
+        combiner = index.of.text if isinstance(index.of, s.Name) else ""
+        return s.Reduction(index.at, combiner, index.items, value)
+
+    def outside(self, meta: Any, element: Any, value: Any) -> s.Outside:
+        """``(x[i] else 0)``."""
+        return s.Outside(self._at(meta), element, value)
+
     def return_(self, meta: Any, *values: Any) -> s.Return:
         """``return a``."""
         return s.Return(self._at(meta), values)

@@ -86,12 +86,41 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranged:
+    """``i in low..high``: an index and its range."""
+
+    at: Loc
+    name: str
+    low: Expr
+    high: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """``sum[k](a)``: of a formula."""
+
+    at: Loc
+    combiner: str
+    indices: tuple[Expr | Slice | Ranged, ...]
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """``(x[i - 1] else 0)``: an element, or a value where its place is outside of the tensor."""
+
+    at: Loc
+    element: Expr
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Index:
     """``x[i, a:b]`` by numpy's rules."""
 
     at: Loc
     of: Expr
-    items: tuple[Expr | Slice, ...]
+    items: tuple[Expr | Slice | Ranged, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +134,8 @@ class Call:
     path: tuple[str | Expr, ...] = ()
 
 
-Expr = Name | Literal | ListOf | Unary | Binary | Choice | Attribute | Index | Call
+Plain = Name | Literal | ListOf | Unary | Binary | Choice | Attribute | Index | Call
+Expr = Plain | Reduction | Outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +163,16 @@ class Assign:
 
     at: Loc
     names: tuple[str, ...]
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """``y[i, j] = sum[k](a[i, k] * b[k, j])``: index notation."""
+
+    at: Loc
+    name: str
+    indices: tuple[Expr | Slice | Ranged, ...]
     value: Expr
 
 
@@ -174,7 +214,7 @@ class If:
     other: tuple[Statement, ...]
 
 
-Statement = Param | Assign | Return | For | While | If
+Statement = Param | Assign | Formula | Return | For | While | If
 
 
 @dataclass(frozen=True, slots=True)

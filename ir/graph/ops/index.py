@@ -1,0 +1,148 @@
+"""Index notation: an operator whose meaning is a function of the tensor IR.
+
+The attribute `body` is the text of a Func with one block: its parameters stand for the operands and
+the result, in order, its symbols for whatever sizes the operands have. So a formula takes part in
+everything that operators do: types, references, fusion, and schedules by structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from aisc.ir.arith.poly import Dim, evaluate, sole_symbol, substitute
+from aisc.ir.graph.opdef import (
+    Array,
+    Arrays,
+    Attr,
+    OpCall,
+    OpDef,
+    Operand,
+    Variant,
+    present,
+    register,
+)
+from aisc.ir.graph.shapes.checks import require
+from aisc.ir.node import walk
+from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.expr import Binary, Const, Expr, Var, of_dim
+from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.stmt import Block, Iter, Store
+from aisc.ir.tensor.visitor import replace_buffers
+from aisc.ir.tensor.visitor import substitute as substitute_vars
+from aisc.ir.types import TensorType
+
+
+@lru_cache(maxsize=1 << 10)
+def formula(text: str) -> Func:
+    """The function of an attribute `body`; E107 where the text is none."""
+    from aisc.ir.text.parser import parse_func
+
+    return parse_func(text)
+
+
+def _sizes(call: OpCall, func: Func) -> dict[str, Dim]:
+    """What the symbols of a formula are for the operands at hand."""
+    operands = [b for b in func.params if b.role == "input"]
+    if len(operands) != len(call.types):
+        raise call.fail(f"the formula takes {len(operands)} tensors, got {len(call.types)}")
+    found: dict[str, Dim] = {}
+    pairs: list[tuple[Dim, Dim, str]] = []
+    for k, b in enumerate(operands):
+        t = call.type(k)
+        if t.dtype is not b.dtype or t.rank != b.rank:
+            wanted = f"{b.dtype} with {b.rank} axes"
+            raise call.fail(f"operand {k} must be {wanted}, got {t}")
+        for own, size in zip(b.shape, t.shape, strict=True):
+            symbol = sole_symbol(own)
+            if symbol is not None and symbol.name not in found:
+                found[symbol.name] = size
+            else:
+                pairs.append((own, size, f"an axis of operand {k}"))
+    for own, size, what in pairs:
+        require(call, "==", size, substitute(own, found), what)
+    return found
+
+
+def _rule(call: OpCall) -> tuple[TensorType, ...]:
+    func = formula(str(call.attrs["body"]))
+    sizes = _sizes(call, func)
+    (out,) = (b for b in func.params if b.role == "output")
+    return (TensorType(tuple(substitute(d, sizes) for d in out.shape), out.dtype),)
+
+
+def _reference(call: OpCall, xs: Arrays) -> Sequence[Array]:
+    from aisc.ir.tensor.interpret import run_func
+
+    func, arrays = formula(str(call.attrs["body"])), present(xs)
+    operands = [b for b in func.params if b.role == "input"]
+    known: dict[str, int] = {}
+    for b, array in zip(operands, arrays, strict=True):
+        for own, size in zip(b.shape, array.shape, strict=True):
+            symbol = sole_symbol(own)
+            if symbol is not None:
+                known.setdefault(symbol.name, size)
+    (out,) = (b for b in func.params if b.role == "output")
+    result = np.zeros(tuple(evaluate(d, known) for d in out.shape), out.dtype.numpy)
+    inputs = iter(arrays)
+    run_func(func, [result if b.role == "output" else next(inputs) for b in func.params], known)
+    return [result]
+
+
+def block_of(func: Func) -> tuple[Block, Expr]:
+    """The one block of a formula, and the value that each of its points gives or adds."""
+    (block,) = (n for n in walk(func.body) if isinstance(n, Block))
+    store = block.body
+    assert isinstance(store, Store), "a formula stores"
+    if not block.combiner:
+        return block, store.value
+    assert isinstance(store.value, Binary), "a simple combiner joins the state and a value"
+    return block, store.value.b
+
+
+def _compute(
+    cb: ComputeBuilder, call: OpCall, xs: Sequence[Buffer | None], outs: Sequence[Buffer]
+) -> None:
+    func = formula(str(call.attrs["body"]))
+    sizes = _sizes(call, func)
+    inputs = iter(x for x in xs if x is not None)
+    table = {b: outs[0] if b.role == "output" else next(inputs) for b in func.params}
+    block, value = block_of(func)
+    names = {Var(name): of_dim(d) for name, d in sizes.items()}
+
+    def at(points: Sequence[Var]) -> Expr:
+        iters = dict(zip((it.var for it in block.iters), points, strict=True))
+        store = Store(outs[0], (), substitute_vars(value, {**names, **iters}))
+        moved = replace_buffers(store, table)
+        assert isinstance(moved, Store), "a statement stays what it is"
+        return moved.value
+
+    if not block.combiner:
+        cb.map(outs[0], lambda *i: at(i), "index")
+        return
+    extents = [_extent(it, sizes) for it in block.iters if it.kind == "reduce"]
+    cb.reduce(outs[0], extents, block.combiner, lambda i, r: at((*i, *r)), "index")
+
+
+def _extent(it: Iter, sizes: Mapping[str, Dim]) -> Dim:
+    """A range: a number, or the size of an axis."""
+    if isinstance(it.extent, Const):
+        return int(it.extent.value)
+    assert isinstance(it.extent, Var), "ranges of formulas are numbers or sizes"
+    return sizes[it.extent.name]
+
+
+INDEX = register(
+    OpDef(
+        "index",
+        "A formula over indices: `body` is the text of a function of the tensor IR with one block.",
+        (Operand("xs", variadic=True),),
+        _rule,
+        _reference,
+        "reduction",
+        attrs=(Attr("body", "str"),),
+        variants={"direct": Variant(_compute)},
+    )
+)
