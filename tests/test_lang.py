@@ -22,13 +22,19 @@ from aisc.frontend.lang.parameters import STARTS
 from aisc.frontend.lang.reading import read
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError
+from aisc.ir.dtypes import f32
+from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.same import same
 from aisc.ir.location import Loc
+from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.expr import Load
+from aisc.ir.tensor.func import buffer
 from aisc.ir.text.parser import blobs_of, parse, parse_graph
 from aisc.ir.text.printer import print_ir
 from aisc.ir.text.source import Source
+from aisc.ir.types import TensorType
 
 EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples" / "lang").glob("*.aim"))
 rng = np.random.default_rng(0)
@@ -326,6 +332,27 @@ def test_a_formula_of_a_product_is_scheduled_as_a_product() -> None:
     assert any(b.name.endswith("packed") for k in products for b in k.params)
 
 
+def test_sums_of_narrow_floats_are_rounded_once() -> None:
+    x = np.full((2, 4096), 0.1, np.float16)
+    (got,) = run("z[i] = sum[j](x[i, j])\nreturn z", x, head="x: f16[n, 4096]")
+    assert got.dtype == np.float16
+    np.testing.assert_array_equal(got, x.astype(np.float64).sum(1).astype(np.float16))
+
+
+def test_what_is_no_formula_is_refused() -> None:
+    one, other = buffer("a", f32, (3,), "input"), buffer("b", f32, (3,), "output")
+    cb = ComputeBuilder()
+    for _ in range(2):
+        cb.map(other, lambda i: Load(one, (i,)))
+    two_blocks = print_ir(cb.func("f", (one, other)))
+    b = GraphBuilder()
+    x = b.input("x", TensorType((3,), f32))
+    for text, code in (("func", "E107"), (two_blocks, "E201")):
+        with pytest.raises(CompileError) as caught:
+            b.add("index", (x,), {"body": text})
+        assert caught.value.codes == (code,)
+
+
 FORMULA_FAULTS = {
     "z[i] = x[i, k]": ("E108", "there is no name 'k'"),
     "z[i, j] = x[i, 0]": ("E109", "the range of 'j' is not known"),
@@ -342,6 +369,9 @@ FORMULA_FAULTS = {
     "z = x[i in 0..3, 0]": ("E109", "belongs into a formula"),
     "z[i, j] = exp(x[i, j], y[j, 0])": ("E109", "takes 1 values"),
     "z[i, j] = x[i, j] + cast(j, to=i32)": ("E201", "add"),
+    "z[i in 0..3] = cast(i, to=f32)": ("E109", "reads a tensor"),
+    "z[i] = all[j](x[i, j])": ("E109", "all does not take f32"),
+    "z[i] = sum[j](x[i, j] > 0)": ("E109", "sum does not take bool"),
 }
 
 

@@ -29,6 +29,7 @@ from aisc.ir.text.printer import print_ir
 from aisc.ir.types import TensorType
 
 COMBINERS = ("sum", "prod", "max", "min", "all", "any", "mean")
+_SUMS = ("sum", "prod", "mean")
 # A place as a sum: multiples of indices, and what is added to them.
 Affine = tuple[dict[str, int], Dim]
 
@@ -128,6 +129,11 @@ class _Formula:
         shape, extents = sizes[: len(self.outer)], sizes[len(self.outer) :]
         iters = {n: Var(f"index_{n}") for n in (*self.outer, *self.inner)}
         value = self._scalar(self.value, iters, None)
+        self._require_fit(value.dtype)
+        narrow = value.dtype.is_float and value.dtype.bits < 32 and self.combiner in _SUMS
+        result = value.dtype
+        if narrow:  # as built-in sums are: in f32, rounded once
+            value = cast(value, dtypes.f32)
         local = [self._local(d) for d in shape]
         within = [self._local(d) for d in extents]
         out = buffer("result", value.dtype, tuple(local), "output")
@@ -147,7 +153,18 @@ class _Formula:
         body = print_ir(cb.func("formula", params, tuple(map(Var, names))))
         self.em.loc = replace(self.x.at, parent=self.scope.parent)
         made = self.em.op("index", *self.operands, body=body)
-        return self._mean(made, extents) if self.combiner == "mean" else made
+        if self.combiner == "mean":
+            made = self._mean(made, extents)
+        return self.em.cast(made, result)
+
+    def _require_fit(self, dtype: DType) -> None:
+        """A formula reads tensors, and reduces what its combiner takes."""
+        if not self.operands:
+            hint = "iota(shape=[n]) numbers places"
+            raise misfit("a formula reads a tensor at least", hint, at=self.x.at)
+        logical = self.combiner in ("all", "any")
+        if self.combiner and logical != (dtype is dtypes.boolean):
+            raise misfit(f"{self.combiner} does not take {dtype}", "cast it", at=self.value.at)
 
     def _mean(self, total: Value, extents: Sequence[Dim]) -> Value:
         count: Dim = 1

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from aisc.ir.arith.poly import Dim, evaluate, sole_symbol, substitute
+from aisc.ir.diagnostics import error
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -34,13 +35,23 @@ from aisc.ir.tensor.visitor import replace_buffers
 from aisc.ir.tensor.visitor import substitute as substitute_vars
 from aisc.ir.types import TensorType
 
+# Combiners whose value joins the state by one operator.
+SIMPLE = ("", "sum", "prod", "max", "min", "all", "any")
+
 
 @lru_cache(maxsize=1 << 10)
 def formula(text: str) -> Func:
-    """The function of an attribute `body`; E107 where the text is none."""
+    """The function of an attribute `body`; E107 where the text is none, E201 where it is no
+    formula: one block, which stores one result."""
     from aisc.ir.text.parser import parse_func
 
-    return parse_func(text)
+    func = parse_func(text)
+    blocks = [n for n in walk(func.body) if isinstance(n, Block)]
+    results = [b for b in func.params if b.role == "output"]
+    plain = len(blocks) == 1 and isinstance(blocks[0].body, Store) and len(results) == 1
+    if not plain or blocks[0].combiner not in SIMPLE:
+        raise error("E201", "index: the function is no formula", "it needs one block and result")
+    return func
 
 
 def _sizes(call: OpCall, func: Func) -> dict[str, Dim]:
