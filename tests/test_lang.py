@@ -260,7 +260,8 @@ def test_examples_compile_and_agree_with_the_interpreter(path: Path) -> None:
     inputs = []
     for v in g.inputs:
         shape = tuple(sizes[str(d)] if not isinstance(d, int) else d for d in v.type.shape)
-        inputs.append(np.abs(np.random.default_rng(1).standard_normal(shape)).astype(np.float32))
+        values = np.abs(np.random.default_rng(1).standard_normal(shape)) * 2
+        inputs.append(values.astype(v.type.dtype.numpy))
     got = exe(*inputs)
     for one, want in zip(
         got if isinstance(got, tuple) else (got,), interpret(g, inputs), strict=True
@@ -302,6 +303,10 @@ FORMULAS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "from one": ("z[i, j in 1..8] = x[i, j] - x[i, j - 1]", lambda x, y: np.diff(x, axis=1)),
     "chosen": ("z[i, j] = x[i, j] if x[i, j] > 0 else 0", lambda x, y: np.maximum(x, 0)),
     "numbered": ("z[i, j] = x[i, j] * cast(j, to=f32)", lambda x, y: x * np.arange(8)),
+    "known parts": (
+        "c = 3\nz[i, j] = x[i, j] / c ** 0.5 * (x.shape[1] // 2) + (1 if c > 2 else 0)",
+        lambda x, y: x / 3**0.5 * 4 + 1,
+    ),
     "triangle": (
         "z[i] = sum[j](x[i, j] if j <= i else 0)", lambda x, y: np.tril(x).sum(1)
     ),

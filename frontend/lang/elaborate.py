@@ -57,6 +57,9 @@ class Elaborator:
             scope.names[name] = Poison()
         if isinstance(statement, s.Return):
             scope.returned = []
+        around: Scope | None = scope
+        while around is not None:
+            around.poisoned, around = True, around.outer
 
     @staticmethod
     def _placed(scope: Scope, at: Loc) -> Loc:
@@ -344,10 +347,9 @@ class Elaborator:
     def body(self, scope: Scope, layer: s.Layer) -> list[Value]:
         """The results of a layer whose parameters are bound."""
         outer = scope.em.loc
-        before = len(self.report.found.errors)
         self.block(scope, layer.body)
         scope.em.loc = outer
-        if len(self.report.found.errors) > before:
+        if scope.poisoned:
             raise Poisoned
         if scope.returned is None:
             raise misfit(f"{layer.kind} {layer.name} returns nothing", at=layer.at)

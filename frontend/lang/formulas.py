@@ -195,6 +195,8 @@ class _Formula:
     # -- expressions -------------------------------------------------------------------------
     def _scalar(self, x: s.Expr, iters: dict[str, Var], like: DType | None) -> Expr:
         """The value of an expression at a point; numbers take the type `like`."""
+        if self._is_apart(x):
+            return self._known(self.evaluator.expr(self.scope, x), like, x.at)
         match x:
             case s.Index():
                 return self._element(x, iters, None)
@@ -212,10 +214,8 @@ class _Formula:
             case s.Name() if x.text in iters:
                 low, _ = self.extents[x.text] or (0, 0)
                 return iters[x.text] + low
-            case s.Reduction() | s.Outside():
-                raise misfit("a reduction stands alone: give it a formula of its own", at=x.at)
             case _:
-                return self._known(self.evaluator.expr(self.scope, x), like, x.at)
+                raise misfit("a reduction stands alone: give it a formula of its own", at=x.at)
 
     def _known(self, item: Item, like: DType | None, at: Loc) -> Expr:
         if isinstance(item, Value):
@@ -246,7 +246,9 @@ class _Formula:
         if len(args) != len(op.inputs):
             raise misfit(f"{name} takes {len(op.inputs)} values, got {len(args)}", at=at)
         skipped = 1 if name == "where" else 0
-        found = [None if _is_number(a) else self._scalar(a, iters, None) for a in args]
+        numbers = [self._is_number(a) for a in args]
+        found = [None if n else self._scalar(a, iters, None)
+                 for n, a in zip(numbers, args, strict=True)]  # fmt: skip
         like = next((v.dtype for v in found[skipped:] if v is not None), None)
         values = [v if v is not None else self._scalar(a, iters, like)
                   for v, a in zip(found, args, strict=True)]  # fmt: skip
@@ -256,6 +258,39 @@ class _Formula:
         call = opdef.OpCall(op, types, full, (None,) * len(types), at)
         op.infer(call)
         return op.scalar(call, values)
+
+    def _is_apart(self, x: object) -> bool:
+        """Whether an expression has nothing to do with indices: it has one value."""
+        match x:
+            case s.Name():
+                return x.text not in self.extents
+            case s.Literal() | None:
+                return True
+            case s.Attribute():
+                return self._is_apart(x.of)
+            case s.Unary():
+                return self._is_apart(x.a)
+            case s.Binary():
+                return self._is_apart(x.a) and self._is_apart(x.b)
+            case s.Choice():
+                return all(map(self._is_apart, (x.a, x.cond, x.b)))
+            case s.ListOf():
+                return all(map(self._is_apart, x.items))
+            case s.Slice():
+                return all(map(self._is_apart, (x.start, x.stop, x.step)))
+            case s.Index():
+                return all(map(self._is_apart, (x.of, *x.items)))
+            case s.Call():
+                return all(map(self._is_apart, (*x.args, *(v for _, v, _ in x.keywords))))
+            case _:
+                return False
+
+    def _is_number(self, x: s.Expr) -> bool:
+        """Whether an expression is a number, whose type others decide."""
+        if not self._is_apart(x):
+            return False
+        found = self.evaluator.expr(self.scope, x)
+        return isinstance(found, int | float | Poly) and not isinstance(found, bool)
 
     def _element(self, x: s.Index, iters: dict[str, Var], outside: s.Expr | None) -> Expr:
         """An element of a tensor, or another value where its place may be outside."""
@@ -327,13 +362,6 @@ class _Formula:
                 if isinstance(found, int | Poly) and not isinstance(found, bool):
                     return {}, found
                 raise misfit(f"a place is a sum of indices, got {shown(found)}", at=x.at)
-
-
-def _is_number(x: s.Expr) -> bool:
-    """Whether an expression is a number, whose type others decide."""
-    if isinstance(x, s.Unary):
-        return _is_number(x.a)
-    return isinstance(x, s.Literal) and not isinstance(x.value, bool | str)
 
 
 def _accesses(x: s.Expr) -> list[s.Index]:

@@ -33,7 +33,8 @@ class Poison:
 class Scope:
     """Variables of a layer, or of a region inside it, which captures those outside.
 
-    path: of parameters made here; blocks: how often each name of a block was used."""
+    path: of parameters made here; blocks: how often each name of a block was used; poisoned:
+    whether a fault has kept something from being made."""
 
     em: Emitter
     path: tuple[str, ...] = ()
@@ -43,6 +44,7 @@ class Scope:
     blocks: dict[str, int] = field(default_factory=dict)
     parent: Loc | None = None
     returned: list[Value] | None = None
+    poisoned: bool = False
 
     def find(self, name: str) -> Item | Poison | None:
         """What a name stands for, as this scope sees it; nothing where it is not known."""
