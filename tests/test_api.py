@@ -12,6 +12,7 @@ import pytest
 
 import aisc
 from aisc import tensor
+from aisc.ir.types import TensorType
 from aisc.tensor import ComputeBuilder, Func, Load, buffer, f32, symbol
 
 DIGITS: Any = str(Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits.onnx")
@@ -139,6 +140,18 @@ def test_wrong_arguments_name_what_is_allowed(name: str) -> None:
     with pytest.raises(aisc.AiscError, match=re.escape(text)) as caught:
         call()
     assert caught.value.codes == (code,)
+
+
+def test_a_model_is_tuned_for_a_described_target(tmp_path: Path) -> None:
+    """The measuring process gets the description, whose name it cannot know."""
+    (tmp_path / "odd.toml").write_text('[target]\nkind = "cpu"\nvector_bits = 128\n')
+    target, path = str(tmp_path / "odd.toml"), tmp_path / "t.sqlite"
+    graph: Any = aisc.GraphBuilder()
+    x = graph.input("x", TensorType((64, 256), f32))
+    model = graph.finish([graph.add("softmax", (x,))])
+    (result,) = aisc.tune(model, target, budget=3.0, database=path)
+    assert result.tried > 1
+    assert aisc.compile(model, target, tuned=path, threads=1)(np.ones((64, 256), np.float32)).shape
 
 
 def test_a_model_is_tuned_and_compiled_with_its_records(tmp_path: Path) -> None:

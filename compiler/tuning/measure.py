@@ -31,7 +31,8 @@ class Measurement:
 
 @dataclass(slots=True)
 class Worker:
-    """A measuring process, started when it is needed. `memory` bounds its address space."""
+    """A measuring process, started when it is needed. `target` is a name or a description; `memory`
+    bounds its address space."""
 
     target: str = "cpu"
     timeout: float = 20.0

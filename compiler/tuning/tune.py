@@ -15,6 +15,7 @@ from aisc.driver.kernel import Lookup
 from aisc.driver.options import Options, from_environment
 from aisc.ir.annotations import checked_arguments
 from aisc.ir.arith.poly import Extent
+from aisc.ir.description import to_toml
 from aisc.ir.diagnostics import error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
@@ -83,7 +84,7 @@ def tune_kernels(
         raise error("E402", "no kernel of the model can be measured here",
                     "sizes must be known (--shape), and kernels run on this machine")  # fmt: skip
     deadline, results = time.monotonic() + budget, list[Tuned]()
-    with Database(path) as database, Worker(host.target.name) as worker:
+    with Database(path) as database, Worker(_described(host.target)) as worker:
         for k, kernel in enumerate(kernels):
             left = (deadline - time.monotonic()) / (len(kernels) - k)
             if left <= 0:
@@ -97,6 +98,13 @@ def tune_kernels(
                 Tuned(kernel.name, best.choices, best.label, outcome.speedup, tried, len(these))
             )
     return results
+
+
+def _described(target: Target) -> str:
+    """What a measuring process finds the target by: the machine of this process has a name."""
+    if target == api.resolve_target("cpu"):
+        return "cpu"
+    return target.source or to_toml(target)
 
 
 def kernels_of(model: Any, target: api.Targets, options: Options) -> list[tuple[Func, Backend]]:

@@ -16,7 +16,9 @@ from aisc.codegen.arrays import aligned
 from aisc.codegen.backend import Host, host_of, run_here
 from aisc.codegen.llvm.link import Linked
 from aisc.ir import target as targets
+from aisc.ir.description import from_toml
 from aisc.ir.diagnostics import AiscError, InternalError, error
+from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.parser import parse_func
 from aisc.passes.plan.bind import ScheduledKernel
@@ -75,7 +77,7 @@ def _filled(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generat
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Times of each candidate of the request, interleaved."""
-    backend = host_of(targets.resolve(request["target"]))
+    backend = host_of(_target(request["target"]))
     func = parse_func(request["func"])
     prepared = [_prepared(func, choices_from_json(c), backend) for c in request["choices"]]
     calls = [max(1, int(MIN_SECONDS / max(p.sample(1), 1e-7))) for p in prepared]
@@ -84,6 +86,11 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         for k, p in enumerate(prepared):
             seconds[k].append(p.sample(calls[k]))
     return {"seconds": seconds}
+
+
+def _target(text: str) -> Target:
+    """A target by its name, or from its description."""
+    return from_toml(text) if "\n" in text else targets.resolve(text)
 
 
 def _prepared(func: Func, choices: Choices, backend: Host) -> Prepared:
