@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aisc.codegen.backend import Backend, Host, backend_of, host_of
 from aisc.codegen.run.executable import Executable
-from aisc.driver import model_cache as images
+from aisc.driver import model_cache
 from aisc.driver.collector import patient
 from aisc.driver.options import Options, from_environment
 from aisc.ir import target as targets
@@ -72,7 +72,7 @@ def build(
     *instruments: Instrument,
     lookup: Lookup | None = None,
 ) -> Compiled:
-    """Run the pipeline; `lookup` gives tuned traces."""
+    """Run the pipeline; `lookup` gives tuned choices."""
     with patient():
         from aisc.driver.instruments import instruments_for
         from aisc.driver.kernel import untuned
@@ -131,17 +131,17 @@ def executable(
     model: Any, target: Targets, options: Options, *instruments: Instrument
 ) -> Executable:
     """What :func:`compile` gives: from the cache, or compiled now and kept there."""
-    stamp = images.stamp(model)
+    stamp = model_cache.stamp(model)
 
     def compile_with(names: tuple[str, ...], sizes: Mapping[str, int]) -> Executable:
-        if images.stamp(model) != stamp:
+        if model_cache.stamp(model) != stamp:
             raise execution_error("E501", f"{model} has changed since it was compiled")
         shapes = {**options.shapes, **sizes}
         other = replace(options, overridable=options.overridable + names, shapes=shapes)
         return executable(model, target, other)
 
     host, devices = backends_of(target)
-    place = images.place_of(model, [b.target for b in (host, *devices)], options)
+    place = model_cache.place_of(model, [b.target for b in (host, *devices)], options)
     made = None if place is None else place.open(options.threads)
     if made is None:
         made = build(model, target, options, *instruments).executable

@@ -208,7 +208,7 @@ class _Formula:
                 return self._operator(x.op, (x.a,), {}, iters, x.at)
             case s.Choice():
                 return self._operator("where", (x.cond, x.a, x.b), {}, iters, x.at)
-            case s.Call() if x.name == "cast" or opdef.exists(x.name):
+            case s.Call():
                 given = {k: self.evaluator.expr(self.scope, v) for k, v, _ in x.keywords}
                 return self._operator(x.name, x.args, given, iters, x.at)
             case s.Name() if x.text in iters:
