@@ -8,7 +8,7 @@ Comprehensions, 2018.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Protocol
 
 from aisc.frontend.lang import operators, statics
@@ -42,8 +42,66 @@ class Evaluator(Protocol):
 
 
 def tensor_of(evaluator: Evaluator, scope: Scope, x: s.Formula) -> Value:
-    """The tensor that a formula defines."""
-    return _Formula(evaluator, scope, x).tensor()
+    """The tensor that a formula defines; reductions that are part of its value come first, as
+    tensors of their own."""
+    try:
+        if isinstance(x.value, s.Reduction):
+            value: s.Expr = replace(x.value, value=_apart(evaluator, scope, x, x.value.value))
+        else:
+            value = _apart(evaluator, scope, x, x.value)
+        return _Formula(evaluator, scope, replace(x, value=value)).tensor()
+    finally:
+        for name in [n for n in scope.names if n.startswith(f"{x.name}.")]:
+            del scope.names[name]
+
+
+def _apart(evaluator: Evaluator, scope: Scope, x: s.Formula, value: s.Expr) -> s.Expr:
+    """`value` with the names of tensors in the place of the reductions in it."""
+    match value:
+        case s.Reduction():
+            return _tensor_of_reduction(evaluator, scope, x, value)
+        case s.Binary():
+            a, b = (_apart(evaluator, scope, x, v) for v in (value.a, value.b))
+            return replace(value, a=a, b=b)
+        case s.Unary():
+            return replace(value, a=_apart(evaluator, scope, x, value.a))
+        case s.Choice():
+            cond, a, b = (_apart(evaluator, scope, x, v) for v in (value.cond, value.a, value.b))
+            return replace(value, cond=cond, a=a, b=b)
+        case s.Call():
+            return replace(value, args=tuple(_apart(evaluator, scope, x, v) for v in value.args))
+        case _:
+            return value
+
+
+def _tensor_of_reduction(
+    evaluator: Evaluator, scope: Scope, x: s.Formula, value: s.Reduction
+) -> s.Expr:
+    """An element of a new tensor: the reduction, for each of the indices around that it reads."""
+    around = [*x.indices, *(x.value.indices if isinstance(x.value, s.Reduction) else ())]
+    own = {_index_name(i) for i in value.indices}
+    read = _names(value.value) | {n for i in value.indices for n in _names(i)}
+    indices = tuple(i for i in around if _index_name(i) in read - own)
+    name = f"{x.name}.{value.combiner}{len(scope.names)}"  # no name that a person may write
+    scope.names[name] = tensor_of(evaluator, scope, s.Formula(value.at, name, indices, value))
+    places = tuple(s.Name(value.at, _index_name(i)) for i in indices)
+    return s.Index(value.at, s.Name(value.at, name), places) if places else s.Name(value.at, name)
+
+
+def _index_name(i: s.Expr | s.Slice | s.Ranged) -> str:
+    """The name of an index; what is none has none."""
+    return i.name if isinstance(i, s.Ranged) else i.text if isinstance(i, s.Name) else ""
+
+
+def _names(x: object) -> set[str]:
+    """Every name in an expression."""
+    if isinstance(x, s.Name):
+        return {x.text}
+    if isinstance(x, tuple):
+        return set().union(*map(_names, x))
+    if is_dataclass(x) and not isinstance(x, Loc):
+        return set().union(*(_names(getattr(x, f.name)) for f in fields(x)))
+    return set()
 
 
 class _Formula:
@@ -215,7 +273,7 @@ class _Formula:
                 low, _ = self.extents[x.text] or (0, 0)
                 return iters[x.text] + low
             case _:
-                raise misfit("a reduction stands alone: give it a formula of its own", at=x.at)
+                raise misfit("this does not stand in a formula", "elements and numbers do", at=x.at)
 
     def _known(self, item: Item, like: DType | None, at: Loc) -> Expr:
         if isinstance(item, Value):

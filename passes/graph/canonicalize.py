@@ -8,10 +8,11 @@ from aisc.ir.graph.core import Graph
 from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Rule
 from aisc.passes.base import map_regions
-from aisc.passes.graph import affine, identities
+from aisc.passes.graph import affine, identities, norms
 from aisc.passes.graph.cse import CommonSubexpressions
 from aisc.passes.graph.dce import DeadCode
 from aisc.passes.graph.fold import Budget, Fold
+from aisc.passes.graph.formulas import raising as formulas
 
 MAX_ROUNDS = 8
 
@@ -21,7 +22,7 @@ class Canonicalize:
     """The pass. Each round applies every part; rounds end when one changes nothing."""
 
     name: str = "canonicalize"
-    rules: tuple[Rule, ...] = identities.RULES + affine.RULES
+    rules: tuple[Rule, ...] = formulas.RULES + norms.RULES + identities.RULES + affine.RULES
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph and the regions of its control operators."""

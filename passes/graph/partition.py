@@ -72,7 +72,7 @@ class _Partition:
         """The group that a node continues, if there is one."""
         joined = None if self._is_kept_for_device(node) else self._continued(node)
         if joined is None:
-            joined = self._prologue(node)
+            joined = self._prologue(node) or self._maps_of_row(node)
             joined = joined if joined is not None and self._stays(joined, [node]) else None
         return joined or self._group_of_casts(node)
 
@@ -147,6 +147,20 @@ class _Partition:
         channels = producer.output.type.shape[-1]
         few = isinstance(channels, int) and channels <= FEW_CHANNELS
         return self.groups.get(producer) if few and node.attr("data_layout") == "NHWC" else None
+
+    def _maps_of_row(self, node: GraphNode) -> Group | None:
+        """The group of the maps that compute, for a reduction alone, what it reads; one that gives
+        places compares elements as they lie."""
+        operand = node.inputs[0] if opdef.get(node.op).kind == "reduction" else None
+        producer = None if operand is None else self.made.get(operand)
+        group = None if producer is None else self.groups.get(producer)
+        if operand is None or group is None or self.used[operand] != 1:
+            return None
+        if node.output.type.dtype is not operand.type.dtype:
+            return None
+        maps = all(opdef.get(n.op).kind == "map" for n in group.nodes)
+        fits = group.nodes[-1] is producer and len(group.nodes) < MAX_GROUP and not group.closed
+        return group if maps and fits else None
 
     def _is_kept_for_device(self, node: GraphNode) -> bool:
         """Whether a cast is to begin a group with the contraction that reads it."""

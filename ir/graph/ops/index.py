@@ -25,7 +25,7 @@ from aisc.ir.graph.opdef import (
     present,
     register,
 )
-from aisc.ir.graph.shapes.checks import require
+from aisc.ir.graph.shapes.checks import decide, require
 from aisc.ir.node import walk
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var, of_dim
@@ -49,13 +49,27 @@ def formula(text: str) -> Func:
     blocks = [n for n in walk(func.body) if isinstance(n, Block)]
     results = [b for b in func.params if b.role == "output"]
     plain = len(blocks) == 1 and isinstance(blocks[0].body, Store) and len(results) == 1
-    if not plain or blocks[0].combiner not in SIMPLE:
+    if not plain or blocks[0].combiner not in SIMPLE or not _is_in_order(blocks[0], results[0]):
         raise error("E201", "index: the function is no formula", "it needs one block and result")
     return func
 
 
-def _sizes(call: OpCall, func: Func) -> dict[str, Dim]:
-    """What the symbols of a formula are for the operands at hand."""
+def _is_in_order(block: Block, result: Buffer) -> bool:
+    """Whether a block stores the whole result, the places of its axes being its first indices."""
+    spatial = [it for it in block.iters if it.kind == "spatial"]
+    store, extents = block.body, tuple(it.extent for it in spatial)
+    assert isinstance(store, Store), "tested before"
+    return (
+        store.indices == tuple(it.var for it in spatial)
+        and extents == tuple(map(of_dim, result.shape))
+        and block.iters[: len(spatial)] == tuple(spatial)
+        and all(it.kind == "reduce" for it in block.iters[len(spatial) :])
+    )
+
+
+def sizes_of(call: OpCall, func: Func) -> tuple[dict[str, Dim], bool]:
+    """What the symbols of a formula are for the operands at hand, and whether it takes the run to
+    tell that operands fit each other."""
     operands = [b for b in func.params if b.role == "input"]
     if len(operands) != len(call.types):
         raise call.fail(f"the formula takes {len(operands)} tensors, got {len(call.types)}")
@@ -72,14 +86,16 @@ def _sizes(call: OpCall, func: Func) -> dict[str, Dim]:
                 found[symbol.name] = size
             else:
                 pairs.append((own, size, f"an axis of operand {k}"))
+    unsure = False
     for own, size, what in pairs:
         require(call, "==", size, substitute(own, found), what)
-    return found
+        unsure |= decide("==", size, substitute(own, found)) is None
+    return found, unsure
 
 
 def _rule(call: OpCall) -> tuple[TensorType, ...]:
     func = formula(str(call.attrs["body"]))
-    sizes = _sizes(call, func)
+    sizes, _ = sizes_of(call, func)
     (out,) = (b for b in func.params if b.role == "output")
     return (TensorType(tuple(substitute(d, sizes) for d in out.shape), out.dtype),)
 
@@ -117,7 +133,7 @@ def _compute(
     cb: ComputeBuilder, call: OpCall, xs: Sequence[Buffer | None], outs: Sequence[Buffer]
 ) -> None:
     func = formula(str(call.attrs["body"]))
-    sizes = _sizes(call, func)
+    sizes, _ = sizes_of(call, func)
     inputs = iter(x for x in xs if x is not None)
     table = {b: outs[0] if b.role == "output" else next(inputs) for b in func.params}
     block, value = block_of(func)
@@ -133,11 +149,11 @@ def _compute(
     if not block.combiner:
         cb.map(outs[0], lambda *i: at(i), "index")
         return
-    extents = [_extent(it, sizes) for it in block.iters if it.kind == "reduce"]
+    extents = [extent_of(it, sizes) for it in block.iters if it.kind == "reduce"]
     cb.reduce(outs[0], extents, block.combiner, lambda i, r: at((*i, *r)), "index")
 
 
-def _extent(it: Iter, sizes: Mapping[str, Dim]) -> Dim:
+def extent_of(it: Iter, sizes: Mapping[str, Dim]) -> Dim:
     """A range: a number, or the size of an axis."""
     if isinstance(it.extent, Const):
         return int(it.extent.value)

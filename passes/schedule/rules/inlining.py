@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from aisc.ir.tensor.expr import ONE
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import Place, places
 from aisc.passes.schedule.rules.chooser import Chooser
-from aisc.passes.schedule.rules.structure import has_calls
+from aisc.passes.schedule.rules.structure import analyse, has_calls
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 
 
@@ -45,10 +46,23 @@ def _inlinable(func: Func, place: Place) -> bool:
     readers = [b for b in blocks if store.buffer in {r.buffer for r in b.reads}]
     if any(b is not block and store.buffer in {r.buffer for r in b.writes} for b in blocks):
         return False
-    if not readers or any(r.combiner for r in readers):
+    if not readers:
         return False
-    return not has_calls(block) or (len(readers) == 1 and _same_size(block, readers[0]))
+    if any(r.combiner for r in readers):
+        return len(readers) == 1 and _is_read_once(block, readers[0])
+    if not has_calls(block):
+        return True
+    in_order = any(it.kind == "ordered" for r in readers for it in r.iters)  # so without lanes
+    return len(readers) == 1 and not in_order and _same_size(block, readers[0])
 
 
 def _same_size(a: Block, b: Block) -> bool:
     return [it.extent for it in a.iters] == [it.extent for it in b.iters]
+
+
+def _is_read_once(block: Block, reader: Block) -> bool:
+    """Whether a reduction has a point for each of the map's, and computes nothing but their sum,
+    maximum or the like."""
+    points = [sorted(str(it.extent) for it in b.iters if it.extent != ONE) for b in (block, reader)]
+    found = analyse(reader)
+    return points[0] == points[1] and (found is None or not found.contraction)

@@ -1,0 +1,1 @@
+"""Formulas that are operators of the library, recognised by their structure."""
