@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from aisc.frontend.building.choices import ArmNeeded
 from aisc.frontend.building.emitter import Emitter
 from aisc.ir.arith.poly import Dim, Poly, bounds, symbols
@@ -64,6 +66,14 @@ class Region:
         kept = [outer for outer, inner in self._captured.items() if inner in read]
         inputs = (*self.own, *(self._captured[v] for v in kept))
         return replace(whole, inputs=inputs), kept
+
+
+def element(em: Emitter, x: Value, axis: int, at: Dim) -> Value:
+    """``x[..., at, ...]`` along one axis, without that axis, in a turn of a loop over it."""
+    shape = (*x.type.shape[:axis], *x.type.shape[axis + 1 :])
+    if x.type.shape[axis] == 0:  # there is no turn to need it
+        return em.filled(shape, np.zeros((), x.type.dtype.numpy))
+    return em.reshape(em.slice_axis(x, axis, at, at + 1), shape)
 
 
 class RanksDiffer(CompileError):

@@ -16,7 +16,22 @@ _TOKEN = re.compile(
     r"|\.\.|//|\*\*|->|[=!<>]=|\S"
 )
 _WORDS = frozenset(
-    {"and", "as", "else", "for", "if", "in", "not", "or", "param", "return", "while"}
+    {
+        "again",
+        "and",
+        "as",
+        "collect",
+        "else",
+        "for",
+        "if",
+        "in",
+        "not",
+        "or",
+        "param",
+        "return",
+        "scan",
+        "while",
+    }
 )
 _TIGHT = frozenset({"..", "**", "."})
 _BINARY = frozenset({"+", "-", "*", "/", "//", "%", "@", "<", ">", "<=", ">=", "==", "!=", "->"})

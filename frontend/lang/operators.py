@@ -47,6 +47,15 @@ def as_tensor(em: Emitter, item: Item, dtype: DType | None, at: Loc) -> Value:
     raise misfit(f"a tensor is expected, got {shown(item)}", at=at)
 
 
+def flag(em: Emitter, item: Item, at: Loc, scalar: bool = True) -> Value:
+    """A condition of the run; E109 for what is none."""
+    value = as_tensor(em, item, None, at)
+    if value.type.dtype is not dtypes.boolean or (scalar and value.type.rank > 0):
+        wanted = "bool[]" if scalar else "a tensor of bool"
+        raise misfit(f"a condition must be {wanted}, got {value.type}", at=at)
+    return value
+
+
 def dtype_of(number: bool | int | float) -> DType:
     """The element type of a number that stands alone."""
     if isinstance(number, bool):
