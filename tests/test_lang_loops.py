@@ -185,3 +185,22 @@ def test_the_form_of_loops() -> None:
 """
     loose = re.sub(r" (?=[,={+<>])", "   ", text).replace("    ", "")
     assert formatted(loose) == formatted(text) == text
+
+
+def test_parameters_in_bodies_that_are_built_again() -> None:
+    """Sizes that change make another try necessary; parameters and their names stay."""
+    before = "layer part(x: f32[k]) { param w: f32[1] = normal()\nreturn concat(x, w, axis=0) }"
+    body = "seen = w[0:0]\nscan t in 0..3 { seen = part(seen) as p }\nreturn seen"
+    (got,) = results(body, W, head="w: f32[m]", before=before)
+    assert got[0] == got[1] == got[2]
+    body = "seen = w[0:0]\nscan t in 0..3 { seen = part(seen) }\nreturn seen, part(w[0:0])"
+    got, other = results(body, W, head="w: f32[m]", before=before)
+    assert (got[0] == got[1] == got[2]) and got[0] != other[0]
+
+
+def test_a_count_without_an_end() -> None:
+    body = "a = 0\nscan t in 0.. while a < limit { a = a + cast(t, to=i64) + 1\ncollect ts = t }"
+    a, ts = results(f"{body}\nreturn a, ts", np.array(7), head="limit: i64[]")
+    assert (int(a), list(ts)) == (10, [0, 1, 2, 3])
+    with pytest.raises(CompileError, match="no end"):
+        graph("scan t in 0.. { w = w + 1 }\nreturn w")

@@ -59,11 +59,13 @@ class Region:
         return made
 
     def finish(self, outputs: Sequence[Value]) -> tuple[Graph, list[Value]]:
-        """The region over its own inputs and the captures that it needs, and these."""
+        """The region over its own inputs and the captures that it needs, in the order in which it
+        reads them, and these."""
         self.em.builder.inputs = [*self.own, *self._captured.values()]
         whole = eliminate_dead(self.em.builder.finish(outputs))
-        read = {v for n in whole.nodes for v in n.input_values} | set(whole.outputs)
-        kept = [outer for outer, inner in self._captured.items() if inner in read]
+        outside = {inner: outer for outer, inner in self._captured.items()}
+        read = dict.fromkeys((*(v for n in whole.nodes for v in n.input_values), *whole.outputs))
+        kept = [outside[inner] for inner in read if inner in outside]
         inputs = (*self.own, *(self._captured[v] for v in kept))
         return replace(whole, inputs=inputs), kept
 

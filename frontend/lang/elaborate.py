@@ -108,8 +108,9 @@ class Elaborator:
         return x.name, numbers
 
     def _assign(self, scope: Scope, x: s.Assign) -> None:
+        found: Sequence[Item]
         if isinstance(x.value, s.Call):
-            found: Sequence[Item] = self._call(scope, x.value)
+            found = self._call(scope, x.value)
         else:
             found = [self.expr(scope, x.value)]
         if len(found) != len(x.names):
@@ -245,16 +246,20 @@ class Elaborator:
         return found
 
     # -- calls -------------------------------------------------------------------------------
-    def _call(self, scope: Scope, x: s.Call) -> list[Value]:
+    def _call(self, scope: Scope, x: s.Call) -> Sequence[Item]:
         if x.name in self.layers:
             return self._expand(scope, x)
-        if x.name not in operators.names():
+        if x.name not in (*operators.names(), *statics.FUNCTIONS):
             raise unknown("layer or operator", x.name, (*self.layers, *operators.names()), x.at)
         if x.path:
             raise misfit(f"{x.name} is an operator, which has no parameters to name", at=x.at)
         args = [self.expr(scope, a) for a in x.args]
         given = {k: (self.expr(scope, v), at) for k, v, at in x.keywords}
         scope.em.loc = self._placed(scope, x.at)
+        if statics.is_function(x.name, args) and (not given or x.name not in operators.names()):
+            return [statics.function(x.name, args, x.at)]
+        if x.name == "bind_dims":
+            return operators.bind_dims(scope.em, args, given, x.at)
         return operators.call(scope.em, x.name, args, given, x.at)
 
     def _expand(self, scope: Scope, x: s.Call) -> list[Value]:
@@ -325,9 +330,11 @@ class Elaborator:
             raise misfit(f"{what} must be {wanted}, got {value.type}", at=at)
         wanted_shape: list[Dim] = []
         for d, own in zip(dims, shape, strict=True):
+            if isinstance(d, s.Ranged):
+                raise misfit("only inputs of a model have bounds of sizes", at=d.at)
             if isinstance(d, s.Name) and scope.find(d.text) is None:
                 scope.names[d.text] = own
-            size = statics.as_size(self.expr(scope, d), d.at)
+            size = self._size(scope, d)
             if decide("==", own, size) is False:
                 raise misfit(f"{what}: a size must be {size}, got {own} in {value.type}", at=at)
             wanted_shape.append(size)
@@ -354,9 +361,13 @@ class Elaborator:
         pairs = zip(found, layer.results, strict=True)
         return [self.of_type(scope, v, t, what, t.at) for v, t in pairs]
 
+    def _size(self, scope: Scope, d: s.Expr | s.Ranged) -> Dim:
+        value = self._found(scope, d.name, d.at) if isinstance(d, s.Ranged) else self.expr(scope, d)
+        return statics.as_size(value, d.at)
+
     def tensor_type(self, scope: Scope, t: s.Type) -> TensorType:
         """A type whose sizes are known."""
-        sizes = [statics.as_size(self.expr(scope, d), d.at) for d in t.dims or ()]
+        sizes = [self._size(scope, d) for d in t.dims or ()]
         return TensorType(tuple(sizes), _dtype(t))
 
 

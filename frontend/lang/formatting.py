@@ -102,6 +102,8 @@ def _space(before: str, token: str, brackets: list[tuple[str, bool]]) -> str:
     if token.startswith("#"):
         return "  "
     kind, typed = brackets[-1] if brackets else ("", False)
+    if before == ".." and (token == "{" or token in _WORDS):  # a range without an end
+        return " "
     if before in "([" or token in ")],":
         return ""
     if before == ",":

@@ -12,6 +12,7 @@ from typing import Protocol
 from aisc.frontend.building.regions import Region, element, loop
 from aisc.frontend.lang import operators, statics
 from aisc.frontend.lang import syntax as s
+from aisc.frontend.lang.parameters import Parameters
 from aisc.frontend.lang.scope import Item, Poisoned, Scope, Turn, misfit, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly
@@ -23,6 +24,8 @@ from aisc.ir.types import TensorType
 
 class Builder(Protocol):
     """What builds statements and expressions."""
+
+    parameters: Parameters
 
     def block(self, scope: Scope, statements: Sequence[s.Statement]) -> None:
         """Run statements."""
@@ -53,10 +56,15 @@ def repeat(builder: Builder, scope: Scope, x: s.While | s.Scan) -> None:
     names = [n for n in s.assigned(x.body) if n not in own and scope.find(n) is not None]
     first = _first(builder, scope, x)
     stacked: dict[str, None] = {}
+    ends = span.trip is not None or span.limit is not None
+    first_try = builder.parameters.state(), dict(scope.blocks)
 
     def step(
         region: Region, turn: Dim, carried: list[Value]
     ) -> tuple[Value | None, Sequence[Value], Sequence[Value]]:
+        builder.parameters.reset(first_try[0])  # the body may be built more than once
+        scope.blocks.clear()
+        scope.blocks.update(first_try[1])
         inner = scope.inside(region)
         inner.turn = Turn()
         inner.names.update({n: turn + low for n, low in span.counts.items()})
@@ -69,7 +77,7 @@ def repeat(builder: Builder, scope: Scope, x: s.While | s.Scan) -> None:
             raise Poisoned
         stacked.clear()
         stacked.update(dict.fromkeys(inner.turn.collected))
-        return _goes_on(builder, inner, x), after, list(inner.turn.collected.values())
+        return _goes_on(builder, inner, x, ends), after, list(inner.turn.collected.values())
 
     initial = builder.values(scope, names, x.at)
     found = loop(scope.em, step, initial, trip=span.trip, limit=span.limit, cond=first)
@@ -109,25 +117,27 @@ def _first(builder: Builder, scope: Scope, x: s.While | s.Scan) -> Value | None:
     return None if found is True else operators.flag(scope.em, found, x.cond.at)
 
 
-def _goes_on(builder: Builder, inner: Scope, x: s.While | s.Scan) -> Value | None:
-    """Whether another turn follows; nothing where one always does."""
+def _goes_on(builder: Builder, inner: Scope, x: s.While | s.Scan, ends: bool) -> Value | None:
+    """Whether another turn follows; nothing where one always does. `ends`: whether the loop has a
+    last turn anyway."""
     assert inner.turn is not None, "the scope of a body"
     found = inner.turn.again
     if found is None and x.cond is not None:
         found = builder.expr(inner, x.cond)
-    if found is True and isinstance(x, s.While):
+    if found in (None, True) and not ends:
         raise misfit("this loop has no end", "say which turn is the last: again x > 0", at=x.at)
     at = x.at if x.cond is None else x.cond.at
     return None if found is None or found is True else operators.flag(inner.em, found, at)
 
 
 # --- the turns of a scan ----------------------------------------------------------------------
-def _span(builder: Builder, scope: Scope, over: Sequence[s.Over]) -> _Range:
+def _span(builder: Builder, scope: Scope, over: Sequence[s.Over | s.Count]) -> _Range:
     span = _Range(None, None, {}, {})
     for o in over:
         if o.name in span.rows or o.name in span.counts:
             raise misfit(f"two parts of a turn are called '{o.name}'", at=o.at)
-        span = _row(builder, scope, o, span) if o.stop is None else _count(builder, scope, o, span)
+        way = _row if isinstance(o, s.Over) else _count
+        span = way(builder, scope, o, span)  # type: ignore[arg-type]
     return span
 
 
@@ -144,12 +154,14 @@ def _row(builder: Builder, scope: Scope, o: s.Over, span: _Range) -> _Range:
     return _Range(trip, None, {**span.rows, o.name: value}, span.counts)
 
 
-def _count(builder: Builder, scope: Scope, o: s.Over, span: _Range) -> _Range:
-    assert o.stop is not None, "a range"
-    low, high = (builder.expr(scope, b) for b in (o.of, o.stop))
+def _count(builder: Builder, scope: Scope, o: s.Count, span: _Range) -> _Range:
+    low = builder.expr(scope, o.low)
+    high = None if o.high is None else builder.expr(scope, o.high)
     if not isinstance(low, int) or isinstance(low, bool):
         raise misfit(f"a range begins with a whole number, got {shown(low)}", at=o.at)
     counts = {**span.counts, o.name: low}
+    if high is None:
+        return _Range(span.trip, span.limit, span.rows, counts)
     if isinstance(high, Value):
         return _limited(scope, high, low, _Range(span.trip, span.limit, span.rows, counts), o.at)
     if not isinstance(high, int | Poly) or isinstance(high, bool):

@@ -259,9 +259,13 @@ class _Build(Transformer_NonRecursive[Token, Any]):
         """``while cond { … }``."""
         return s.While(self._at(meta), cond, body)
 
-    def over(self, meta: Any, name: Token, of: Any, stop: Any) -> s.Over:
+    def row(self, meta: Any, name: Token, of: Any) -> s.Over:
         """``row in x``."""
-        return s.Over(self._of(name), str(name), of, stop)
+        return s.Over(self._of(name), str(name), of)
+
+    def count(self, meta: Any, name: Token, low: Any, high: Any) -> s.Count:
+        """``t in 0..n``."""
+        return s.Count(self._of(name), str(name), low, high)
 
     def scan(self, meta: Any, *parts: Any) -> s.Scan:
         """``scan row in x { … }``."""

@@ -141,11 +141,12 @@ Expr = Plain | Reduction | Outside
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """``f32[n, 3]``, or the type of a hyper-parameter (`dims` is nothing)."""
+    """``f32[n, 3]``, or the type of a hyper-parameter (`dims` is nothing). A size that an input of
+    a model names may have bounds: ``f32[n in 1..65, 3]``."""
 
     at: Loc
     dtype: str
-    dims: tuple[Expr, ...] | None
+    dims: tuple[Expr | Ranged, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +208,22 @@ class While:
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """``row in x``: in each turn one place of a tensor's first axis. ``t in low..high`` (`stop` is
-    there): the number of the turn."""
+    """``row in x``: in each turn one place of a tensor's first axis."""
 
     at: Loc
     name: str
     of: Expr
-    stop: Expr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """``t in low..high``: the number of the turn; without an end (``0..``) as long as the loop's
+    condition holds."""
+
+    at: Loc
+    name: str
+    low: Expr
+    high: Expr | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +232,7 @@ class Scan:
     runs."""
 
     at: Loc
-    over: tuple[Over, ...]
+    over: tuple[Over | Count, ...]
     cond: Expr | None
     body: tuple[Statement, ...]
 
