@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from aisc.frontend.building.choices import ArmNeeded
 from aisc.frontend.building.emitter import Emitter
 from aisc.ir.arith.poly import Dim, Poly, bounds, symbols
@@ -57,13 +59,23 @@ class Region:
         return made
 
     def finish(self, outputs: Sequence[Value]) -> tuple[Graph, list[Value]]:
-        """The region over its own inputs and the captures that it needs, and these."""
+        """The region over its own inputs and the captures that it needs, in the order in which it
+        reads them, and these."""
         self.em.builder.inputs = [*self.own, *self._captured.values()]
         whole = eliminate_dead(self.em.builder.finish(outputs))
-        read = {v for n in whole.nodes for v in n.input_values} | set(whole.outputs)
-        kept = [outer for outer, inner in self._captured.items() if inner in read]
+        outside = {inner: outer for outer, inner in self._captured.items()}
+        read = dict.fromkeys((*(v for n in whole.nodes for v in n.input_values), *whole.outputs))
+        kept = [outside[inner] for inner in read if inner in outside]
         inputs = (*self.own, *(self._captured[v] for v in kept))
         return replace(whole, inputs=inputs), kept
+
+
+def element(em: Emitter, x: Value, axis: int, at: Dim) -> Value:
+    """``x[..., at, ...]`` along one axis, without that axis, in a turn of a loop over it."""
+    shape = (*x.type.shape[:axis], *x.type.shape[axis + 1 :])
+    if x.type.shape[axis] == 0:  # there is no turn to need it
+        return em.filled(shape, np.zeros((), x.type.dtype.numpy))
+    return em.reshape(em.slice_axis(x, axis, at, at + 1), shape)
 
 
 class RanksDiffer(CompileError):

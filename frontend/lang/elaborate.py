@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from aisc.frontend.building.regions import Inline, Region, either, loop
+from aisc.frontend.building.regions import Inline, Region, either
 from aisc.frontend.building.report import Report
-from aisc.frontend.lang import operators, statics
+from aisc.frontend.lang import loops, operators, statics
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.formulas import tensor_of
 from aisc.frontend.lang.indexing import indexed
@@ -53,7 +53,7 @@ class Elaborator:
                 self._poison(scope, statement)
 
     def _poison(self, scope: Scope, statement: s.Statement) -> None:
-        for name in _assigned((statement,)):
+        for name in s.assigned((statement,)):
             scope.names[name] = Poison()
         if isinstance(statement, s.Return):
             scope.returned = []
@@ -78,8 +78,12 @@ class Elaborator:
                 scope.returned = operators.tensors(scope.em, found, x.at)
             case s.For():
                 self._repeat(scope, x)
-            case s.While():
-                self._while(scope, x)
+            case s.While() | s.Scan():
+                loops.repeat(self, scope, x)
+            case s.Collect():
+                loops.collect(self, scope, x)
+            case s.Again():
+                loops.again(self, scope, x)
             case s.If():
                 self._if(scope, x)
 
@@ -104,8 +108,9 @@ class Elaborator:
         return x.name, numbers
 
     def _assign(self, scope: Scope, x: s.Assign) -> None:
+        found: Sequence[Item]
         if isinstance(x.value, s.Call):
-            found: Sequence[Item] = self._call(scope, x.value)
+            found = self._call(scope, x.value)
         else:
             found = [self.expr(scope, x.value)]
         if len(found) != len(x.names):
@@ -127,35 +132,20 @@ class Elaborator:
         if isinstance(cond, bool):
             self.block(scope, x.then if cond else x.other)
             return
-        flag = _flag(scope, cond, x.cond.at)
-        ways = _assigned(x.then), _assigned(x.other)
+        flag = operators.flag(scope.em, cond, x.cond.at)
+        ways = s.assigned(x.then), s.assigned(x.other)
         names = [n for n in dict.fromkeys((*ways[0], *ways[1]))
                  if all(n in w or scope.find(n) is not None for w in ways)]  # fmt: skip
 
         def arm(region: Region | Inline, here: bool) -> Sequence[Value]:
             inner = scope.inside(region)
             self.block(inner, x.then if here else x.other)
-            return self._values(inner, names, x.at)
+            return self.values(inner, names, x.at)
 
         scope.names.update(zip(names, either(scope.em, flag, arm), strict=True))
 
-    def _while(self, scope: Scope, x: s.While) -> None:
-        names = [n for n in _assigned(x.body) if scope.find(n) is not None]
-        first = _flag(scope, self.expr(scope, x.cond), x.cond.at)
-
-        def step(
-            region: Region, turn: Dim, carried: list[Value]
-        ) -> tuple[Value | None, Sequence[Value], Sequence[Value]]:
-            inner = scope.inside(region)
-            inner.names.update(zip(names, carried, strict=True))
-            self.block(inner, x.body)
-            flag = _flag(inner, self.expr(inner, x.cond), x.cond.at)
-            return flag, self._values(inner, names, x.at), ()
-
-        initial = self._values(scope, names, x.at)
-        scope.names.update(zip(names, loop(scope.em, step, initial, cond=first), strict=True))
-
-    def _values(self, scope: Scope, names: Sequence[str], at: Loc) -> list[Value]:
+    def values(self, scope: Scope, names: Sequence[str], at: Loc) -> list[Value]:
+        """Variables as tensors, at the end of a block that the run decides about."""
         if scope.returned is not None:
             raise misfit("a block that the run decides about cannot return", at=at)
         found = [self._found(scope, n, at) for n in names]
@@ -227,7 +217,7 @@ class Elaborator:
         if isinstance(cond, bool):
             return self.expr(scope, x.a if cond else x.b)
         a, b = operators.tensors(scope.em, [self.expr(scope, y) for y in (x.a, x.b)], x.at)
-        return scope.em.op("where", _flag(scope, cond, x.cond.at, scalar=False), a, b)
+        return scope.em.op("where", operators.flag(scope.em, cond, x.cond.at, scalar=False), a, b)
 
     def _attribute(self, scope: Scope, x: s.Attribute) -> Item:
         of = self.expr(scope, x.of)
@@ -256,16 +246,20 @@ class Elaborator:
         return found
 
     # -- calls -------------------------------------------------------------------------------
-    def _call(self, scope: Scope, x: s.Call) -> list[Value]:
+    def _call(self, scope: Scope, x: s.Call) -> Sequence[Item]:
         if x.name in self.layers:
             return self._expand(scope, x)
-        if x.name not in operators.names():
+        if x.name not in (*operators.names(), *statics.FUNCTIONS):
             raise unknown("layer or operator", x.name, (*self.layers, *operators.names()), x.at)
         if x.path:
             raise misfit(f"{x.name} is an operator, which has no parameters to name", at=x.at)
         args = [self.expr(scope, a) for a in x.args]
         given = {k: (self.expr(scope, v), at) for k, v, at in x.keywords}
         scope.em.loc = self._placed(scope, x.at)
+        if statics.is_function(x.name, args) and (not given or x.name not in operators.names()):
+            return [statics.function(x.name, args, x.at)]
+        if x.name == "bind_dims":
+            return operators.bind_dims(scope.em, args, given, x.at)
         return operators.call(scope.em, x.name, args, given, x.at)
 
     def _expand(self, scope: Scope, x: s.Call) -> list[Value]:
@@ -336,9 +330,11 @@ class Elaborator:
             raise misfit(f"{what} must be {wanted}, got {value.type}", at=at)
         wanted_shape: list[Dim] = []
         for d, own in zip(dims, shape, strict=True):
+            if isinstance(d, s.Ranged):
+                raise misfit("only inputs of a model have bounds of sizes", at=d.at)
             if isinstance(d, s.Name) and scope.find(d.text) is None:
                 scope.names[d.text] = own
-            size = statics.as_size(self.expr(scope, d), d.at)
+            size = self._size(scope, d)
             if decide("==", own, size) is False:
                 raise misfit(f"{what}: a size must be {size}, got {own} in {value.type}", at=at)
             wanted_shape.append(size)
@@ -365,9 +361,13 @@ class Elaborator:
         pairs = zip(found, layer.results, strict=True)
         return [self.of_type(scope, v, t, what, t.at) for v, t in pairs]
 
+    def _size(self, scope: Scope, d: s.Expr | s.Ranged) -> Dim:
+        value = self._found(scope, d.name, d.at) if isinstance(d, s.Ranged) else self.expr(scope, d)
+        return statics.as_size(value, d.at)
+
     def tensor_type(self, scope: Scope, t: s.Type) -> TensorType:
         """A type whose sizes are known."""
-        sizes = [statics.as_size(self.expr(scope, d), d.at) for d in t.dims or ()]
+        sizes = [self._size(scope, d) for d in t.dims or ()]
         return TensorType(tuple(sizes), _dtype(t))
 
 
@@ -386,32 +386,3 @@ def _literal(x: s.Literal) -> Static:
     ):
         return x.value
     raise misfit("the number is too large", at=x.at)
-
-
-def _flag(scope: Scope, item: Item, at: Loc, scalar: bool = True) -> Value:
-    """A condition of the run."""
-    value = operators.as_tensor(scope.em, item, None, at)
-    if value.type.dtype is not dtypes.boolean or (scalar and value.type.rank > 0):
-        wanted = "bool[]" if scalar else "a tensor of bool"
-        raise misfit(f"a condition must be {wanted}, got {value.type}", at=at)
-    return value
-
-
-def _assigned(statements: Sequence[s.Statement]) -> list[str]:
-    """Names that statements assign, in order."""
-    found: dict[str, None] = {}
-    for x in statements:
-        match x:
-            case s.Assign():
-                found.update(dict.fromkeys(x.names))
-            case s.Param() | s.Formula():
-                found[x.name] = None
-            case s.For():
-                found.update(dict.fromkeys((x.name, *_assigned(x.body))))
-            case s.While():
-                found.update(dict.fromkeys(_assigned(x.body)))
-            case s.If():
-                found.update(dict.fromkeys((*_assigned(x.then), *_assigned(x.other))))
-            case _:
-                pass
-    return list(found)

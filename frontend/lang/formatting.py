@@ -16,7 +16,22 @@ _TOKEN = re.compile(
     r"|\.\.|//|\*\*|->|[=!<>]=|\S"
 )
 _WORDS = frozenset(
-    {"and", "as", "else", "for", "if", "in", "not", "or", "param", "return", "while"}
+    {
+        "again",
+        "and",
+        "as",
+        "collect",
+        "else",
+        "for",
+        "if",
+        "in",
+        "not",
+        "or",
+        "param",
+        "return",
+        "scan",
+        "while",
+    }
 )
 _TIGHT = frozenset({"..", "**", "."})
 _BINARY = frozenset({"+", "-", "*", "/", "//", "%", "@", "<", ">", "<=", ">=", "==", "!=", "->"})
@@ -87,6 +102,8 @@ def _space(before: str, token: str, brackets: list[tuple[str, bool]]) -> str:
     if token.startswith("#"):
         return "  "
     kind, typed = brackets[-1] if brackets else ("", False)
+    if before == ".." and (token == "{" or token in _WORDS):  # a range without an end
+        return " "
     if before in "([" or token in ")],":
         return ""
     if before == ",":

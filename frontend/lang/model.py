@@ -15,7 +15,7 @@ from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.elaborate import Elaborator
 from aisc.frontend.lang.parameters import Parameters, inside, stored_in
 from aisc.frontend.lang.reading import read
-from aisc.frontend.lang.scope import Poisoned, Scope, misfit
+from aisc.frontend.lang.scope import Poisoned, Scope, misfit, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Extent, symbol
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
@@ -181,6 +181,8 @@ class _Model:
             for d in f.type.dims:
                 if isinstance(d, s.Name) and scope.find(d.text) is None:
                     scope.names[d.text] = self._size(scope, d.text)
+                elif isinstance(d, s.Ranged):
+                    self._bounded(elaborator, scope, d)
             t = elaborator.tensor_type(scope, f.type)
         except CompileError as fault:
             self.report.add(fault)
@@ -189,17 +191,33 @@ class _Model:
         scope.names[f.name] = value
         return value
 
-    def _size(self, scope: Scope, name: str) -> Dim:
-        """A size that an input names: open, but for what the user says and operators imply."""
-        low, high = 0, self.implied.get(name)
+    def _bounded(self, elaborator: Elaborator, scope: Scope, d: s.Ranged) -> None:
+        """``n in low..high``, where an input names a size first."""
+        low, high = (elaborator.expr(scope, b) for b in (d.low, d.high))
+        fits = all(isinstance(b, int) and not isinstance(b, bool) for b in (low, high))
+        if not isinstance(low, int) or not isinstance(high, int) or not fits or low < 0:
+            raise misfit(f"bounds are whole numbers, got {shown(low)}..{shown(high)}", at=d.at)
+        if scope.find(d.name) is not None or low >= high or high > MAX_SIZE + 1:
+            what = "is known already" if low < high <= MAX_SIZE else f"from {low} to {high - 1}"
+            raise misfit(f"bad bounds of a size: '{d.name}' {what}", at=d.at)
+        scope.names[d.name] = self._size(scope, d.name, low, high - 1)
+
+    def _size(self, scope: Scope, name: str, least: int = 0, most: int | None = None) -> Dim:
+        """A size that an input names: open, but for what the file and the user say of it, and
+        operators imply."""
+        low, high = least, self.implied.get(name)
+        high = most if high is None or (most is not None and most < high) else high
         scope.em.names.taken.add(name)
         self.report.words.spelled[name] = name
         if name in self.shapes:
             self.used.add(name)
             extent = self.shapes[name]
             if isinstance(extent, int):
+                if not least <= extent <= (extent if most is None else most):
+                    message = f"the size of '{name}' must be from {least} to {most}, got {extent}"
+                    raise error("E106", message, loc=Loc(self.file))
                 return statics.as_size(extent, Loc(self.file))
-            low, high = extent[0], min(extent[1], extent[1] if high is None else high)
+            low, high = max(least, extent[0]), min(extent[1], extent[1] if high is None else high)
         return symbol(name, low, high)
 
     def _check_shapes(self) -> None:

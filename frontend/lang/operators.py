@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from aisc.frontend.building.emitter import Emitter
@@ -13,18 +14,17 @@ from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.location import Loc
+from aisc.ir.types import MAX_SIZE
 
-# Operators of the IR that only the compiler makes.
-HIDDEN = frozenset({"assume", "bind_dims", "constant", "expect", "fused", "if", "loop", "sizes"})
+# Operators of the IR that have another form in the language, or that only passes make.
+HIDDEN = frozenset({"constant", "fused", "if", "loop"})
+# They test or name sizes of the run, and stay where they are written.
+_STAYING = frozenset({"assume", "expect"})
 
 
 def names() -> tuple[str, ...]:
     """Every operator that may be called by name."""
-    return tuple(o.name for o in opdef.all_ops() if o.name not in HIDDEN and not _binds(o))
-
-
-def _binds(op: opdef.OpDef) -> bool:
-    return any(a.name == "binds" for a in op.attrs)
+    return tuple(o.name for o in opdef.all_ops() if o.name not in HIDDEN)
 
 
 def tensors(em: Emitter, items: Sequence[Item], at: Loc) -> list[Value]:
@@ -45,6 +45,15 @@ def as_tensor(em: Emitter, item: Item, dtype: DType | None, at: Loc) -> Value:
             raise misfit(f"{item} is no {dtype}", at=at)
         return em.constant(item, dtype or dtype_of(item))
     raise misfit(f"a tensor is expected, got {shown(item)}", at=at)
+
+
+def flag(em: Emitter, item: Item, at: Loc, scalar: bool = True) -> Value:
+    """A condition of the run; E109 for what is none."""
+    value = as_tensor(em, item, None, at)
+    if value.type.dtype is not dtypes.boolean or (scalar and value.type.rank > 0):
+        wanted = "bool[]" if scalar else "a tensor of bool"
+        raise misfit(f"a condition must be {wanted}, got {value.type}", at=at)
+    return value
 
 
 def dtype_of(number: bool | int | float) -> DType:
@@ -85,9 +94,44 @@ def call(
     inputs = [None if x is None else next(made) for x in operands]
     attrs = {k: _attribute(op, k, v, inputs, where) for k, (v, where) in given.items()
              if k not in by_name}  # fmt: skip
+    if name == "sizes":
+        values = opdef.complete_attrs(op, attrs, at)["values"]
+        assert isinstance(values, tuple), "sizes"
+        return [em.dims_value(list(values))]
+    if name in _STAYING:
+        return [em.builder.add(name, inputs, attrs, loc=em.loc)]
+    if any(a.name == "binds" for a in op.attrs):  # how many results it finds is a new size
+        attrs["binds"] = (em.names.fresh("d"),)
+        return list(em.multi(name, *inputs, **attrs))
     if op.outputs == 1:
         return [em.op(name, *inputs, **attrs)]
     return list(em.multi(name, *inputs, **attrs))
+
+
+def bind_dims(
+    em: Emitter, args: Sequence[Item], given: Mapping[str, tuple[Item, Loc]], at: Loc
+) -> list[Poly]:
+    """``n, m = bind_dims(v)``: the elements of a vector as sizes. The run tests that they are
+    from `least` to `most`, lists of numbers (0 and 2**31 where they are not given; inf: any)."""
+    if len(args) != 1 or not isinstance(args[0], Value):
+        raise misfit("bind_dims takes a vector of i64", at=at)
+    vector = args[0]
+    count = vector.type.shape[0] if vector.type.rank == 1 else None
+    if vector.type.dtype is not dtypes.i64 or not isinstance(count, int):
+        raise misfit(f"bind_dims takes i64[n] of a known length, got {vector.type}", at=at)
+    ends: dict[str, list[float]] = {"least": [0.0] * count, "most": [float(MAX_SIZE)] * count}
+    for name, (item, where) in given.items():
+        if name not in ends:
+            takes = "it takes values, least, most"
+            raise misfit(f"bind_dims takes no '{name}'", takes, at=where)
+        numbers = [x for x in item if isinstance(x, int | float)] if isinstance(item, list) else []
+        if len(numbers) != count or not all(x >= 0 for x in numbers):
+            raise misfit(f"'{name}' is a list of {count} numbers from 0 on", at=where)
+        ends[name] = [float(x) for x in numbers]
+    found = [em.names.fresh("d", int(low), None if math.isinf(high) else int(high))
+             for low, high in zip(ends["least"], ends["most"], strict=True)]  # fmt: skip
+    em.builder.add_multi("bind_dims", (vector,), {"binds": tuple(found)}, loc=em.loc)
+    return found
 
 
 def _operands(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import zipfile
 import zlib
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from aisc.frontend.lang.scope import misfit
+from aisc.ir import dtypes
 from aisc.ir.diagnostics import AiscError, error
+from aisc.ir.dtypes import DType
 from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
 
@@ -57,6 +60,14 @@ class Parameters:
     file: str = ""
     stored: Mapping[str, Array] = field(default_factory=dict)
     taken: dict[str, Loc] = field(default_factory=dict)
+
+    def state(self) -> Mapping[str, Loc]:
+        """Which parameters there are so far."""
+        return dict(self.taken)
+
+    def reset(self, state: Mapping[str, Loc]) -> None:
+        """Forget the parameters that a part of the network has made, which is built again."""
+        self.taken = dict(state)
 
     def make(
         self, path: str, t: TensorType, start: tuple[str, Sequence[float]] | None, at: Loc
@@ -132,7 +143,39 @@ def _npz(path: Path, at: Loc) -> Mapping[str, Array]:
 
 
 def _safetensors(path: Path, at: Loc) -> Mapping[str, Array]:
-    from safetensors.numpy import load_file
+    from safetensors import deserialize
 
-    found: Mapping[str, Array] = load_file(path)
+    found: dict[str, Array] = {}
+    for name, entry in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
+        element = _ELEMENTS.get(entry["dtype"])
+        if element is None:  # of types that no tensor of ours has
+            continue
+        found[name] = np.frombuffer(entry["data"], element.numpy).reshape(entry["shape"])
     return found
+
+
+# What the format calls our element types.
+_ELEMENTS: Mapping[str, DType] = {
+    ("BOOL" if t is dtypes.boolean else t.name.upper()): t
+    for t in map(dtypes.dtype, ("f16", "bf16", "f32", "f64", "i8", "i16", "i32", "i64", "u8",
+                                "u16", "u32", "u64", "bool"))
+}  # fmt: skip
+
+
+def safetensors_of(arrays: Mapping[str, Array]) -> bytes:
+    """The contents of a ``.safetensors`` file of these arrays: the length of the head, the head,
+    the data of the widest elements first. The numpy interface of the package knows no bf16."""
+    words = {t: word for word, t in _ELEMENTS.items()}
+    order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    head: dict[str, object] = {}
+    parts: list[bytes] = []
+    end = 0
+    for name in order:
+        array = arrays[name]
+        begin, end = end, end + array.nbytes
+        word = words[dtypes.from_numpy(array.dtype)]
+        head[name] = {"dtype": word, "shape": list(array.shape), "data_offsets": [begin, end]}
+        parts.append(np.ascontiguousarray(array).tobytes())
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, *parts))

@@ -259,6 +259,27 @@ class _Build(Transformer_NonRecursive[Token, Any]):
         """``while cond { … }``."""
         return s.While(self._at(meta), cond, body)
 
+    def row(self, meta: Any, name: Token, of: Any) -> s.Over:
+        """``row in x``."""
+        return s.Over(self._of(name), str(name), of)
+
+    def count(self, meta: Any, name: Token, low: Any, high: Any) -> s.Count:
+        """``t in 0..n``."""
+        return s.Count(self._of(name), str(name), low, high)
+
+    def scan(self, meta: Any, *parts: Any) -> s.Scan:
+        """``scan row in x { … }``."""
+        *over, cond, body = parts
+        return s.Scan(self._at(meta), tuple(over), cond, body)
+
+    def collect(self, meta: Any, name: Token, value: Any) -> s.Collect:
+        """``collect ys = y``."""
+        return s.Collect(self._of(name), str(name), value)
+
+    def again(self, meta: Any, cond: Any) -> s.Again:
+        """``again cond``."""
+        return s.Again(self._at(meta), cond)
+
     def if_(self, meta: Any, cond: Any, then: Any, other: Any) -> s.If:
         """``if cond { … } else …``."""
         otherwise = (other,) if isinstance(other, s.If) else other or ()

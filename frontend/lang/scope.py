@@ -30,11 +30,21 @@ class Poison:
 
 
 @dataclass(slots=True)
+class Turn:
+    """What a turn of a loop gives beside the variables it carries: values that are stacked, and
+    whether it says that another turn follows."""
+
+    collected: dict[str, Value] = field(default_factory=dict)
+    again: Item | None = None
+
+
+@dataclass(slots=True)
 class Scope:
     """Variables of a layer, or of a region inside it, which captures those outside.
 
     path: of parameters made here; blocks: how often each name of a block was used; poisoned:
-    whether a fault has kept something from being made."""
+    whether a fault has kept something from being made; turn: what a turn of a loop gives, in its
+    body."""
 
     em: Emitter
     path: tuple[str, ...] = ()
@@ -45,6 +55,7 @@ class Scope:
     parent: Loc | None = None
     returned: list[Value] | None = None
     poisoned: bool = False
+    turn: Turn | None = None
 
     def find(self, name: str) -> Item | Poison | None:
         """What a name stands for, as this scope sees it; nothing where it is not known."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aisc.frontend.lang.scope import Static, misfit, shown
@@ -23,6 +23,9 @@ _ON_SIZES: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
     "floordiv": poly.floordiv, "mod": poly.mod,
 }  # fmt: skip
+
+# Of sizes and numbers; some are names of operators on tensors, too.
+FUNCTIONS = ("ceildiv", "max", "min")
 
 
 def unary(op: str, a: Static, at: Loc) -> Static:
@@ -70,6 +73,43 @@ def _equal(a: Static, b: Static, at: Loc) -> bool:
     return type(a) is type(b) and a == b if isinstance(a, bool) or isinstance(b, bool) else a == b
 
 
+def is_function(name: str, args: Sequence[object]) -> bool:
+    """Whether a call is of what is known: sizes and numbers alone."""
+    if name == "ceildiv":
+        return True
+    known = all(isinstance(a, int | float | poly.Poly) and not isinstance(a, bool) for a in args)
+    return name in FUNCTIONS and known and bool(args)
+
+
+def function(name: str, args: Sequence[object], at: Loc) -> Static:
+    """``min(a, b, …)``, ``max`` and ``ceildiv(a, b)`` of numbers or sizes."""
+    numbers: list[Any] = list(args)
+    whole = all(isinstance(a, int | poly.Poly) and not isinstance(a, bool) for a in numbers)
+    found: Static | None = None
+    if name == "ceildiv" and whole and len(numbers) == 2:
+        a, b = numbers
+        if isinstance(b, int):
+            return binary("floordiv", a + (b - 1), b, at)
+        found = _quotient(poly.ceildiv, a, b, at)
+    elif name in ("min", "max") and whole:
+        found = poly.minimum(*numbers) if name == "min" else poly.maximum(*numbers)
+    elif name in ("min", "max") and not any(isinstance(a, poly.Poly) for a in numbers):
+        found = min(numbers) if name == "min" else max(numbers)
+    if found is None:
+        takes = " and ".join(map(shown, numbers))
+        raise misfit(f"{name} does not take {takes}", "it takes sizes: min(n, 8)", at=at)
+    return found
+
+
+def _quotient(op: Callable[[Any, Any], Any], a: Any, b: Any, at: Loc) -> Static:
+    """Of sizes of which the second is at least 1."""
+    if poly.bounds(b)[0] < 1:
+        hint = f"say that it is at least 1: max({shown(b)}, 1)"
+        raise misfit(f"a size is divided by a positive one, got {shown(b)}", hint, at=at)
+    result: Static = op(a, b)
+    return result
+
+
 def _of_sizes(op: str, a: Static, b: Static, at: Loc) -> Static:
     if op in ("less", "less_equal", "greater", "greater_equal"):
         x, y = (b, a) if op.startswith("greater") else (a, b)
@@ -82,8 +122,8 @@ def _of_sizes(op: str, a: Static, b: Static, at: Loc) -> Static:
         raise misfit(f"{op} of {shown(a)} and {shown(b)} is not known yet", at=at)
     if op not in _ON_SIZES or not all(isinstance(x, poly.Poly | int) for x in (a, b)):
         raise misfit(f"{op} does not take {shown(a)} and {shown(b)}", at=at)
-    if op in ("floordiv", "mod") and not (isinstance(b, int) and b > 0):
-        raise misfit(f"a size is divided by a positive number, got {shown(b)}", at=at)
+    if op in ("floordiv", "mod"):
+        return _quotient(_ON_SIZES[op], a, b, at)
     result: Static = _ON_SIZES[op](a, b)
     return result
 

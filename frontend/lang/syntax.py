@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aisc.ir.location import Loc
@@ -140,11 +141,12 @@ Expr = Plain | Reduction | Outside
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """``f32[n, 3]``, or the type of a hyper-parameter (`dims` is nothing)."""
+    """``f32[n, 3]``, or the type of a hyper-parameter (`dims` is nothing). A size that an input of
+    a model names may have bounds: ``f32[n in 1..65, 3]``."""
 
     at: Loc
     dtype: str
-    dims: tuple[Expr, ...] | None
+    dims: tuple[Expr | Ranged, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,54 @@ class While:
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """``row in x``: in each turn one place of a tensor's first axis."""
+
+    at: Loc
+    name: str
+    of: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """``t in low..high``: the number of the turn; without an end (``0..``) as long as the loop's
+    condition holds."""
+
+    at: Loc
+    name: str
+    low: Expr
+    high: Expr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """``scan row in x, t in 0..n while cond { … }``: a turn for each place, while the network
+    runs."""
+
+    at: Loc
+    over: tuple[Over | Count, ...]
+    cond: Expr | None
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """``collect ys = y``: the values of all turns are stacked."""
+
+    at: Loc
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """``again cond``: whether another turn follows this one."""
+
+    at: Loc
+    cond: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class If:
     """``if cond { … } else { … }``: decided when the network is built where that is known."""
 
@@ -214,7 +264,7 @@ class If:
     other: tuple[Statement, ...]
 
 
-Statement = Param | Assign | Formula | Return | For | While | If
+Statement = Param | Assign | Formula | Return | For | While | Scan | Collect | Again | If
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,3 +298,43 @@ class Module:
     imports: tuple[tuple[str, Loc], ...] = ()
     weights: tuple[str, Loc] | None = None
     seed: int = 0
+
+
+def assigned(statements: Sequence[Statement]) -> list[str]:
+    """Names that statements assign in the block where they stand, in order."""
+    found: dict[str, None] = {}
+    for x in statements:
+        match x:
+            case Assign():
+                found.update(dict.fromkeys(x.names))
+            case Param() | Formula():
+                found[x.name] = None
+            case For():
+                found.update(dict.fromkeys((x.name, *assigned(x.body))))
+            case While():
+                found.update(dict.fromkeys((*assigned(x.body), *collected(x.body))))
+            case Scan():
+                own = {o.name for o in x.over}
+                kept = (n for n in assigned(x.body) if n not in own)
+                found.update(dict.fromkeys((*kept, *collected(x.body))))
+            case If():
+                found.update(dict.fromkeys((*assigned(x.then), *assigned(x.other))))
+            case _:
+                pass
+    return list(found)
+
+
+def collected(statements: Sequence[Statement]) -> list[str]:
+    """Names under which a turn of a loop with this body collects values."""
+    found: dict[str, None] = {}
+    for x in statements:
+        match x:
+            case Collect():
+                found[x.name] = None
+            case For():
+                found.update(dict.fromkeys(collected(x.body)))
+            case If():
+                found.update(dict.fromkeys((*collected(x.then), *collected(x.other))))
+            case _:
+                pass
+    return list(found)

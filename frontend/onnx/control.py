@@ -14,6 +14,7 @@ from aisc.frontend.building.regions import (
     RanksDiffer,
     Region,
     either,
+    element,
     loop,
     only_arm,
 )
@@ -241,14 +242,6 @@ def _flags(node: Node, name: str, count: int) -> tuple[int, ...]:
     if len(given) != count:
         raise node.malformed(f"{name} has {len(given)} entries for {count} values")
     return given
-
-
-def element(em: Emitter, x: Value, axis: int, at: Dim) -> Value:
-    """``x[..., at, ...]`` along one axis, without that axis."""
-    shape = (*x.type.shape[:axis], *x.type.shape[axis + 1 :])
-    if x.type.shape[axis] == 0:  # there is no turn to need it
-        return em.filled(shape, np.zeros((), x.type.dtype.numpy))
-    return em.reshape(em.slice_axis(x, axis, at, at + 1), shape)
 
 
 def reversed_rows(em: Emitter, x: Value) -> Value:

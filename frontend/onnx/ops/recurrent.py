@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from aisc.frontend.building.emitter import Emitter
-from aisc.frontend.building.regions import Region, Stepped, loop
-from aisc.frontend.onnx.control import element, reversed_rows
+from aisc.frontend.building.regions import Region, Stepped, element, loop
+from aisc.frontend.onnx.control import reversed_rows
 from aisc.frontend.onnx.fitting import fitted
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir import dtypes
