@@ -269,6 +269,13 @@ def test_examples_compile_and_agree_with_the_interpreter(path: Path) -> None:
         np.testing.assert_allclose(one, want, rtol=1e-4, atol=1e-5)
 
 
+def test_a_slice_of_a_parameter_bounds_an_open_size() -> None:
+    """As of learned positions: more places than there are parameters fit no run."""
+    g = graph("param w: f32[512, 8] = ones()\nreturn x + w[:n]", "x: f32[n, 8]")
+    assert g.inputs[0].type.shape[0] == symbol("n", 0, 512)
+    np.testing.assert_array_equal(interpret(g, [X])[0], X + 1)
+
+
 def test_sizes_can_be_fixed_and_bounded() -> None:
     text = "model m(x: f32[n, 8]) { return x + 1 }"
     assert graph_of(text, "m.aim", Path(), {"n": 4}).inputs[0].type.shape == (4, 8)

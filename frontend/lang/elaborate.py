@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from aisc.frontend.building.regions import Inline, Region, either, loop
+from aisc.frontend.building.regions import Inline, RanksDiffer, Region, either, loop
 from aisc.frontend.building.report import Report
 from aisc.frontend.lang import operators, statics
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.formulas import tensor_of
 from aisc.frontend.lang.indexing import indexed
 from aisc.frontend.lang.parameters import STARTS, Parameters
-from aisc.frontend.lang.scope import Item, Poison, Poisoned, Scope, Static, misfit, shown, unknown
+from aisc.frontend.lang.scope import (
+    Item,
+    Poison,
+    Poisoned,
+    Scope,
+    Static,
+    expanded_at,
+    misfit,
+    require_alike,
+    shown,
+    unknown,
+)
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value
 from aisc.ir.graph.shapes.checks import decide
+from aisc.ir.graph.shapes.infer import BoundNeeded
 from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
 
@@ -48,8 +60,10 @@ class Elaborator:
                 self._statement(scope, statement)
             except Poisoned:
                 self._poison(scope, statement)
+            except BoundNeeded:  # the graph is built again, with a bound
+                raise
             except CompileError as fault:
-                self.report.add(fault)
+                self.report.add(expanded_at(fault, scope.parent))
                 self._poison(scope, statement)
 
     def _poison(self, scope: Scope, statement: s.Statement) -> None:
@@ -132,12 +146,20 @@ class Elaborator:
         names = [n for n in dict.fromkeys((*ways[0], *ways[1]))
                  if all(n in w or scope.find(n) is not None for w in ways)]  # fmt: skip
 
+        ends: list[Sequence[Value]] = []
+
         def arm(region: Region | Inline, here: bool) -> Sequence[Value]:
             inner = scope.inside(region)
             self.block(inner, x.then if here else x.other)
-            return self._values(inner, names, x.at)
+            ends.append(self._values(inner, names, x.at))
+            return ends[-1]
 
-        scope.names.update(zip(names, either(scope.em, flag, arm), strict=True))
+        try:
+            found = either(scope.em, flag, arm)
+        except RanksDiffer:
+            require_alike(names, ends[0], ends[1], "in one branch and {} in the other", x.at)
+            raise
+        scope.names.update(zip(names, found, strict=True))
 
     def _while(self, scope: Scope, x: s.While) -> None:
         names = [n for n in _assigned(x.body) if scope.find(n) is not None]
@@ -149,8 +171,10 @@ class Elaborator:
             inner = scope.inside(region)
             inner.names.update(zip(names, carried, strict=True))
             self.block(inner, x.body)
+            ends = self._values(inner, names, x.at)
+            require_alike(names, carried, ends, "where a turn begins and {} where it ends", x.at)
             flag = _flag(inner, self.expr(inner, x.cond), x.cond.at)
-            return flag, self._values(inner, names, x.at), ()
+            return flag, ends, ()
 
         initial = self._values(scope, names, x.at)
         scope.names.update(zip(names, loop(scope.em, step, initial, cond=first), strict=True))
@@ -173,9 +197,10 @@ class Elaborator:
                 return [self._static(scope, i) for i in x.items]
             case s.Unary():
                 a = self.expr(scope, x.a)
-                return (
-                    scope.em.op(x.op, a) if isinstance(a, Value) else statics.unary(x.op, a, x.at)
-                )
+                if not isinstance(a, Value):
+                    return statics.unary(x.op, a, x.at)
+                scope.em.loc = self._placed(scope, x.at)
+                return scope.em.op(x.op, a)
             case s.Binary():
                 return self._binary(scope, x)
             case s.Choice():
@@ -183,7 +208,9 @@ class Elaborator:
             case s.Attribute():
                 return self._attribute(scope, x)
             case s.Index():
-                return indexed(scope.em, self.expr(scope, x.of), self._subscripts(scope, x), x.at)
+                of, places = self.expr(scope, x.of), self._subscripts(scope, x)
+                scope.em.loc = self._placed(scope, x.at)
+                return indexed(scope.em, of, places, x.at)
             case s.Reduction() | s.Outside():
                 raise misfit("this belongs into a formula: y[i] = sum[k](x[i, k])", at=x.at)
             case s.Call():
@@ -217,6 +244,7 @@ class Elaborator:
         for b in reversed(chain):
             other = self.expr(scope, b.b)
             if isinstance(value, Value) or isinstance(other, Value):
+                scope.em.loc = self._placed(scope, b.at)
                 value = operators.binary(scope.em, b.op, value, other, b.at)
             else:
                 value = statics.binary(b.op, value, other, b.at)
@@ -393,7 +421,9 @@ def _flag(scope: Scope, item: Item, at: Loc, scalar: bool = True) -> Value:
     value = operators.as_tensor(scope.em, item, None, at)
     if value.type.dtype is not dtypes.boolean or (scalar and value.type.rank > 0):
         wanted = "bool[]" if scalar else "a tensor of bool"
-        raise misfit(f"a condition must be {wanted}, got {value.type}", at=at)
+        many = scalar and value.type.rank > 0
+        hint = ("of many values make one: reduce_max(x, axes=[0], keepdims=false)",) if many else ()
+        raise misfit(f"a condition must be {wanted}, got {value.type}", *hint, at=at)
     return value
 
 

@@ -118,7 +118,8 @@ def inside(folder: Path, name: str, what: str, at: Loc) -> Path:
     except (OSError, ValueError):
         fits = False
     if not fits:
-        raise error("E104", f"{what} '{name}' lie outside of the model's folder", loc=at)
+        hint = f"{what} lie beside the model, or in a folder there"
+        raise error("E104", f"'{name}' is outside of the model's folder", hint, loc=at)
     return path
 
 
