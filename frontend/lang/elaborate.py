@@ -287,7 +287,7 @@ class Elaborator:
     def _call(self, scope: Scope, x: s.Call) -> list[Value]:
         if x.name in self.layers:
             return self._expand(scope, x)
-        if x.name not in operators.names():
+        if not operators.exists(x.name):
             raise unknown("layer or operator", x.name, (*self.layers, *operators.names()), x.at)
         if x.path:
             raise misfit(f"{x.name} is an operator, which has no parameters to name", at=x.at)

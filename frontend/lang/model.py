@@ -51,7 +51,7 @@ def import_model(
 
 def is_whole(path: Path) -> bool:
     """Whether a file names no weights and imports nothing, which are in other ones."""
-    return re.search(r"^\s*(weights|import)\b", text_of(path), re.MULTILINE) is None
+    return re.search(r"^[ \t]*(weights|import)\b", text_of(path), re.MULTILINE) is None
 
 
 def text_of(path: Path) -> str:

@@ -23,6 +23,11 @@ def names() -> tuple[str, ...]:
     return tuple(o.name for o in opdef.all_ops() if o.name not in HIDDEN and not _binds(o))
 
 
+def exists(name: str) -> bool:
+    """Whether there is an operator of this name to be called."""
+    return name not in HIDDEN and opdef.exists(name) and not _binds(opdef.get(name))
+
+
 def _binds(op: opdef.OpDef) -> bool:
     return any(a.name == "binds" for a in op.attrs)
 

@@ -20,8 +20,8 @@ from aisc.ir.text.source import Source
 
 MAX_DEPTH = 100  # brackets in each other
 MAX_CHAIN = 200  # operators between two line ends or brackets
-_COUNTED = re.compile(
-    r'"(?:[^"\\\n]|\\.)*"|#[^\n]*|\n|[\[\](){}]|[-+*/@%<>=!]+|\b(?:not|and|or|if)\b'
+_COUNTED = re.compile(  # a text that is not closed is one piece, too, lest every end be looked for
+    r'"(?:[^"\\\n]|\\.)*"?|#[^\n]*|\n|[\[\](){}]|[-+*/@%<>=!]+|\b(?:not|and|or|if)\b'
 )
 MAX_FAULTS = 20  # that one report tells of
 _HEAD = re.compile(r"\s*(layer|model|seed|weights|import)\b")
@@ -70,6 +70,12 @@ def _parser() -> Lark:
                 maybe_placeholders=True, propagate_positions=True)  # fmt: skip
 
 
+def tokens(text: str) -> Iterator[Token]:
+    """What a text consists of, line ends aside that separate nothing; lark's errors where a
+    character begins nothing."""
+    return _parser().lex(text)
+
+
 def read(source: Source) -> s.Module:
     """The tree of a text; E107 with the places of all that does not fit."""
     _check_depth(source)
@@ -98,7 +104,7 @@ def _drop_statement(lines: list[str], k: int) -> bool:
         return False
     depth = 0
     while k < len(lines):
-        text = re.sub(r'"(?:[^"\\]|\\.)*"|#.*', "", lines[k]).strip()
+        text = re.sub(r'"(?:[^"\\]|\\.)*"?|#.*', "", lines[k]).strip()
         depth += sum(text.count(c) for c in "([") - sum(text.count(c) for c in ")]")
         ends, begins = text.startswith("}"), text.endswith("{")
         kept = "if true {" if begins else ""
