@@ -439,7 +439,9 @@ def placeless(x: Any) -> Any:
         return None
     if dataclasses.is_dataclass(x):
         parts = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
-        return type(x).__name__, tuple(placeless(v) for k, v in parts.items() if k != "at")
+        return type(x).__name__, tuple(
+            placeless(v) for k, v in parts.items() if k not in ("at", "name_at")
+        )
     return x
 
 

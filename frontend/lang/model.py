@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.report import Report
@@ -75,8 +76,26 @@ def text_of(path: Path) -> str:
 
 def graph_of(text: str, file: str, folder: Path, shapes: Mapping[str, Extent]) -> Graph:
     """The graph of a text; weights and imports are looked for in `folder`."""
-    sources = {file: Source(text, file)}
-    module = read(sources[file])
+    source = Source(text, file)
+    return graph_of_module(read(source), source, folder, shapes)
+
+
+class Making(Protocol):
+    """What makes the elaborator of a module: it may be one that watches."""
+
+    def __call__(self, module: s.Module, parameters: Parameters, report: Report) -> Elaborator:
+        """The elaborator."""
+
+
+def graph_of_module(
+    module: s.Module,
+    source: Source,
+    folder: Path,
+    shapes: Mapping[str, Extent],
+    make: Making = Elaborator,
+) -> Graph:
+    """The graph of a file that has been read."""
+    file, sources = source.file, {source.file: source}
     try:
         module = with_imports(module, folder, sources)
     except CompileError as fault:
@@ -84,7 +103,7 @@ def graph_of(text: str, file: str, folder: Path, shapes: Mapping[str, Extent]) -
     implied: dict[str, int] = {}
     while True:
         try:
-            graph = _Model(module, file, folder, shapes, implied).graph()
+            graph = _Model(module, file, folder, shapes, implied, make).graph()
         except BoundNeeded as fault:  # each round bounds one more size, or one more tightly
             if implied.get(fault.symbol, fault.upper + 1) <= fault.upper:
                 raise CompileError(_with_lines(fault, sources)) from None
@@ -142,8 +161,9 @@ class _Model:
         folder: Path,
         shapes: Mapping[str, Extent],
         implied: Mapping[str, int],
+        make: Making,
     ) -> None:
-        self.module, self.file, self.folder = module, file, folder
+        self.module, self.file, self.folder, self.make = module, file, folder, make
         self.shapes, self.implied = shapes, implied
         self.report = Report()
         self.used: set[str] = set()
@@ -156,7 +176,7 @@ class _Model:
         stored = {} if weights is None else stored_in(self.folder, *weights)
         name = "" if weights is None else weights[0]
         parameters = Parameters(self.module.seed, name, stored)
-        elaborator = Elaborator(self.module, parameters, self.report)
+        elaborator = self.make(self.module, parameters, self.report)
         scope = Scope(Emitter(GraphBuilder(layer.name)))
         self.report.words.origins = scope.em.names.origins
         inputs = [self._input(elaborator, scope, f) for f in layer.formals]

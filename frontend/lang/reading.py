@@ -271,7 +271,8 @@ class _Build(Transformer_NonRecursive[Token, Any]):
     def assign(self, meta: Any, *parts: Any) -> s.Assign:
         """``a, b = f(x)``."""
         *names, value = parts
-        return s.Assign(self._at(meta), tuple(map(str, names)), value)
+        places = tuple(map(self._of, names))
+        return s.Assign(self._at(meta), tuple(map(str, names)), value, places)
 
     def formula(self, meta: Any, name: Token, *rest: Any) -> s.Formula:
         """``y[i] = x[i] * 2``."""
@@ -297,7 +298,7 @@ class _Build(Transformer_NonRecursive[Token, Any]):
 
     def for_(self, meta: Any, name: Token, low: Any, high: Any, body: Any) -> s.For:
         """``for i in 0..12 { … }``."""
-        return s.For(self._at(meta), str(name), low, high, body)
+        return s.For(self._at(meta), str(name), low, high, body, self._of(name))
 
     def while_(self, meta: Any, cond: Any, body: Any) -> s.While:
         """``while cond { … }``."""

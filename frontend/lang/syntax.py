@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aisc.ir.location import Loc
+from aisc.ir.location import UNKNOWN, Loc
 
 
 class TypeName(str):
@@ -159,11 +159,12 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """``a, b = expr``."""
+    """``a, b = expr``. `places`: of the names."""
 
     at: Loc
     names: tuple[str, ...]
     value: Expr
+    places: tuple[Loc, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,7 @@ class For:
     low: Expr
     high: Expr
     body: tuple[Statement, ...]
+    name_at: Loc = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
