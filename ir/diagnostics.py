@@ -24,10 +24,10 @@ CODES: dict[str, str] = {
     "E104": "external data is missing, truncated or outside the model's folder",
     "E105": "the model or one of its tensors is larger than the limit",
     "E106": "an option names no dimension or input of the model, or contradicts it",
-    "E107": "a text in aisc's IR form cannot be parsed",
-    # E2xx: graph
+    "E107": "a text of aisc's IR or of the model language cannot be parsed",
     "E108": "a name of the model language is not known",
     "E109": "a call, type or parameter of the model language does not fit",
+    # E2xx: graph
     "E201": "operand types do not fit the operator",
     "E202": "the graph is malformed",
     "E203": "an attribute is missing or has the wrong type or value",

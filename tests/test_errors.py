@@ -1,85 +1,57 @@
-"""Each file of tests/errors/ is a minimal input for the code that its name begins with.
-
-The first line of a file is the command that fails on it (``FILE`` is the file, ``MODEL`` a small
-model), or, in a ``.schedule``, the step that is refused.
-"""
+"""Each file of tests/errors/ is a minimal input for the code that its name begins with, and the
+whole report about it is known."""
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
-import onnx.parser
 import pytest
+import reports
 
-from aisc.cli.main import main
-from aisc.ir.diagnostics import CODES, CompileError
-from aisc.ir.text.parser import parse_func
-from aisc.passes.schedule.schedule import Schedule
+from aisc.ir.diagnostics import CODES
 
-FOLDER = Path(__file__).resolve().parent / "errors"
-FILES = sorted(FOLDER.iterdir())
-MODEL = """<ir_version: 8, opset_import: ["": 17]>
-g (float[2] x) => (y) { y = Relu(x) }"""
-# External data needs a second file (tests/test_bad_models.py), E306 needs bound loops
-# (tests/test_simt.py), E502 arrays (tests/test_executable.py), E506 a bundle for another machine
-# (tests/test_bundle.py).
-ELSEWHERE = {"E104", "E306", "E502", "E506"}
+ROOT = Path(__file__).resolve().parent.parent
+# E306 needs bound loops (tests/test_simt.py), E502 arrays (tests/test_executable.py), E506 a bundle
+# for another machine (tests/test_bundle.py).
+ELSEWHERE = {"E306", "E502", "E506"}
+CODE = re.compile(r'"(E\d{3})"')
+# What a front end's own files do not name, because the graph or the parser of texts says it.
+SAID_BELOW = {"lang": {"E107", "E201", "E203", "E204"}, "onnx": {"E201", "E203", "E204"}}
+SUFFIX = {"lang": ".aim", "onnx": (".onnx", ".onnx.txt")}
 
 
-def save(text: str, path: Path) -> Path:
-    onnx.save(onnx.parser.parse_model(text), path)
-    return path
-
-
-def command(file: Path, folder: Path) -> list[str]:
-    """The arguments that the first line names, with the file in a readable form."""
-    if file.suffix == ".onnx":
-        return ["check", str(file)]
-    first, _, rest = file.read_text(encoding="utf-8").partition("\n")
-    place = file
-    if file.name.endswith(".onnx.txt"):
-        place = save(rest, folder / "model.onnx")
-    elif file.suffix == ".aisc":
-        place = folder / "text.aisc"
-        place.write_text(rest, encoding="utf-8")
-    elif file.suffix == ".hex":
-        place = folder / "bundle.aisc"
-        place.write_bytes(bytes.fromhex(rest))
-    model = save(MODEL, folder / "small.onnx")
-    words = first.lstrip("/# ").split()
-    assert words[0] == "aisc", f"{file.name} names no command"
-    return [{"FILE": str(place), "MODEL": str(model)}.get(w, w) for w in words[1:]]
-
-
-def refused(file: Path) -> tuple[str, ...]:
-    """The codes of a refused schedule step."""
-    first, _, text = file.read_text(encoding="utf-8").partition("\n")
-    call = ast.parse(first.lstrip("/ "), mode="eval").body
-    assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name), first
-    with pytest.raises(CompileError) as caught:
-        Schedule.of(parse_func(text)).apply(call.func.id, *map(ast.literal_eval, call.args))
-    return caught.value.codes
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
-def test_file(
-    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("file", reports.FILES, ids=lambda f: f.name)
+def test_reports_are_known(file: Path) -> None:
+    text, leaving = reports.report(file)
     code = file.name[:4]
-    if file.suffix == ".schedule":
-        assert refused(file) == (code,)
-        return
-    monkeypatch.setenv("AISC_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("AISC_DEBUG", raising=False)
-    with pytest.raises(SystemExit) as leaving:
-        main(command(file, tmp_path))
-    err = capsys.readouterr().err
-    assert re.findall(r"error\[(E\d+)\]", err) == [code], err
-    assert leaving.value.code == (3 if code in ("E102", "E402") else 1)
+    assert set(re.findall(r"error\[(E\d+)\]", text)) == {code}, text
+    assert leaving == (3 if code in ("E102", "E402") else 1)
+    known = reports.known().get(file.name)
+    assert reports.paragraph(file) == known, "python tests/reports.py shows and renews them"
+
+
+def test_no_report_is_left_over() -> None:
+    assert set(reports.known()) == {f.name for f in reports.FILES}
 
 
 def test_every_code_has_a_file() -> None:
-    shown = {f.name[:4] for f in FILES}
-    assert shown | ELSEWHERE == set(CODES)
+    assert {f.name[:4] for f in reports.FILES} | ELSEWHERE == set(CODES)
+
+
+@pytest.mark.parametrize("front", SUFFIX)
+def test_every_code_of_a_front_end_has_a_file_of_its_language(front: str) -> None:
+    sources = (ROOT / "frontend" / front).rglob("*.py")
+    codes = {c for path in sources for c in CODE.findall(path.read_text(encoding="utf-8"))}
+    shown = {f.name[:4] for f in reports.FILES if f.name.endswith(SUFFIX[front])}
+    assert codes | SAID_BELOW[front] <= shown
+
+
+def test_faults_in_a_text_have_a_place_and_a_caret() -> None:
+    """Those of the file as a whole, and of an option, have none."""
+    for name, text in reports.known().items():
+        if name.endswith(".aim") and name[:4] not in ("E101", "E106"):
+            assert re.search(r"--> \S+\.aim:\d+:\d+", text), name
+            assert re.search(r"^ +\^$", text, re.MULTILINE), name
+        elif name.endswith(".onnx.txt") and name[:4] in ("E102", "E103", "E201", "E203", "E204"):
+            assert " node '" in text, name

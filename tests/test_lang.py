@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import random
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import language
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -17,9 +20,9 @@ from safetensors.numpy import save_file
 import aisc
 from aisc.cli.main import main
 from aisc.frontend.lang.formatting import formatted
-from aisc.frontend.lang.model import graph_of
+from aisc.frontend.lang.model import graph_of, is_whole
 from aisc.frontend.lang.parameters import STARTS
-from aisc.frontend.lang.reading import read
+from aisc.frontend.lang.reading import read, tokens
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.core import Graph
@@ -263,6 +266,13 @@ def test_examples_compile_and_agree_with_the_interpreter(path: Path) -> None:
         np.testing.assert_allclose(one, want, rtol=1e-4, atol=1e-5)
 
 
+def test_a_slice_of_a_parameter_bounds_an_open_size() -> None:
+    """As of learned positions: more places than there are parameters fit no run."""
+    g = graph("param w: f32[512, 8] = ones()\nreturn x + w[:n]", "x: f32[n, 8]")
+    assert g.inputs[0].type.shape[0] == symbol("n", 0, 512)
+    np.testing.assert_array_equal(interpret(g, [X])[0], X + 1)
+
+
 def test_sizes_can_be_fixed_and_bounded() -> None:
     text = "model m(x: f32[n, 8]) { return x + 1 }"
     assert graph_of(text, "m.aim", Path(), {"n": 4}).inputs[0].type.shape == (4, 8)
@@ -313,7 +323,9 @@ def placeless(x: Any) -> Any:
         return None
     if dataclasses.is_dataclass(x):
         parts = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
-        return type(x).__name__, tuple(placeless(v) for k, v in parts.items() if k != "at")
+        return type(x).__name__, tuple(
+            placeless(v) for k, v in parts.items() if k not in ("at", "name_at")
+        )
     return x
 
 
@@ -455,6 +467,48 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
         with pytest.raises(CompileError, match=message) as caught:
             aisc.compile(tmp_path / name)
         assert caught.value.codes == ("E101",)
+
+
+def calls(action: Callable[[], object]) -> int:
+    """How many functions are called: work that no clock measures."""
+    count = 0
+
+    def counted(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(counted)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("kind", ["good", "faulty"])
+def test_the_work_of_reading_grows_with_the_length(kind: str) -> None:
+    def work(lines: int) -> tuple[int, int]:
+        text = language.model(lines)
+        if kind == "faulty":
+            text = text.replace("return x\n", "return x +\n")
+        return calls(lambda: list(tokens(text))), calls(lambda: refused_or_graph(text))
+
+    refused_or_graph(language.model(40))  # whatever is made once
+    one, two = work(200), work(400)
+    assert all(b < 2.2 * a for a, b in zip(one, two, strict=True)), (one, two)
+
+
+def refused_or_graph(text: str) -> None:
+    with contextlib.suppress(CompileError):
+        graph_of(text, "m.aim", Path(), {})
+
+
+def test_texts_without_an_end_are_looked_at_once(tmp_path: Path) -> None:
+    """Quadratic work would take minutes here."""
+    with pytest.raises(CompileError, match="unexpected '\"'"):
+        read(Source('"' + '\\"' * 500_000))
+    (tmp_path / "blank.aim").write_text("\n" * 500_000)
+    assert is_whole(tmp_path / "blank.aim")
 
 
 TOKENS = re.compile(r'"[^"\n]*"|\w+|\n|[^\s\w]')

@@ -160,7 +160,7 @@ FAULTS = {
     "while x[0, 0] > 0 while { w = w }": ("E107", "unexpected"),
     "scan a, b in x { collect c = a }": ("E107", "unexpected"),
     "scan a in x { h = a }\nreturn h": ("E108", "there is no name 'h'"),
-    "scan a in x { w = x }": ("E102", "starts as f32[m] and becomes"),
+    "scan a in x { w = x }": ("E109", "f32[m] where a turn begins"),
 }
 
 

@@ -191,8 +191,15 @@ def check(
     target: TargetName = "cpu",
     shape: Shapes = None,
     no_host: NoHost = False,
+    types: Annotated[
+        bool, typer.Option("--types", help="Show the inferred type of every name (.aim).")
+    ] = False,
 ) -> None:
     """Report every reason why a model cannot be compiled, or what it or a bundle consists of."""
+    if types:
+        from aisc.cli.type_table import show_types
+
+        show_types(model, dict(map(_extent, shape or ())))
     if _is_bundle(model):
         from aisc.cli.bundle_commands import check_bundle
 

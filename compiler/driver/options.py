@@ -55,7 +55,8 @@ class Options:
         if self.threads < 1:
             raise error("E401", "the number of threads must be positive", f"got {self.threads}")
         if self.stop_after and self.stop_after not in STEPS:
-            raise error("E401", f"there is no step '{self.stop_after}'", f"steps: {list(STEPS)}")
+            known = f"steps: {', '.join(STEPS)}"
+            raise error("E401", f"there is no step '{self.stop_after}'", known)
 
     def until(self, step: str) -> Options:
         """These options, but the pipeline stops after a step."""

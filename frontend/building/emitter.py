@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from aisc.frontend.building.limits import MAX_BYTES, reach
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly, bounds, symbol, symbols
 from aisc.ir.blob import Blob
-from aisc.ir.diagnostics import error
+from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
 from aisc.ir.graph.builder import GraphBuilder
@@ -87,7 +87,7 @@ class Emitter:
         types = tuple(None if v is None else v.type for v in inputs)
         known = tuple(None if v is None else self.builder.constants.get(v) for v in inputs)
         call = opdef.OpCall(definition, types, full, known, self.loc)
-        results = definition.infer(call)
+        results = self._infer(call)
         self._check_size(results)
         folded = fold_constant(call, results)
         if folded is not None:
@@ -98,6 +98,20 @@ class Emitter:
         value = self.builder.add(op, inputs, attrs, loc=self.loc)
         self._note_parts(call, inputs, value)
         return value
+
+    @staticmethod
+    def _infer(call: opdef.OpCall) -> Sequence[TensorType]:
+        """The types of the results; what does not fit is told with the types of the operands."""
+        try:
+            return call.op.infer(call)
+        except BoundNeeded:
+            raise
+        except CompileError as fault:
+            types = [str(t) for t in call.types if t is not None]
+            if not types or any(d.notes for d in fault.diagnostics):
+                raise
+            note = f"operands: {', '.join(types)}"
+            raise CompileError([replace(d, notes=(note,)) for d in fault.diagnostics]) from None
 
     def multi(self, op: str, *inputs: Value | None, **attrs: AttrValue) -> tuple[Value, ...]:
         """Append a node with several results."""

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from aisc.frontend.building.regions import Inline, Region, either
+from aisc.frontend.building.regions import Inline, RanksDiffer, Region, either
 from aisc.frontend.building.report import Report
 from aisc.frontend.lang import loops, operators, statics
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.formulas import tensor_of
 from aisc.frontend.lang.indexing import indexed
 from aisc.frontend.lang.parameters import STARTS, Parameters
-from aisc.frontend.lang.scope import Item, Poison, Poisoned, Scope, Static, misfit, shown, unknown
+from aisc.frontend.lang.scope import (
+    Item,
+    Poison,
+    Poisoned,
+    Scope,
+    Static,
+    expanded_at,
+    misfit,
+    require_alike,
+    shown,
+    unknown,
+)
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value
 from aisc.ir.graph.shapes.checks import decide
+from aisc.ir.graph.shapes.infer import BoundNeeded
 from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
 
@@ -48,8 +60,10 @@ class Elaborator:
                 self._statement(scope, statement)
             except Poisoned:
                 self._poison(scope, statement)
+            except BoundNeeded:  # the graph is built again, with a bound
+                raise
             except CompileError as fault:
-                self.report.add(fault)
+                self.report.add(expanded_at(fault, scope.parent))
                 self._poison(scope, statement)
 
     def _poison(self, scope: Scope, statement: s.Statement) -> None:
@@ -137,12 +151,20 @@ class Elaborator:
         names = [n for n in dict.fromkeys((*ways[0], *ways[1]))
                  if all(n in w or scope.find(n) is not None for w in ways)]  # fmt: skip
 
+        ends: list[Sequence[Value]] = []
+
         def arm(region: Region | Inline, here: bool) -> Sequence[Value]:
             inner = scope.inside(region)
             self.block(inner, x.then if here else x.other)
-            return self.values(inner, names, x.at)
+            ends.append(self.values(inner, names, x.at))
+            return ends[-1]
 
-        scope.names.update(zip(names, either(scope.em, flag, arm), strict=True))
+        try:
+            found = either(scope.em, flag, arm)
+        except RanksDiffer:
+            require_alike(names, ends[0], ends[1], "in one branch and {} in the other", x.at)
+            raise
+        scope.names.update(zip(names, found, strict=True))
 
     def values(self, scope: Scope, names: Sequence[str], at: Loc) -> list[Value]:
         """Variables as tensors, at the end of a block that the run decides about."""
@@ -163,9 +185,10 @@ class Elaborator:
                 return [self._static(scope, i) for i in x.items]
             case s.Unary():
                 a = self.expr(scope, x.a)
-                return (
-                    scope.em.op(x.op, a) if isinstance(a, Value) else statics.unary(x.op, a, x.at)
-                )
+                if not isinstance(a, Value):
+                    return statics.unary(x.op, a, x.at)
+                scope.em.loc = self._placed(scope, x.at)
+                return scope.em.op(x.op, a)
             case s.Binary():
                 return self._binary(scope, x)
             case s.Choice():
@@ -173,7 +196,9 @@ class Elaborator:
             case s.Attribute():
                 return self._attribute(scope, x)
             case s.Index():
-                return indexed(scope.em, self.expr(scope, x.of), self._subscripts(scope, x), x.at)
+                of, places = self.expr(scope, x.of), self._subscripts(scope, x)
+                scope.em.loc = self._placed(scope, x.at)
+                return indexed(scope.em, of, places, x.at)
             case s.Reduction() | s.Outside():
                 raise misfit("this belongs into a formula: y[i] = sum[k](x[i, k])", at=x.at)
             case s.Call():
@@ -207,6 +232,7 @@ class Elaborator:
         for b in reversed(chain):
             other = self.expr(scope, b.b)
             if isinstance(value, Value) or isinstance(other, Value):
+                scope.em.loc = self._placed(scope, b.at)
                 value = operators.binary(scope.em, b.op, value, other, b.at)
             else:
                 value = statics.binary(b.op, value, other, b.at)
@@ -249,7 +275,7 @@ class Elaborator:
     def _call(self, scope: Scope, x: s.Call) -> Sequence[Item]:
         if x.name in self.layers:
             return self._expand(scope, x)
-        if x.name not in (*operators.names(), *statics.FUNCTIONS):
+        if x.name not in statics.FUNCTIONS and not operators.exists(x.name):
             raise unknown("layer or operator", x.name, (*self.layers, *operators.names()), x.at)
         if x.path:
             raise misfit(f"{x.name} is an operator, which has no parameters to name", at=x.at)

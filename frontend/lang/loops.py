@@ -13,7 +13,7 @@ from aisc.frontend.building.regions import Region, element, loop
 from aisc.frontend.lang import operators, statics
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.parameters import Parameters
-from aisc.frontend.lang.scope import Item, Poisoned, Scope, Turn, misfit, shown
+from aisc.frontend.lang.scope import Item, Poisoned, Scope, Turn, misfit, require_alike, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly
 from aisc.ir.graph.core import Value
@@ -75,6 +75,7 @@ def repeat(builder: Builder, scope: Scope, x: s.While | s.Scan) -> None:
         after = builder.values(inner, names, x.at)
         if inner.poisoned:
             raise Poisoned
+        require_alike(names, carried, after, "where a turn begins and {} where it ends", x.at)
         stacked.clear()
         stacked.update(dict.fromkeys(inner.turn.collected))
         return _goes_on(builder, inner, x, ends), after, list(inner.turn.collected.values())

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.report import Report
@@ -51,7 +52,7 @@ def import_model(
 
 def is_whole(path: Path) -> bool:
     """Whether a file names no weights and imports nothing, which are in other ones."""
-    return re.search(r"^\s*(weights|import)\b", text_of(path), re.MULTILINE) is None
+    return re.search(r"^[ \t]*(weights|import)\b", text_of(path), re.MULTILINE) is None
 
 
 def text_of(path: Path) -> str:
@@ -66,17 +67,43 @@ def text_of(path: Path) -> str:
     except OSError as fault:
         raise error("E101", "cannot read the file", str(fault.strerror), loc=loc) from None
     except UnicodeDecodeError as fault:
-        raise error("E101", f"byte {fault.start} is no UTF-8", loc=loc) from None
+        before = bytes(fault.object[: fault.start]).decode("utf-8")
+        line, column = Source(before).place(len(before))
+        message = f"byte 0x{fault.object[fault.start]:02x} is no UTF-8"
+        raise error("E101", message, "save the file as UTF-8", loc=Loc(str(path), line, column)
+        ) from None  # fmt: skip
 
 
 def graph_of(text: str, file: str, folder: Path, shapes: Mapping[str, Extent]) -> Graph:
     """The graph of a text; weights and imports are looked for in `folder`."""
-    sources = {file: Source(text, file)}
-    module = with_imports(read(sources[file]), folder, sources)
+    source = Source(text, file)
+    return graph_of_module(read(source), source, folder, shapes)
+
+
+class Making(Protocol):
+    """What makes the elaborator of a module: it may be one that watches."""
+
+    def __call__(self, module: s.Module, parameters: Parameters, report: Report) -> Elaborator:
+        """The elaborator."""
+
+
+def graph_of_module(
+    module: s.Module,
+    source: Source,
+    folder: Path,
+    shapes: Mapping[str, Extent],
+    make: Making = Elaborator,
+) -> Graph:
+    """The graph of a file that has been read."""
+    file, sources = source.file, {source.file: source}
+    try:
+        module = with_imports(module, folder, sources)
+    except CompileError as fault:
+        raise CompileError(_with_lines(fault, sources)) from None
     implied: dict[str, int] = {}
     while True:
         try:
-            graph = _Model(module, file, folder, shapes, implied).graph()
+            graph = _Model(module, file, folder, shapes, implied, make).graph()
         except BoundNeeded as fault:  # each round bounds one more size, or one more tightly
             if implied.get(fault.symbol, fault.upper + 1) <= fault.upper:
                 raise CompileError(_with_lines(fault, sources)) from None
@@ -107,14 +134,21 @@ def with_imports(module: s.Module, folder: Path, sources: dict[str, Source]) -> 
 
 
 def _with_lines(fault: CompileError, sources: Mapping[str, Source]) -> list[Diagnostic]:
-    """Diagnostics that show the line they speak of."""
-    found = []
+    """Diagnostics that show the line they speak of. What is wrong in a layer is told for the first
+    of its places."""
+    found: dict[Diagnostic, list[Diagnostic]] = {}
     for d in fault.diagnostics:
+        found.setdefault(replace(d, loc=replace(d.loc, parent=None)), []).append(d)
+    told = []
+    for d, *others in found.values():
+        notes = d.notes
         if d.loc.line and d.loc.file in sources and d.code != "E107":
-            notes = (sources[d.loc.file].caret(d.loc.line, d.loc.column), *d.notes)
-            d = replace(d, notes=notes)
-        found.append(d)
-    return found
+            notes = (sources[d.loc.file].caret(d.loc.line, d.loc.column), *notes)
+        if others:
+            more = f"{len(others)} other places" if len(others) > 1 else "one other place"
+            notes = (*notes, f"the same in {more} where the layer is used")
+        told.append(replace(d, notes=notes))
+    return told
 
 
 class _Model:
@@ -127,8 +161,9 @@ class _Model:
         folder: Path,
         shapes: Mapping[str, Extent],
         implied: Mapping[str, int],
+        make: Making,
     ) -> None:
-        self.module, self.file, self.folder = module, file, folder
+        self.module, self.file, self.folder, self.make = module, file, folder, make
         self.shapes, self.implied = shapes, implied
         self.report = Report()
         self.used: set[str] = set()
@@ -141,7 +176,7 @@ class _Model:
         stored = {} if weights is None else stored_in(self.folder, *weights)
         name = "" if weights is None else weights[0]
         parameters = Parameters(self.module.seed, name, stored)
-        elaborator = Elaborator(self.module, parameters, self.report)
+        elaborator = self.make(self.module, parameters, self.report)
         scope = Scope(Emitter(GraphBuilder(layer.name)))
         self.report.words.origins = scope.em.names.origins
         inputs = [self._input(elaborator, scope, f) for f in layer.formals]
@@ -152,6 +187,8 @@ class _Model:
             results = elaborator.body(scope, layer)
         except Poisoned:
             results = []
+        except BoundNeeded:
+            raise
         except CompileError as fault:
             self.report.add(fault)
         self.report.finish()
@@ -160,9 +197,11 @@ class _Model:
     def _model(self) -> s.Layer:
         models = [x for x in self.module.layers if x.kind == "model"]
         if len(models) != 1:
-            names = ", ".join(m.name for m in models) or "none"
             at = models[1].at if models else Loc(self.file, 1, 1)
-            raise misfit("a file has one model", f"got {names}", at=at)
+            hint = f"got {', '.join(m.name for m in models)}"
+            if not models:
+                hint = "this one has none: model name(x: f32[n]) { return x }"
+            raise misfit("a file has one model", hint, at=at)
         return models[0]
 
     def _require_unlike(self) -> None:

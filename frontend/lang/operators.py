@@ -27,6 +27,11 @@ def names() -> tuple[str, ...]:
     return tuple(o.name for o in opdef.all_ops() if o.name not in HIDDEN)
 
 
+def exists(name: str) -> bool:
+    """Whether there is an operator of this name to be called."""
+    return name not in HIDDEN and opdef.exists(name)
+
+
 def tensors(em: Emitter, items: Sequence[Item], at: Loc) -> list[Value]:
     """Operands as tensors: numbers take the element type of the first tensor among them."""
     typed = next((v.type.dtype for v in items if isinstance(v, Value)), None)
@@ -52,7 +57,9 @@ def flag(em: Emitter, item: Item, at: Loc, scalar: bool = True) -> Value:
     value = as_tensor(em, item, None, at)
     if value.type.dtype is not dtypes.boolean or (scalar and value.type.rank > 0):
         wanted = "bool[]" if scalar else "a tensor of bool"
-        raise misfit(f"a condition must be {wanted}, got {value.type}", at=at)
+        many = scalar and value.type.rank > 0
+        hint = ("of many values make one: reduce_max(x, axes=[0], keepdims=false)",) if many else ()
+        raise misfit(f"a condition must be {wanted}, got {value.type}", *hint, at=at)
     return value
 
 

@@ -88,6 +88,9 @@ class Parameters:
                          "give it a start: param w: f32[n] = zeros()", at=at)  # fmt: skip
         if t.size * t.dtype.bytes > MAX_WEIGHTS:  # type: ignore[operator]
             raise error("E105", f"parameter '{path}' is too large: {t}", loc=at)
+        return self._started(path, t, start)
+
+    def _started(self, path: str, t: TensorType, start: tuple[str, Sequence[float]]) -> Array:
         rng = np.random.default_rng([self.seed, zlib.crc32(path.encode())])
         name, arguments = start
         return np.asarray(STARTS[name][1](rng, t.static_shape, arguments)).astype(t.dtype.numpy)
@@ -129,7 +132,8 @@ def inside(folder: Path, name: str, what: str, at: Loc) -> Path:
     except (OSError, ValueError):
         fits = False
     if not fits:
-        raise error("E104", f"{what} '{name}' lie outside of the model's folder", loc=at)
+        hint = f"{what} lie beside the model, or in a folder there"
+        raise error("E104", f"'{name}' is outside of the model's folder", hint, loc=at)
     return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -20,8 +20,8 @@ from aisc.ir.text.source import Source
 
 MAX_DEPTH = 100  # brackets in each other
 MAX_CHAIN = 200  # operators between two line ends or brackets
-_COUNTED = re.compile(
-    r'"(?:[^"\\\n]|\\.)*"|#[^\n]*|\n|[\[\](){}]|[-+*/@%<>=!]+|\b(?:not|and|or|if)\b'
+_COUNTED = re.compile(  # a text that is not closed is one piece, too, lest every end be looked for
+    r'"(?:[^"\\\n]|\\.)*"?|#[^\n]*|\n|[\[\](){}]|[-+*/@%<>=!]+|\b(?:not|and|or|if)\b'
 )
 MAX_FAULTS = 20  # that one report tells of
 _HEAD = re.compile(r"\s*(layer|model|seed|weights|import)\b")
@@ -29,6 +29,15 @@ _WORDS = {
     "NAME": "a name", "INT": "a whole number", "FLOAT": "a number", "STRING": "a text",
     "DTYPE": "a type", "_NL": "the end of the line", "$END": "the end of the file",
 }  # fmt: skip
+# What an expression begins with, and what goes on with one, as messages name them.
+_BEGINNINGS = frozenset({
+    "a name", "a whole number", "a number", "a text", "a type", "'('", "'['", "'-'", "'true'",
+    "'false'", "'not'",
+})  # fmt: skip
+_OPERATORS = frozenset({
+    "'+'", "'-'", "'*'", "'/'", "'//'", "'%'", "'@'", "'**'", "'=='", "'!='", "'<'", "'<='", "'>'",
+    "'>='", "'and'", "'or'", "'if'", "'.'", "'('", "'['",
+})  # fmt: skip
 
 
 class _LineEnds:
@@ -61,6 +70,12 @@ def _parser() -> Lark:
                 maybe_placeholders=True, propagate_positions=True)  # fmt: skip
 
 
+def tokens(text: str) -> Iterator[Token]:
+    """What a text consists of, line ends aside that separate nothing; lark's errors where a
+    character begins nothing."""
+    return _parser().lex(text)
+
+
 def read(source: Source) -> s.Module:
     """The tree of a text; E107 with the places of all that does not fit."""
     _check_depth(source)
@@ -89,7 +104,7 @@ def _drop_statement(lines: list[str], k: int) -> bool:
         return False
     depth = 0
     while k < len(lines):
-        text = re.sub(r'"(?:[^"\\]|\\.)*"|#.*', "", lines[k]).strip()
+        text = re.sub(r'"(?:[^"\\]|\\.)*"?|#.*', "", lines[k]).strip()
         depth += sum(text.count(c) for c in "([") - sum(text.count(c) for c in ")]")
         ends, begins = text.startswith("}"), text.endswith("{")
         kept = "if true {" if begins else ""
@@ -127,13 +142,42 @@ def _syntax_error(fault: UnexpectedInput, source: Source) -> CompileError:
             place = source.place(len(source.text.rstrip()))
     elif isinstance(fault, UnexpectedCharacters):
         bad = source.text[fault.pos_in_stream or 0 :][:1]
-        message, expected = f"unexpected {bad!r}", fault.allowed or set()
+        message, expected = f"unexpected {bad!r}", set()
     else:
         message, expected = "the file ends too early", set()
         place = source.place(len(source.text))
-    words = sorted({_described(t) for t in expected})
-    notes = (f"expected {', '.join(words[:8])}{', …' if len(words) > 8 else ''}",) if words else ()
-    return source.error(max(1, place[0]), max(1, place[1]), message, *notes)
+    line, column = max(1, place[0]), max(1, place[1])
+    notes = [f"expected {_listed(expected)}"] if expected else []
+    return source.error(line, column, message, *notes, *_left_open(source, line, column))
+
+
+def _listed(terminals: Iterable[str]) -> str:
+    """What may stand at a place, in words: kinds of things first, then single ones."""
+    rest, words = set(map(_described, terminals)), []
+    for kind, members in (("an expression", _BEGINNINGS), ("an operator", _OPERATORS)):
+        if len(rest & members) > len(members) // 2:
+            words.append(kind)
+            rest -= members
+    words += sorted(rest)
+    if len(words) > 8:
+        return f"{', '.join(words[:8])}, …"
+    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+
+
+def _left_open(source: Source, line: int, column: int) -> Iterator[str]:
+    """The bracket that a place is inside of, if it was opened in a line before."""
+    end = sum(len(text) + 1 for text in source.text.split("\n")[: line - 1]) + column - 1
+    opened: list[int] = []
+    for match in _COUNTED.finditer(source.text, 0, end):
+        if match[0] in "([{":
+            opened.append(match.start())
+        elif match[0] in ")]}" and opened:
+            opened.pop()
+    if opened:
+        began = source.place(opened[-1])
+        ends = line > source.text.count("\n") or source.text[opened[-1]] != "{"
+        if began[0] < line and ends:
+            yield f"'{source.text[opened[-1]]}' of line {began[0]} is still open"
 
 
 def _shown(token: Token) -> str:
@@ -227,7 +271,8 @@ class _Build(Transformer_NonRecursive[Token, Any]):
     def assign(self, meta: Any, *parts: Any) -> s.Assign:
         """``a, b = f(x)``."""
         *names, value = parts
-        return s.Assign(self._at(meta), tuple(map(str, names)), value)
+        places = tuple(map(self._of, names))
+        return s.Assign(self._at(meta), tuple(map(str, names)), value, places)
 
     def formula(self, meta: Any, name: Token, *rest: Any) -> s.Formula:
         """``y[i] = x[i] * 2``."""
@@ -253,7 +298,7 @@ class _Build(Transformer_NonRecursive[Token, Any]):
 
     def for_(self, meta: Any, name: Token, low: Any, high: Any, body: Any) -> s.For:
         """``for i in 0..12 { … }``."""
-        return s.For(self._at(meta), str(name), low, high, body)
+        return s.For(self._at(meta), str(name), low, high, body, self._of(name))
 
     def while_(self, meta: Any, cond: Any, body: Any) -> s.While:
         """``while cond { … }``."""

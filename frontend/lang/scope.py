@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Union
 
 from aisc.frontend.building.emitter import Emitter
@@ -73,6 +73,26 @@ class Scope:
     def inside(self, region: Region | Inline) -> Scope:
         """The scope of a region."""
         return Scope(region.em, self.path, {}, self, region, self.blocks, self.parent)
+
+
+def expanded_at(fault: CompileError, parent: Loc | None) -> CompileError:
+    """A fault in a layer, with the place from which that was expanded."""
+    if parent is None:
+        return fault
+    return CompileError([
+        d if d.loc.parent or not d.loc.line else replace(d, loc=replace(d.loc, parent=parent))
+        for d in fault.diagnostics
+    ])  # fmt: skip
+
+
+def require_alike(
+    names: Sequence[str], one: Sequence[Value], other: Sequence[Value], where: str, at: Loc
+) -> None:
+    """E109 where a variable that control flow changes has two ranks or element types."""
+    for name, a, b in zip(names, one, other, strict=True):
+        if a.type.rank != b.type.rank or a.type.dtype is not b.type.dtype:
+            message = f"'{name}' is {a.type} {where.format(b.type)}"
+            raise misfit(message, "its rank and element type must be the same", at=at)
 
 
 def unknown(what: str, name: str, known: Iterable[str], at: Loc) -> CompileError:

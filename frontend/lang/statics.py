@@ -8,6 +8,7 @@ from typing import Any
 
 from aisc.frontend.lang.scope import Static, misfit, shown
 from aisc.ir.arith import poly
+from aisc.ir.diagnostics import error
 from aisc.ir.graph.shapes.checks import decide
 from aisc.ir.location import Loc
 from aisc.ir.types import MAX_SIZE
@@ -129,9 +130,12 @@ def _of_sizes(op: str, a: Static, b: Static, at: Loc) -> Static:
 
 
 def as_size(item: object, at: Loc) -> poly.Dim:
-    """A size: a whole number that is not negative, or of a symbol; E109 for anything else."""
+    """A size: a whole number that is not negative, or of a symbol; E109 for anything else, E105
+    beyond what aisc can address."""
     if isinstance(item, poly.Poly):
         return item
-    if isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= MAX_SIZE:
+    if isinstance(item, int) and not isinstance(item, bool) and item >= 0:
+        if item > MAX_SIZE:
+            raise error("E105", f"the size {item} is too large", f"at most {MAX_SIZE}", loc=at)
         return item
     raise misfit(f"a size must be a whole number from 0 on, got {shown(item)}", at=at)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aisc.ir.location import Loc
+from aisc.ir.location import UNKNOWN, Loc
 
 
 class TypeName(str):
@@ -161,11 +161,12 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """``a, b = expr``."""
+    """``a, b = expr``. `places`: of the names."""
 
     at: Loc
     names: tuple[str, ...]
     value: Expr
+    places: tuple[Loc, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,7 @@ class For:
     low: Expr
     high: Expr
     body: tuple[Statement, ...]
+    name_at: Loc = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
