@@ -25,7 +25,9 @@ __all__ = [
     "compile",
     "interpret",
     "load",
+    "load_operators",
     "lower",
+    "operator",
     "save",
     "targets",
     "tensor",
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from aisc.codegen.run.executable import Executable
     from aisc.driver.api import compile, lower
     from aisc.driver.functions import build
+    from aisc.frontend.own.classes import operator
+    from aisc.frontend.own.registry import load_operators
     from aisc.ir import target as targets
     from aisc.ir.diagnostics import (
         AiscError,
@@ -59,6 +63,8 @@ _HOMES = {
     "save": "aisc.artifact.loading",
     "build": "aisc.driver.functions",
     "interpret": "aisc.ir.graph.interpret",
+    "load_operators": "aisc.frontend.own.registry",
+    "operator": "aisc.frontend.own.classes",
     "GraphBuilder": "aisc.ir.graph.builder",
     "Schedule": "aisc.passes.schedule.schedule",
     "Executable": "aisc.codegen.run.executable",

@@ -16,6 +16,7 @@ from aisc.ir.tensor.func import Buffer, Func, Program, buffer
 from aisc.ir.tensor.interpret import run_func
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_ir
+from aisc.ir.types import TensorType
 
 __all__ = [
     "Buffer",
@@ -23,6 +24,7 @@ __all__ = [
     "Func",
     "Load",
     "Program",
+    "TensorType",
     "Var",
     "bf16",
     "boolean",

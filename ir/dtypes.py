@@ -111,6 +111,11 @@ def dtype(name: str) -> DType:
     return _BY_NAME[name]
 
 
+def exists(name: str) -> bool:
+    """Whether there is a type called `name`."""
+    return name in _BY_NAME
+
+
 def from_numpy(np_dtype: np.dtype[np.generic] | type) -> DType:
     """The type carried by a numpy dtype; ``KeyError`` when aisc has no such type."""
     return _FROM_NUMPY[np.dtype(np_dtype)]

@@ -43,6 +43,21 @@ NoHost = Annotated[
 Tuned = Annotated[Path | None, typer.Option("--tuned", help="Use the records of this database.")]
 
 
+def _load_operators(files: list[Path] | None) -> list[Path] | None:
+    if files:
+        from aisc.frontend.own.registry import load_operators
+
+        for file in files:
+            load_operators(file)
+    return files
+
+
+Ops = Annotated[
+    list[Path] | None,
+    typer.Option("--ops", help="Operators of this .aim file.", callback=_load_operators),
+]
+
+
 @app.callback()
 def root() -> None:
     """Compile AI models to native code."""
@@ -51,6 +66,7 @@ def root() -> None:
 @app.command("compile")
 def compile_command(
     model: Model,
+    ops: Ops = None,
     target: TargetName = "cpu",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here.")] = None,
     emit: Annotated[
@@ -91,6 +107,7 @@ def compile_command(
 @app.command()
 def run(
     model: Runnable,
+    ops: Ops = None,
     input_: Annotated[
         list[str] | None, typer.Option("--input", help="NAME=@FILE.npy or NAME=random.")
     ] = None,
@@ -121,6 +138,7 @@ def run(
 @app.command()
 def bench(
     model: Runnable,
+    ops: Ops = None,
     against: Annotated[str, typer.Option(help="Peers, e.g. onnxruntime.")] = "",
     threads: Annotated[str, typer.Option(help="Numbers of threads, e.g. 1,2.")] = "1",
     warmup: Annotated[int, typer.Option(min=0, help="Runs that are not counted.")] = 5,
@@ -188,6 +206,7 @@ def opt(
 @app.command()
 def check(
     model: Runnable,
+    ops: Ops = None,
     target: TargetName = "cpu",
     shape: Shapes = None,
     no_host: NoHost = False,
@@ -213,6 +232,7 @@ def check(
 @app.command()
 def tune(
     model: Model,
+    ops: Ops = None,
     budget: Annotated[str, typer.Option(help="Time to spend, e.g. 60s or 5m.")] = "60s",
     database: Annotated[Path, typer.Option(help="Where records are kept.")] = Path("tune.sqlite"),
     target: TargetName = "cpu",

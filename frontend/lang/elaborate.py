@@ -297,7 +297,7 @@ class Elaborator:
         inner = Scope(scope.em, path, parent=self._placed(scope, x.at))
         if self.depth >= MAX_CALLS:
             raise misfit(f"layers are called in each other more than {MAX_CALLS} deep", at=x.at)
-        self._bind(inner, layer, args, given, x.at)
+        self.bind(inner, layer, args, given, x.at)
         self.depth += 1
         try:
             return self.body(inner, layer)
@@ -310,7 +310,7 @@ class Elaborator:
         count = scope.blocks[x.name] = scope.blocks.get(x.name, -1) + 1
         return [f"{x.name}_{count}" if count else x.name]
 
-    def _bind(
+    def bind(
         self,
         scope: Scope,
         layer: s.Layer,
@@ -344,15 +344,16 @@ class Elaborator:
             if not isinstance(item, kinds) or (isinstance(item, bool) and bool not in kinds):
                 raise misfit(f"'{f.name}' is of type {f.type.dtype}, got {shown(item)}", at=at)
             return float(item) if f.type.dtype == "float" and isinstance(item, int) else item
-        value = operators.as_tensor(scope.em, item, _dtype(f.type), at)
+        value = operators.as_tensor(scope.em, item, self._dtype_for(scope, f.type, item), at)
         return self.of_type(scope, value, f.type, f"'{f.name}'", at)
 
     def of_type(self, scope: Scope, value: Value, t: s.Type, what: str, at: Loc) -> Value:
         """`value` as a tensor of a written type: sizes that are new names are bound to its own,
         others must be equal."""
         dims, shape = t.dims or (), value.type.shape
-        if value.type.dtype is not _dtype(t) or len(dims) != len(shape):
-            wanted = f"{t.dtype} with {len(dims)} axes"
+        dtype = self._dtype_for(scope, t, value)
+        if value.type.dtype is not dtype or len(dims) != len(shape):
+            wanted = f"{dtype} with {len(dims)} axes"
             raise misfit(f"{what} must be {wanted}, got {value.type}", at=at)
         wanted_shape: list[Dim] = []
         for d, own in zip(dims, shape, strict=True):
@@ -394,7 +395,19 @@ class Elaborator:
     def tensor_type(self, scope: Scope, t: s.Type) -> TensorType:
         """A type whose sizes are known."""
         sizes = [self._size(scope, d) for d in t.dims or ()]
-        return TensorType(tuple(sizes), _dtype(t))
+        return TensorType(tuple(sizes), self._dtype_for(scope, t, None))
+
+    def _dtype_for(self, scope: Scope, t: s.Type, item: Item | None) -> DType:
+        """The element type that is written, or that a name stands for: a new one for that of the
+        tensor at hand."""
+        if dtypes.exists(t.dtype) or t.dtype in _SCALARS:
+            return _dtype(t)
+        if scope.find(t.dtype) is None and isinstance(item, Value):
+            scope.names[t.dtype] = item.type.dtype
+        found = self._found(scope, t.dtype, t.at)
+        if not isinstance(found, DType):
+            raise misfit(f"'{t.dtype}' is no element type, but {shown(found)}", at=t.at)
+        return found
 
 
 def _dtype(t: s.Type) -> DType:

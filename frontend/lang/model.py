@@ -99,17 +99,17 @@ def graph_of_module(
     try:
         module = with_imports(module, folder, sources)
     except CompileError as fault:
-        raise CompileError(_with_lines(fault, sources)) from None
+        raise CompileError(with_lines(fault, sources)) from None
     implied: dict[str, int] = {}
     while True:
         try:
             graph = _Model(module, file, folder, shapes, implied, make).graph()
         except BoundNeeded as fault:  # each round bounds one more size, or one more tightly
             if implied.get(fault.symbol, fault.upper + 1) <= fault.upper:
-                raise CompileError(_with_lines(fault, sources)) from None
+                raise CompileError(with_lines(fault, sources)) from None
             implied[fault.symbol] = fault.upper
         except CompileError as fault:
-            raise CompileError(_with_lines(fault, sources)) from None
+            raise CompileError(with_lines(fault, sources)) from None
         else:
             verify(graph)
             return graph
@@ -128,12 +128,12 @@ def with_imports(module: s.Module, folder: Path, sources: dict[str, Source]) -> 
             raise error("E104", f"there is no file '{name}' to import", loc=at)
         sources[name] = Source(text_of(path), name)
         other = read(sources[name])
-        layers += [x for x in other.layers if x.kind == "layer"]
+        layers += [x for x in other.layers if x.kind != "model"]
         waiting += other.imports
     return replace(module, layers=tuple(layers))
 
 
-def _with_lines(fault: CompileError, sources: Mapping[str, Source]) -> list[Diagnostic]:
+def with_lines(fault: CompileError, sources: Mapping[str, Source]) -> list[Diagnostic]:
     """Diagnostics that show the line they speak of. What is wrong in a layer is told for the first
     of its places."""
     found: dict[Diagnostic, list[Diagnostic]] = {}

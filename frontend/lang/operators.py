@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.sizes import what_is_left
 from aisc.frontend.lang.scope import Item, Static, misfit, shown
+from aisc.frontend.own import registry as own_operators
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Poly
 from aisc.ir.dtypes import DType
@@ -24,12 +25,13 @@ _STAYING = frozenset({"assume", "expect"})
 
 def names() -> tuple[str, ...]:
     """Every operator that may be called by name."""
-    return tuple(o.name for o in opdef.all_ops() if o.name not in HIDDEN)
+    known = (*opdef.all_ops(), *opdef.custom_ops())
+    return tuple(o.name for o in known if o.name not in HIDDEN)
 
 
 def exists(name: str) -> bool:
     """Whether there is an operator of this name to be called."""
-    return name not in HIDDEN and opdef.exists(name)
+    return name not in HIDDEN and (opdef.exists(name) or own_operators.find(name) is not None)
 
 
 def tensors(em: Emitter, items: Sequence[Item], at: Loc) -> list[Value]:

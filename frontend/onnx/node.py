@@ -10,12 +10,14 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from aisc.frontend.own import registry as own_operators
 from aisc.ir.arith.poly import Dim
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.core import Value
+from aisc.ir.graph.opdef import OpDef
 from aisc.ir.location import Loc
 
 if TYPE_CHECKING:
@@ -149,7 +151,8 @@ class Node:
 
     def unsupported(self, reason: str) -> CompileError:
         """E102 at this node."""
-        return error("E102", f"{self.op} (opset {self.version}): {reason}", loc=self.loc)
+        own = ("operators of your own are given with --ops FILE.aim",) if "::" in self.op else ()
+        return error("E102", f"{self.op} (opset {self.version}): {reason}", *own, loc=self.loc)
 
     def check_all_read(self) -> None:
         """E102 when the node has an attribute that its handler does not know."""
@@ -196,7 +199,32 @@ def find_handler(name: str, version: int) -> Handler | None:
     for entry in _TABLE.get(name, ()):
         if entry.since <= version <= entry.until:
             return entry.handler
-    return None
+    _, separator, own = name.rpartition("::")
+    op = own_operators.find(own) if separator else None
+    return None if op is None else partial(_of_user, op)
+
+
+_READERS: dict[str, Callable[[Node, str], Any]] = {
+    "int": lambda n, a: n.attr(a, "int"), "float": lambda n, a: n.attr(a, "float"),
+    "bool": lambda n, a: None if n.attr(a, "int") is None else n.flag(a),
+    "str": lambda n, a: n.attr(a, "str"), "ints": lambda n, a: n.ints(a),
+    "floats": lambda n, a: n.attr(a, "floats"), "strs": lambda n, a: n.attr(a, "strs"),
+}  # fmt: skip
+
+
+def _of_user(op: OpDef, em: Emitter, node: Node) -> Sequence[Value]:
+    """A node of a user's operator, whose attributes have the names and types that it declares."""
+    if len(node.inputs) > len(op.inputs) and not (op.inputs and op.inputs[-1].variadic):
+        raise node.malformed(f"it takes {len(op.inputs)} operands, got {len(node.inputs)}")
+    for k, o in enumerate(op.inputs):
+        if not (o.optional or o.variadic or node.has(k)):
+            raise node.malformed(f"operand '{o.name}' is missing")
+    unknown = [a.name for a in op.attrs if a.type not in _READERS and a.name in node.attributes]
+    if unknown:
+        raise node.unsupported(f"attribute '{unknown[0]}' cannot be given by a model")
+    given = {a.name: _READERS[a.type](node, a.name) for a in op.attrs if a.type in _READERS}
+    attrs = {name: value for name, value in given.items() if value is not None}
+    return em.multi(op.name, *node.inputs, **attrs)
 
 
 def supported_ops() -> tuple[str, ...]:

@@ -119,6 +119,8 @@ class OpDef:
     operators have regions or bind dimensions, and are lowered by the entry of a Program.
     An attribute called ``binds`` lists the symbolic dimensions that a node defines.
     traits: commutative, involution, idempotent, view (same elements in the same order).
+    gradient: kept for differentiation, which nothing asks for yet: what it adds to a graph are the
+    gradients of the operands, from the operands and the gradients of the results.
     """
 
     name: str
@@ -133,12 +135,14 @@ class OpDef:
     variants: Mapping[str, Variant] = field(default_factory=dict)
     decompose: Decompose | None = None
     traits: frozenset[str] = frozenset()
+    gradient: Decompose | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return (get, (self.name,))
 
 
 _REGISTRY: dict[str, OpDef] = {}
+_CUSTOM: dict[str, OpDef] = {}  # those of users, which come and go
 
 
 def register(op: OpDef) -> OpDef:
@@ -159,19 +163,41 @@ def _load_all() -> None:
 def get(name: str) -> OpDef:
     """The operator called `name`; ``KeyError`` when there is none."""
     _load_all()
-    return _REGISTRY[name]
+    return _REGISTRY[name] if name in _REGISTRY else _CUSTOM[name]
 
 
 def exists(name: str) -> bool:
     """Whether an operator is registered under `name`."""
     _load_all()
-    return name in _REGISTRY
+    return name in _REGISTRY or name in _CUSTOM
 
 
 def all_ops() -> tuple[OpDef, ...]:
-    """Every operator, sorted by name."""
+    """Every operator of the library, sorted by name."""
     _load_all()
     return tuple(_REGISTRY[n] for n in sorted(_REGISTRY))
+
+
+def add_custom(op: OpDef) -> OpDef:
+    """Register an operator of a user, in the place of an earlier one of its name; E203 where the
+    library has one."""
+    _load_all()
+    if op.name in _REGISTRY:
+        raise error("E203", f"there is an operator '{op.name}' already", "choose another name")
+    _CUSTOM[op.name] = op
+    _known_checks.cache_clear()
+    return op
+
+
+def remove_custom(name: str) -> None:
+    """Forget an operator of a user."""
+    _CUSTOM.pop(name, None)
+    _known_checks.cache_clear()
+
+
+def custom_ops() -> tuple[OpDef, ...]:
+    """Operators of users, sorted by name."""
+    return tuple(_CUSTOM[n] for n in sorted(_CUSTOM))
 
 
 def present(arrays: Arrays) -> list[Array]:
