@@ -13,7 +13,7 @@ import pytest
 
 import aisc
 from aisc.frontend.lang.model import graph_of
-from aisc.ir.diagnostics import CompileError
+from aisc.ir.diagnostics import CompileError, ExecutionError
 from aisc.ir.dtypes import f32
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph
@@ -68,6 +68,39 @@ FORMULAS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
         "c = 3\nz[i, j] = x[i, j] / c ** 0.5 * (x.shape[1] // 2) + (1 if c > 2 else 0)",
         lambda x, y: x / 3**0.5 * 4 + 1,
     ),
+    "inferred": ("z[i, j] = sum[r in 0..3](x[i, 2 * j + r])",
+                 lambda x, y: x[:, 0:6:2] + x[:, 1:7:2] + x[:, 2:8:2]),
+    "inferred, open": (
+        "z[i, j] = x[i + 1, j] - x[i, j] + x[i, 0]", lambda x, y: x[1:] - x[:-1] + x[:-1, :1]
+    ),
+    "composed": (
+        "z[i in 0..x.shape[0] * 2, j] = y[j, 0] * cast(x.shape[0] * 3, to=f32) + (x[i, j] else 1)",
+        lambda x, y: y[:, 0] * 9 + np.concatenate([x, np.ones_like(x)]),
+    ),
+    "up to another index": (
+        "z[i, j] = sum[k in 0..j + 1](x[i, k])", lambda x, y: np.cumsum(x, axis=1)
+    ),
+    "product up to another": (
+        "z[i, j in 0..4] = prod[k in 1..2 * j](x[i, k])",
+        lambda x, y: np.stack([x[:, 1 : max(1, 2 * j)].prod(1) for j in range(4)], 1),
+    ),
+    "quotients": (
+        "z[i, j in 0..16] = x[i, j // 2] + x[i, j % 3]",
+        lambda x, y: x[:, np.arange(16) // 2] + x[:, np.arange(16) % 3],
+    ),
+    "place of the greatest": ("z[i] = argmax[j](x[i, j] * 2)", lambda x, y: x.argmax(1)),
+    "place of the least": (
+        "z[j] = argmin[i, k in 0..2](x[i, k] * y[j, k])",
+        lambda x, y: (x[None, :, :2] * y[:, None, :2]).reshape(8, 6).argmin(1),
+    ),
+    "gathered": (
+        "p[i] = argmax[j](x[i, j])\nz[i, j] = y[p[i], j]", lambda x, y: y[x.argmax(1)]
+    ),
+    "gathered, or not there": (
+        "p[i] = argmax[j](x[i, j])\nz[i, j] = (y[p[i] + 4 * (i % 2), j] else -1)",
+        lambda x, y: np.stack([y[p + 4 * (i % 2)] if p + 4 * (i % 2) < 8 else np.full(5, -1)
+                               for i, p in enumerate(x.argmax(1))]),
+    ),
     "triangle": (
         "z[i] = sum[j](x[i, j] if j <= i else 0)", lambda x, y: np.tril(x).sum(1)
     ),
@@ -91,6 +124,16 @@ def test_formulas_mean_what_numpy_does(name: str) -> None:
     for got in (interpret(g, [X, Y])[0], aisc.compile(g, threads=2, cache=False)(X, Y)):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
         assert got.shape == want.shape
+
+
+def test_sizes_and_places_that_only_the_run_knows_are_tested() -> None:
+    short = graph("z[i] = sum[j in 0..9](x[i + j, 0])\nreturn z")
+    far = graph("z[i] = y[k[i], 0]\nreturn z", "k: i64[n], y: f32[8, 5]")
+    for g, inputs in ((short, [X, Y]), (far, [np.array([3, 8]), Y]), (far, [np.array([-1]), Y])):
+        with pytest.raises(ExecutionError):
+            interpret(g, inputs)
+        with pytest.raises(ExecutionError):
+            aisc.compile(g, threads=1, cache=False)(*inputs)
 
 
 def test_a_formula_of_a_product_is_scheduled_as_a_product() -> None:
@@ -127,7 +170,7 @@ FORMULA_FAULTS = {
     "z[i] = x[i, k]": ("E108", "there is no name 'k'"),
     "z[i, j] = x[i, 0]": ("E109", "the range of 'j' is not known"),
     "z[i] = x[i, i + 1]": ("E109", "may lie outside"),
-    "z[i, j] = x[i, j] + x[i, j * i]": ("E109", "whole numbers only"),
+    "z[i, j] = x[i, j] + x[i, j * x.shape[0]]": ("E109", "whole numbers only"),
     "z[i, i] = x[i, i]": ("E109", "two indices"),
     "z[i] = summ[j](x[i, j])": ("E108", "did you mean sum?"),
     "z[i, j] = softmax(x[i, j])": ("E109", "no elementwise operator"),
@@ -140,6 +183,11 @@ FORMULA_FAULTS = {
     "z[i, j] = x[i, j] + cast(j, to=i32)": ("E201", "add"),
     "z[i in 0..3] = cast(i, to=f32)": ("E109", "reads a tensor"),
     "z[i] = all[j](x[i, j])": ("E109", "all does not take f32"),
+    "z[i, j in 0..i] = x[i, j]": ("E109", "ends at another index"),
+    "z[i] = mean[j in 0..i](x[i, j])": ("E109", "ends at an index"),
+    "z[i] = x[i, x[i, 0]]": ("E109", "a place is a whole number"),
+    "z[j] = sum[k in 0..10](x[0, j + k])": ("E109", "keeps every place inside"),
+    "z[i, j in 0..n2] = x[i, j]": ("E108", "no name 'n2'"),
     "z[i] = sum[j](x[i, j] > 0)": ("E109", "sum does not take bool"),
 }
 

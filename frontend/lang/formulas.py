@@ -1,112 +1,75 @@
 """Index notation: ``y[i, j] = sum[k](a[i, k] * b[k, j])`` becomes the operator ``index``.
 
-Ranges of indices are the sizes of the axes that they stand for, or said (``r in 0..3``). An element
-whose place may lie outside of its tensor needs a value for there. After Vasilache et al., Tensor
-Comprehensions, 2018.
+An element whose place may lie outside of its tensor needs a value for there; places that come from
+data are tested by the run. After Vasilache et al., Tensor Comprehensions, 2018.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
-from aisc.frontend.lang import operators, statics
+from aisc.frontend.lang import operators
 from aisc.frontend.lang import syntax as s
+from aisc.frontend.lang.nested import forget, without_reductions
+from aisc.frontend.lang.ranges import Evaluator, Indices
 from aisc.frontend.lang.scope import Item, Scope, misfit, shown, unknown
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim, Poly, sole_symbol, symbol, symbols
+from aisc.ir.arith.poly import Dim, Poly, product, sole_symbol, substitute, symbol, symbols
 from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Value
-from aisc.ir.graph.shapes.checks import decide
 from aisc.ir.location import Loc
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Expr, Load, Var, cast, const, logical_and, of_dim, select
+from aisc.ir.tensor.combiner import COMBINERS
+from aisc.ir.tensor.expr import (
+    Expr,
+    Load,
+    Unary,
+    Var,
+    binary,
+    cast,
+    const,
+    logical_and,
+    of_dim,
+    select,
+    within,
+)
 from aisc.ir.tensor.func import Buffer, buffer
-from aisc.ir.tensor.visitor import substitute
+from aisc.ir.tensor.inside import Known
+from aisc.ir.tensor.visitor import substitute as substitute_vars
 from aisc.ir.text.printer import print_ir
 from aisc.ir.types import TensorType
 
-COMBINERS = ("sum", "prod", "max", "min", "all", "any", "mean")
+REDUCTIONS = ("sum", "prod", "max", "min", "all", "any", "mean", "argmax", "argmin")
 _SUMS = ("sum", "prod", "mean")
-# A place as a sum: multiples of indices, and what is added to them.
-Affine = tuple[dict[str, int], Dim]
-
-
-class Evaluator(Protocol):
-    """What evaluates expressions that are known, or tensors."""
-
-    def expr(self, scope: Scope, x: s.Expr) -> Item:
-        """The value of an expression."""
 
 
 def tensor_of(evaluator: Evaluator, scope: Scope, x: s.Formula) -> Value:
     """The tensor that a formula defines; reductions that are part of its value come first, as
     tensors of their own."""
     try:
-        if isinstance(x.value, s.Reduction):
-            value: s.Expr = replace(x.value, value=_apart(evaluator, scope, x, x.value.value))
-        else:
-            value = _apart(evaluator, scope, x, x.value)
-        return _Formula(evaluator, scope, replace(x, value=value)).tensor()
+        simple = without_reductions(scope, x, lambda inner: tensor_of(evaluator, scope, inner))
+        value = simple.value
+        if isinstance(value, s.Reduction) and value.combiner in ("argmax", "argmin"):
+            return _places(evaluator, scope, simple, value)
+        return _Formula(evaluator, scope, simple).tensor()
     finally:
-        for name in [n for n in scope.names if n.startswith(f"{x.name}.")]:
-            del scope.names[name]
+        forget(scope, x)
 
 
-def _apart(evaluator: Evaluator, scope: Scope, x: s.Formula, value: s.Expr) -> s.Expr:
-    """`value` with the names of tensors in the place of the reductions in it."""
-    match value:
-        case s.Reduction():
-            return _tensor_of_reduction(evaluator, scope, x, value)
-        case s.Binary():
-            a, b = (_apart(evaluator, scope, x, v) for v in (value.a, value.b))
-            return replace(value, a=a, b=b)
-        case s.Unary():
-            return replace(value, a=_apart(evaluator, scope, x, value.a))
-        case s.Choice():
-            cond, a, b = (_apart(evaluator, scope, x, v) for v in (value.cond, value.a, value.b))
-            return replace(value, cond=cond, a=a, b=b)
-        case s.Call():
-            return replace(value, args=tuple(_apart(evaluator, scope, x, v) for v in value.args))
-        case _:
-            return value
-
-
-def _tensor_of_reduction(
-    evaluator: Evaluator, scope: Scope, x: s.Formula, value: s.Reduction
-) -> s.Expr:
-    """An element of a new tensor: the reduction, for each of the indices around that it reads."""
-    around = [*x.indices, *(x.value.indices if isinstance(x.value, s.Reduction) else ())]
-    own = {_index_name(i) for i in value.indices}
-    read = _names(value.value) | {n for i in value.indices for n in _names(i)}
-    indices = tuple(i for i in around if _index_name(i) in read - own)
-    name = f"{x.name}.{value.combiner}{len(scope.names)}"  # no name that a person may write
-    scope.names[name] = tensor_of(evaluator, scope, s.Formula(value.at, name, indices, value))
-    places = tuple(s.Name(value.at, _index_name(i)) for i in indices)
-    return s.Index(value.at, s.Name(value.at, name), places) if places else s.Name(value.at, name)
-
-
-def _index_name(i: s.Expr | s.Slice | s.Ranged) -> str:
-    """The name of an index; what is none has none."""
-    return i.name if isinstance(i, s.Ranged) else i.text if isinstance(i, s.Name) else ""
-
-
-def _names(x: object) -> set[str]:
-    """Every name in an expression."""
-    if isinstance(x, s.Name):
-        return {x.text}
-    if isinstance(x, tuple):
-        return set().union(*map(_names, x))
-    if is_dataclass(x) and not isinstance(x, Loc):
-        return set().union(*(_names(getattr(x, f.name)) for f in fields(x)))
-    return set()
+def _places(evaluator: Evaluator, scope: Scope, x: s.Formula, value: s.Reduction) -> Value:
+    """Where the greatest or least value is: its number among those that are compared."""
+    every = replace(x, indices=(*x.indices, *value.indices), value=value.value)
+    compared = _Formula(evaluator, scope, every).tensor()
+    kept = compared.type.shape[: len(x.indices)]
+    count = product(compared.type.shape[len(x.indices) :])
+    rows = scope.em.reshape(compared, (*kept, count))
+    return scope.em.op(value.combiner, rows, axis=len(kept), keepdims=False)
 
 
 class _Formula:
-    """One formula. `extents`: of each index, with where it starts; `operands`: a buffer for each
-    tensor, whose sizes have names of their own."""
+    """One formula. `operands`: a buffer for each tensor, whose sizes have names of their own."""
 
     def __init__(self, evaluator: Evaluator, scope: Scope, x: s.Formula) -> None:
         self.evaluator, self.scope, self.x, self.em = evaluator, scope, x, scope.em
@@ -114,96 +77,40 @@ class _Formula:
         self.combiner = ""
         inner: Sequence[s.Expr | s.Slice | s.Ranged] = ()
         if isinstance(value, s.Reduction):
-            if value.combiner not in COMBINERS:
-                raise unknown("reduction", value.combiner, COMBINERS, value.at)
+            if value.combiner not in REDUCTIONS:
+                raise unknown("reduction", value.combiner, REDUCTIONS, value.at)
             self.combiner, inner, value = value.combiner, value.indices, value.value
         self.value = value
-        self.extents: dict[str, tuple[int, Dim] | None] = {}
-        self.outer, self.inner = self._indices(x.indices), self._indices(inner)
+        self.indices = Indices(evaluator, scope, x, inner, value)
         self.operands: dict[Value, Buffer] = {}
         self.sizes: dict[Dim, Poly] = {}
-
-    # -- ranges ------------------------------------------------------------------------------
-    def _indices(self, items: Sequence[s.Expr | s.Slice | s.Ranged]) -> list[str]:
-        names = []
-        for i in items:
-            if not isinstance(i, s.Name | s.Ranged):
-                raise misfit("an index is a name: y[i, j] = …", at=i.at)
-            name = i.text if isinstance(i, s.Name) else i.name
-            if name in self.extents:
-                raise misfit(f"there are two indices '{name}'", at=i.at)
-            self.extents[name] = self._range(i) if isinstance(i, s.Ranged) else None
-            names.append(name)
-        return names
-
-    def _range(self, i: s.Ranged) -> tuple[int, Dim]:
-        low, high = (self.evaluator.expr(self.scope, b) for b in (i.low, i.high))
-        if not isinstance(low, int) or isinstance(low, bool):
-            raise misfit(f"a range begins with a whole number, got {shown(low)}", at=i.at)
-        size = statics.binary("sub", high, low, i.at) if not isinstance(high, Value) else high
-        return low, statics.as_size(size, i.at)
-
-    def _find_ranges(self, x: s.Expr) -> None:
-        """Indices that stand for a whole axis have its size."""
-        for access in _accesses(x):
-            value = self._tensor(access)
-            if value is None:
-                continue
-            for axis, item in enumerate(access.items[: value.type.rank]):
-                if not isinstance(item, s.Name) or item.text not in self.extents:
-                    continue
-                size, known = value.type.shape[axis], self.extents[item.text]
-                if known is None:
-                    self.extents[item.text] = 0, size
-                elif known[0] == 0 and decide("==", known[1], size) is None:
-                    self._assume(access, axis, known[1])
-
-    def _assume(self, access: s.Index, axis: int, size: Dim) -> None:
-        """Two axes that one index stands for have one size, which the run tests."""
-        assert isinstance(access.of, s.Name), "a tensor's name"
-        value = self._tensor(access)
-        assert value is not None, "a tensor"
-        shape = [size if k == axis else d for k, d in enumerate(value.type.shape)]
-        self.scope.names[access.of.text] = self.em.assume(value, shape)
-
-    def _tensor(self, access: s.Index) -> Value | None:
-        if not isinstance(access.of, s.Name) or access.of.text in self.extents:
-            return None
-        found = self.evaluator.expr(self.scope, access.of)
-        return found if isinstance(found, Value) else None
-
-    def _extent(self, name: str) -> Dim:
-        found = self.extents[name]
-        if found is None:
-            hint = f"say it: {name} in 0..n"
-            raise misfit(f"the range of '{name}' is not known", hint, at=self.x.at)
-        return found[1]
 
     # -- building ----------------------------------------------------------------------------
     def tensor(self) -> Value:
         """The operator over the tensors of the formula."""
-        self._find_ranges(self.value)
-        sizes = [self._extent(n) for n in (*self.outer, *self.inner)]
-        shape, extents = sizes[: len(self.outer)], sizes[len(self.outer) :]
-        iters = {n: Var(f"index_{n}") for n in (*self.outer, *self.inner)}
+        outer, inner = self.indices.outer, self.indices.inner
+        shape, extents = ([self.indices.extent(n) for n in names] for names in (outer, inner))
+        iters = {n: Var(f"index_{n}") for n in (*outer, *inner)}
+        self._require_ends()
         value = self._scalar(self.value, iters, None)
         self._require_fit(value.dtype)
         narrow = value.dtype.is_float and value.dtype.bits < 32 and self.combiner in _SUMS
         result = value.dtype
         if narrow:  # as built-in sums are: in f32, rounded once
             value = cast(value, dtypes.f32)
+        value = self._ended(value, iters)
         local = [self._local(d) for d in shape]
-        within = [self._local(d) for d in extents]
         out = buffer("result", value.dtype, tuple(local), "output")
         cb = ComputeBuilder()
 
         def at(points: Sequence[Var]) -> Expr:
-            names = (*self.outer, *self.inner)
-            return substitute(value, {iters[n]: p for n, p in zip(names, points, strict=True)})
+            pairs = zip((*outer, *inner), points, strict=True)
+            return substitute_vars(value, {iters[n]: p for n, p in pairs})
 
         combiner = "sum" if self.combiner == "mean" else self.combiner
         if combiner:
-            cb.reduce(out, within, combiner, lambda i, r: at((*i, *r)), "formula")
+            ranges = [self._local(d) for d in extents]
+            cb.reduce(out, ranges, combiner, lambda i, r: at((*i, *r)), "formula")
         else:
             cb.map(out, lambda *i: at(i), "formula")
         params = (*self.operands.values(), out)
@@ -215,6 +122,24 @@ class _Formula:
             made = self._mean(made, extents)
         return self.em.cast(made, result)
 
+    def _ended(self, value: Expr, iters: dict[str, Var]) -> Expr:
+        """The value, or what counts for nothing where an index is past an end that others set."""
+        for name, end in self.indices.ends.items():
+            (nothing,) = COMBINERS[self.combiner].identity([value.dtype])
+            here = iters[name] + self.indices.low(name) < self._place(*end, iters)
+            value = select(here, value, nothing)
+        return value
+
+    def _require_ends(self) -> None:
+        """Only a reduction whose terms may be fewer has ranges that end at another index."""
+        for name in self.indices.ends:
+            if name in self.indices.outer:
+                raise misfit(f"the range of '{name}' ends at another index", at=self.x.at)
+            if self.combiner not in COMBINERS:
+                hint = "divide a sum by the number of its terms"
+                message = f"{self.combiner} over a range that ends at an index"
+                raise misfit(message, hint, at=self.x.at)
+
     def _require_fit(self, dtype: DType) -> None:
         """A formula reads tensors, and reduces what its combiner takes."""
         if not self.operands:
@@ -225,19 +150,22 @@ class _Formula:
             raise misfit(f"{self.combiner} does not take {dtype}", "cast it", at=self.value.at)
 
     def _mean(self, total: Value, extents: Sequence[Dim]) -> Value:
-        count: Dim = 1
-        for d in extents:
-            count = count * d
+        count = product(tuple(extents))
         size = operators.as_tensor(self.em, count, total.type.dtype, self.x.at)
         return self.em.op("div", total, self.em.cast(size, total.type.dtype))
 
     def _local(self, size: Dim) -> Dim:
-        """A size in the words of the formula: a symbol that some axis of an operand is."""
+        """A size in the words of the formula: of symbols that axes of operands have."""
         if isinstance(size, int):
             return size
         if size in self.sizes:
             return self.sizes[size]
-        raise misfit(f"the range {size} is no size of an axis", "nor a number", at=self.x.at)
+        known = {x.name: self.sizes.get(d) for d in self.sizes for x in symbols(d)
+                 if sole_symbol(d) is x}  # fmt: skip
+        if any(known.get(x.name) is None for x in symbols(size)):
+            hint = "of axes of what the formula reads"
+            raise misfit(f"the range {size} does not follow from sizes", hint, at=self.x.at)
+        return substitute(size, {n: d for n, d in known.items() if d is not None})
 
     def _buffer(self, value: Value) -> Buffer:
         if value not in self.operands:
@@ -253,7 +181,7 @@ class _Formula:
     # -- expressions -------------------------------------------------------------------------
     def _scalar(self, x: s.Expr, iters: dict[str, Var], like: DType | None) -> Expr:
         """The value of an expression at a point; numbers take the type `like`."""
-        if self._is_apart(x):
+        if self.indices.is_apart(x):
             return self._known(self.evaluator.expr(self.scope, x), like, x.at)
         match x:
             case s.Index():
@@ -270,8 +198,7 @@ class _Formula:
                 given = {k: self.evaluator.expr(self.scope, v) for k, v, _ in x.keywords}
                 return self._operator(x.name, x.args, given, iters, x.at)
             case s.Name() if x.text in iters:
-                low, _ = self.extents[x.text] or (0, 0)
-                return iters[x.text] + low
+                return iters[x.text] + self.indices.low(x.text)
             case _:
                 raise misfit("this does not stand in a formula", "elements and numbers do", at=x.at)
 
@@ -280,8 +207,8 @@ class _Formula:
             if item.type.rank:
                 raise misfit(f"an element of {item.type} is needed", "index it", at=at)
             return Load(self._buffer(item), ())
-        if isinstance(item, Poly) and item in self.sizes:
-            return cast(of_dim(self.sizes[item]), like or dtypes.i64)
+        if isinstance(item, Poly):
+            return cast(of_dim(self._local(item)), like or dtypes.i64)
         if isinstance(item, bool | int | float):
             return const(item, like or operators.dtype_of(item))
         raise misfit(f"a number is expected, got {shown(item)}", at=at)
@@ -297,6 +224,10 @@ class _Formula:
         """An elementwise operator at a point."""
         if name == "not_equal":
             return self._scalar(s.Unary(at, "not", s.Binary(at, "equal", *args)), iters, None)
+        if name in ("floordiv", "mod", "pow") and len(args) == 2:
+            special = self._division_or_power(name, args[0], args[1], iters, at)
+            if special is not None:
+                return special
         op = opdef.get(name) if opdef.exists(name) else None
         if op is None or op.scalar is None:
             hint = "only those stand in formulas"
@@ -317,125 +248,84 @@ class _Formula:
         op.infer(call)
         return op.scalar(call, values)
 
-    def _is_apart(self, x: object) -> bool:
-        """Whether an expression has nothing to do with indices: it has one value."""
-        match x:
-            case s.Name():
-                return x.text not in self.extents
-            case s.Literal() | None:
-                return True
-            case s.Attribute():
-                return self._is_apart(x.of)
-            case s.Unary():
-                return self._is_apart(x.a)
-            case s.Binary():
-                return self._is_apart(x.a) and self._is_apart(x.b)
-            case s.Choice():
-                return all(map(self._is_apart, (x.a, x.cond, x.b)))
-            case s.ListOf():
-                return all(map(self._is_apart, x.items))
-            case s.Slice():
-                return all(map(self._is_apart, (x.start, x.stop, x.step)))
-            case s.Index():
-                return all(map(self._is_apart, (x.of, *x.items)))
-            case s.Call():
-                return all(map(self._is_apart, (*x.args, *(v for _, v, _ in x.keywords))))
-            case _:
-                return False
-
     def _is_number(self, x: s.Expr) -> bool:
         """Whether an expression is a number, whose type others decide."""
-        if not self._is_apart(x):
+        if not self.indices.is_apart(x):
             return False
         found = self.evaluator.expr(self.scope, x)
         return isinstance(found, int | float | Poly) and not isinstance(found, bool)
 
+    def _division_or_power(
+        self, name: str, a: s.Expr, b: s.Expr, iters: dict[str, Var], at: Loc
+    ) -> Expr | None:
+        """``a // b``, ``a % b`` of floats, ``a ** 2``; nothing for what is an operator."""
+        if name == "pow":
+            number = self._is_number(b) and self.evaluator.expr(self.scope, b)
+            return self._operator("mul", (a, a), {}, iters, at) if number == 2 else None
+        if name == "floordiv":
+            x, y = self._alike(a, b, iters)
+            return binary("floordiv", x, y) if x.dtype.is_integer else Unary("floor", x / y)
+        x, y = self._alike(a, b, iters)
+        return None if x.dtype.is_integer else x - Unary("floor", x / y) * y
+
+    def _alike(self, a: s.Expr, b: s.Expr, iters: dict[str, Var]) -> tuple[Expr, Expr]:
+        """Two operands of one type."""
+        x = None if self._is_number(a) else self._scalar(a, iters, None)
+        y = self._scalar(b, iters, x.dtype if x is not None else None)
+        x = self._scalar(a, iters, y.dtype) if x is None else x
+        if x.dtype is not y.dtype:
+            raise misfit(f"operands are {x.dtype} and {y.dtype}", "cast one of them", at=b.at)
+        return x, y
+
+    # -- elements ----------------------------------------------------------------------------
     def _element(self, x: s.Index, iters: dict[str, Var], outside: s.Expr | None) -> Expr:
         """An element of a tensor, or another value where its place may be outside."""
-        value = self._tensor(x)
+        value = self.indices.tensor(x)
         if value is None:
             return self._known(self.evaluator.expr(self.scope, x), None, x.at)
         if len(x.items) != value.type.rank:
             raise misfit(f"{len(x.items)} indices for {value.type}", at=x.at)
-        b, indices, guard = self._buffer(value), list[Expr](), None
+        b, places, guards = self._buffer(value), list[Expr](), list[Expr]()
         for axis, item in enumerate(x.items):
-            terms, rest = self._affine(item, x.at)
-            place = self._place(terms, rest, iters)
-            indices.append(place)
-            if not self._is_inside(terms, rest, value.type.shape[axis]):
-                if outside is None:
-                    what = f"index {axis} may lie outside of {value.type}"
-                    raise misfit(what, "give a value for there: (x[i - 1] else 0)", at=item.at)
-                size = of_dim(b.shape[axis])
-                here = logical_and(place >= 0, place < size)
-                guard = here if guard is None else logical_and(guard, here)
-        element = Load(b, tuple(indices))
-        if guard is None or outside is None:
+            place, inside = self._placed(item, value.type.shape[axis], b.shape[axis], iters, x.at)
+            tested = not self.indices.is_affine(item)  # by the run, which ends where it is not
+            size = of_dim(b.shape[axis])
+            if not inside and outside is None and not tested:
+                what = f"index {axis} may lie outside of {value.type}"
+                raise misfit(what, "give a value for there: (x[i - 1] else 0)", at=item.at)
+            if not inside and outside is not None:
+                guards += [place >= 0, place < size]
+            places.append(within(place, size) if tested and not inside else place)
+        element = Load(b, tuple(places))
+        if not guards or outside is None:
             return element
-        return select(guard, element, self._scalar(outside, iters, value.type.dtype))
+        return select(logical_and(*guards), element, self._scalar(outside, iters, value.type.dtype))
+
+    def _placed(
+        self,
+        x: s.Expr | s.Slice | s.Ranged,
+        size: Dim,
+        local: Dim,
+        iters: dict[str, Var],
+        at: Loc,
+    ) -> tuple[Expr, bool]:
+        """A place along an axis, and whether it is inside for sure."""
+        if self.indices.is_affine(x) or isinstance(x, s.Slice | s.Ranged):
+            place = self.indices.place(x, at)
+            return self._place(*place, iters), self.indices.is_inside(place, size)
+        found = self._scalar(x, iters, dtypes.i64)
+        if not found.dtype.is_integer:
+            raise misfit(f"a place is a whole number, got {found.dtype}", "cast it", at=x.at)
+        found = cast(found, dtypes.i64)
+        known = Known(dims={v.name: v for d in self.sizes.values() for v in symbols(d)})
+        for name, var in iters.items():
+            known = known.bind(var, const(0), of_dim(self._local(self.indices.extent(name))))
+        low, high = known.range(found)
+        inside = any(map(known.holds, low)) and any(known.holds(local - 1 - h) for h in high)
+        return found, inside
 
     def _place(self, terms: dict[str, int], rest: Dim, iters: dict[str, Var]) -> Expr:
-        found: Expr = of_dim(rest) if isinstance(rest, int) else of_dim(self._local(rest))
+        found: Expr = of_dim(self._local(rest))
         for name, factor in terms.items():
-            low, _ = self.extents[name] or (0, 0)
-            found = (iters[name] + low) * factor + found
+            found = (iters[name] + self.indices.low(name)) * factor + found
         return found
-
-    def _is_inside(self, terms: dict[str, int], rest: Dim, size: Dim) -> bool:
-        least, most = rest, rest
-        for name, factor in terms.items():
-            low, extent = self.extents[name] or (0, 0)
-            ends = low * factor, (extent + (low - 1)) * factor
-            first, last = ends if factor > 0 else ends[::-1]
-            least, most = least + first, most + last
-        return decide("<=", 0, least) is True and decide("<=", most + 1, size) is True
-
-    def _affine(self, x: s.Expr | s.Slice | s.Ranged, at: Loc) -> Affine:
-        """A place as multiples of indices and a rest."""
-        match x:
-            case s.Name() if x.text in self.extents:
-                return {x.text: 1}, 0
-            case s.Binary() if x.op in ("add", "sub"):
-                (a, u), (b, v) = self._affine(x.a, at), self._affine(x.b, at)
-                sign = 1 if x.op == "add" else -1
-                terms = {n: a.get(n, 0) + sign * b.get(n, 0) for n in (*a, *b)}
-                return {n: c for n, c in terms.items() if c}, u + v * sign
-            case s.Binary() if x.op == "mul":
-                (a, u), (b, v) = self._affine(x.a, at), self._affine(x.b, at)
-                if (a and b) or (a and not isinstance(v, int)) or (b and not isinstance(u, int)):
-                    raise misfit("an index is multiplied by whole numbers only", at=x.at)
-                if a or b:
-                    factor = v if a else u
-                    assert isinstance(factor, int), "tested above"
-                    terms = {n: c * factor for n, c in (a or b).items()}
-                    return terms, (u if a else v) * factor
-                return {}, u * v
-            case s.Unary() if x.op == "neg":
-                a, u = self._affine(x.a, at)
-                return {n: -c for n, c in a.items()}, -1 * u
-            case s.Slice() | s.Ranged():
-                raise misfit("a place is a sum of indices", at=x.at)
-            case _:
-                found = self.evaluator.expr(self.scope, x)
-                if isinstance(found, int | Poly) and not isinstance(found, bool):
-                    return {}, found
-                raise misfit(f"a place is a sum of indices, got {shown(found)}", at=x.at)
-
-
-def _accesses(x: s.Expr) -> list[s.Index]:
-    """Every element in an expression, those of places aside."""
-    match x:
-        case s.Index():
-            return [x]
-        case s.Binary():
-            return [*_accesses(x.a), *_accesses(x.b)]
-        case s.Unary():
-            return _accesses(x.a)
-        case s.Choice():
-            return [y for part in (x.cond, x.a, x.b) for y in _accesses(part)]
-        case s.Call():
-            return [y for part in x.args for y in _accesses(part)]
-        case s.Outside():
-            return [*_accesses(x.element), *_accesses(x.value)]
-        case _:
-            return []

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from aisc.ir.arith.poly import (
     Dim,
-    floordiv,
-    maximum,
-    minimum,
-    mod,
     of_symbol,
     symbol,
     symbols,
 )
 from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Load, Var, of_dim
+from aisc.ir.tensor.dims import as_dim
+from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.linear import Indexer, Linear, Monomial, mentions
 from aisc.ir.tensor.stmt import For, Region
@@ -92,28 +87,18 @@ def _hull(parts: list[tuple[Linear, float]], buffer: Buffer, d: int) -> tuple[Ex
     return Indexer().build(replace(base, const=low)), Const(high - low)
 
 
-_DIM_OPS: Mapping[str, Callable[[Dim, Dim], Dim]] = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "floordiv": floordiv,
-    "mod": mod,
-    "min": minimum,
-    "max": maximum,
-}
-
-
 def dim_of(expr: Expr, func: Func) -> Dim:
     """An extent as a dimension: constants, and polynomials of the function's `dims`."""
-    if isinstance(expr, Const):
-        return int(expr.value)
-    if isinstance(expr, Var):
-        known = (s for p in func.params for d in p.shape for s in symbols(d) if s.name == expr.name)
+
+    def size(v: Var) -> Dim:
+        known = (s for p in func.params for d in p.shape for s in symbols(d) if s.name == v.name)
         found = next(known, None)
-        return symbol(expr.name) if found is None else of_symbol(found)
-    if isinstance(expr, Binary) and expr.op in _DIM_OPS:
-        return _DIM_OPS[expr.op](dim_of(expr.a, func), dim_of(expr.b, func))
-    raise error("E302", f"{func.name}: an extent is not a dimension")
+        return symbol(v.name) if found is None else of_symbol(found)
+
+    found = as_dim(expr, size)
+    if found is None:
+        raise error("E302", f"{func.name}: an extent is not a dimension")
+    return found
 
 
 def innermost_common_loop(func: Func, buffer: Buffer) -> For | None:

@@ -25,10 +25,11 @@ from aisc.ir.graph.opdef import (
     present,
     register,
 )
-from aisc.ir.graph.shapes.checks import decide, require
+from aisc.ir.graph.shapes.checks import decide, no_size_below_zero, require
 from aisc.ir.node import walk
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Binary, Const, Expr, Var, of_dim
+from aisc.ir.tensor.dims import as_dim
+from aisc.ir.tensor.expr import Binary, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Block, Iter, Store
 from aisc.ir.tensor.visitor import replace_buffers
@@ -97,7 +98,9 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
     func = formula(str(call.attrs["body"]))
     sizes, _ = sizes_of(call, func)
     (out,) = (b for b in func.params if b.role == "output")
-    return (TensorType(tuple(substitute(d, sizes) for d in out.shape), out.dtype),)
+    shape = tuple(substitute(d, sizes) for d in out.shape)
+    no_size_below_zero(call, shape)
+    return (TensorType(shape, out.dtype),)
 
 
 def _reference(call: OpCall, xs: Arrays) -> Sequence[Array]:
@@ -154,11 +157,10 @@ def _compute(
 
 
 def extent_of(it: Iter, sizes: Mapping[str, Dim]) -> Dim:
-    """A range: a number, or the size of an axis."""
-    if isinstance(it.extent, Const):
-        return int(it.extent.value)
-    assert isinstance(it.extent, Var), "ranges of formulas are numbers or sizes"
-    return sizes[it.extent.name]
+    """A range, in sizes of the operands."""
+    found = as_dim(it.extent, lambda v: sizes.get(v.name))
+    assert found is not None, "ranges of formulas follow from sizes"
+    return found
 
 
 INDEX = register(
