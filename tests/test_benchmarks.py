@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import formulas
 import kernels
 import numpy as np
 import onnx
@@ -210,3 +211,20 @@ def test_convolutions_are_measured_in_the_model(monkeypatch: pytest.MonkeyPatch)
     out = io.StringIO()
     Console(file=out, width=100).print(kernels.table("conv", [*layers, whole]))
     assert f"of {len(layers)} distinct layers" in out.getvalue()
+
+
+def test_formulas_are_timed_beside_operators_and_loops() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(formulas.against_operators(["average pool"], 1))
+    console.print(formulas.against_loops(["bilateral filter"], 1))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "average pool" in text
+    assert "bilateral filter" in text
+
+
+@pytest.mark.parametrize("name", formulas.UNFORESEEN)
+def test_formulas_give_what_numpy_gives(name: str) -> None:
+    head, body, _, plain = formulas.UNFORESEEN[name]
+    exe, inputs = formulas.compiled(head, body)
+    if plain is not None:
+        np.testing.assert_allclose(exe(*inputs), plain(*inputs), rtol=1e-3, atol=1e-3)

@@ -19,9 +19,11 @@ from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.same import same
+from aisc.ir.node import walk
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Load
+from aisc.ir.tensor.expr import Const, Load
 from aisc.ir.tensor.func import buffer
+from aisc.ir.tensor.stmt import For
 from aisc.ir.text.parser import blobs_of, parse_graph
 from aisc.ir.text.printer import print_ir
 from aisc.ir.types import TensorType
@@ -362,6 +364,54 @@ def test_recognised_formulas_keep_special_values(name: str) -> None:
     for value in special:
         inputs[0].flat[7] = value
         agree(graph(f"{body}\nreturn z", head), inputs)
+
+
+WINDOWS = "v[i, j in 0..8, r in 0..3] = (x[i, j + r - 1] else 0)\n"
+COMPOSED: dict[str, tuple[str, list[str]]] = {
+    "windows read once": (f"{WINDOWS}z[i, j] = max[r](v[i, j, r] * 2)", ["index"]),
+    "windows weighted": (
+        f"{WINDOWS}w[i, j, r] = exp(v[i, j, r] - x[i, j])\n"
+        "z[i, j] = sum[r](w[i, j, r] * v[i, j, r]) / sum[r](w[i, j, r])",
+        ["div", "index", "index"],
+    ),
+    "windows as a convolution": (
+        f"{WINDOWS}z[i, o, j] = sum[r](v[i, j, r] * y[r, o])", ["index"],
+    ),
+    "all pairs": ("d[i, j, k] = x[i, k] - x[j, k]\nz[i, j] = sum[k](abs(d[i, j, k]))", ["index"]),
+    "read by many": (
+        f"{WINDOWS}w[i, j, r] = exp(v[i, j, r])\n"
+        "z[i, j] = sum[r](w[i, j, r]) + max[r](w[i, j, r]) + min[r](w[i, j, r]) + w[i, j, 0]",
+        ["index", "index", "reduce_max", "reduce_min", "reduce_sum"],
+    ),
+    "work read more than once": (
+        f"{WINDOWS}w[i, j, r] = exp(v[i, j, r])\nu = y[0:3]\n"
+        "z[i, o, j] = sum[r](w[i, j, r] * u[r, o])",
+        ["index", "matmul", "slice"],
+    ),
+    "no larger than what is read": (
+        "d[i, j] = x[i, j] * 2\nz[i, o] = sum[j](d[i, j] * y[j, o])", ["matmul", "mul"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_formulas_that_enlarge_are_computed_where_they_are_read(name: str) -> None:
+    body, ops = COMPOSED[name]
+    for head in ("x: f32[n, 8], y: f32[8, 5]", "x: f32[3, 8], y: f32[8, 5]"):
+        simple = agree(graph(f"{body}\nreturn z", head), [X, Y])
+        assert sorted(n.op for n in simple.nodes if n.op not in MOVES) == ops
+
+
+def test_loops_end_where_nothing_more_is_added() -> None:
+    """A triangle costs half of a square: turns without masks, then one with them."""
+    x = rng.standard_normal((300, 300)).astype(np.float32)
+    for name, want in (("sum", np.tril(x).sum(1)), ("max", np.where(np.tri(300), x, -9).max(1))):
+        g = graph(f"z[i] = {name}[j in 0..i + 1](x[i, j])\nreturn z", "x: f32[300, 300]")
+        got = aisc.compile(g, threads=2, cache=False)(x)
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
+        (kernel,) = aisc.lower(g, "tensor").kernels  # type: ignore[union-attr]
+        loops = [n for n in walk(kernel.body) if isinstance(n, For) and n.kind == "serial"]
+        assert sum(not isinstance(n.extent, Const) for n in loops) == 2
 
 
 def random_formula(seed: int) -> tuple[Graph, list[Any]]:

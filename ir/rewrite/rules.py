@@ -42,6 +42,10 @@ class Match:
         """The contents of `value` if it is a constant."""
         return None if value is None else self._graph.constants.get(value)
 
+    def uses(self, value: Value) -> int:
+        """How often `value` is read (graph outputs count)."""
+        return self._used.get(value, 0)
+
     def single_use(self, node: GraphNode) -> bool:
         """Whether the only result of `node` is read once (graph outputs count)."""
         return self._used.get(node.output, 0) <= 1

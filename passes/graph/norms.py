@@ -169,8 +169,11 @@ def norm_takes_scale(m: Match) -> Sequence[Value] | None:
             continue
         inner = norm.output.type.shape[axis % norm.output.type.rank :]
         source = _source(m, operand)
-        if source.type.shape == inner and _is_along(operand.type.shape, inner):
-            return (m.add(norm.op, (*norm.inputs, source), norm.attr_map, (norm,)),)
+        if not _is_along(operand.type.shape, inner):
+            continue
+        if source.type.shape != inner:
+            source = m.add("reshape", (operand,), {"shape": inner})
+        return (m.add(norm.op, (*norm.inputs, source), norm.attr_map, (norm,)),)
     return None
 
 

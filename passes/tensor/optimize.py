@@ -14,9 +14,11 @@ from aisc.passes.tensor.hoist_scratch import HoistScratch
 from aisc.passes.tensor.lower_blocks import LowerBlocks
 from aisc.passes.tensor.peel_tails import PeelTails
 from aisc.passes.tensor.separate_inits import SeparateInits
+from aisc.passes.tensor.skip_turns import SkipTurns
 
 PASSES: tuple[FuncPass, ...] = (
-    SeparateInits(), LowerBlocks(), PeelTails(), Compact(), HoistScratch(), InsertBarriers(),
+    SeparateInits(), LowerBlocks(), SkipTurns(), PeelTails(), Compact(), HoistScratch(),
+    InsertBarriers(),
 )  # fmt: skip
 
 

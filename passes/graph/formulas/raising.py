@@ -16,6 +16,7 @@ from aisc.ir.graph.core import Value
 from aisc.ir.graph.opdef import call_of
 from aisc.ir.rewrite.rules import Match, Rule, rule
 from aisc.passes.graph.formulas.body import Body, body_of
+from aisc.passes.graph.formulas.composing import formula_reads_formula, is_enlarged
 from aisc.passes.graph.formulas.products import contraction
 from aisc.passes.graph.formulas.reductions import reduction
 from aisc.passes.graph.formulas.values import Indexed, indexed
@@ -36,6 +37,8 @@ KINDS: tuple[Callable[[Body], Indexed | None], ...] = (
 def formula_is_operator(m: Match) -> Sequence[Value] | None:
     """``index(…) -> matmul, conv, max_pool, reduce_*, elementwise operators``."""
     body = _body(m, m.node.input_values)
+    if body is not None and not body.combiner and is_enlarged(m.node):
+        return None  # formulas that read it may compute it themselves
     for kind in KINDS if body is not None else ():
         assert body is not None, "tested"
         found = kind(body)
@@ -69,4 +72,4 @@ def _whole(m: Match, body: Body, found: Indexed) -> Value:
     return value if value.type.shape == shape else m.add("expand", (value,), {"shape": shape})
 
 
-RULES: tuple[Rule, ...] = (mean_of_windows, formula_is_operator)
+RULES: tuple[Rule, ...] = (mean_of_windows, formula_reads_formula, formula_is_operator)
