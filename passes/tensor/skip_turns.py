@@ -11,10 +11,23 @@ them sets.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from aisc.ir.node import Node
 from aisc.ir.tensor.combiner import COMBINERS
-from aisc.ir.tensor.expr import TRUE, ZERO, Binary, Const, Expr, Load, Select, Var, variables
+from aisc.ir.tensor.expr import (
+    TRUE,
+    ZERO,
+    Binary,
+    Const,
+    Expr,
+    Load,
+    Select,
+    Var,
+    maximum,
+    minimum,
+    variables,
+)
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.linear import Indexer, Linear
 from aisc.ir.tensor.stmt import For, Stmt, Store, seq
@@ -37,23 +50,39 @@ class SkipTurns:
         def go(n: Node) -> Node:
             if not isinstance(n, For) or n.kind != "serial" or n.low != ZERO:
                 return n
-            found = _limit(n, index, dims)
-            return n if found is None else _divided(n, *found, index, names)
+            limits = _limits(n, index, dims)
+            return _divided(n, limits, index, names) if limits else n
 
         body = transform(func.body, go)
         return func if body is func.body else replace(func, body=body)
 
 
-def _limit(loop: For, index: Indexer, dims: set[str]) -> tuple[Binary, Expr, Expr] | None:
-    """The condition under which a turn adds anything, the number of turns in which it holds for
-    all lanes, and the number of those in which it holds for any."""
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """A condition under which a turn adds something: the number of turns in which it holds for all
+    lanes, and for any; whether a loop around sets it."""
+
+    cond: Binary
+    whole: Expr
+    every: Expr
+    moves: bool
+
+
+def _limits(loop: For, index: Indexer, dims: set[str]) -> list[_Limit]:
+    """The conditions of the one store of a loop's vectors."""
     lanes: dict[Var, int] = {}
     store: Stmt = loop.body
     while isinstance(store, For) and store.low == ZERO and isinstance(store.extent, Const):
         lanes[store.var], store = int(store.extent.value), store.body
-    cond = _condition(store) if isinstance(store, Store) else None
-    if cond is None:
-        return None
+    conds = _conditions(store) if isinstance(store, Store) else []
+    found = [_limit(c, loop, lanes, index, dims) for c in conds]
+    known = [x for x in found if x is not None]
+    return known if len(known) == len(found) and any(x.moves for x in known) else []
+
+
+def _limit(
+    cond: Binary, loop: For, lanes: dict[Var, int], index: Indexer, dims: set[str]
+) -> _Limit | None:
     form = index.linear(cond.a - cond.b)
     step = form.coeff(loop.var)
     rest = [t for t in form.terms if t[0] != (loop.var,)]
@@ -62,47 +91,50 @@ def _limit(loop: For, index: Indexer, dims: set[str]) -> tuple[Binary, Expr, Exp
     outside = {v for m, _ in fixed for a in m for v in variables(a)}
     if step is None or step < 1 or outside & {*lanes, loop.var}:
         return None
-    if not any(v.name not in dims for v in outside):
-        return None  # sizes alone: the last turns are divided off elsewhere
     limit = index.build(Linear(fixed, -form.const))
-    most = sum(max(0, c * (lanes[v] - 1)) for v, c in inner.items() if isinstance(v, Var))
-    least = sum(min(0, c * (lanes[v] - 1)) for v, c in inner.items() if isinstance(v, Var))
-    whole = _clamped(_ceildiv(limit - most, step), loop.extent)
-    every = _clamped(_ceildiv(limit - least, step), loop.extent)
-    return cond, index.simplify(whole), index.simplify(every)
+    ends = [c * (lanes[v] - 1) for v, c in inner.items() if isinstance(v, Var)]
+    most, least = sum(max(0, e) for e in ends), sum(min(0, e) for e in ends)
+    whole, every = (_ceildiv(limit - e, step) for e in (most, least))
+    return _Limit(cond, whole, every, any(v.name not in dims for v in outside))
+
+
+def _conditions(store: Store) -> list[Binary]:
+    """The conditions of ``acc = acc op (value if condition else nothing)``."""
+    value = store.value
+    if not isinstance(value, Binary) or value.a != Load(store.buffer, store.indices):
+        return []
+    name = {"add": "sum", "mul": "prod", "max": "max", "min": "min"}.get(value.op, "")
+    if not name:
+        return []
+    (nothing,) = COMBINERS[name].identity([store.buffer.dtype])
+    found, chosen = list[Binary](), value.b
+    while isinstance(chosen, Select) and chosen.other == nothing:
+        if not isinstance(chosen.cond, Binary) or chosen.cond.op != "lt":
+            return []
+        found.append(chosen.cond)
+        chosen = chosen.then
+    return found
+
+
+def _divided(loop: For, limits: list[_Limit], index: Indexer, names: Names) -> Stmt:
+    """The turns without conditions, then those with them."""
+    conds = {x.cond for x in limits}
+
+    def settle(n: Node) -> Node:
+        return TRUE if n in conds else n
+
+    every = _clamped([x.every for x in limits], loop.extent, index)
+    whole = _clamped([x.whole for x in limits], loop.extent, index)
+    first = simplified(transform(loop.body, settle), index)
+    last = copied(replace(loop, low=whole, extent=index.simplify(every - whole)), names)
+    return seq(replace(loop, extent=whole, body=first), last)
 
 
 def _ceildiv(a: Expr, step: int) -> Expr:
     return (a + (step - 1)) // step
 
 
-def _clamped(turns: Expr, extent: Expr) -> Expr:
-    return Binary("min", Binary("max", turns, ZERO), extent)
-
-
-def _condition(store: Store) -> Binary | None:
-    """The condition of ``acc = acc op (value if condition else nothing)``."""
-    value = store.value
-    if not isinstance(value, Binary) or value.a != Load(store.buffer, store.indices):
-        return None
-    chosen = value.b
-    if not isinstance(chosen, Select) or not isinstance(chosen.cond, Binary):
-        return None
-    known = {"add": "sum", "mul": "prod", "max": "max", "min": "min"}.get(value.op, "")
-    if not known or chosen.cond.op != "lt":
-        return None
-    (nothing,) = COMBINERS[known].identity([store.buffer.dtype])
-    return chosen.cond if chosen.other == nothing else None
-
-
-def _divided(
-    loop: For, cond: Binary, whole: Expr, every: Expr, index: Indexer, names: Names
-) -> Stmt:
-    """The turns without a condition, then those with it."""
-
-    def settle(n: Node) -> Node:
-        return TRUE if n == cond else n
-
-    first = simplified(transform(loop.body, settle), index)
-    last = copied(replace(loop, low=whole, extent=index.simplify(every - whole)), names)
-    return seq(replace(loop, extent=whole, body=first), last)
+def _clamped(turns: list[Expr], extent: Expr, index: Indexer) -> Expr:
+    """The least of some numbers of turns, of those that the loop has."""
+    least = reduce(minimum, turns)
+    return index.simplify(minimum(maximum(least, ZERO), extent))
