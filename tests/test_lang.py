@@ -552,6 +552,20 @@ def test_faults_of_syntax_come_together() -> None:
 
 
 @pytest.mark.parametrize(
+    ("statement", "line", "text"),
+    [
+        ("y = relu(x", 4, "'(' of line 3 is still open"),
+        ("y = concat(x,\n1 + * 2,\naxis=1)", 4, "unexpected '*'"),
+        ("y = relu(x))", 3, "unexpected ')'"),
+    ],
+)
+def test_a_bracket_too_few_or_too_many_is_one_fault(statement: str, line: int, text: str) -> None:
+    with pytest.raises(CompileError, match=re.escape(text)) as caught:
+        graph(f"{statement}\nz = x + 1\nreturn z")
+    assert [d.loc.line for d in caught.value.diagnostics] == [line]
+
+
+@pytest.mark.parametrize(
     ("text", "code", "message"),
     [
         ("", "E109", "a file has one model"),
