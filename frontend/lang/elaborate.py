@@ -243,11 +243,14 @@ class Elaborator:
         value = self.expr(scope, first)
         for b in reversed(chain):
             other = self.expr(scope, b.b)
+            scope.em.loc = self._placed(scope, b.at)
             if isinstance(value, Value) or isinstance(other, Value):
-                scope.em.loc = self._placed(scope, b.at)
                 value = operators.binary(scope.em, b.op, value, other, b.at)
-            else:
+                continue
+            try:
                 value = statics.binary(b.op, value, other, b.at)
+            except statics.Undecided:
+                value = operators.binary(scope.em, b.op, value, other, b.at)
         return value
 
     def _choice(self, scope: Scope, x: s.Choice) -> Item:
