@@ -242,6 +242,16 @@ return y, z"""
         np.testing.assert_array_equal(z, x * 2 + 1 if sign > 0 else x - 1)
 
 
+def test_the_run_compares_open_sizes() -> None:
+    body = "y = x\nif n > 2 { y = y * 2 }\nif 3 == n { y = y + 1 }\nreturn y"
+    for n, want in ((2, X[:2]), (3, X * 2 + 1)):
+        np.testing.assert_array_equal(run(body, X[:n])[0], want)
+    turns = "t = 0\nwhile t < n { t = t + 1 }\nreturn t"
+    assert run(turns, X) == [3]
+    with pytest.raises(CompileError, match="is expected, got a tensor"):
+        graph("return reshape(x, shape=[n > 2])", "x: f32[n, 8]")
+
+
 def test_loops_of_the_run_carry_what_they_assign() -> None:
     body = """total = 0
 step = 1
@@ -259,7 +269,7 @@ def test_examples_compile_and_agree_with_the_interpreter(path: Path) -> None:
     exe = aisc.compile(path, threads=1, cache=False)
     g = graph_of(path.read_text(), str(path), path.parent, {})
     assert same(parse(print_ir(g), blobs={}) if not constants(g) else g, g)
-    sizes = {"n": 2, "height": 17, "width": 20}
+    sizes = {"n": 2, "height": 17, "width": 20, "steps": 3}
     inputs = []
     for v in g.inputs:
         shape = tuple(sizes[str(d)] if not isinstance(d, int) else d for d in v.type.shape)
