@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.graph.ops.index import block_of, formula
 from aisc.ir.optional import attempt
+from aisc.ir.tensor.expr import Binary
 from aisc.ir.tensor.func import Func
 from aisc.passes.analysis.views import is_view
 from aisc.passes.lower.canonical import group_key
@@ -55,6 +57,13 @@ def attention_chains(
 
 
 def _kind(node: GraphNode) -> str:
+    """What an operator does, as its definition says; a formula, as it is written."""
+    if node.op == "index":
+        block, value = block_of(formula(str(node.attr("body"))))
+        if not block.combiner:
+            return "map"
+        product = block.combiner == "sum" and isinstance(value, Binary) and value.op == "mul"
+        return "contraction" if product else "reduction"
     definition = opdef.get(node.op)
     native = definition.scalar is not None or bool(definition.variants)
     return definition.kind if native else ""
