@@ -63,7 +63,7 @@ def weights_of(path: Path) -> Weights:
     made: dict[str, Array] = {}
 
     def make(module: s.Module, parameters: Parameters, report: Report) -> Elaborator:
-        keeping = _Keeping(parameters.seed, parameters.file, parameters.stored)
+        keeping = _Keeping(parameters.seed)
         keeping.made = made
         return Elaborator(module, keeping, report)
 

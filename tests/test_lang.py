@@ -19,12 +19,13 @@ from safetensors.numpy import save_file
 
 import aisc
 from aisc.cli.main import main
+from aisc.frontend.lang import hints, operators
 from aisc.frontend.lang.formatting import formatted
 from aisc.frontend.lang.model import graph_of, is_whole
 from aisc.frontend.lang.parameters import STARTS
 from aisc.frontend.lang.reading import read, tokens
 from aisc.ir.arith.poly import symbol
-from aisc.ir.diagnostics import CompileError
+from aisc.ir.diagnostics import AiscWarning, CompileError
 from aisc.ir.dtypes import f32
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph
@@ -171,6 +172,28 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match=r"holds float32\[5, 8\]") as caught:
         graph_of(text, "m.aim", tmp_path, {})
     assert caught.value.codes == ("E109",)
+
+
+def test_what_a_file_of_weights_lacks_or_has_too_much_is_told(tmp_path: Path) -> None:
+    body = "y = dense(x, out=5) as a\nparam v: f32[5]\nreturn y * v"
+    text = f'weights "w.npz"\n{DENSE}model m(x: f32[n, 8]) {{\n{body}\n}}\n'
+    one = np.ones(5, np.float32)
+    for arrays, told in (
+        ({"a.w": Y, "v": one.astype(np.float64)}, ["w.npz holds float64[5]", "np.float32"]),
+        ({"a.w": Y, "a.b": one}, ["'v' has no contents", "none of this name"]),
+        ({"a.w": Y, "vv": one}, ["'v' has no contents", "w.npz has vv"]),
+    ):
+        np.savez(tmp_path / "w.npz", **arrays)
+        with pytest.raises(CompileError) as caught:
+            graph_of(text, "m.aim", tmp_path, {})
+        assert all(part in str(caught.value) for part in told), str(caught.value)
+    np.savez(tmp_path / "w.npz", **{"a.w": Y, "v": one, "a.c": one})
+    with pytest.warns(AiscWarning, match=r"1 arrays of w.npz are not used: a\.c"):
+        graph_of(text, "m.aim", tmp_path, {})
+    (tmp_path / "w.npz").unlink()
+    with pytest.raises(CompileError) as caught:
+        graph_of(text.replace("x @ w", "x @ ww"), "m.aim", tmp_path, {})
+    assert set(caught.value.codes) == {"E104", "E108"}, "other faults are told as well"
 
 
 def test_weights_come_from_safetensors(tmp_path: Path) -> None:
@@ -540,6 +563,39 @@ def test_faults_are_told_at_their_place(body: str) -> None:
     assert d.loc.file == "m.aim"
     assert d.loc.line > 0
     assert d.notes[0].endswith("^"), "the line with a caret"
+
+
+HABITS = {
+    "return sum(x)": "here: reduce_sum",
+    "return x.reshape(4)": "there are no methods: reshape(x)",
+    "x += 1\nreturn x": "write it out: x = x + 1",
+    "for i in range(3) { x = x + 1 }\nreturn x": "for i in 0..3",
+    "if true: return x": "a block stands in braces",
+    "return (x, y)": "return a, b",
+    "return relu(x);": "the end of a line",
+    "s = 'text'\nreturn x": "between double quotes",
+    "let z = x\nreturn z": "without a word before it",
+    "return float(x)": "cast(x, to=f32)",
+    "return cast(x, to=float16)": "here: f16",
+    "return concat([x, x], axis=1)": "concat(a, b, axis=0)",
+    "return reshape(x, [n, 2, 4])": "given by name: reshape(x, shape=…)",
+    "return reduce_mean(x)": "it takes x, axes: ints, keepdims: bool",
+    "return reduce_mean(x, axes=1)": "a list: axes=[1]",
+    "return x.values": "tensors have shape, rank and dtype",
+}
+
+
+@pytest.mark.parametrize("body", HABITS)
+def test_habits_of_other_languages_get_a_hint(body: str) -> None:
+    with pytest.raises(CompileError, match=re.escape(HABITS[body])):
+        graph(body)
+
+
+def test_hints_name_what_there_is() -> None:
+    for name, hint in hints.ELSEWHERE.items():
+        assert not operators.exists(name)
+        for used in re.findall(r"(\w+)\(", hint):
+            assert operators.exists(used), hint
 
 
 def test_all_faults_of_a_file_come_together_and_once() -> None:

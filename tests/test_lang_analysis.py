@@ -117,6 +117,23 @@ def test_large_parameters_are_not_made(found: Analysis) -> None:
     assert ("f32[65536, 65536]",) in found.types.values()
 
 
+def test_parameters_have_paths_types_and_sources() -> None:
+    text = """weights "none.npz"
+    layer dense(x: f32[n, k], out: int) {
+        param w: f32[k, out]
+        param b: f32[out] = full(0.5)
+        return x @ w + b
+    }
+    model m(x: f32[n, 4]) { return dense(dense(x, out=8) as first, out=2) as heads[0] }
+    """
+    found = analysed(text, "m.aim", Path())
+    assert [d.code for d in found.diagnostics] == ["E104"], "and nothing about what it would hold"
+    assert {k: (p.type, p.given) for k, p in found.parameters.items()} == {
+        "first.w": ("f32[4, 8]", "none.npz"), "first.b": ("f32[8]", "full(0.5)"),
+        "heads.0.w": ("f32[8, 2]", "none.npz"), "heads.0.b": ("f32[2]", "full(0.5)"),
+    }  # fmt: skip
+
+
 def test_check_shows_types(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "m.aim"
     (tmp_path / "layers.aim").write_text(LAYERS)

@@ -25,6 +25,11 @@ _KINDS = {
     "property": lsp.CompletionItemKind.Property,
 }  # fmt: skip
 
+_SEVERITIES = {
+    "error": lsp.DiagnosticSeverity.Error, "warning": lsp.DiagnosticSeverity.Warning,
+    "note": lsp.DiagnosticSeverity.Information,
+}  # fmt: skip
+
 
 class AimServer(LanguageServer):
     """`known`: what was found out about each open file, when it last could be read."""
@@ -44,7 +49,7 @@ class AimServer(LanguageServer):
             lsp.Diagnostic(
                 _word(document, *answers.place(d, path.name)),
                 answers.message(d),
-                severity=lsp.DiagnosticSeverity.Error,
+                severity=_SEVERITIES[d.severity],
                 code=d.code,
                 source="aisc",
             )

@@ -78,7 +78,7 @@ class Emitter:
     def op(self, op: str, *inputs: Value | None, **attrs: AttrValue) -> Value:
         """Append a node with one result, or fold it. Operands of elementwise operators whose
         sizes may differ are taken to be of one size, which is tested at run time."""
-        definition = opdef.get(op)
+        definition, given = opdef.get(op), inputs
         if definition.scalar is not None and len(inputs) > 1:
             inputs = self._aligned(inputs)
         elif op == "matmul":
@@ -87,7 +87,7 @@ class Emitter:
         types = tuple(None if v is None else v.type for v in inputs)
         known = tuple(None if v is None else self.builder.constants.get(v) for v in inputs)
         call = opdef.OpCall(definition, types, full, known, self.loc)
-        results = self._infer(call)
+        results = self._infer(call, given)
         self._check_size(results)
         folded = fold_constant(call, results)
         if folded is not None:
@@ -100,14 +100,14 @@ class Emitter:
         return value
 
     @staticmethod
-    def _infer(call: opdef.OpCall) -> Sequence[TensorType]:
-        """The types of the results; what does not fit is told with the types of the operands."""
+    def _infer(call: opdef.OpCall, given: Sequence[Value | None]) -> Sequence[TensorType]:
+        """The types of the results; what does not fit is told with the types that were given."""
         try:
             return call.op.infer(call)
         except BoundNeeded:
             raise
         except CompileError as fault:
-            types = [str(t) for t in call.types if t is not None]
+            types = [str(v.type) for v in given if v is not None]
             if not types or any(d.notes for d in fault.diagnostics):
                 raise
             note = f"operands: {', '.join(types)}"

@@ -230,7 +230,10 @@ class Elaborator:
     def _static(self, scope: Scope, x: s.Expr) -> Static:
         found = self.expr(scope, x)
         if isinstance(found, Value):
-            raise misfit(f"what is known here is expected, got a tensor {found.type}", at=x.at)
+            hint = "tensors are no items of lists: concat(a, b, axis=0)"
+            raise misfit(
+                f"what is known here is expected, got a tensor {found.type}", hint, at=x.at
+            )
         return found
 
     def _binary(self, scope: Scope, x: s.Binary) -> Item:
@@ -269,7 +272,7 @@ class Elaborator:
         if not isinstance(of, Value):
             raise misfit(f"{shown(of)} has no '{x.name}'", "tensors have", at=x.at)
         if x.name not in known:
-            raise unknown("property", x.name, known, x.at)
+            raise unknown("property", x.name, known, x.at, "tensors have shape, rank and dtype")
         return known[x.name](of)
 
     def _subscripts(self, scope: Scope, x: s.Index) -> list[Item | tuple[Item | None, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aisc.frontend.lang.scope import misfit
-from aisc.ir.diagnostics import AiscError, error
+from aisc.ir.diagnostics import AiscError, CompileError, error
 from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
 
@@ -51,11 +52,13 @@ STARTS: Mapping[str, tuple[tuple[float | None, ...], Start]] = {
 
 @dataclass(slots=True)
 class Parameters:
-    """Every parameter of a network by path; `file` and `stored` are where weights come from."""
+    """Every parameter of a network by path; `file` and `stored` are where weights come from.
+    `lost`: the file could not be read, which has been told."""
 
     seed: int = 0
     file: str = ""
     stored: Mapping[str, Array] = field(default_factory=dict)
+    lost: bool = False
     taken: dict[str, Loc] = field(default_factory=dict)
 
     def make(
@@ -71,13 +74,20 @@ class Parameters:
             raise misfit(f"the sizes of parameter '{path}' must be known, got {t}", at=at)
         if path in self.stored:
             return self._from_file(path, t, at)
-        if start is None:
-            where = f"{self.file} has none of this name" if self.file else "no weights are given"
-            raise misfit(f"parameter '{path}' has no contents", where,
-                         "give it a start: param w: f32[n] = zeros()", at=at)  # fmt: skip
+        if start is None and not self.lost:
+            raise self._without_contents(path, at)
         if t.size * t.dtype.bytes > MAX_WEIGHTS:  # type: ignore[operator]
             raise error("E105", f"parameter '{path}' is too large: {t}", loc=at)
-        return self._started(path, t, start)
+        return hollow(t) if start is None else self._started(path, t, start)
+
+    def _without_contents(self, path: str, at: Loc) -> CompileError:
+        hints = ["no weights are given"]
+        if self.file:
+            beside = [n for n in self.stored if n.rpartition(".")[0] == path.rpartition(".")[0]]
+            near = beside or difflib.get_close_matches(path, sorted(self.stored))
+            hints = [f"{self.file} has {', '.join(near[:4]) or 'none of this name'}"]
+        hints.append("give it a start: param w: f32[n] = zeros()")
+        return misfit(f"parameter '{path}' has no contents", *hints, at=at)
 
     def _started(self, path: str, t: TensorType, start: tuple[str, Sequence[float]]) -> Array:
         rng = np.random.default_rng([self.seed, zlib.crc32(path.encode())])
@@ -87,9 +97,16 @@ class Parameters:
     def _from_file(self, path: str, t: TensorType, at: Loc) -> Array:
         array = self.stored[path]
         if array.shape != t.static_shape or array.dtype != t.dtype.numpy:
-            raise misfit(f"parameter '{path}' is {t}",
-                         f"{self.file} holds {array.dtype}{list(array.shape)}", at=at)  # fmt: skip
+            hints = [f"{self.file} holds {array.dtype}{list(array.shape)}"]
+            if array.shape == t.static_shape:
+                hints.append(f"save it as {t.dtype.numpy}: w.astype(np.{t.dtype.numpy})")
+            raise misfit(f"parameter '{path}' is {t}", *hints, at=at)
         return array
+
+
+def hollow(t: TensorType) -> Array:
+    """Contents that nobody asks for, which need no memory."""
+    return np.broadcast_to(np.zeros((), t.dtype.numpy), t.static_shape)
 
 
 def stored_in(folder: Path, name: str, at: Loc) -> Mapping[str, Array]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from lark import Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
+from aisc.frontend.lang import hints
 from aisc.ir.diagnostics import Diagnostic
 from aisc.ir.text.source import Source
 
@@ -37,10 +38,12 @@ def told(
 ) -> Diagnostic:
     """E107 for what the parser met in `now`, which is `source` without the statements that were
     dropped. `patterns`: the terminals of the grammar by name."""
-    place = (fault.line, fault.column)
+    place, notes = (fault.line, fault.column), list[str]()
     if isinstance(fault, UnexpectedToken):
         token, expected = fault.token, fault.accepts or fault.expected
         message = f"unexpected {_shown(token)}"
+        if "NAME" in expected and token.isidentifier():
+            notes.append(f"'{token}' is a word of the language, and no name")
         if token.type == "$END":
             place = source.place(len(source.text.rstrip()))
     elif isinstance(fault, UnexpectedCharacters):
@@ -50,9 +53,11 @@ def told(
         message, expected = "the file ends too early", set()
         place = source.place(len(source.text))
     line, column = max(1, place[0]), max(1, place[1])
-    notes = []
     if expected:
-        notes.append(f"expected {_listed(_described(t, patterns) for t in expected)}")
+        notes.insert(0, f"expected {_listed(_described(t, patterns) for t in expected)}")
+    texts = now.text.split("\n")
+    here = texts[line - 1] if line <= len(texts) else ""
+    notes += hints.for_notation(here[: column - 1], here[column - 1 :])
     opened = _left_open(now, line, column)
     if opened is not None and opened[0] < line:
         notes.append(f"'{opened[1]}' of line {opened[0]} is still open")
