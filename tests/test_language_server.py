@@ -37,7 +37,7 @@ class Client:
         )
         self.uri = (folder / "m.aim").as_uri()
         self.told: list[dict[str, Any]] = []
-        self.count = 0
+        self.count, self.version = 0, 1
         self.request("initialize", processId=None, rootUri=None, capabilities={})
         self.send("initialized")
 
@@ -75,7 +75,8 @@ class Client:
         return self.diagnostics()
 
     def change(self, text: str) -> list[dict[str, Any]]:
-        document = {"uri": self.uri, "version": 2}
+        self.version += 1
+        document = {"uri": self.uri, "version": self.version}
         self.send("textDocument/didChange", textDocument=document, contentChanges=[{"text": text}])
         return self.diagnostics()
 
@@ -171,6 +172,26 @@ def test_definitions_are_found_in_this_file_and_others(client: Client) -> None:
     assert defined("by=2") == ("layers.aim", 0, 26)
     assert defined('"layers') == ("layers.aim", 0, 0)
     assert client.ask("definition", TEXT, "softmax") is None
+
+
+def test_only_the_last_of_quick_changes_is_looked_at(client: Client) -> None:
+    client.open(TEXT)
+    for k in range(20):
+        client.version += 1
+        document = {"uri": client.uri, "version": client.version}
+        changes = [{"text": TEXT + "#" * k}]
+        client.send("textDocument/didChange", textDocument=document, contentChanges=changes)
+    (fault,) = client.change(TEXT.replace("softmax", "softmin"))
+    assert "softmin" in fault["message"]
+    assert not [m for m in client.told if "publishDiagnostics" in str(m.get("method"))]
+
+
+def test_a_file_of_weights_is_found_without_being_read(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "w.npz").write_bytes(b"\xff\xfe\x00 no text")
+    text = f'weights "w.npz"\n{TEXT}'
+    assert [d["code"] for d in client.open(text)] == ["E104"]
+    found = client.ask("definition", text, '"w.npz')
+    assert found["uri"].endswith("/w.npz")
 
 
 def test_completion_knows_operators_layers_names_and_words(client: Client) -> None:

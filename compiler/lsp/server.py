@@ -5,6 +5,7 @@ A text that cannot be read at the moment is answered for from the last one that 
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from lsprotocol import types as lsp
@@ -18,6 +19,7 @@ from aisc.ir.diagnostics import CompileError
 from aisc.ir.location import Loc
 from aisc.lsp import answers
 
+PAUSE = 0.1  # seconds
 _KINDS = {
     "operator": lsp.CompletionItemKind.Function, "layer": lsp.CompletionItemKind.Class,
     "name": lsp.CompletionItemKind.Variable, "keyword": lsp.CompletionItemKind.Keyword,
@@ -96,9 +98,13 @@ def opened(server: AimServer, params: lsp.DidOpenTextDocumentParams) -> None:
 
 
 @SERVER.feature(lsp.TEXT_DOCUMENT_DID_CHANGE)
-def changed(server: AimServer, params: lsp.DidChangeTextDocumentParams) -> None:
-    """A file was edited."""
-    server.check(params.text_document.uri)
+async def changed(server: AimServer, params: lsp.DidChangeTextDocumentParams) -> None:
+    """A file was edited: it is looked at when the next key does not follow at once."""
+    uri = params.text_document.uri
+    await asyncio.sleep(PAUSE)
+    document = server.workspace.text_documents.get(uri)
+    if document is not None and document.version == params.text_document.version:
+        server.check(uri)
 
 
 @SERVER.feature(lsp.TEXT_DOCUMENT_DID_SAVE)
@@ -141,6 +147,8 @@ def definition(server: AimServer, params: lsp.DefinitionParams) -> lsp.Location 
 def _location(server: AimServer, uri: str, at: Loc) -> lsp.Location:
     path = path_of(uri)
     target = uri if at.file == path.name else from_fs_path(str(path.parent / at.file)) or uri
+    if (at.line, at.column) == (1, 1):  # a file as a whole, which may hold no text
+        return lsp.Location(target, lsp.Range(lsp.Position(0, 0), lsp.Position(0, 0)))
     document = server.workspace.get_text_document(target)
     return lsp.Location(target, _range(document, at.line, at.column, at.column))
 
