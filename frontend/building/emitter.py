@@ -25,6 +25,7 @@ from aisc.ir.types import MAX_SIZE, TensorType
 Array = np.ndarray[Any, Any]
 MAX_VIEW_BYTES = 1 << 16  # larger broadcast constants stay an operation
 MAX_PARTS = 64  # elements of a vector of sizes
+_AT_RUN_TIME = "it is computed by the run: make it a constant of the model"
 _REARRANGING = frozenset({"concat", "reshape", "gather", "slice", "cast"})
 
 
@@ -295,7 +296,8 @@ class Emitter:
         when even their number is unknown."""
         found = self.parts(value)
         if found is None:
-            raise error("E204", f"{what}: how many sizes there are is not known", loc=self.loc)
+            message = f"{what}: how many sizes there are is not known"
+            raise error("E204", message, _AT_RUN_TIME, loc=self.loc)
         holes = [x for x in found.flat if isinstance(x, Hole)]
         self.bind(holes)
         return tuple(self._bound[x] if isinstance(x, Hole) else x for x in found.flat)
@@ -331,18 +333,18 @@ class Emitter:
         """A vector of plain integers; E204 when one is symbolic or computed at run time."""
         found = self.known(value)
         if found is None:
-            raise error("E204", f"{what} must be known at compile time", loc=self.loc)
+            raise error("E204", f"{what} must be known at compile time", _AT_RUN_TIME, loc=self.loc)
         dims = tuple(found.ravel().tolist())
         numbers = tuple(int(d) for d in dims if isinstance(d, int))
         if len(numbers) != len(dims):
-            raise error("E204", f"{what} must be known at compile time", loc=self.loc)
+            raise error("E204", f"{what} must be known at compile time", _AT_RUN_TIME, loc=self.loc)
         return numbers
 
     def scalar(self, value: Value, what: str) -> Any:
         """The Python number in a constant of one element; E204 when it is not constant."""
         array = self.array(value)
         if array is None or array.size != 1:
-            raise error("E204", f"{what} must be one known number", loc=self.loc)
+            raise error("E204", f"{what} must be one known number", _AT_RUN_TIME, loc=self.loc)
         return array.reshape(()).item()
 
     # --- short forms --------------------------------------------------------------------------
