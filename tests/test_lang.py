@@ -23,7 +23,7 @@ from aisc.frontend.lang import hints, operators
 from aisc.frontend.lang.formatting import formatted
 from aisc.frontend.lang.model import graph_of, is_whole
 from aisc.frontend.lang.parameters import STARTS
-from aisc.frontend.lang.reading import read, tokens
+from aisc.frontend.lang.reading import MAX_FAULTS, read, tokens
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import AiscWarning, CompileError
 from aisc.ir.dtypes import f32
@@ -706,6 +706,17 @@ def test_the_work_of_reading_grows_with_the_length(kind: str) -> None:
     refused_or_graph(language.model(40))  # whatever is made once
     one, two = work(200), work(400)
     assert all(b < 2.2 * a for a, b in zip(one, two, strict=True)), (one, two)
+
+
+def test_many_faults_cost_no_reading_of_the_whole_again() -> None:
+    text = language.model(600)
+    faulty = text.replace("sqrt(", "sqrt((")
+    assert faulty.count("sqrt((") > MAX_FAULTS
+    once = calls(lambda: read(Source(text)))
+    with pytest.raises(CompileError) as caught:
+        read(Source(faulty))
+    assert len(caught.value.diagnostics) == MAX_FAULTS
+    assert calls(lambda: refused_or_graph(faulty)) < 2 * once
 
 
 def refused_or_graph(text: str) -> None:

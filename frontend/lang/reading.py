@@ -23,6 +23,7 @@ from aisc.ir.text.source import Source
 MAX_DEPTH = 100  # brackets in each other
 MAX_CHAIN = 200  # operators between two line ends or brackets
 MAX_FAULTS = 20  # that one report tells of
+_ITEM = re.compile(r"[ \t]*(?:layer|model)\b")
 
 
 class _LineEnds:
@@ -94,6 +95,7 @@ def read(source: Source) -> s.Module:
             found.append(told)
             if not syntax_faults.drop(lines, told.loc.line - 1, now):
                 break
+            syntax_faults.forget(lines, told.loc.line - 1)
         else:
             break
     if found:
@@ -111,6 +113,8 @@ def _check_depth(source: Source) -> None:
             depth, chain = depth + 1, 0
         elif text in ")]}" or text == "\n":
             depth, chain = depth - (text != "\n"), 0
+            if text == "\n" and _ITEM.match(source.text, match.end()):
+                depth = 0  # what is open before is a fault, which stops the parser there
         elif text[0] not in '"#':
             chain += len(text) if text[0] in "-+*/@%<>=!" else 1
         if depth > MAX_DEPTH or chain > MAX_CHAIN:

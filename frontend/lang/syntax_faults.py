@@ -115,6 +115,13 @@ def _described(terminal: str, patterns: Mapping[str, str]) -> str:
     return _WORDS.get(terminal) or f"'{patterns.get(terminal, terminal)}'"
 
 
+def forget(lines: list[str], k: int) -> None:
+    """Empty the layers before the one at line `k` (from 0), which need no second reading."""
+    while k > 0 and not _HEAD.match(lines[k]):
+        k -= 1
+    lines[:k] = [""] * k
+
+
 def drop(lines: list[str], k: int, now: Source) -> bool:
     """Take the statement at line `k` (from 0) of `now` out of its lines, to go on behind it, but
     leave the blocks that it ends and begins; false where there is none to take. Where a bracket
