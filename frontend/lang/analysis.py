@@ -17,7 +17,7 @@ from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.elaborate import Elaborator
 from aisc.frontend.lang.mentions import Mention, mentions_of
 from aisc.frontend.lang.model import Making, graph_of_module, with_imports
-from aisc.frontend.lang.parameters import Parameters, hollow
+from aisc.frontend.lang.parameters import Parameters, hollow, stored_in
 from aisc.frontend.lang.reading import read
 from aisc.frontend.lang.scope import Item, Poison, Scope, shown
 from aisc.ir.arith.poly import Extent, Poly
@@ -101,10 +101,15 @@ class _Noted(Parameters):
 
     found: dict[str, Parameter]
 
+    def fetch(self, folder: Path, file: str, at: Loc) -> None:
+        """Only the shapes of a file's arrays."""
+        self.file = file
+        self.stored = stored_in(folder, file, at, contents=False)
+
     def make(
         self, path: str, t: TensorType, start: tuple[str, Sequence[float]] | None, at: Loc
     ) -> Any:
-        """Contents that need no memory, but those of a file."""
+        """Contents that need no memory."""
         given = "nothing"
         if path in self.stored or (self.lost and start is None):
             given = self.file

@@ -14,7 +14,7 @@ from aisc.frontend.building.report import Report
 from aisc.frontend.lang import statics
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.elaborate import Elaborator
-from aisc.frontend.lang.parameters import Parameters, inside, stored_in
+from aisc.frontend.lang.parameters import Parameters, inside
 from aisc.frontend.lang.reading import read
 from aisc.frontend.lang.scope import Poisoned, Scope, misfit
 from aisc.ir import dtypes
@@ -203,9 +203,8 @@ class _Model:
         """Fetch the weights; where they cannot be read, other faults are looked for anyway."""
         if self.module.weights is None:
             return
-        parameters.file = self.module.weights[0]
         try:
-            parameters.stored = stored_in(self.folder, *self.module.weights)
+            parameters.fetch(self.folder, *self.module.weights)
         except CompileError as fault:
             self.report.add(fault)
             parameters.lost = True

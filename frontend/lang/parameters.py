@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from aisc.frontend.lang.scope import misfit
+from aisc.ir import dtypes
 from aisc.ir.diagnostics import AiscError, CompileError, error
 from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
@@ -60,6 +61,11 @@ class Parameters:
     stored: Mapping[str, Array] = field(default_factory=dict)
     lost: bool = False
     taken: dict[str, Loc] = field(default_factory=dict)
+
+    def fetch(self, folder: Path, file: str, at: Loc) -> None:
+        """Take the weights of a file; errors as those of :func:`stored_in`."""
+        self.file = file
+        self.stored = stored_in(folder, file, at)
 
     def make(
         self, path: str, t: TensorType, start: tuple[str, Sequence[float]] | None, at: Loc
@@ -109,9 +115,10 @@ def hollow(t: TensorType) -> Array:
     return np.broadcast_to(np.zeros((), t.dtype.numpy), t.static_shape)
 
 
-def stored_in(folder: Path, name: str, at: Loc) -> Mapping[str, Array]:
-    """The arrays of a ``.safetensors`` or ``.npz`` file beside the model; E104 where it is not
-    there, no such file, or outside of the model's folder."""
+def stored_in(folder: Path, name: str, at: Loc, contents: bool = True) -> Mapping[str, Array]:
+    """The arrays of a ``.safetensors`` or ``.npz`` file beside the model, or without `contents`
+    what has their shapes; E104 where it is not there, no such file, or outside of the model's
+    folder."""
     path = inside(folder, name, "weights", at)
     read = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix.lower())
     if read is None:
@@ -120,7 +127,7 @@ def stored_in(folder: Path, name: str, at: Loc) -> Mapping[str, Array]:
     try:
         if path.stat().st_size > MAX_WEIGHTS:
             raise error("E105", f"weights '{name}' are {path.stat().st_size} bytes", loc=at)
-        return read(path, at)
+        return read(path, at, contents)
     except FileNotFoundError:
         raise error("E104", f"there is no file of weights '{name}'", loc=at) from None
     except AiscError:
@@ -143,17 +150,38 @@ def inside(folder: Path, name: str, what: str, at: Loc) -> Path:
     return path
 
 
-def _npz(path: Path, at: Loc) -> Mapping[str, Array]:
+def _npz(path: Path, at: Loc, contents: bool) -> Mapping[str, Array]:
     with zipfile.ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
+        if not contents:
+            return dict(_npy_head(archive, entry) for entry in archive.infolist())
     if size > MAX_WEIGHTS:
         raise error("E105", f"weights '{path.name}' are {size} bytes", loc=at)
     with np.load(path, allow_pickle=False) as data:
         return {k: data[k] for k in data.files}
 
 
-def _safetensors(path: Path, at: Loc) -> Mapping[str, Array]:
+def _npy_head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[str, Array]:
+    """The name of an array, and what has its shape."""
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        reads = {(1, 0): np.lib.format.read_array_header_1_0}
+        shape, _, dtype = reads.get(version, np.lib.format.read_array_header_2_0)(file)
+    return entry.filename.removesuffix(".npy"), np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def _safetensors(path: Path, at: Loc, contents: bool) -> Mapping[str, Array]:
+    from safetensors import safe_open
     from safetensors.numpy import load_file
 
-    found: Mapping[str, Array] = load_file(path)
-    return found
+    if contents:
+        found: Mapping[str, Array] = load_file(path)
+        return found
+    with safe_open(path, framework="numpy") as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {
+            name: np.broadcast_to(
+                np.zeros((), dtypes.dtype(part.get_dtype().lower()).numpy), tuple(part.get_shape())
+            )
+            for name, part in parts.items()
+        }
