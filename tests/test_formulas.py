@@ -147,6 +147,21 @@ def test_a_formula_of_a_product_is_scheduled_as_a_product() -> None:
     assert any(b.name.endswith("packed") for k in products for b in k.params)
 
 
+def test_attention_in_formulas_is_one_kernel() -> None:
+    body = """s[g, t, u] = sum[d](q[t, g, d] * k[u, g, d])
+    seen[g, t, u] = s[g, t, u] / 4.0 if u <= t else -inf
+    w = softmax(seen, axis=-1)
+    y[t, g, d] = sum[u](w[g, t, u] * v[u, g, d])
+    return y"""
+    g = graph(body, "q: f32[n, 2, 16], k: f32[n, 2, 16], v: f32[n, 2, 16]")
+    program: Any = aisc.lower(g, "tensor")
+    assert "softmax" in program.kernels[-1].name
+    assert sum("matmul" in k.name for k in program.kernels) == 1
+    inputs = [rng.standard_normal((9, 2, 16)).astype(np.float32) for _ in range(3)]
+    got = aisc.compile(g, threads=1, cache=False)(*inputs)
+    np.testing.assert_allclose(got, interpret(g, inputs)[0], rtol=1e-4, atol=1e-5)
+
+
 def test_sums_of_narrow_floats_are_rounded_once() -> None:
     x = np.full((2, 4096), 0.1, np.float16)
     (got,) = run("z[i] = sum[j](x[i, j])\nreturn z", x, head="x: f16[n, 4096]")

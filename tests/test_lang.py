@@ -19,12 +19,13 @@ from safetensors.numpy import save_file
 
 import aisc
 from aisc.cli.main import main
+from aisc.frontend.lang import hints, operators
 from aisc.frontend.lang.formatting import formatted
 from aisc.frontend.lang.model import graph_of, is_whole
 from aisc.frontend.lang.parameters import STARTS
-from aisc.frontend.lang.reading import read, tokens
+from aisc.frontend.lang.reading import MAX_FAULTS, read, tokens
 from aisc.ir.arith.poly import symbol
-from aisc.ir.diagnostics import CompileError
+from aisc.ir.diagnostics import AiscWarning, CompileError
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.same import same
@@ -167,6 +168,28 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
     assert caught.value.codes == ("E109",)
 
 
+def test_what_a_file_of_weights_lacks_or_has_too_much_is_told(tmp_path: Path) -> None:
+    body = "y = dense(x, out=5) as a\nparam v: f32[5]\nreturn y * v"
+    text = f'weights "w.npz"\n{DENSE}model m(x: f32[n, 8]) {{\n{body}\n}}\n'
+    one = np.ones(5, np.float32)
+    for arrays, told in (
+        ({"a.w": Y, "v": one.astype(np.float64)}, ["w.npz holds float64[5]", "np.float32"]),
+        ({"a.w": Y, "a.b": one}, ["'v' has no contents", "none of this name"]),
+        ({"a.w": Y, "vv": one}, ["'v' has no contents", "w.npz has vv"]),
+    ):
+        np.savez(tmp_path / "w.npz", **arrays)
+        with pytest.raises(CompileError) as caught:
+            graph_of(text, "m.aim", tmp_path, {})
+        assert all(part in str(caught.value) for part in told), str(caught.value)
+    np.savez(tmp_path / "w.npz", **{"a.w": Y, "v": one, "a.c": one})
+    with pytest.warns(AiscWarning, match=r"1 arrays of w.npz are not used: a\.c"):
+        graph_of(text, "m.aim", tmp_path, {})
+    (tmp_path / "w.npz").unlink()
+    with pytest.raises(CompileError) as caught:
+        graph_of(text.replace("x @ w", "x @ ww"), "m.aim", tmp_path, {})
+    assert set(caught.value.codes) == {"E104", "E108"}, "other faults are told as well"
+
+
 def test_weights_come_from_safetensors(tmp_path: Path) -> None:
     save_file({"a.w": Y, "a.b": np.ones(5, np.float32)}, tmp_path / "w.safetensors")
     head = f'weights "w.safetensors"\n{DENSE}'
@@ -236,6 +259,16 @@ return y, z"""
         np.testing.assert_array_equal(z, x * 2 + 1 if sign > 0 else x - 1)
 
 
+def test_the_run_compares_open_sizes() -> None:
+    body = "y = x\nif n > 2 { y = y * 2 }\nif 3 == n { y = y + 1 }\nreturn y"
+    for n, want in ((2, X[:2]), (3, X * 2 + 1)):
+        np.testing.assert_array_equal(run(body, X[:n])[0], want)
+    turns = "t = 0\nwhile t < n { t = t + 1 }\nreturn t"
+    assert run(turns, X) == [3]
+    with pytest.raises(CompileError, match="is expected, got a tensor"):
+        graph("return reshape(x, shape=[n > 2])", "x: f32[n, 8]")
+
+
 def test_loops_of_the_run_carry_what_they_assign() -> None:
     body = """total = 0
 step = 1
@@ -253,7 +286,7 @@ def test_examples_compile_and_agree_with_the_interpreter(path: Path) -> None:
     exe = aisc.compile(path, threads=1, cache=False)
     g = graph_of(path.read_text(), str(path), path.parent, {})
     assert same(parse(print_ir(g), blobs={}) if not constants(g) else g, g)
-    sizes = {"n": 2, "height": 17, "width": 20}
+    sizes = {"n": 2, "height": 17, "width": 20, "steps": 3}
     inputs = []
     for v in g.inputs:
         shape = tuple(sizes[str(d)] if not isinstance(d, int) else d for d in v.type.shape)
@@ -402,6 +435,39 @@ def test_faults_are_told_at_their_place(body: str) -> None:
     assert d.notes[0].endswith("^"), "the line with a caret"
 
 
+HABITS = {
+    "return sum(x)": "here: reduce_sum",
+    "return x.reshape(4)": "there are no methods: reshape(x)",
+    "x += 1\nreturn x": "write it out: x = x + 1",
+    "for i in range(3) { x = x + 1 }\nreturn x": "for i in 0..3",
+    "if true: return x": "a block stands in braces",
+    "return (x, y)": "return a, b",
+    "return relu(x);": "the end of a line",
+    "s = 'text'\nreturn x": "between double quotes",
+    "let z = x\nreturn z": "without a word before it",
+    "return float(x)": "cast(x, to=f32)",
+    "return cast(x, to=float16)": "here: f16",
+    "return concat([x, x], axis=1)": "concat(a, b, axis=0)",
+    "return reshape(x, [n, 2, 4])": "given by name: reshape(x, shape=…)",
+    "return reduce_mean(x)": "it takes x, axes: ints, keepdims: bool",
+    "return reduce_mean(x, axes=1)": "a list: axes=[1]",
+    "return x.values": "tensors have shape, rank and dtype",
+}
+
+
+@pytest.mark.parametrize("body", HABITS)
+def test_habits_of_other_languages_get_a_hint(body: str) -> None:
+    with pytest.raises(CompileError, match=re.escape(HABITS[body])):
+        graph(body)
+
+
+def test_hints_name_what_there_is() -> None:
+    for name, hint in hints.ELSEWHERE.items():
+        assert not operators.exists(name)
+        for used in re.findall(r"(\w+)\(", hint):
+            assert operators.exists(used), hint
+
+
 def test_all_faults_of_a_file_come_together_and_once() -> None:
     body = "a = rellu(x)\nb = a + x\nc = softmax(b, axs=1)\nd = x[9, 9]\nreturn c + d"
     with pytest.raises(CompileError) as caught:
@@ -433,6 +499,20 @@ def test_faults_of_syntax_come_together() -> None:
         graph_of(SYNTAX, "m.aim", Path(), {})
     assert set(caught.value.codes) == {"E107"}
     assert [d.loc.line for d in caught.value.diagnostics] == [2, 3, 4, 5, 7, 8, 15]
+
+
+@pytest.mark.parametrize(
+    ("statement", "line", "text"),
+    [
+        ("y = relu(x", 4, "'(' of line 3 is still open"),
+        ("y = concat(x,\n1 + * 2,\naxis=1)", 4, "unexpected '*'"),
+        ("y = relu(x))", 3, "unexpected ')'"),
+    ],
+)
+def test_a_bracket_too_few_or_too_many_is_one_fault(statement: str, line: int, text: str) -> None:
+    with pytest.raises(CompileError, match=re.escape(text)) as caught:
+        graph(f"{statement}\nz = x + 1\nreturn z")
+    assert [d.loc.line for d in caught.value.diagnostics] == [line]
 
 
 @pytest.mark.parametrize(
@@ -496,6 +576,17 @@ def test_the_work_of_reading_grows_with_the_length(kind: str) -> None:
     refused_or_graph(language.model(40))  # whatever is made once
     one, two = work(200), work(400)
     assert all(b < 2.2 * a for a, b in zip(one, two, strict=True)), (one, two)
+
+
+def test_many_faults_cost_no_reading_of_the_whole_again() -> None:
+    text = language.model(600)
+    faulty = text.replace("sqrt(", "sqrt((")
+    assert faulty.count("sqrt((") > MAX_FAULTS
+    once = calls(lambda: read(Source(text)))
+    with pytest.raises(CompileError) as caught:
+        read(Source(faulty))
+    assert len(caught.value.diagnostics) == MAX_FAULTS
+    assert calls(lambda: refused_or_graph(faulty)) < 2 * once
 
 
 def refused_or_graph(text: str) -> None:

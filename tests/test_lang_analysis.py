@@ -5,12 +5,16 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from aisc.cli.main import main
 from aisc.frontend.lang.analysis import Analysis, analysed
 from aisc.frontend.lang.mentions import Mention
+from aisc.frontend.lang.parameters import stored_in
 from aisc.frontend.lang.reading import tokens
+from aisc.ir.location import Loc
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples" / "lang").glob("*.aim"))
@@ -115,6 +119,47 @@ def test_large_parameters_are_not_made(found: Analysis) -> None:
     found = analysed(text, "m.aim", Path())
     assert not found.diagnostics
     assert ("f32[65536, 65536]",) in found.types.values()
+
+
+def test_parameters_have_paths_types_and_sources() -> None:
+    text = """weights "none.npz"
+    layer dense(x: f32[n, k], out: int) {
+        param w: f32[k, out]
+        param b: f32[out] = full(0.5)
+        return x @ w + b
+    }
+    model m(x: f32[n, 4]) { return dense(dense(x, out=8) as first, out=2) as heads[0] }
+    """
+    found = analysed(text, "m.aim", Path())
+    assert [d.code for d in found.diagnostics] == ["E104"], "and nothing about what it would hold"
+    assert {k: (p.type, p.given) for k, p in found.parameters.items()} == {
+        "first.w": ("f32[4, 8]", "none.npz"), "first.b": ("f32[8]", "full(0.5)"),
+        "heads.0.w": ("f32[8, 2]", "none.npz"), "heads.0.b": ("f32[2]", "full(0.5)"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_files_of_weights_are_compared_and_not_read(tmp_path: Path, kind: str) -> None:
+    arrays = {"w": np.ones((4, 3), np.float32), "b": np.ones(3, np.float16), "z": np.ones(0)}
+    path = tmp_path / f"w.{kind}"
+    np.savez(path, **arrays) if kind == "npz" else save_file(arrays, path)
+    whole = stored_in(tmp_path, path.name, Loc())
+    heads = stored_in(tmp_path, path.name, Loc(), contents=False)
+    assert {k: (v.shape, v.dtype) for k, v in whole.items()} == {
+        k: (v.shape, v.dtype) for k, v in heads.items()
+    }
+    assert all(not any(v.strides) for v in heads.values() if v.size), "one element for all"
+    text = f"""weights "{path.name}"
+    model m(x: f32[n, 4]) {{
+        param w: f32[4, 3]
+        param b: f32[3]
+        return x @ w + b
+    }}"""
+    (fault,) = analysed(text, "m.aim", tmp_path).diagnostics
+    assert "holds float16[3]" in fault.notes[1]
+    path.write_bytes(path.read_bytes()[:20])
+    (fault,) = analysed(text, "m.aim", tmp_path).diagnostics
+    assert fault.code == "E104"
 
 
 def test_check_shows_types(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,5 @@
-"""The command line: ``aisc compile | run | bench | opt | check | tune | fuzz | targets |
-cache``.
+"""The command line: ``aisc compile | run | bench | opt | check | tune | fmt | lsp | fuzz |
+targets | cache``.
 
 Heavy packages are imported by the command that needs them. Exit codes: 0 ok, 1 the user's error,
 2 usage, 3 unsupported, 4 mismatch, 70 internal error.
@@ -265,6 +265,14 @@ def format_command(
     from aisc.cli.format_command import format_files
 
     format_files(files, check)
+
+
+@app.command()
+def lsp() -> None:
+    """Serve the model language to an editor, over standard input and output."""
+    from aisc.lsp.command import serve
+
+    serve()
 
 
 @app.command()

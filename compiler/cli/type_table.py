@@ -29,6 +29,11 @@ def show_types(model: str, shapes: Mapping[str, Extent]) -> None:
     console = Console()
     for table in type_tables(found):
         console.print(table)
+    if found.parameters:
+        table = Table("parameter", "type", "given by", title="parameters", title_justify="left")
+        for name, p in found.parameters.items():
+            table.add_row(Text(name), Text(p.type), Text(p.given))
+        console.print(table)
 
 
 def type_tables(found: Analysis) -> Iterator[Table]:

@@ -25,6 +25,7 @@ from aisc.ir.types import MAX_SIZE, TensorType
 Array = np.ndarray[Any, Any]
 MAX_VIEW_BYTES = 1 << 16  # larger broadcast constants stay an operation
 MAX_PARTS = 64  # elements of a vector of sizes
+_AT_RUN_TIME = "it is computed by the run: make it a constant of the model"
 _REARRANGING = frozenset({"concat", "reshape", "gather", "slice", "cast"})
 
 
@@ -78,7 +79,7 @@ class Emitter:
     def op(self, op: str, *inputs: Value | None, **attrs: AttrValue) -> Value:
         """Append a node with one result, or fold it. Operands of elementwise operators whose
         sizes may differ are taken to be of one size, which is tested at run time."""
-        definition = opdef.get(op)
+        definition, given = opdef.get(op), inputs
         if definition.scalar is not None and len(inputs) > 1:
             inputs = self._aligned(inputs)
         elif op == "matmul":
@@ -87,7 +88,7 @@ class Emitter:
         types = tuple(None if v is None else v.type for v in inputs)
         known = tuple(None if v is None else self.builder.constants.get(v) for v in inputs)
         call = opdef.OpCall(definition, types, full, known, self.loc)
-        results = self._infer(call)
+        results = self._infer(call, given)
         self._check_size(results)
         folded = fold_constant(call, results)
         if folded is not None:
@@ -100,14 +101,14 @@ class Emitter:
         return value
 
     @staticmethod
-    def _infer(call: opdef.OpCall) -> Sequence[TensorType]:
-        """The types of the results; what does not fit is told with the types of the operands."""
+    def _infer(call: opdef.OpCall, given: Sequence[Value | None]) -> Sequence[TensorType]:
+        """The types of the results; what does not fit is told with the types that were given."""
         try:
             return call.op.infer(call)
         except BoundNeeded:
             raise
         except CompileError as fault:
-            types = [str(t) for t in call.types if t is not None]
+            types = [str(v.type) for v in given if v is not None]
             if not types or any(d.notes for d in fault.diagnostics):
                 raise
             note = f"operands: {', '.join(types)}"
@@ -295,7 +296,8 @@ class Emitter:
         when even their number is unknown."""
         found = self.parts(value)
         if found is None:
-            raise error("E204", f"{what}: how many sizes there are is not known", loc=self.loc)
+            message = f"{what}: how many sizes there are is not known"
+            raise error("E204", message, _AT_RUN_TIME, loc=self.loc)
         holes = [x for x in found.flat if isinstance(x, Hole)]
         self.bind(holes)
         return tuple(self._bound[x] if isinstance(x, Hole) else x for x in found.flat)
@@ -331,18 +333,18 @@ class Emitter:
         """A vector of plain integers; E204 when one is symbolic or computed at run time."""
         found = self.known(value)
         if found is None:
-            raise error("E204", f"{what} must be known at compile time", loc=self.loc)
+            raise error("E204", f"{what} must be known at compile time", _AT_RUN_TIME, loc=self.loc)
         dims = tuple(found.ravel().tolist())
         numbers = tuple(int(d) for d in dims if isinstance(d, int))
         if len(numbers) != len(dims):
-            raise error("E204", f"{what} must be known at compile time", loc=self.loc)
+            raise error("E204", f"{what} must be known at compile time", _AT_RUN_TIME, loc=self.loc)
         return numbers
 
     def scalar(self, value: Value, what: str) -> Any:
         """The Python number in a constant of one element; E204 when it is not constant."""
         array = self.array(value)
         if array is None or array.size != 1:
-            raise error("E204", f"{what} must be one known number", loc=self.loc)
+            raise error("E204", f"{what} must be one known number", _AT_RUN_TIME, loc=self.loc)
         return array.reshape(()).item()
 
     # --- short forms --------------------------------------------------------------------------

@@ -6,23 +6,22 @@ parameters that have types but no contents. A layer that is used several times h
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from aisc.frontend.building.report import Report
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.elaborate import Elaborator
 from aisc.frontend.lang.mentions import Mention, mentions_of
-from aisc.frontend.lang.model import graph_of_module, with_imports
-from aisc.frontend.lang.parameters import Parameters
+from aisc.frontend.lang.model import Making, graph_of_module, with_imports
+from aisc.frontend.lang.parameters import Parameters, hollow, stored_in
 from aisc.frontend.lang.reading import read
 from aisc.frontend.lang.scope import Item, Poison, Scope, shown
 from aisc.ir.arith.poly import Extent, Poly
-from aisc.ir.diagnostics import CompileError, Diagnostic
+from aisc.ir.diagnostics import AiscWarning, CompileError, Diagnostic
 from aisc.ir.graph.core import Value
 from aisc.ir.location import Loc
 from aisc.ir.text.source import Source
@@ -33,15 +32,25 @@ Types = dict[Place, dict[str, None]]
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of the model: its type, and what gives its contents."""
+
+    type: str
+    given: str
+
+
+@dataclass(frozen=True, slots=True)
 class Analysis:
     """A file. `layers`: all that it can call, by name; `types`: what the names at a place stand
-    for, each once, in the order of the calls; `is_read`: whether the text is a file at all."""
+    for, each once, in the order of the calls; `parameters`: by path; `is_read`: whether the text is
+    a file at all."""
 
     file: str
     diagnostics: tuple[Diagnostic, ...] = ()
     mentions: tuple[Mention, ...] = ()
     types: Mapping[Place, Sequence[str]] = field(default_factory=dict)
     layers: Mapping[str, s.Layer] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
     is_read: bool = True
 
     def at(self, line: int, column: int) -> Mention | None:
@@ -73,29 +82,56 @@ def analysed(
         faults += fault.diagnostics
     layers = {x.name: x for x in whole.layers}
     types: Types = {}
+    parameters: dict[str, Parameter] = {}
     if not faults and any(x.kind == "model" for x in module.layers):
-        try:
-            graph_of_module(module, source, folder, shapes or {}, _making(types))
-        except CompileError as fault:
-            faults += fault.diagnostics
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                graph_of_module(module, source, folder, shapes or {}, _making(types, parameters))
+            except CompileError as fault:
+                faults += fault.diagnostics
+        faults += [w.message.diagnostic for w in told if isinstance(w.message, AiscWarning)]
     found = {place: tuple(names) for place, names in types.items()}
-    return Analysis(file, tuple(faults), mentions_of(module, layers), found, layers)
+    mentions = mentions_of(module, layers)
+    return Analysis(file, tuple(faults), mentions, found, layers, parameters)
 
 
-class _Hollow(Parameters):
-    """Parameters whose contents nobody asks for."""
+class _Noted(Parameters):
+    """Parameters whose contents nobody asks for; what they are is noted in `found`."""
+
+    found: dict[str, Parameter]
+
+    def fetch(self, folder: Path, file: str, at: Loc) -> None:
+        """Only the shapes of a file's arrays."""
+        self.file = file
+        self.stored = stored_in(folder, file, at, contents=False)
+
+    def make(
+        self, path: str, t: TensorType, start: tuple[str, Sequence[float]] | None, at: Loc
+    ) -> Any:
+        """Contents that need no memory."""
+        given = "nothing"
+        if path in self.stored or (self.lost and start is None):
+            given = self.file
+        elif start is not None:
+            given = f"{start[0]}({', '.join(f'{a:g}' for a in start[1])})"
+        self.found[path] = Parameter(str(t), given)
+        return super().make(path, t, start, at)
 
     def _started(self, path: str, t: TensorType, start: tuple[str, Sequence[float]]) -> Any:
-        return np.broadcast_to(np.zeros((), t.dtype.numpy), t.static_shape)
+        return hollow(t)
 
 
-def _making(types: Types) -> Any:
-    """What makes recorders that fill `types`; a model that is built again fills them anew."""
+def _making(types: Types, found: dict[str, Parameter]) -> Making:
+    """What makes recorders that fill `types` and `found`; a model that is built again does so
+    anew."""
 
     def make(module: s.Module, parameters: Parameters, report: Report) -> Elaborator:
         types.clear()
-        hollow = _Hollow(parameters.seed, parameters.file, parameters.stored)
-        return _Recorder(module, hollow, report, types)
+        found.clear()
+        noted = _Noted(parameters.seed)
+        noted.found = found
+        return _Recorder(module, noted, report, types)
 
     return make
 

@@ -48,7 +48,7 @@ def definitions_of(file: Path) -> list[OpDef]:
             raise misfit("the file defines no operator", "operator f(x: f32[n]) -> f32[n] { … }",
                          at=at)  # fmt: skip
     except CompileError as fault:
-        raise CompileError(with_lines(fault, sources)) from None
+        raise CompileError(with_lines(fault.diagnostics, sources)) from None
     return found
 
 
@@ -144,7 +144,7 @@ class _Definition:
         try:
             elaborator.report.finish()
         except CompileError as fault:
-            raise CompileError(with_lines(fault, self.sources)) from None
+            raise CompileError(with_lines(fault.diagnostics, self.sources)) from None
         graph = scope.em.builder.finish(results, [f"y{k}" for k in range(len(results))])
         self._require_sizes(graph)
         verify(graph)

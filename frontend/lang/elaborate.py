@@ -218,7 +218,10 @@ class Elaborator:
     def _static(self, scope: Scope, x: s.Expr) -> Static:
         found = self.expr(scope, x)
         if isinstance(found, Value):
-            raise misfit(f"what is known here is expected, got a tensor {found.type}", at=x.at)
+            hint = "tensors are no items of lists: concat(a, b, axis=0)"
+            raise misfit(
+                f"what is known here is expected, got a tensor {found.type}", hint, at=x.at
+            )
         return found
 
     def _binary(self, scope: Scope, x: s.Binary) -> Item:
@@ -231,11 +234,14 @@ class Elaborator:
         value = self.expr(scope, first)
         for b in reversed(chain):
             other = self.expr(scope, b.b)
+            scope.em.loc = self._placed(scope, b.at)
             if isinstance(value, Value) or isinstance(other, Value):
-                scope.em.loc = self._placed(scope, b.at)
                 value = operators.binary(scope.em, b.op, value, other, b.at)
-            else:
+                continue
+            try:
                 value = statics.binary(b.op, value, other, b.at)
+            except statics.Undecided:
+                value = operators.binary(scope.em, b.op, value, other, b.at)
         return value
 
     def _choice(self, scope: Scope, x: s.Choice) -> Item:
@@ -254,7 +260,7 @@ class Elaborator:
         if not isinstance(of, Value):
             raise misfit(f"{shown(of)} has no '{x.name}'", "tensors have", at=x.at)
         if x.name not in known:
-            raise unknown("property", x.name, known, x.at)
+            raise unknown("property", x.name, known, x.at, "tensors have shape, rank and dtype")
         return known[x.name](of)
 
     def _subscripts(self, scope: Scope, x: s.Index) -> list[Item | tuple[Item | None, ...]]:

@@ -14,12 +14,12 @@ from aisc.frontend.building.report import Report
 from aisc.frontend.lang import statics
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.elaborate import Elaborator
-from aisc.frontend.lang.parameters import Parameters, inside, stored_in
+from aisc.frontend.lang.parameters import Parameters, inside
 from aisc.frontend.lang.reading import read
 from aisc.frontend.lang.scope import Poisoned, Scope, misfit, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Extent, symbol
-from aisc.ir.diagnostics import CompileError, Diagnostic, error
+from aisc.ir.diagnostics import CompileError, Diagnostic, error, warn
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.graph.shapes.infer import BoundNeeded
@@ -99,18 +99,21 @@ def graph_of_module(
     try:
         module = with_imports(module, folder, sources)
     except CompileError as fault:
-        raise CompileError(with_lines(fault, sources)) from None
+        raise CompileError(with_lines(fault.diagnostics, sources)) from None
     implied: dict[str, int] = {}
     while True:
         try:
-            graph = _Model(module, file, folder, shapes, implied, make).graph()
+            model = _Model(module, file, folder, shapes, implied, make)
+            graph = model.graph()
         except BoundNeeded as fault:  # each round bounds one more size, or one more tightly
             if implied.get(fault.symbol, fault.upper + 1) <= fault.upper:
-                raise CompileError(with_lines(fault, sources)) from None
+                raise CompileError(with_lines(fault.diagnostics, sources)) from None
             implied[fault.symbol] = fault.upper
         except CompileError as fault:
-            raise CompileError(with_lines(fault, sources)) from None
+            raise CompileError(with_lines(fault.diagnostics, sources)) from None
         else:
+            for notice in with_lines(model.notices, sources):
+                warn(notice)
             verify(graph)
             return graph
 
@@ -133,11 +136,13 @@ def with_imports(module: s.Module, folder: Path, sources: dict[str, Source]) -> 
     return replace(module, layers=tuple(layers))
 
 
-def with_lines(fault: CompileError, sources: Mapping[str, Source]) -> list[Diagnostic]:
+def with_lines(
+    diagnostics: Sequence[Diagnostic], sources: Mapping[str, Source]
+) -> list[Diagnostic]:
     """Diagnostics that show the line they speak of. What is wrong in a layer is told for the first
     of its places."""
     found: dict[Diagnostic, list[Diagnostic]] = {}
-    for d in fault.diagnostics:
+    for d in diagnostics:
         found.setdefault(replace(d, loc=replace(d.loc, parent=None)), []).append(d)
     told = []
     for d, *others in found.values():
@@ -167,21 +172,20 @@ class _Model:
         self.shapes, self.implied = shapes, implied
         self.report = Report()
         self.used: set[str] = set()
+        self.notices: list[Diagnostic] = []
 
     def graph(self) -> Graph:
         """The graph of the file's model; every fault of it together."""
         layer = self._model()
         self._require_unlike()
-        weights = self.module.weights
-        stored = {} if weights is None else stored_in(self.folder, *weights)
-        name = "" if weights is None else weights[0]
-        parameters = Parameters(self.module.seed, name, stored)
+        parameters = Parameters(self.module.seed)
         elaborator = self.make(self.module, parameters, self.report)
         scope = Scope(Emitter(GraphBuilder(layer.name)))
         self.report.words.origins = scope.em.names.origins
         inputs = [self._input(elaborator, scope, f) for f in layer.formals]
         self._check_shapes()
         self.report.finish()
+        self._load(elaborator.parameters)
         scope.em.builder.inputs = inputs
         try:
             results = elaborator.body(scope, layer)
@@ -192,7 +196,27 @@ class _Model:
         except CompileError as fault:
             self.report.add(fault)
         self.report.finish()
+        self._tell_unused(elaborator.parameters)
         return eliminate_dead(scope.em.builder.finish(results, _names(layer, len(results))))
+
+    def _load(self, parameters: Parameters) -> None:
+        """Fetch the weights; where they cannot be read, other faults are looked for anyway."""
+        if self.module.weights is None:
+            return
+        try:
+            parameters.fetch(self.folder, *self.module.weights)
+        except CompileError as fault:
+            self.report.add(fault)
+            parameters.lost = True
+
+    def _tell_unused(self, parameters: Parameters) -> None:
+        """A warning about arrays that no parameter is called like: a start may stand for them."""
+        unused = [name for name in parameters.stored if name not in parameters.taken]
+        if unused and self.module.weights is not None:
+            names = ", ".join(unused[:4]) + (", …" if len(unused) > 4 else "")
+            message = f"{len(unused)} arrays of {parameters.file} are not used: {names}"
+            told = Diagnostic("E109", message, self.module.weights[1], severity="warning")
+            self.notices.append(told)
 
     def _model(self) -> s.Layer:
         models = [x for x in self.module.layers if x.kind == "model"]

@@ -97,12 +97,16 @@ def call(
     flat = [x for a in args for x in (a if isinstance(a, list) and op.inputs[:1] and
                                       op.inputs[-1].variadic else [a])]  # fmt: skip
     by_name = {k: v for k, (v, _) in given.items() if any(k == o.name for o in op.inputs)}
+    needed = (a for a in op.attrs if a.default is None and a.name not in ("binds", *given))
+    missing = next(needed, None)
     operands = _operands(op, flat, by_name, at)
     found = [x for x in operands if x is not None]
     made = iter(tensors(em, found, at))
     inputs = [None if x is None else next(made) for x in operands]
     attrs = {k: _attribute(op, k, v, inputs, where) for k, (v, where) in given.items()
              if k not in by_name}  # fmt: skip
+    if missing is not None:
+        raise misfit(f"{op.name} needs '{missing.name}'", _taken(op), at=at)
     if name == "sizes":
         values = opdef.complete_attrs(op, attrs, at)["values"]
         assert isinstance(values, tuple), "sizes"
@@ -152,7 +156,7 @@ def _operands(
     if len(args) > len(op.inputs):
         takes = ", ".join(o.name for o in op.inputs)
         raise misfit(f"{op.name} takes {len(op.inputs)} tensors ({takes}), got {len(args)}",
-                     "attributes are given by name", at=at)  # fmt: skip
+                     *_by_name(op), at=at)  # fmt: skip
     found: list[Item | None] = []
     for k, o in enumerate(op.inputs):
         value = args[k] if k < len(args) else by_name.get(o.name)
@@ -172,8 +176,7 @@ def _attribute(
     """A value in the form that an attribute has; E203 for an unknown one, E109 for another type."""
     known = {a.name: a for a in op.attrs}
     if name not in known:
-        takes = ", ".join((*(o.name for o in op.inputs), *known)) or "nothing"
-        raise misfit(f"{op.name} takes no '{name}'", f"it takes {takes}", at=at)
+        raise misfit(f"{op.name} takes no '{name}'", _taken(op), at=at)
     kind = known[name].type
     if kind == "dims" and isinstance(item, list):
         return _sizes(op, item, inputs, at)
@@ -186,9 +189,23 @@ def _attribute(
     }  # fmt: skip
     plain = kind in kinds and isinstance(item, kinds[kind])
     if not plain or (isinstance(item, bool) and kind != "bool"):
-        raise misfit(f"{op.name}: '{name}' is of type {kind}, got {shown(item)}", at=at)
+        hint = (f"a list: {name}=[{shown(item)}]",) if kind.endswith("s") else ()
+        raise misfit(f"{op.name}: '{name}' is of type {kind}, got {shown(item)}", *hint, at=at)
     assert isinstance(item, bool | int | float | str | DType), "checked above"
     return float(item) if kind == "float" and isinstance(item, int) else item
+
+
+def _taken(op: opdef.OpDef) -> str:
+    """What an operator takes, in words."""
+    attrs = (f"{a.name}: {' or '.join(a.choices) or a.type}" for a in op.attrs)
+    return f"it takes {', '.join((*(o.name for o in op.inputs), *attrs)) or 'nothing'}"
+
+
+def _by_name(op: opdef.OpDef) -> tuple[str, ...]:
+    """How attributes are given, for the first one."""
+    operands = ", ".join(o.name for o in op.inputs if not o.optional)
+    example = f"{op.name}({operands}, {op.attrs[0].name}=…)" if op.attrs else ""
+    return (f"attributes are given by name: {example}",) if op.attrs else ()
 
 
 def _sizes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import zipfile
@@ -15,7 +16,7 @@ import numpy as np
 
 from aisc.frontend.lang.scope import misfit
 from aisc.ir import dtypes
-from aisc.ir.diagnostics import AiscError, error
+from aisc.ir.diagnostics import AiscError, CompileError, error
 from aisc.ir.dtypes import DType
 from aisc.ir.location import Loc
 from aisc.ir.types import TensorType
@@ -54,11 +55,13 @@ STARTS: Mapping[str, tuple[tuple[float | None, ...], Start]] = {
 
 @dataclass(slots=True)
 class Parameters:
-    """Every parameter of a network by path; `file` and `stored` are where weights come from."""
+    """Every parameter of a network by path; `file` and `stored` are where weights come from.
+    `lost`: the file could not be read, which has been told."""
 
     seed: int = 0
     file: str = ""
     stored: Mapping[str, Array] = field(default_factory=dict)
+    lost: bool = False
     taken: dict[str, Loc] = field(default_factory=dict)
 
     def state(self) -> Mapping[str, Loc]:
@@ -68,6 +71,11 @@ class Parameters:
     def reset(self, state: Mapping[str, Loc]) -> None:
         """Forget the parameters that a part of the network has made, which is built again."""
         self.taken = dict(state)
+
+    def fetch(self, folder: Path, file: str, at: Loc) -> None:
+        """Take the weights of a file; errors as those of :func:`stored_in`."""
+        self.file = file
+        self.stored = stored_in(folder, file, at)
 
     def make(
         self, path: str, t: TensorType, start: tuple[str, Sequence[float]] | None, at: Loc
@@ -82,13 +90,20 @@ class Parameters:
             raise misfit(f"the sizes of parameter '{path}' must be known, got {t}", at=at)
         if path in self.stored:
             return self._from_file(path, t, at)
-        if start is None:
-            where = f"{self.file} has none of this name" if self.file else "no weights are given"
-            raise misfit(f"parameter '{path}' has no contents", where,
-                         "give it a start: param w: f32[n] = zeros()", at=at)  # fmt: skip
+        if start is None and not self.lost:
+            raise self._without_contents(path, at)
         if t.size * t.dtype.bytes > MAX_WEIGHTS:  # type: ignore[operator]
             raise error("E105", f"parameter '{path}' is too large: {t}", loc=at)
-        return self._started(path, t, start)
+        return hollow(t) if start is None else self._started(path, t, start)
+
+    def _without_contents(self, path: str, at: Loc) -> CompileError:
+        hints = ["no weights are given"]
+        if self.file:
+            beside = [n for n in self.stored if n.rpartition(".")[0] == path.rpartition(".")[0]]
+            near = beside or difflib.get_close_matches(path, sorted(self.stored))
+            hints = [f"{self.file} has {', '.join(near[:4]) or 'none of this name'}"]
+        hints.append("give it a start: param w: f32[n] = zeros()")
+        return misfit(f"parameter '{path}' has no contents", *hints, at=at)
 
     def _started(self, path: str, t: TensorType, start: tuple[str, Sequence[float]]) -> Array:
         rng = np.random.default_rng([self.seed, zlib.crc32(path.encode())])
@@ -98,14 +113,22 @@ class Parameters:
     def _from_file(self, path: str, t: TensorType, at: Loc) -> Array:
         array = self.stored[path]
         if array.shape != t.static_shape or array.dtype != t.dtype.numpy:
-            raise misfit(f"parameter '{path}' is {t}",
-                         f"{self.file} holds {array.dtype}{list(array.shape)}", at=at)  # fmt: skip
+            hints = [f"{self.file} holds {array.dtype}{list(array.shape)}"]
+            if array.shape == t.static_shape:
+                hints.append(f"save it as {t.dtype.numpy}: w.astype(np.{t.dtype.numpy})")
+            raise misfit(f"parameter '{path}' is {t}", *hints, at=at)
         return array
 
 
-def stored_in(folder: Path, name: str, at: Loc) -> Mapping[str, Array]:
-    """The arrays of a ``.safetensors`` or ``.npz`` file beside the model; E104 where it is not
-    there, no such file, or outside of the model's folder."""
+def hollow(t: TensorType) -> Array:
+    """Contents that nobody asks for, which need no memory."""
+    return np.broadcast_to(np.zeros((), t.dtype.numpy), t.static_shape)
+
+
+def stored_in(folder: Path, name: str, at: Loc, contents: bool = True) -> Mapping[str, Array]:
+    """The arrays of a ``.safetensors`` or ``.npz`` file beside the model, or without `contents`
+    what has their shapes; E104 where it is not there, no such file, or outside of the model's
+    folder."""
     path = inside(folder, name, "weights", at)
     read = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix.lower())
     if read is None:
@@ -114,7 +137,7 @@ def stored_in(folder: Path, name: str, at: Loc) -> Mapping[str, Array]:
     try:
         if path.stat().st_size > MAX_WEIGHTS:
             raise error("E105", f"weights '{name}' are {path.stat().st_size} bytes", loc=at)
-        return read(path, at)
+        return read(path, at, contents)
     except FileNotFoundError:
         raise error("E104", f"there is no file of weights '{name}'", loc=at) from None
     except AiscError:
@@ -137,25 +160,44 @@ def inside(folder: Path, name: str, what: str, at: Loc) -> Path:
     return path
 
 
-def _npz(path: Path, at: Loc) -> Mapping[str, Array]:
+def _npz(path: Path, at: Loc, contents: bool) -> Mapping[str, Array]:
     with zipfile.ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
+        if not contents:
+            return dict(_npy_head(archive, entry) for entry in archive.infolist())
     if size > MAX_WEIGHTS:
         raise error("E105", f"weights '{path.name}' are {size} bytes", loc=at)
     with np.load(path, allow_pickle=False) as data:
         return {k: data[k] for k in data.files}
 
 
-def _safetensors(path: Path, at: Loc) -> Mapping[str, Array]:
-    from safetensors import deserialize
+def _npy_head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[str, Array]:
+    """The name of an array, and what has its shape."""
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        reads = {(1, 0): np.lib.format.read_array_header_1_0}
+        shape, _, dtype = reads.get(version, np.lib.format.read_array_header_2_0)(file)
+    return entry.filename.removesuffix(".npy"), np.broadcast_to(np.zeros((), dtype), shape)
 
-    found: dict[str, Array] = {}
-    for name, entry in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
-        element = _ELEMENTS.get(entry["dtype"])
-        if element is None:  # of types that no tensor of ours has
-            continue
-        found[name] = np.frombuffer(entry["data"], element.numpy).reshape(entry["shape"])
-    return found
+
+def _safetensors(path: Path, at: Loc, contents: bool) -> Mapping[str, Array]:
+    from safetensors import deserialize, safe_open
+
+    if contents:
+        found: dict[str, Array] = {}
+        for name, entry in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
+            element = _ELEMENTS.get(entry["dtype"])
+            if element is None:  # of types that no tensor of ours has
+                continue
+            found[name] = np.frombuffer(entry["data"], element.numpy).reshape(entry["shape"])
+        return found
+    with safe_open(path, framework="numpy") as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {
+            name: np.broadcast_to(np.zeros((), element.numpy), tuple(part.get_shape()))
+            for name, part in parts.items()
+            if (element := _ELEMENTS.get(part.get_dtype())) is not None
+        }
 
 
 # What the format calls our element types.

@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from lark import Lark, Token, v_args
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from lark.exceptions import UnexpectedInput
 from lark.visitors import Transformer_NonRecursive
 
 from aisc.frontend.lang import syntax as s
+from aisc.frontend.lang import syntax_faults
+from aisc.frontend.lang.syntax_faults import PIECES
 from aisc.ir.diagnostics import CompileError, Diagnostic
 from aisc.ir.location import Loc
 from aisc.ir.text.source import Source
 
 MAX_DEPTH = 100  # brackets in each other
 MAX_CHAIN = 200  # operators between two line ends or brackets
-_COUNTED = re.compile(  # a text that is not closed is one piece, too, lest every end be looked for
-    r'"(?:[^"\\\n]|\\.)*"?|#[^\n]*|\n|[\[\](){}]|[-+*/@%<>=!]+|\b(?:not|and|or|if)\b'
-)
 MAX_FAULTS = 20  # that one report tells of
-_HEAD = re.compile(r"\s*(layer|model|seed|weights|import)\b")
-_WORDS = {
-    "NAME": "a name", "INT": "a whole number", "FLOAT": "a number", "STRING": "a text",
-    "DTYPE": "a type", "_NL": "the end of the line", "$END": "the end of the file",
-}  # fmt: skip
-# What an expression begins with, and what goes on with one, as messages name them.
-_BEGINNINGS = frozenset({
-    "a name", "a whole number", "a number", "a text", "a type", "'('", "'['", "'-'", "'true'",
-    "'false'", "'not'",
-})  # fmt: skip
-_OPERATORS = frozenset({
-    "'+'", "'-'", "'*'", "'/'", "'//'", "'%'", "'@'", "'**'", "'=='", "'!='", "'<'", "'<='", "'>'",
-    "'>='", "'and'", "'or'", "'if'", "'.'", "'('", "'['",
-})  # fmt: skip
+_ITEM = re.compile(r"[ \t]*(?:layer|model)\b")
 
 
 class _LineEnds:
@@ -70,10 +56,29 @@ def _parser() -> Lark:
                 maybe_placeholders=True, propagate_positions=True)  # fmt: skip
 
 
+def _patterns() -> dict[str, str]:
+    """The terminals of the grammar, by name."""
+    return {t.name: t.pattern.value for t in _parser().terminals}
+
+
 def tokens(text: str) -> Iterator[Token]:
     """What a text consists of, line ends aside that separate nothing; lark's errors where a
     character begins nothing."""
     return _parser().lex(text)
+
+
+def keywords() -> tuple[str, ...]:
+    """The words of the language, as its grammar has them."""
+    return tuple(sorted(
+        t.pattern.value for t in _parser().terminals
+        if t.pattern.type == "str" and t.pattern.value.isalpha()
+    ))  # fmt: skip
+
+
+def type_names() -> tuple[str, ...]:
+    """Element types and types of hyper-parameters, as the grammar has them."""
+    pattern = next(t.pattern.value for t in _parser().terminals if t.name == "DTYPE")
+    return tuple(re.findall(r"\w+", pattern.removesuffix(r"\b")))
 
 
 def read(source: Source) -> s.Module:
@@ -85,10 +90,12 @@ def read(source: Source) -> s.Module:
         try:
             tree = _parser().parse("\n".join(lines))
         except UnexpectedInput as fault:
-            (told,) = _syntax_error(fault, source).diagnostics
+            now = Source("\n".join(lines), source.file)
+            told = syntax_faults.told(fault, source, now, _patterns())
             found.append(told)
-            if not _drop_statement(lines, told.loc.line - 1):
+            if not syntax_faults.drop(lines, told.loc.line - 1, now):
                 break
+            syntax_faults.forget(lines, told.loc.line - 1)
         else:
             break
     if found:
@@ -97,98 +104,21 @@ def read(source: Source) -> s.Module:
     return module
 
 
-def _drop_statement(lines: list[str], k: int) -> bool:
-    """Take a statement out of the text, to go on behind it, but leave the blocks that it ends and
-    begins; false where there is none to take."""
-    if k >= len(lines) or not lines[k].strip() or _HEAD.match(lines[k]):
-        return False
-    depth = 0
-    while k < len(lines):
-        text = re.sub(r'"(?:[^"\\]|\\.)*"?|#.*', "", lines[k]).strip()
-        depth += sum(text.count(c) for c in "([") - sum(text.count(c) for c in ")]")
-        ends, begins = text.startswith("}"), text.endswith("{")
-        kept = "if true {" if begins else ""
-        kept = ("} else {" if begins else "}") if ends else kept
-        if kept == lines[k].strip():
-            return False
-        lines[k] = kept
-        k += 1
-        if depth <= 0:
-            break
-    return True
-
-
 def _check_depth(source: Source) -> None:
     """Bounds what the parser's stack and the walk over the tree must hold."""
     depth = chain = 0
-    for match in _COUNTED.finditer(source.text):
+    for match in PIECES.finditer(source.text):
         text = match[0]
         if text in "([{":
             depth, chain = depth + 1, 0
         elif text in ")]}" or text == "\n":
             depth, chain = depth - (text != "\n"), 0
+            if text == "\n" and _ITEM.match(source.text, match.end()):
+                depth = 0  # what is open before is a fault, which stops the parser there
         elif text[0] not in '"#':
             chain += len(text) if text[0] in "-+*/@%<>=!" else 1
         if depth > MAX_DEPTH or chain > MAX_CHAIN:
             raise source.error(*source.place(match.start()), "the text is nested too deeply")
-
-
-def _syntax_error(fault: UnexpectedInput, source: Source) -> CompileError:
-    place = (fault.line, fault.column)
-    if isinstance(fault, UnexpectedToken):
-        token, expected = fault.token, fault.accepts or fault.expected
-        message = f"unexpected {_shown(token)}"
-        if token.type == "$END":
-            place = source.place(len(source.text.rstrip()))
-    elif isinstance(fault, UnexpectedCharacters):
-        bad = source.text[fault.pos_in_stream or 0 :][:1]
-        message, expected = f"unexpected {bad!r}", set()
-    else:
-        message, expected = "the file ends too early", set()
-        place = source.place(len(source.text))
-    line, column = max(1, place[0]), max(1, place[1])
-    notes = [f"expected {_listed(expected)}"] if expected else []
-    return source.error(line, column, message, *notes, *_left_open(source, line, column))
-
-
-def _listed(terminals: Iterable[str]) -> str:
-    """What may stand at a place, in words: kinds of things first, then single ones."""
-    rest, words = set(map(_described, terminals)), []
-    for kind, members in (("an expression", _BEGINNINGS), ("an operator", _OPERATORS)):
-        if len(rest & members) > len(members) // 2:
-            words.append(kind)
-            rest -= members
-    words += sorted(rest)
-    if len(words) > 8:
-        return f"{', '.join(words[:8])}, …"
-    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
-
-
-def _left_open(source: Source, line: int, column: int) -> Iterator[str]:
-    """The bracket that a place is inside of, if it was opened in a line before."""
-    end = sum(len(text) + 1 for text in source.text.split("\n")[: line - 1]) + column - 1
-    opened: list[int] = []
-    for match in _COUNTED.finditer(source.text, 0, end):
-        if match[0] in "([{":
-            opened.append(match.start())
-        elif match[0] in ")]}" and opened:
-            opened.pop()
-    if opened:
-        began = source.place(opened[-1])
-        ends = line > source.text.count("\n") or source.text[opened[-1]] != "{"
-        if began[0] < line and ends:
-            yield f"'{source.text[opened[-1]]}' of line {began[0]} is still open"
-
-
-def _shown(token: Token) -> str:
-    return _WORDS[token.type] if token.type in ("_NL", "$END") else repr(str(token))
-
-
-def _described(terminal: str) -> str:
-    if terminal in _WORDS:
-        return _WORDS[terminal]
-    pattern = next((t.pattern.value for t in _parser().terminals if t.name == terminal), terminal)
-    return f"'{pattern}'"
 
 
 def _op(name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Union
 
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.regions import Inline, Region
+from aisc.frontend.lang import hints
 from aisc.ir.arith.poly import Poly
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.dtypes import DType
@@ -95,10 +96,14 @@ def require_alike(
             raise misfit(message, "its rank and element type must be the same", at=at)
 
 
-def unknown(what: str, name: str, known: Iterable[str], at: Loc) -> CompileError:
-    """E108, with the nearest names."""
+def unknown(
+    what: str, name: str, known: Iterable[str], at: Loc, otherwise: str = ""
+) -> CompileError:
+    """E108, with what it is called here, or the nearest names, or what is said `otherwise`."""
     *more, last = difflib.get_close_matches(name, sorted(known), 3) or [""]
-    notes = (f"did you mean {', '.join(more)}{' or ' if more else ''}{last}?",) if last else ()
+    near = f"did you mean {', '.join(more)}{' or ' if more else ''}{last}?"
+    notes = tuple(hints.for_name(name)) or ((near,) if last else ())
+    notes = notes or ((otherwise,) if otherwise else ())
     return error("E108", f"there is no {what} '{name}'", *notes, loc=at)
 
 

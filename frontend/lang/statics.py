@@ -8,7 +8,7 @@ from typing import Any
 
 from aisc.frontend.lang.scope import Static, misfit, shown
 from aisc.ir.arith import poly
-from aisc.ir.diagnostics import error
+from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.shapes.checks import decide
 from aisc.ir.location import Loc
 from aisc.ir.types import MAX_SIZE
@@ -29,6 +29,13 @@ _ON_SIZES: dict[str, Callable[[Any, Any], Any]] = {
 FUNCTIONS = ("ceildiv", "max", "min")
 
 
+class Undecided(CompileError):
+    """E109: only the run knows how sizes compare."""
+
+    def __init__(self, message: str, at: Loc) -> None:
+        super().__init__(misfit(message, at=at).diagnostics)
+
+
 def unary(op: str, a: Static, at: Loc) -> Static:
     """``-a`` or ``not a``."""
     if op == "not" and isinstance(a, bool):
@@ -39,7 +46,7 @@ def unary(op: str, a: Static, at: Loc) -> Static:
 
 
 def binary(op: str, a: Static, b: Static, at: Loc) -> Static:
-    """``a op b``; E109 where they do not go together."""
+    """``a op b``; E109 where they do not go together, also as :class:`Undecided`."""
     if op in ("equal", "not_equal"):
         return _equal(a, b, at) is (op == "equal")
     if op in ("and", "or") and isinstance(a, bool) and isinstance(b, bool):
@@ -69,7 +76,7 @@ def _equal(a: Static, b: Static, at: Loc) -> bool:
             return False
         decided = decide("==", a, b)  # type: ignore[arg-type]
         if decided is None:
-            raise misfit(f"whether {shown(a)} and {shown(b)} are equal is not known yet", at=at)
+            raise Undecided(f"whether {shown(a)} and {shown(b)} are equal is not known yet", at)
         return decided
     return type(a) is type(b) and a == b if isinstance(a, bool) or isinstance(b, bool) else a == b
 
@@ -120,7 +127,7 @@ def _of_sizes(op: str, a: Static, b: Static, at: Loc) -> Static:
             return True
         if high < 0 or (high == 0 and strict):
             return False
-        raise misfit(f"{op} of {shown(a)} and {shown(b)} is not known yet", at=at)
+        raise Undecided(f"{op} of {shown(a)} and {shown(b)} is not known yet", at)
     if op not in _ON_SIZES or not all(isinstance(x, poly.Poly | int) for x in (a, b)):
         raise misfit(f"{op} does not take {shown(a)} and {shown(b)}", at=at)
     if op in ("floordiv", "mod"):

@@ -210,7 +210,8 @@ class _Importer:
             if dim.dim_value < 0:
                 raise error("E103", f"negative size {dim.dim_value} of an input", loc=loc)
             if dim.dim_value > MAX_DIM:
-                raise error("E105", f"size {dim.dim_value} of an input is too large", loc=loc)
+                text = f"size {dim.dim_value} of an input is too large"
+                raise error("E105", text, f"at most {MAX_DIM}", loc=loc)
             return int(dim.dim_value)
         named = any(c.isalnum() for c in dim.dim_param)  # "?" and the like are no names
         given = dim.dim_param if named else default
