@@ -275,10 +275,7 @@ def _block(net: Net, w: Weights, x: str, places: str, path: str) -> str:
 
 
 def _rms_norm(net: Net, x: str, scale: Array) -> str:
-    # As in the formula, squares go into the sum unrounded (fused multiply-add). ReduceMean of a
-    # Mul rounds each: a sixth of the sums then differs in the last bit.
-    total = net.op("Unsqueeze", net.op("Einsum", x, x, equation="ij,ij->i"), net.ints(1))
-    power = net.op("Div", total, net.number(float(len(scale))))
+    power = net.op("ReduceMean", net.op("Mul", x, x), axes=[1], keepdims=1)
     root = net.op("Sqrt", net.op("Add", power, net.number(0.00001)))
     return net.op("Mul", net.op("Div", x, root), net.constant(scale))
 

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 import aisc
 from aisc.cli.main import main
 from aisc.frontend.lang import hints, operators
+from aisc.frontend.lang.analysis import analysed
 from aisc.frontend.lang.formatting import formatted
 from aisc.frontend.lang.model import graph_of, is_whole
 from aisc.frontend.lang.parameters import STARTS
@@ -33,6 +34,7 @@ from aisc.ir.location import Loc
 from aisc.ir.text.parser import parse
 from aisc.ir.text.printer import print_ir
 from aisc.ir.text.source import Source
+from aisc.lsp import answers
 
 EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples" / "lang").glob("*.aim"))
 rng = np.random.default_rng(0)
@@ -641,9 +643,12 @@ def test_many_mutated_files_are_compiled_or_refused() -> None:
 
 
 def check_mutated(seed: int) -> None:
-    places = []
+    text, places = mutated(seed), []
     try:
-        graph_of(mutated(seed), "m.aim", Path(), {})
+        graph_of(text, "m.aim", Path(), {})
     except CompileError as report:
         places = [d.loc for d in report.diagnostics]
     assert all(p.file == "m.aim" and p.line > 0 for p in places), seed
+    found = analysed(text, "m.aim", Path())
+    assert bool(found.diagnostics) == bool(places) or "model" not in text, seed
+    assert all(answers.hover(found, m) for m in found.mentions), seed

@@ -49,6 +49,10 @@ class Indices:
         self._ranged: list[s.Ranged] = []  # that end at another index
         self.outer = self._declared(x.indices)
         self.inner = self._declared(inner)
+        for access, _ in accesses(value):
+            if isinstance(access.of, s.Name) and access.of.text in self.extents:
+                name = access.of.text
+                raise misfit(f"'{name}' is an index here, and no tensor", at=access.at)
         self._find_ranges(value)
 
     # -- ranges ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from math import prod
 
 from aisc.ir.arith.poly import product
 from aisc.ir.graph.core import Value
@@ -91,18 +92,39 @@ def _product(body: Body, a: Indexed, b: Indexed, needed: set[Var]) -> Indexed | 
         return _product(body, b, a, needed)
     if not inner or not (rows or columns) or not needed >= {*rows, *columns}:
         return None
+    result = [*batch, *rows, *columns]
+    rows = _in_order(body, rows, a.axes, result)
+    columns = _in_order(body, columns, b.axes, result)
+
+    apart = rows[:-1] if batch else []  # so that what follows sees the axes of an attention
 
     def emit(m: Match) -> Value:
-        x = _matrix(m, a, batch, rows, inner)
-        y = _matrix(m, b, batch, inner, columns)
+        around = [[v] for v in batch]
+        x = _matrix(m, a, *around, *([v] for v in apart), rows[len(apart) :], inner)
+        y = _matrix(m, b, *around, *([] for _ in apart), inner, columns)
         made = m.add("matmul", (x, y))
         return reshaped(m, made, tuple(body.extents[v] for v in (*batch, *rows, *columns)))
 
     return Indexed((*batch, *rows, *columns), emit)
 
 
+def _in_order(
+    body: Body, axes: list[Var], operand: Sequence[Var], result: Sequence[Var]
+) -> list[Var]:
+    """Axes in the order of the formula's result, where the operand is what is moved more cheaply
+    than the product, or else as the operand has them."""
+
+    def cost(indices: Sequence[Var]) -> tuple[int, int]:
+        """Open sizes are large ones."""
+        sizes = [body.extents[v] for v in indices]
+        known = [d for d in sizes if isinstance(d, int)]
+        return len(sizes) - len(known), prod(known)
+
+    wanted = [v for v in body.outer if v in axes]
+    return wanted if len(wanted) == len(axes) and cost(operand) < cost(result) else axes
+
+
 def _matrix(m: Match, x: Indexed, *groups: Sequence[Var]) -> Value:
-    """`x` with three axes, or two where there is no batch: each joins a group of its own."""
+    """`x` with an axis for each group, which joins the axes of it."""
     order = [x.axes.index(v) for group in groups for v in group]
-    kept = groups if groups[0] else groups[1:]
-    return joined(m, transposed(m, x.emit(m), order), [len(g) for g in kept])
+    return joined(m, transposed(m, x.emit(m), order), [len(g) for g in groups])
