@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aisc.frontend.building.regions import Inline, Region, either
 from aisc.frontend.building.report import Report
@@ -36,6 +36,7 @@ class Elaborator:
         self.layers = {layer.name: layer for layer in module.layers}
         self.parameters, self.report = parameters, report
         self.depth = 0
+        self.names: dict[Value, str] = {}  # variables that values were first
 
     # -- statements --------------------------------------------------------------------------
     def block(self, scope: Scope, statements: Sequence[s.Statement]) -> None:
@@ -61,6 +62,13 @@ class Elaborator:
         while around is not None:
             around.poisoned, around = True, around.outer
 
+    def bind(self, scope: Scope, names: Iterable[str], items: Iterable[Item]) -> None:
+        """Variables stand for values, which are called after them."""
+        for name, item in zip(names, items, strict=True):
+            scope.names[name] = item
+            if isinstance(item, Value):
+                self.names.setdefault(item, name)
+
     @staticmethod
     def _placed(scope: Scope, at: Loc) -> Loc:
         return Loc(at.file, at.line, at.column, parent=scope.parent)
@@ -72,7 +80,7 @@ class Elaborator:
             case s.Assign():
                 self._assign(scope, x)
             case s.Formula():
-                scope.names[x.name] = tensor_of(self, scope, x)
+                self.bind(scope, (x.name,), (tensor_of(self, scope, x),))
             case s.Return():
                 found = [self.expr(scope, v) for v in x.values]
                 scope.returned = operators.tensors(scope.em, found, x.at)
@@ -91,7 +99,7 @@ class Elaborator:
         t = self.tensor_type(scope, x.type)
         start = None if x.start is None else self._start(scope, x.start)
         array = self.parameters.make(".".join((*scope.path, x.name)), t, start, x.at)
-        scope.names[x.name] = scope.em.constant(array)
+        self.bind(scope, (x.name,), (scope.em.constant(array),))
 
     def _start(self, scope: Scope, x: s.Expr) -> tuple[str, Sequence[float]]:
         if not isinstance(x, s.Call) or x.name not in STARTS:
@@ -115,7 +123,7 @@ class Elaborator:
             found = [self.expr(scope, x.value)]
         if len(found) != len(x.names):
             raise misfit(f"{len(x.names)} names for {len(found)} results", at=x.at)
-        scope.names.update(zip(x.names, found, strict=True))
+        self.bind(scope, x.names, found)
 
     def _repeat(self, scope: Scope, x: s.For) -> None:
         low, high = (self.expr(scope, b) for b in (x.low, x.high))
@@ -142,7 +150,7 @@ class Elaborator:
             self.block(inner, x.then if here else x.other)
             return self.values(inner, names, x.at)
 
-        scope.names.update(zip(names, either(scope.em, flag, arm), strict=True))
+        self.bind(scope, names, either(scope.em, flag, arm))
 
     def values(self, scope: Scope, names: Sequence[str], at: Loc) -> list[Value]:
         """Variables as tensors, at the end of a block that the run decides about."""

@@ -21,6 +21,7 @@ from aisc.ir.arith.poly import Dim, Extent, symbol
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, Value
+from aisc.ir.graph.rename import renamed
 from aisc.ir.graph.shapes.infer import BoundNeeded
 from aisc.ir.graph.verify import verify
 from aisc.ir.location import Loc
@@ -155,7 +156,8 @@ class _Model:
         except CompileError as fault:
             self.report.add(fault)
         self.report.finish()
-        return eliminate_dead(scope.em.builder.finish(results, _names(layer, len(results))))
+        whole = scope.em.builder.finish(results, _names(layer, len(results)))
+        return renamed(eliminate_dead(whole), elaborator.names)
 
     def _model(self) -> s.Layer:
         models = [x for x in self.module.layers if x.kind == "model"]
