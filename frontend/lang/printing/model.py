@@ -1,0 +1,110 @@
+"""A graph as a file of the model language, with the contents of its parameters."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from aisc.frontend.lang.formatting import formatted
+from aisc.frontend.lang.operators import names as operator_names
+from aisc.frontend.lang.printing.body import Body
+from aisc.frontend.lang.printing.function import Function, Module, blobs_of
+from aisc.frontend.lang.printing.literals import Array
+from aisc.frontend.lang.printing.names import Names, identifier
+from aisc.frontend.lang.printing.sizes import Sizes
+from aisc.frontend.lang.printing.wrapping import WIDTH, wrapped
+from aisc.frontend.lang.printing.writing import write
+from aisc.ir.arith.poly import Dim, sole_symbol
+from aisc.ir.graph.core import Graph, Value
+from aisc.ir.types import MAX_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """`text`: of the file; `weights`: what its file of weights must hold, by path."""
+
+    text: str
+    weights: dict[str, Array]
+
+
+def printed(graph: Graph, weights: str, *, exact: bool = True) -> Printed:
+    """A graph in the model language; `weights` is what the file of its parameters is called.
+
+    exact: reading the text gives the nodes in their order. Otherwise constants may stand elsewhere,
+    where a person would write them, and equal ones be written again.
+    """
+    module = Module(exact, blobs_of(graph), Names(operator_names()))
+    name = module.names.exactly(graph.name or "main")
+    names = Names()
+    fn = Function(module, [()], names, Sizes(names))
+    results = _results(graph, names)
+    formals = _inputs(fn, graph)
+    nodes = tuple(n for n in graph.nodes if exact or n.op != "constant")
+    body = Body(fn, [nodes], graph.outputs, write)
+    for v, wanted in zip(graph.outputs, results, strict=True):
+        body.wanted.setdefault(v, wanted)
+    body.must_name = set(graph.outputs)
+    write(body)
+    lines = _returned(body, graph, results)
+    types = [_type(fn, v) for v in graph.outputs]
+    head = f"model {name}({', '.join(formals)})"
+    if all(types):
+        shown = ", ".join(types)
+        head += f" -> {shown}" if len(head) + len(shown) < WIDTH - 8 else f" -> ({shown})"
+    model = "\n".join([f"{head} {{", *lines, "}"])
+    parts = [f"weights {json.dumps(weights)}"] if module.arrays else []
+    text = "\n\n".join([*parts, *module.layers.values(), model]) + "\n"
+    return Printed(wrapped(formatted(text)), module.arrays)
+
+
+def _results(graph: Graph, names: Names) -> list[str]:
+    """What results are called, which is what is returned: no other value has these names."""
+    found: list[str] = []
+    inputs = {v: identifier(v.name) for v in graph.inputs}
+    for v, name in zip(graph.outputs, graph.result_names, strict=True):
+        wanted = identifier(name)
+        own = inputs.get(v) == wanted and wanted not in found
+        found.append(wanted if own else names.fresh(wanted))
+    return found
+
+
+def _inputs(fn: Function, graph: Graph) -> list[str]:
+    """The heads of inputs, which name the sizes."""
+    own = [s for v in graph.inputs for d in v.type.shape if (s := sole_symbol(d)) is not None]
+    for s in own:
+        if s.name not in fn.sizes.texts:
+            fn.sizes.define(s)
+    found: list[str] = []
+    seen: set[str] = set()
+    for v in graph.inputs:
+        dims = []
+        for d in v.type.shape:
+            dims.append(_bounded(fn, d, seen))
+        fn.texts[v] = fn.names.exactly(v.name)
+        found.append(f"{fn.texts[v]}: {v.type.dtype.name}[{', '.join(dims)}]")
+    return found
+
+
+def _bounded(fn: Function, d: Dim, seen: set[str]) -> str:
+    """A size of an input, with its bounds where it is named first."""
+    s = sole_symbol(d)
+    text = fn.sizes.text(d)
+    if s is None or s.name in seen or (s.lower, s.upper) == (0, None):
+        return text
+    seen.add(s.name)
+    return f"{text} in {s.lower}..{(MAX_SIZE if s.upper is None else s.upper) + 1}"
+
+
+def _type(fn: Function, v: Value) -> str:
+    known = all(fn.sizes.knows(d) for d in v.type.shape)
+    return f"{v.type.dtype.name}{fn.sizes.list_of(v.type.shape)}" if known else ""
+
+
+def _returned(body: Body, graph: Graph, results: list[str]) -> list[str]:
+    """The lines of the model: results have their names."""
+    fn = body.fn
+    for v, name in zip(graph.outputs, results, strict=True):
+        if body.named(v) != name:
+            body.lines.append(f"{name} = {fn.texts[v]}")
+    body.flush()
+    return [*fn.rendered(body.lines), f"return {', '.join(results)}"]
