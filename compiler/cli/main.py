@@ -1,5 +1,5 @@
-"""The command line: ``aisc compile | run | bench | opt | check | tune | fuzz | targets |
-cache``.
+"""The command line: ``aisc compile | run | bench | opt | check | tune | fmt | convert | fuzz |
+targets | cache``.
 
 Heavy packages are imported by the command that needs them. Exit codes: 0 ok, 1 the user's error,
 2 usage, 3 unsupported, 4 mismatch, 70 internal error.
@@ -238,6 +238,20 @@ def format_command(
     from aisc.cli.format_command import format_files
 
     format_files(files, check)
+
+
+@app.command()
+def convert(
+    model: Model,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Write here, e.g. model.aim; weights beside it.")
+    ],
+    shape: Shapes = None,
+) -> None:
+    """Write a model in the model language, and its weights as a .safetensors file."""
+    from aisc.cli.convert_command import convert_model
+
+    convert_model(model, output, dict(map(_extent, shape or ())))
 
 
 @app.command()

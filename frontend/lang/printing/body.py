@@ -63,7 +63,7 @@ class Body:
         if self._is_size(node):
             self._size(node)
             return
-        form = self._picked(node) or form_of(node, self.fn.sizes)
+        form = self._picked(node) or form_of(node, self.fn.sizes, self.fn.module.exact)
         text = self.expression(form)
         if len(node.outputs) == 1:
             self.let(node.output, text)

@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+
 from aisc.frontend.lang import indexing
 from aisc.frontend.lang.printing import literals
 from aisc.frontend.lang.printing.attributes import dims, whole
 from aisc.frontend.lang.printing.sizes import POSTFIX, Sizes
+from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, maximum
 from aisc.ir.graph import opdef
-from aisc.ir.graph.core import GraphNode, Value
+from aisc.ir.graph.core import AttrValue, GraphNode, Value
 from aisc.ir.location import UNKNOWN
 
 ATOM = 10
@@ -86,8 +89,9 @@ def joined(texts: Sequence[Text]) -> Text:
     return Text(", ".join(t.text for t in texts), 0, sum(t.weight for t in texts))
 
 
-def form_of(node: GraphNode, sizes: Sizes) -> Form:
-    """How a node without regions is written."""
+def form_of(node: GraphNode, sizes: Sizes, exact: bool) -> Form:
+    """How a node without regions is written; unless `exact`, attributes may say the same in fewer
+    words."""
     inputs = node.input_values
     full = len(inputs) == len(node.inputs)
     if node.op in INFIX and full and _has_sign(node):
@@ -102,7 +106,7 @@ def form_of(node: GraphNode, sizes: Sizes) -> Form:
             return found
     if node.op == "gather" and full:
         return _gather(node)
-    return _call(node, sizes)
+    return _call(node, sizes, exact)
 
 
 def _has_sign(node: GraphNode) -> bool:
@@ -161,7 +165,7 @@ def _gather(node: GraphNode) -> Form:
     )  # fmt: skip
 
 
-def _call(node: GraphNode, sizes: Sizes) -> Form:
+def _call(node: GraphNode, sizes: Sizes, exact: bool) -> Form:
     """``op(a, b, name=value)``: what is optional has its name."""
     op = opdef.get(node.op)
     operands: list[tuple[str, Value]] = []
@@ -169,7 +173,7 @@ def _call(node: GraphNode, sizes: Sizes) -> Form:
         declared = op.inputs[min(k, len(op.inputs) - 1)]
         if v is not None:
             operands.append((f"{declared.name}=" if declared.optional else "", v))
-    given = attributes(node, sizes)
+    given = _attributes(node, sizes, exact)
 
     def write(t: Sequence[Text]) -> Text:
         parts = [f"{word}{x.text}" for (word, _), x in zip(operands, t, strict=True)]
@@ -180,15 +184,35 @@ def _call(node: GraphNode, sizes: Sizes) -> Form:
     return Form(values, write, values)
 
 
-def attributes(node: GraphNode, sizes: Sizes) -> list[str]:
+# Attributes of which an empty list means these numbers.
+_UNIFORM = {"strides": 1, "dilations": 1, "pads": 0}
+
+
+def _attributes(node: GraphNode, sizes: Sizes, exact: bool) -> list[str]:
     """``name=value`` of every attribute that is not as usual."""
     attrs = node.attr_map
     found: list[str] = []
     for a in opdef.get(node.op).attrs:
-        if a.name == "binds" or a.name not in attrs or _equal(attrs[a.name], a.default):
+        if a.name == "binds" or a.name not in attrs:
             continue
-        found.append(f"{a.name}={literals.attribute(attrs[a.name], a.type, sizes)}")
+        value = attrs[a.name] if exact else _plain(node, a, attrs[a.name])
+        if not _equal(value, a.default):
+            found.append(f"{a.name}={literals.attribute(value, a.type, sizes)}")
     return found
+
+
+def _plain(node: GraphNode, a: opdef.Attr, value: AttrValue) -> AttrValue:
+    """A value that means the same: a number without the digits that f32 does not hold, where
+    nothing is wider; an empty list."""
+    if isinstance(value, float) and not _is_wide(node) and np.float32(value) == value:
+        return float(str(np.float32(value)))
+    if a.default == () and isinstance(value, tuple) and set(value) == {_UNIFORM.get(a.name)}:
+        return ()
+    return value
+
+
+def _is_wide(node: GraphNode) -> bool:
+    return any(v.type.dtype is dtypes.f64 for v in (*node.input_values, *node.outputs))
 
 
 def _equal(a: object, b: object) -> bool:

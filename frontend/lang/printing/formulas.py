@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from aisc.frontend.lang.model import graph_of
 from aisc.frontend.lang.printing import literals
 from aisc.frontend.lang.printing.body import Body
@@ -189,7 +191,9 @@ class _Writer:
     def _expr(self, x: Expr) -> Text:
         match x:
             case Const():
-                text = literals.number(x.value)
+                text = literals.scalar(np.asarray(x.value).astype(x.dtype.numpy))
+                if text is None:
+                    raise _NoNotation
                 return Text(text, 7 if text.startswith("-") else 10)
             case Var():
                 return Text(self.names[x]) if x in self.names else Text(self._size(x))
