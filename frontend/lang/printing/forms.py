@@ -16,6 +16,7 @@ from aisc.frontend.lang import indexing
 from aisc.frontend.lang.printing import literals
 from aisc.frontend.lang.printing.attributes import dims, whole
 from aisc.frontend.lang.printing.sizes import POSTFIX, Sizes
+from aisc.frontend.lang.statics import FUNCTIONS
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, maximum
 from aisc.ir.graph import opdef
@@ -181,7 +182,7 @@ def _call(node: GraphNode, sizes: Sizes, exact: bool) -> Form:
         return Text(f"{node.op}({', '.join((*parts, *given))})", ATOM, weight)
 
     values = tuple(v for _, v in operands)
-    return Form(values, write, values)
+    return Form(values, write, values, infix=node.op in FUNCTIONS)
 
 
 # Attributes of which an empty list means these numbers.
