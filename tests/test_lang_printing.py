@@ -203,6 +203,31 @@ def test_blocks_in_blocks() -> None:
     assert p.text.count("layer ") == 2 and "blocks.3.blocks.2.w" in p.weights
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_blocks_with_loops_have_parameters_of_their_own(exact: bool) -> None:
+    text = """layer recurrent(x: f32[n, k]) {
+    param start: f32[k] = normal(0.5)
+    h = start
+    scan row in x {
+        param w: f32[k, k] = normal(0.5)
+        param b: f32[k] = normal(0.5)
+        h = tanh(row + h @ w + b)
+        collect hs = h
+    }
+    return hs * 0.5 + x
+}
+model m(x: f32[n, 8]) {
+    for i in 0..3 { x = recurrent(x) as layers[i] }
+    return x
+}
+"""
+    g = graph(text)
+    p = checked(g, exact)
+    assert p.text.count("scan ") == 1 and "for i in 0..3" in p.text
+    assert len(p.weights) == 9
+    np.testing.assert_array_equal(interpret(read(p), [X])[0], interpret(g, [X])[0])
+
+
 def test_blocks_take_sizes_that_their_tensors_do_not_show() -> None:
     text = """layer unit(x: f32[a], k: int) {
     y = reshape(exp(x), shape=[k, -1])
@@ -253,6 +278,19 @@ def test_names_are_identifiers_that_nothing_else_has() -> None:
     assert [v.name for v in again.inputs] == ["v0", "x_y_z"]
     assert again.result_names == ("a_b", "v0", "v", "x_y_z")
     assert p.text.startswith("model relu_2(v0: f32[for_, 2]")
+
+
+def test_results_may_have_the_names_of_inputs() -> None:
+    b = GraphBuilder("m")
+    x, y = (b.input(name, TensorType((2,), f32)) for name in "xy")
+    out = b.add("add", (x, y), names=("z",))
+    for outputs, names in (((y, x), "xy"), ((out, x), "xy"), ((x, out), "xy"), ((y, y), "xz")):
+        g = live(b.finish(outputs, list(names)))
+        again = read(checked(g))
+        assert again.result_names == tuple(names)
+        arrays = [np.float32([1, 2]), np.float32([3, 4])]
+        for one, want in zip(interpret(again, arrays), interpret(g, arrays), strict=True):
+            np.testing.assert_array_equal(one, want)
 
 
 def test_long_lines_are_broken() -> None:

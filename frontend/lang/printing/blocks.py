@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from aisc.frontend.lang.printing.body import Body
+from aisc.frontend.lang.printing.kinds import kind_of
 from aisc.ir.graph.core import GraphNode, Value
-from aisc.ir.text.printer import print_ir
 
-LEAST_NODES = 4
-LEAST_GAIN = 6  # nodes that need not be written
+LEAST_NODES = 2
+LEAST_GAIN = 6  # nodes that need not be written, those of regions included
 _INTERFACE = 1  # nodes that a parameter or result of a layer is worth
 
 # A result of a block: which of its nodes, which of that one's results.
@@ -25,14 +25,15 @@ Slot = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """`count` blocks of `length` nodes. `formals`: for each operand from outside what it is in
-    each block; `results`: what is read outside of a block; `carried`: for a formal, the result of
-    the block before that it is, if that is so. `is_loop`: whether blocks can be turns of one
-    loop."""
+    """`count` blocks of `length` nodes, which weigh `weight` each. `formals`: for each operand from
+    outside what it is in each block; `results`: what is read outside of a block; `carried`: for a
+    formal, the result of the block before that it is, if that is so. `is_loop`: whether blocks can
+    be turns of one loop."""
 
     start: int
     length: int
     count: int
+    weight: int
     formals: tuple[tuple[Value, ...], ...]
     results: tuple[Slot, ...]
     carried: tuple[Slot | None, ...]
@@ -48,7 +49,7 @@ class Repeat:
         """How many nodes need not be written."""
         interface = len(self.formals) + len(self.results)
         calls = 0 if self.is_loop else self.count
-        return (self.count - 1) * self.length - _INTERFACE * interface - calls
+        return (self.count - 1) * self.weight - _INTERFACE * interface - calls
 
 
 def repeats_in(body: Body) -> list[Repeat]:
@@ -74,6 +75,7 @@ class _Finder:
         table: dict[object, int] = {}
         kinds = [table.setdefault(self._kind(n), len(table)) for n in self.nodes]
         self.kinds = np.asarray(kinds)
+        self.weights = np.cumsum([0, *map(_weight, self.nodes)])
         self.readers: dict[Value, list[int]] = {}
         for k, n in enumerate(self.nodes):
             for v in n.input_values:
@@ -83,19 +85,20 @@ class _Finder:
 
     def _kind(self, n: GraphNode) -> object:
         """What equal nodes have in common."""
-        types = (*(None if v is None else v.type for v in n.inputs), *(v.type for v in n.outputs))
         if n.op == "constant":
-            return n.op, types, None if n.output.type.rank else self.body.fn.literal([n.output])
-        constant = tuple(v in self.blobs and v not in self.places for v in n.inputs if v)
-        inner = tuple(map(print_ir, n.regions))
-        return n.op, types, n.attrs, inner, constant
+            text = None if n.output.type.rank else self.body.fn.literal([n.output])
+            return n.op, n.output.type, text
+        constant = tuple(v in self.blobs and v not in self.places for v in n.input_values)
+        return kind_of(n), constant
 
     def best(self, low: int, high: int) -> Repeat | None:
         """The blocks between two nodes that save the most."""
         runs = []
         for length in range(LEAST_NODES, (high - low) // 2 + 1):
             for start, size in _runs(self.kinds[low:high], length):
-                runs.append(((size // length) * length, -length, low + start, size))
+                first = low + start
+                possible = int(self.weights[first + size] - self.weights[first])
+                runs.append((possible, -length, first, size))
         best: Repeat | None = None
         for possible, length, start, size in sorted(runs, reverse=True)[:64]:
             if possible < LEAST_GAIN or (best is not None and possible <= best.gain):
@@ -127,7 +130,8 @@ class _Finder:
         results = self._results(start, length, count)
         carried = tuple(self._carried(v, start, length) for v in vectors)
         loop = self._is_loop(list(vectors), carried, results, (start, length, count))
-        return Repeat(start, length, count, tuple(vectors), tuple(results), carried, loop)
+        weight = int(self.weights[start + length] - self.weights[start])
+        return Repeat(start, length, count, weight, tuple(vectors), tuple(results), carried, loop)
 
     def _vector(
         self, operands: Sequence[Value | None], start: int, length: int
@@ -204,6 +208,11 @@ class _Finder:
                 if reads and (offset, j) not in used:
                     return False
         return True
+
+
+def _weight(n: GraphNode) -> int:
+    """How much there is to write for a node."""
+    return 1 + sum(_weight(inner) for region in n.regions for inner in region.nodes)
 
 
 def _runs(kinds: np.ndarray, length: int) -> Iterator[tuple[int, int]]:

@@ -37,12 +37,14 @@ def printed(graph: Graph, weights: str, *, exact: bool = True) -> Printed:
     name = module.names.exactly(graph.name or "main")
     names = Names()
     fn = Function(module, [()], names, Sizes(names))
-    results = _results(graph, names)
     formals = _inputs(fn, graph)
+    results = _results(fn, graph)
     nodes = tuple(n for n in graph.nodes if exact or n.op != "constant")
     body = Body(fn, [nodes], graph.outputs, write)
+    taken = {fn.texts[v] for v in graph.inputs}
     for v, wanted in zip(graph.outputs, results, strict=True):
-        body.wanted.setdefault(v, wanted)
+        if wanted not in taken:
+            body.wanted.setdefault(v, wanted)
     body.must_name = set(graph.outputs)
     write(body)
     lines = _returned(body, graph, results)
@@ -57,14 +59,15 @@ def printed(graph: Graph, weights: str, *, exact: bool = True) -> Printed:
     return Printed(wrapped(formatted(text)), module.arrays)
 
 
-def _results(graph: Graph, names: Names) -> list[str]:
-    """What results are called, which is what is returned: no other value has these names."""
+def _results(fn: Function, graph: Graph) -> list[str]:
+    """What results are called, which is what is returned: no other value has these names, but
+    inputs may."""
+    inputs = {fn.texts[v] for v in graph.inputs}
     found: list[str] = []
-    inputs = {v: identifier(v.name) for v in graph.inputs}
-    for v, name in zip(graph.outputs, graph.result_names, strict=True):
+    for name in graph.result_names:
         wanted = identifier(name)
-        own = inputs.get(v) == wanted and wanted not in found
-        found.append(wanted if own else names.fresh(wanted))
+        own = wanted in inputs and wanted not in found
+        found.append(wanted if own else fn.names.fresh(wanted))
     return found
 
 
@@ -103,8 +106,14 @@ def _type(fn: Function, v: Value) -> str:
 def _returned(body: Body, graph: Graph, results: list[str]) -> list[str]:
     """The lines of the model: results have their names."""
     fn = body.fn
-    for v, name in zip(graph.outputs, results, strict=True):
-        if body.named(v) != name:
-            body.lines.append(f"{name} = {fn.texts[v]}")
+    texts = [body.named(v) for v in graph.outputs]
     body.flush()
+    changed = {name for text, name in zip(texts, results, strict=True) if text != name}
+    for k, text in enumerate(texts):
+        if text in changed and text != results[k]:  # an input whose name is a result's
+            texts[k] = fn.names.fresh(f"old_{text}")
+            body.lines.append(f"{texts[k]} = {text}")
+    for text, name in zip(texts, results, strict=True):
+        if text != name:
+            body.lines.append(f"{name} = {text}")
     return [*fn.rendered(body.lines), f"return {', '.join(results)}"]
