@@ -101,12 +101,23 @@ class _Finder:
                 runs.append((possible, -length, first, size))
         best: Repeat | None = None
         for possible, length, start, size in sorted(runs, reverse=True)[:64]:
-            if possible < LEAST_GAIN or (best is not None and possible <= best.gain):
+            if possible < LEAST_GAIN or (best is not None and possible < best.gain):
                 break
             for found in self._placed(start, -length, size):
-                if found.gain >= LEAST_GAIN and (best is None or found.gain > best.gain):
+                if found.gain >= LEAST_GAIN and self._is_better(found, best):
                     best = found
         return best
+
+    def _is_better(self, found: Repeat, best: Repeat | None) -> bool:
+        """Of those that save the same, blocks begin where what they take is read most: where a
+        residual connection begins."""
+        if best is None or found.gain != best.gain:
+            return best is None or found.gain > best.gain
+        return self._reads(found) > self._reads(best)
+
+    def _reads(self, r: Repeat) -> int:
+        inside = range(r.start, r.start + r.length)
+        return sum(k in inside for vector in r.formals for k in self.readers.get(vector[0], []))
 
     def _placed(self, start: int, length: int, size: int) -> Iterator[Repeat]:
         """The blocks of a run, wherever they may begin: `size` nodes equal those `length` on."""

@@ -6,7 +6,8 @@ each part, and whatever is asked of a node is asked of its fellows in all parts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from aisc.frontend.lang.printing import literals
@@ -84,9 +85,25 @@ class Function:
     def rendered(self, lines: Sequence[Line]) -> list[str]:
         """Lines as text, without the names of dimensions that nothing uses."""
         kept = (x for x in lines if isinstance(x, str) or x.symbol in self.sizes.used)
-        return [
+        found = [
             x if isinstance(x, str) else f"{self.sizes.texts[x.symbol]} = {x.text}" for x in kept
         ]
+        return found if self.module.exact else list(_settled(found))
+
+
+def _settled(lines: Sequence[str]) -> Iterator[str]:
+    """Lines with each parameter directly before what reads it, or before the block that does."""
+    held: dict[str, str] = {}
+    for line in lines:
+        words = set(re.findall(r"\w+", line))
+        if line.startswith("param "):
+            held[line.removeprefix("param ").partition(":")[0]] = line
+            continue
+        block = line.endswith("{") or line.startswith("}")
+        for name in [n for n in held if block or n in words]:
+            yield held.pop(name)
+        yield line
+    yield from held.values()
 
 
 def blobs_of(graph: Graph) -> dict[Value, Blob]:
