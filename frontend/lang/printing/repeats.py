@@ -49,18 +49,15 @@ def _loop(
         if slot is None:
             given.append(names[0])
             continue
-        first, name = vector[0], names[0]
-        readers = [k for k, n in enumerate(body.nodes) if first in n.input_values]
-        over = first in body.makers and max(readers) < r.start + r.length
-        shared = sum(first in v for v in r.formals) > 1 or name in variables.values()
-        if not over or shared or first in body.outputs:
-            name = fn.names.fresh(hint_of(body.nodes[r.start + slot[0]].outputs[slot[1]], "x"))
+        name = names[0]
+        if not _is_over(body, r, vector[0]) or name in variables.values():
+            name = _variable(body, r, slot)
             body.lines.append(f"{name} = {names[0]}")
         variables[slot] = name
         given.append(name)
     for slot in r.results:
         if slot not in variables:
-            variables[slot] = fn.names.fresh(hint_of(_result(body, r, slot, 0), "y"))
+            variables[slot] = _variable(body, r, slot)
     results = ", ".join(variables[slot] for slot in r.results)
     turn = fn.names.fresh("i")
     call = f"{layer}({', '.join((*given, *sizes))}) as {place}[{turn}]"
@@ -72,6 +69,29 @@ def _loop(
         if wanted is not None and wanted != variables[slot]:
             body.lines.append(f"{wanted} = {variables[slot]}")
             fn.texts[v] = wanted
+
+
+def _is_over(body: Body, r: Repeat, first: Value) -> bool:
+    """Whether nothing reads a value of this body but the first block, as what is carried."""
+    once = first in body.makers and sum(first in v for v in r.formals) == 1
+    return once and body.last[first] < r.start + r.length
+
+
+def _variable(body: Body, r: Repeat, slot: tuple[int, int]) -> str:
+    """A name for a result of the blocks: that which the last one must have, if nothing has it."""
+    wanted = body.wanted.get(_result(body, r, slot, r.count - 1), "")
+    if wanted and wanted not in body.fn.texts.values():
+        return wanted
+    return body.fn.names.fresh(hint_of(_result(body, r, slot, 0), "x"))
+
+
+def prefer(body: Body, r: Repeat) -> None:
+    """What blocks begin with has the name that their last result must have."""
+    for vector, slot in zip(r.formals, r.carried, strict=True):
+        if r.is_loop and slot is not None and _is_over(body, r, vector[0]):
+            wanted = body.wanted.get(_result(body, r, slot, r.count - 1))
+            if wanted is not None:
+                body.wanted.setdefault(vector[0], wanted)
 
 
 def _calls(

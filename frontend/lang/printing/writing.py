@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from aisc.frontend.lang.printing import regions
+from aisc.frontend.lang.printing import regions, repeats
 from aisc.frontend.lang.printing.blocks import repeats_in
 from aisc.frontend.lang.printing.body import Body
 from aisc.frontend.lang.printing.formulas import write_formula
-from aisc.frontend.lang.printing.repeats import write_repeat
 from aisc.ir.graph.core import GraphNode
 
 
 def write(body: Body) -> None:
     """Write every node of a body, those of equal blocks as calls of one layer."""
     regions.prefer(body)
-    repeats = {r.start: r for r in repeats_in(body)}
+    blocks = {r.start: r for r in repeats_in(body)}
+    for r in blocks.values():
+        repeats.prefer(body, r)
     while body.place < len(body.nodes):
-        repeat = repeats.get(body.place)
-        if repeat is not None:
-            write_repeat(body, repeat)
-            body.place = repeat.end
+        block = blocks.get(body.place)
+        if block is not None:
+            repeats.write_repeat(body, block)
+            body.place = block.end
         else:
             _write_node(body, body.nodes[body.place])
             body.place += 1
