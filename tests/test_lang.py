@@ -421,6 +421,18 @@ def test_the_formatter_has_one_form() -> None:
     assert formatted(NEAT) == NEAT
 
 
+def test_lines_inside_of_brackets_may_begin_with_an_operator() -> None:
+    text = """model m(x: f32[n]) {
+    y = (x  # first
+        - x * 2
+        - -x)
+    z = f(  # nothing before
+        -x)
+}
+"""
+    assert formatted(text.replace("- ", "-").replace("    ", " ")) == text
+
+
 def placeless(x: Any) -> Any:
     """A tree without places."""
     if isinstance(x, tuple):

@@ -20,9 +20,10 @@ from aisc.frontend.onnx.importer import import_model
 from aisc.fuzz.case import live
 from aisc.fuzz.generate import make
 from aisc.ir.arith.poly import symbol
+from aisc.ir.diagnostics import CompileError
 from aisc.ir.dtypes import f32
 from aisc.ir.graph.builder import GraphBuilder
-from aisc.ir.graph.core import Graph
+from aisc.ir.graph.core import Graph, Value
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.same import same
 from aisc.ir.types import TensorType
@@ -303,6 +304,21 @@ def test_long_lines_are_broken() -> None:
         graph(f"model m(x: f32[n, 8]) {{\n    z[i] = {sums.replace(':', 'i')}\nreturn z\n}}")
     )
     assert max(map(len, p.text.splitlines())) <= 100
+
+
+def test_graphs_that_have_no_text() -> None:
+    b = GraphBuilder("m")
+    x = b.input("x", TensorType((symbol("n") * 2,), f32))
+    with pytest.raises(CompileError, match="names a size: n") as caught:
+        printed(b.finish([b.add("relu", (x,))]), "w.safetensors")
+    assert caught.value.codes == ("E102",)
+    b = GraphBuilder("m")
+    x = b.input("x", TensorType((3,), f32))
+    inner = Value("x", x.type)
+    region = Graph("g", (inner,), (), (inner,))
+    made = b.add_multi("fused", (x,), regions=(region,))
+    with pytest.raises(CompileError, match="groups of operators"):
+        printed(b.finish(made), "w.safetensors")
 
 
 def check_random(seed: int) -> None:

@@ -15,6 +15,7 @@ from aisc.frontend.lang.printing.sizes import Sizes
 from aisc.frontend.lang.printing.wrapping import WIDTH, wrapped
 from aisc.frontend.lang.printing.writing import write
 from aisc.ir.arith.poly import Dim, sole_symbol
+from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.types import MAX_SIZE
 
@@ -31,8 +32,11 @@ def printed(graph: Graph, weights: str, *, exact: bool = True) -> Printed:
     """A graph in the model language; `weights` is what the file of its parameters is called.
 
     exact: reading the text gives the nodes in their order. Otherwise constants may stand elsewhere,
-    where a person would write them, and equal ones be written again.
+    where a person would write them, and equal ones be written again. Raises ``CompileError``: E102
+    for a graph that passes have changed into what no front end gives, or whose inputs have sizes
+    that none of them names.
     """
+    _require_plain(graph)
     module = Module(exact, blobs_of(graph), Names(operator_names()))
     name = module.names.exactly(graph.name or "main")
     names = Names()
@@ -48,6 +52,9 @@ def printed(graph: Graph, weights: str, *, exact: bool = True) -> Printed:
     body.must_name = set(graph.outputs)
     write(body)
     lines = _returned(body, graph, results)
+    if fn.sizes.wanted:
+        unnamed = ", ".join(dict.fromkeys(s.name for s in fn.sizes.wanted))
+        raise error("E102", f"no input of the graph names a size: {unnamed}", loc=graph.loc)
     types = [_type(fn, v) for v in graph.outputs]
     head = f"model {name}({', '.join(formals)})"
     if all(types):
@@ -57,6 +64,15 @@ def printed(graph: Graph, weights: str, *, exact: bool = True) -> Printed:
     parts = [f"weights {json.dumps(weights)}"] if module.arrays else []
     text = "\n\n".join([*parts, *module.layers.values(), model]) + "\n"
     return Printed(wrapped(formatted(text)), module.arrays)
+
+
+def _require_plain(graph: Graph) -> None:
+    for node in graph.nodes:
+        if node.op == "fused":
+            message = "groups of operators have no form in the language"
+            raise error("E102", message, "write the graph of a front end", loc=node.loc)
+        for region in node.regions:
+            _require_plain(region)
 
 
 def _results(fn: Function, graph: Graph) -> list[str]:
