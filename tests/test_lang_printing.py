@@ -86,6 +86,19 @@ PROGRAMS = {
         collect before = c
     }
     return a, b, before""",
+    "read before its change": """a = x[0]
+    b = x[1]
+    scan row in x { collect c = a * row
+        d = b - row
+        a = b
+        b = d
+    }
+    return a, b, c""",
+    "known turns": """k = assume(sizes(values=[3])[0], shape=[])
+    scan t in 0..k { collect c = x[0] * cast(t, to=f32) }
+    param m: i64[] = full(2)
+    scan t in 0..m { collect d = x[0] * cast(t, to=f32) }
+    return c, d""",
     "unchanged": """a = x[0]
     b = a
     scan row in x, t in 0..n { a = a
@@ -227,6 +240,13 @@ model m(x: f32[n, 8]) {
     assert p.text.count("scan ") == 1 and "for i in 0..3" in p.text
     assert len(p.weights) == 9
     np.testing.assert_array_equal(interpret(read(p), [X])[0], interpret(g, [X])[0])
+
+
+def test_what_binds_sizes_is_in_no_block() -> None:
+    lines = [f"n{k} = bind_dims(cast(exp(x[{k}, 0:1]) + 1, to=i64))" for k in range(4)]
+    shape = ", ".join(f"n{k}" for k in range(4))
+    text = "\n    ".join([*lines, f"return expand(x[0, 0], shape=[{shape}])"])
+    assert "block" not in checked(graph(f"model m(x: f32[4, 8]) {{\n    {text}\n}}")).text
 
 
 def test_blocks_take_sizes_that_their_tensors_do_not_show() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aisc.frontend.building.regions import Region, element, loop
-from aisc.frontend.lang import operators, statics
+from aisc.frontend.lang import operators
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.parameters import Parameters
 from aisc.frontend.lang.scope import Item, Poisoned, Scope, Turn, misfit, shown
@@ -169,7 +169,7 @@ def _count(builder: Builder, scope: Scope, o: s.Count, span: _Range) -> _Range:
         return _limited(scope, high, low, _Range(span.trip, span.limit, span.rows, counts), o.at)
     if not isinstance(high, int | Poly) or isinstance(high, bool):
         raise misfit(f"a range ends with a whole number, got {shown(high)}", at=o.at)
-    size = statics.as_size(high - low, o.at)
+    size = high - low  # below 0 there are no turns, as in a repetition that is unrolled
     _require_one_length(span, size, o.at)
     return _Range(size if span.trip is None else span.trip, None, span.rows, counts)
 

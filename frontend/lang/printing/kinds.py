@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from aisc.ir.arith.poly import Dim, Poly, sole_symbol, substitute, symbol
 from aisc.ir.blob import Blob
-from aisc.ir.graph.core import DEFINITIONS, Graph, GraphNode, Value
+from aisc.ir.graph.core import DEFINITIONS, Graph, GraphNode, Value, defined_symbols
 
 
 def kind_of(node: GraphNode) -> object:
-    """The same for nodes that may be equal parts of equal blocks."""
-    return _node(node, {})
+    """The same for nodes that may be equal parts of equal blocks. What binds a dimension for the
+    nodes behind it is like nothing else."""
+    return defined_symbols(node) or _node(node, {})
 
 
 def _node(node: GraphNode, dims: dict[str, Dim]) -> object:

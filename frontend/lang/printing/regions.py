@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from aisc.frontend.lang.printing.attributes import bound, dims, whole
@@ -82,6 +83,17 @@ def prefer(body: Body) -> None:
                 body.wanted.setdefault(v, body.wanted[result])
 
 
+def _write_readers(inner: Body, v: Value, name: str) -> None:
+    """What waits and reads a variable is written before the variable changes."""
+    reads = [
+        k
+        for k, w in enumerate(inner.waiting)
+        if w.value is not v and re.search(rf"\b{name}\b", w.text.text)
+    ]
+    if reads:
+        inner.flush(reads[-1] + 1)
+
+
 # -- loops ---------------------------------------------------------------------------------------
 def write_loop(body: Body, node: GraphNode) -> None:
     """``scan`` where turns are counted, else ``while``."""
@@ -160,7 +172,8 @@ class _Loop:
         """What is written for limit, condition and literals, as far as they wait in this order."""
         body = self.body
         waits = [w.value for w in body.waiting]
-        wanted = [v for v in form.operands if v in waits]
+        known = {w.value for w in body.waiting if w.literal} - set(literals)
+        wanted = [v for v in form.operands if v in waits and v not in known]
         while wanted and waits[-len(wanted) :] != wanted:
             wanted.pop(0)
         found: list[str] = []
@@ -250,6 +263,8 @@ class _Loop:
     def _leave(self, inner: Body, carried: Sequence[str]) -> tuple[list[str], str]:
         """What ends a turn: the changes of variables, what is collected, whether one follows."""
         for v, own, name in zip(self.nexts, self.own, carried, strict=True):
+            if self.fn.texts.get(v) != name:
+                _write_readers(inner, v, name)
             value = _sink(inner, v)
             if value != name or v is own:
                 inner.lines.append(f"{name} = {value}")
