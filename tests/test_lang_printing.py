@@ -326,6 +326,33 @@ def test_long_lines_are_broken() -> None:
     assert max(map(len, p.text.splitlines())) <= 100
 
 
+def test_functions_without_a_notation_are_given_as_text() -> None:
+    """Another name of the function, or of a variable, is another text."""
+    g = graph("model m(x: f32[n, 8]) {\nz[i] = sum[j](x[i, j] * 2)\nreturn relu(z)\n}")
+    (body,) = (n.attr("body") for n in g.nodes if n.op == "index")
+    b = GraphBuilder("m")
+    x = b.input("x", g.inputs[0].type)
+    for old, new in (("@formula", "@twice"), ("* 2.0:f32", "* x0[formula_v0, formula_r_v0 * 0]")):
+        z = b.add("index", (x,), {"body": str(body).replace(old, new)}, names=("z",))
+        p = checked(live(b.finish([b.add("relu", (z,))])))
+        assert "body=" in p.text
+
+
+def test_constants_keep_every_bit() -> None:
+    b = GraphBuilder("m")
+    x = b.input("x", TensorType((), f32))
+    odd = np.uint32([0xFFC00001, 0x7FC00000, 0x80000000, 1]).view(np.float32)
+    values = [
+        b.constant(np.asarray(v)) for v in (*odd, *np.outer(odd, np.ones(3)).view(np.float32))
+    ]
+    made = [b.add("max", (x, v)) for v in values]
+    for exact in (True, False):
+        g = b.finish(made)
+        want = {n.attr("value") for n in g.nodes if n.op == "constant"}
+        again = read(checked(g, exact))
+        assert {n.attr("value") for n in again.nodes if n.op == "constant"} == want
+
+
 def test_graphs_that_have_no_text() -> None:
     b = GraphBuilder("m")
     x = b.input("x", TensorType((symbol("n") * 2,), f32))

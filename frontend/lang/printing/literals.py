@@ -72,7 +72,7 @@ def start(arrays: Sequence[Array]) -> str | None:
     if not first.size:
         return "zeros()"
     element = first.reshape(-1)[0]
-    value = float(element)
+    value = math.nan if np.isnan(element) else float(element)  # the text has no sign of NaN
     if first.dtype.kind in "biu" and not abs(value) < 1 << 53:
         return None
     filled = np.full(first.shape, value).astype(first.dtype)

@@ -51,11 +51,11 @@ def printed(graph: Graph, weights: str, *, exact: bool = True) -> Printed:
             body.wanted.setdefault(v, wanted)
     body.must_name = set(graph.outputs)
     write(body)
+    types = [_type(fn, v) for v in graph.outputs]
     lines = _returned(body, graph, results)
     if fn.sizes.wanted:
         unnamed = ", ".join(dict.fromkeys(s.name for s in fn.sizes.wanted))
         raise error("E102", f"no input of the graph names a size: {unnamed}", loc=graph.loc)
-    types = [_type(fn, v) for v in graph.outputs]
     head = f"model {name}({', '.join(formals)})"
     if all(types):
         shown = ", ".join(types)
@@ -115,8 +115,14 @@ def _bounded(fn: Function, d: Dim, seen: set[str]) -> str:
 
 
 def _type(fn: Function, v: Value) -> str:
-    known = all(fn.sizes.knows(d) for d in v.type.shape)
-    return f"{v.type.dtype.name}{fn.sizes.list_of(v.type.shape)}" if known else ""
+    """The type of a result, where its sizes have names; one that stands alone needs no other."""
+    if not all(fn.sizes.knows(d) for d in v.type.shape):
+        return ""
+    dims = []
+    for d in v.type.shape:
+        s = sole_symbol(d)
+        dims.append(fn.sizes.text(d) if s is None else fn.sizes.texts[s.name])
+    return f"{v.type.dtype.name}[{', '.join(dims)}]"
 
 
 def _returned(body: Body, graph: Graph, results: list[str]) -> list[str]:
