@@ -99,6 +99,7 @@ PROGRAMS = {
     param m: i64[] = full(2)
     scan t in 0..m { collect d = x[0] * cast(t, to=f32) }
     return c, d""",
+    "results called like sizes": "n = x[0] * cast(n, to=f32)\nt = x + 1\nreturn t, n",
     "unchanged": """a = x[0]
     b = a
     scan row in x, t in 0..n { a = a

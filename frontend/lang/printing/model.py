@@ -42,16 +42,17 @@ def printed(graph: Graph, weights: str, *, exact: bool = True) -> Printed:
     names = Names()
     fn = Function(module, [()], names, Sizes(names))
     formals = _inputs(fn, graph)
-    results = _results(fn, graph)
+    dims = set(fn.sizes.texts.values())
+    heads = {*dims, *(fn.texts[v] for v in graph.inputs)}
+    results = _results(graph, names, heads)
     nodes = tuple(n for n in graph.nodes if exact or n.op != "constant")
     body = Body(fn, [nodes], graph.outputs, write)
-    taken = {fn.texts[v] for v in graph.inputs}
     for v, wanted in zip(graph.outputs, results, strict=True):
-        if wanted not in taken:
+        if wanted not in heads:
             body.wanted.setdefault(v, wanted)
     body.must_name = set(graph.outputs)
     write(body)
-    types = [_type(fn, v) for v in graph.outputs]
+    types = [_type(fn, v) if dims.isdisjoint(results) else "" for v in graph.outputs]
     lines = _returned(body, graph, results)
     if fn.sizes.wanted:
         unnamed = ", ".join(dict.fromkeys(s.name for s in fn.sizes.wanted))
@@ -75,15 +76,14 @@ def _require_plain(graph: Graph) -> None:
             _require_plain(region)
 
 
-def _results(fn: Function, graph: Graph) -> list[str]:
+def _results(graph: Graph, names: Names, heads: set[str]) -> list[str]:
     """What results are called, which is what is returned: no other value has these names, but
-    inputs may."""
-    inputs = {fn.texts[v] for v in graph.inputs}
+    inputs and sizes (`heads`) may, until the end."""
     found: list[str] = []
     for name in graph.result_names:
         wanted = identifier(name)
-        own = wanted in inputs and wanted not in found
-        found.append(wanted if own else fn.names.fresh(wanted))
+        own = wanted in heads and wanted not in found
+        found.append(wanted if own else names.fresh(wanted))
     return found
 
 
