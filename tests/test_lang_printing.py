@@ -400,12 +400,14 @@ def outcome(g: Graph, inputs: list[Any]) -> Any:
 
 
 @pytest.mark.parametrize("start", range(0, 60, 20))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_random_graphs_are_printed_and_read_again(start: int) -> None:
     for seed in range(start, start + 20):
         check_random(seed)
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numbers of random graphs overflow
 def test_many_random_graphs_are_printed_and_read_again() -> None:
     for seed in range(60, 1000):
         check_random(seed)
