@@ -350,6 +350,18 @@ def test_the_formatter_has_one_form() -> None:
     assert formatted(NEAT) == NEAT
 
 
+def test_lines_inside_of_brackets_may_begin_with_an_operator() -> None:
+    text = """model m(x: f32[n]) {
+    y = (x  # first
+        - x * 2
+        - -x)
+    z = f(  # nothing before
+        -x)
+}
+"""
+    assert formatted(text.replace("- ", "-").replace("    ", " ")) == text
+
+
 def placeless(x: Any) -> Any:
     """A tree without places."""
     if isinstance(x, tuple):
@@ -443,7 +455,6 @@ HABITS = {
     "x += 1\nreturn x": "write it out: x = x + 1",
     "for i in range(3) { x = x + 1 }\nreturn x": "for i in 0..3",
     "if true: return x": "a block stands in braces",
-    "return (x, y)": "return a, b",
     "return relu(x);": "the end of a line",
     "s = 'text'\nreturn x": "between double quotes",
     "let z = x\nreturn z": "without a word before it",

@@ -1,5 +1,5 @@
-"""The command line: ``aisc compile | run | bench | opt | check | tune | fmt | lsp | fuzz |
-targets | cache``.
+"""The command line: ``aisc compile | run | bench | opt | check | tune | fmt | convert | lsp |
+fuzz | targets | cache``.
 
 Heavy packages are imported by the command that needs them. Exit codes: 0 ok, 1 the user's error,
 2 usage, 3 unsupported, 4 mismatch, 70 internal error.
@@ -273,6 +273,20 @@ def lsp() -> None:
     from aisc.lsp.command import serve
 
     serve()
+
+
+@app.command()
+def convert(
+    model: Model,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Write here, e.g. model.aim; weights beside it.")
+    ],
+    shape: Shapes = None,
+) -> None:
+    """Write a model in the model language, and its weights as a .safetensors file."""
+    from aisc.cli.convert_command import convert_model
+
+    convert_model(model, output, dict(map(_extent, shape or ())))
 
 
 @app.command()

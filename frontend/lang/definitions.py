@@ -135,7 +135,7 @@ class _Definition:
         scope.em.builder.inputs = list(inputs.values())
         try:
             given = {f.name: (inputs.get(f.name, known.get(f.name)), f.at) for f in layer.formals}
-            elaborator.bind(scope, layer, (), given, layer.at)  # type: ignore[arg-type]
+            elaborator.bind_formals(scope, layer, (), given, layer.at)  # type: ignore[arg-type]
             results = elaborator.body(scope, layer)
         except Poisoned:
             results = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aisc.frontend.building.regions import Inline, RanksDiffer, Region, either
 from aisc.frontend.building.report import Report
@@ -48,6 +48,7 @@ class Elaborator:
         self.layers = {layer.name: layer for layer in module.layers}
         self.parameters, self.report = parameters, report
         self.depth = 0
+        self.names: dict[Value, str] = {}  # variables that values were first
 
     # -- statements --------------------------------------------------------------------------
     def block(self, scope: Scope, statements: Sequence[s.Statement]) -> None:
@@ -75,6 +76,13 @@ class Elaborator:
         while around is not None:
             around.poisoned, around = True, around.outer
 
+    def bind(self, scope: Scope, names: Iterable[str], items: Iterable[Item]) -> None:
+        """Variables stand for values, which are called after them."""
+        for name, item in zip(names, items, strict=True):
+            scope.names[name] = item
+            if isinstance(item, Value):
+                self.names.setdefault(item, name)
+
     @staticmethod
     def _placed(scope: Scope, at: Loc) -> Loc:
         return Loc(at.file, at.line, at.column, parent=scope.parent)
@@ -86,7 +94,7 @@ class Elaborator:
             case s.Assign():
                 self._assign(scope, x)
             case s.Formula():
-                scope.names[x.name] = tensor_of(self, scope, x)
+                self.bind(scope, (x.name,), (tensor_of(self, scope, x),))
             case s.Return():
                 found = [self.expr(scope, v) for v in x.values]
                 scope.returned = operators.tensors(scope.em, found, x.at)
@@ -105,7 +113,7 @@ class Elaborator:
         t = self.tensor_type(scope, x.type)
         start = None if x.start is None else self._start(scope, x.start)
         array = self.parameters.make(".".join((*scope.path, x.name)), t, start, x.at)
-        scope.names[x.name] = scope.em.constant(array)
+        self.bind(scope, (x.name,), (scope.em.constant(array),))
 
     def _start(self, scope: Scope, x: s.Expr) -> tuple[str, Sequence[float]]:
         if not isinstance(x, s.Call) or x.name not in STARTS:
@@ -129,7 +137,7 @@ class Elaborator:
             found = [self.expr(scope, x.value)]
         if len(found) != len(x.names):
             raise misfit(f"{len(x.names)} names for {len(found)} results", at=x.at)
-        scope.names.update(zip(x.names, found, strict=True))
+        self.bind(scope, x.names, found)
 
     def _repeat(self, scope: Scope, x: s.For) -> None:
         low, high = (self.expr(scope, b) for b in (x.low, x.high))
@@ -164,7 +172,7 @@ class Elaborator:
         except RanksDiffer:
             require_alike(names, ends[0], ends[1], "in one branch and {} in the other", x.at)
             raise
-        scope.names.update(zip(names, found, strict=True))
+        self.bind(scope, names, found)
 
     def values(self, scope: Scope, names: Sequence[str], at: Loc) -> list[Value]:
         """Variables as tensors, at the end of a block that the run decides about."""
@@ -303,7 +311,7 @@ class Elaborator:
         inner = Scope(scope.em, path, parent=self._placed(scope, x.at))
         if self.depth >= MAX_CALLS:
             raise misfit(f"layers are called in each other more than {MAX_CALLS} deep", at=x.at)
-        self.bind(inner, layer, args, given, x.at)
+        self.bind_formals(inner, layer, args, given, x.at)
         self.depth += 1
         try:
             return self.body(inner, layer)
@@ -316,7 +324,7 @@ class Elaborator:
         count = scope.blocks[x.name] = scope.blocks.get(x.name, -1) + 1
         return [f"{x.name}_{count}" if count else x.name]
 
-    def bind(
+    def bind_formals(
         self,
         scope: Scope,
         layer: s.Layer,

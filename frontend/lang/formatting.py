@@ -40,9 +40,10 @@ _BINARY = frozenset({"+", "-", "*", "/", "//", "%", "@", "<", ">", "<=", ">=", "
 @dataclass(slots=True)
 class _State:
     """What the lines before decide about the next one. `open`: brackets that are open, with whether
-    a colon stood in the part between commas."""
+    a colon stood in the part between commas; `last`: the token before, inside of brackets."""
 
     depth: int = 0
+    last: str = ""
     open: list[tuple[str, bool]] | None = None
 
 
@@ -68,13 +69,15 @@ def _line(tokens: list[str], state: _State) -> str:
     inside = bool(state.open) and tokens[0] not in ")]"
     indent = INDENT * max(0, state.depth + inside - (closing and tokens[0] == "}"))
     parts: list[str] = []
-    before = ""
+    before = state.last if state.open else ""
     for token in tokens:
         unary = token == "-" and _begins(before)
         parts.append(_space(before, token, state.open) if parts else "")
         parts.append(token)
         _step(token, state)
-        before = "unary" if unary else token
+        if not token.startswith("#"):
+            before = "unary" if unary else token
+    state.last = before
     return indent + "".join(parts)
 
 

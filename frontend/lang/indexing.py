@@ -73,9 +73,9 @@ def _sliced(em: Emitter, value: Value, axis: int, parts: tuple[Item | None, ...]
     if step < 0:
         first, last = size - 1, -1
     else:
-        first = _bound(0 if start is None else start, size, at)
-        last = _bound(size if stop is None else stop, size, at)
-        last = maximum(first, last)
+        first = 0 if start is None else bound(start, size, at)
+        last = size if stop is None else bound(stop, size, at)
+        last = last if stop is None and start is None else maximum(first, last)
     if (first, last, step) == (0, size, 1):
         return value
     rank = value.type.rank
@@ -85,7 +85,7 @@ def _sliced(em: Emitter, value: Value, axis: int, parts: tuple[Item | None, ...]
     return em.op("slice", value, starts=tuple(starts), ends=tuple(ends), steps=tuple(steps))
 
 
-def _bound(item: Item, size: Dim, at: Loc) -> Dim:
+def bound(item: Item, size: Dim, at: Loc) -> Dim:
     """A bound of a slice: counted from the end where it is negative, clamped to the axis."""
     if isinstance(item, bool) or not isinstance(item, int | Poly):
         raise misfit(f"a bound must be a whole number, got {shown(item)}", at=at)

@@ -5,12 +5,12 @@ The body changes the variables of outside that it assigns, and collects values o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from aisc.frontend.building.regions import Region, element, loop
-from aisc.frontend.lang import operators, statics
+from aisc.frontend.lang import operators
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.parameters import Parameters
 from aisc.frontend.lang.scope import Item, Poisoned, Scope, Turn, misfit, require_alike, shown
@@ -29,6 +29,9 @@ class Builder(Protocol):
 
     def block(self, scope: Scope, statements: Sequence[s.Statement]) -> None:
         """Run statements."""
+
+    def bind(self, scope: Scope, names: Iterable[str], items: Iterable[Item]) -> None:
+        """Variables stand for values."""
 
     def expr(self, scope: Scope, x: s.Expr) -> Item:
         """The value of an expression."""
@@ -69,8 +72,8 @@ def repeat(builder: Builder, scope: Scope, x: s.While | s.Scan) -> None:
         inner.turn = Turn()
         inner.names.update({n: turn + low for n, low in span.counts.items()})
         rows = {n: element(region.em, region.capture(v), 0, turn) for n, v in span.rows.items()}
-        inner.names.update(rows)
-        inner.names.update(zip(names, carried, strict=True))
+        builder.bind(inner, rows, rows.values())
+        builder.bind(inner, names, carried)
         builder.block(inner, x.body)
         after = builder.values(inner, names, x.at)
         if inner.poisoned:
@@ -82,7 +85,7 @@ def repeat(builder: Builder, scope: Scope, x: s.While | s.Scan) -> None:
 
     initial = builder.values(scope, names, x.at)
     found = loop(scope.em, step, initial, trip=span.trip, limit=span.limit, cond=first)
-    scope.names.update(zip((*names, *stacked), found, strict=True))
+    builder.bind(scope, (*names, *stacked), found)
 
 
 def collect(builder: Builder, scope: Scope, x: s.Collect) -> None:
@@ -167,7 +170,7 @@ def _count(builder: Builder, scope: Scope, o: s.Count, span: _Range) -> _Range:
         return _limited(scope, high, low, _Range(span.trip, span.limit, span.rows, counts), o.at)
     if not isinstance(high, int | Poly) or isinstance(high, bool):
         raise misfit(f"a range ends with a whole number, got {shown(high)}", at=o.at)
-    size = statics.as_size(high - low, o.at)
+    size = high - low  # below 0 there are no turns, as in a repetition that is unrolled
     _require_one_length(span, size, o.at)
     return _Range(size if span.trip is None else span.trip, None, span.rows, counts)
 

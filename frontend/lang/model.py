@@ -22,6 +22,7 @@ from aisc.ir.arith.poly import Dim, Extent, symbol
 from aisc.ir.diagnostics import CompileError, Diagnostic, error, warn
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, Value
+from aisc.ir.graph.rename import renamed
 from aisc.ir.graph.shapes.infer import BoundNeeded
 from aisc.ir.graph.verify import verify
 from aisc.ir.location import Loc
@@ -197,7 +198,8 @@ class _Model:
             self.report.add(fault)
         self.report.finish()
         self._tell_unused(elaborator.parameters)
-        return eliminate_dead(scope.em.builder.finish(results, _names(layer, len(results))))
+        whole = scope.em.builder.finish(results, _names(layer, len(results)))
+        return renamed(eliminate_dead(whole), elaborator.names)
 
     def _load(self, parameters: Parameters) -> None:
         """Fetch the weights; where they cannot be read, other faults are looked for anyway."""
