@@ -144,9 +144,10 @@ def executable(
     place = model_cache.place_of(model, [b.target for b in (host, *devices)], options)
     made = None if place is None else place.open(options.threads)
     if made is None:
-        made = build(model, target, options, *instruments).executable
+        compiled = build(model, target, options, *instruments)
+        made = compiled.executable
         assert made is not None, "nothing stopped the pipeline"
-        if place is not None:
+        if place is not None and not compiled.own:
             place.keep(made)
     made.compile_again_with(compile_with)
     return made

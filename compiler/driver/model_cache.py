@@ -3,7 +3,8 @@ mapped; nothing is imported, packed or compiled again.
 
 The key is the contents of the model, the options that affect what it becomes, the target, and the
 versions of the compiler and of the libraries that take part: those that compute constants and
-those that generate code. Only models that consist of one file, or of bytes, are kept.
+those that generate code. Only models that consist of one file, or of bytes, are kept, and none in
+which an operator of a user stands, whose meaning the key does not hold.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from aisc.codegen.run.executable import Executable
 from aisc.driver.options import Options
 from aisc.frontend.registry import is_whole
 from aisc.ir.diagnostics import AiscError
-from aisc.ir.graph.opdef import custom_ops
 from aisc.ir.target import Target
 
 _PIECE = 1 << 24  # bytes of a model that are hashed at once
@@ -58,8 +58,6 @@ class Place:
     def keep(self, executable: Executable) -> None:
         """Store what the model was compiled to; models of more than half of the limit are not."""
         image = executable.image
-        if custom_ops():  # some have come while the model was read
-            return
         if 2 * sum(w.nbytes for w in image.weights) > self.store.limit:
             return
         if self.source is not None and not (is_whole(self.source) and self._is_unchanged()):
@@ -76,7 +74,7 @@ def place_of(model: Any, machines: Sequence[Target], options: Options) -> Place 
     looked_at = (
         options.stop_after or options.dump_dir or options.verify or options.profile or options.apart
     )
-    if not options.use_cache or looked_at or custom_ops():  # whose meaning the key does not hold
+    if not options.use_cache or looked_at:
         return None
     store = cache_of(options.cache_dir, "images")
     source: Path | None = None

@@ -23,6 +23,7 @@ from aisc.driver.kernel import BuiltKernel, Look, Lookup, untuned
 from aisc.driver.kernels import build_kernels
 from aisc.driver.options import STEPS, Options
 from aisc.frontend.registry import importer_for
+from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph
 from aisc.ir.optional import attempt
 from aisc.ir.tensor.func import Func, Program
@@ -74,6 +75,7 @@ class Compiled:
     """What a compilation gives: an image and an executable of it, unless it was stopped before or
     was not to be loaded.
 
+    own: whether the model has operators of a user, as far as the pipeline has seen it.
     origins: with the option profile, the kernel before scheduling for each function that the
     planned entry calls.
     """
@@ -85,6 +87,7 @@ class Compiled:
     from_cache: int = 0
     origins: Mapping[str, Func] = field(default_factory=dict)
     image: Image | None = None
+    own: bool = False
 
 
 def run_pipeline(model: Any, ctx: Context) -> Compiled:
@@ -93,6 +96,7 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
     known = () if isinstance(model, Graph) else graph.defaults  # a graph cannot be imported again
     defaults = tuple(Port(v.name, v.type) for v in known)
     graph = specialize_step(model, graph, ctx)
+    own = opdef.uses_custom(graph)
     if not ctx.continues("specialize"):
         return Compiled(None, graph)
     machines = ctx.machines
@@ -112,7 +116,7 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
     if not ctx.continues("lower"):
         return Compiled(None, program)
     names = ([v.name for v in graph.inputs], list(graph.result_names))
-    return finish(program, ctx, names, defaults)
+    return replace(finish(program, ctx, names, defaults), own=own)
 
 
 def _fuse(graph: Graph, join: bool, machines: Machines) -> Graph:

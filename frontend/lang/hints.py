@@ -53,8 +53,6 @@ def for_notation(before: str, behind: str) -> Iterator[str]:
         yield "a range has two ends: for i in 0..3 { … }"
     elif words[:1] in (["if"], ["while"], ["else"], ["for"]) and behind.startswith(":"):
         yield "a block stands in braces: if x > 0 { … }"
-    elif behind.startswith(",") and re.match(r"\s*return\s*\(", before):
-        yield "several results need no brackets: return a, b"
     elif behind.startswith("'"):
         yield 'a text stands between double quotes: "same"'
     elif behind.startswith(";"):

@@ -200,6 +200,13 @@ def custom_ops() -> tuple[OpDef, ...]:
     return tuple(_CUSTOM[n] for n in sorted(_CUSTOM))
 
 
+def uses_custom(graph: Graph) -> bool:
+    """Whether an operator of a user stands in a graph or a region of it."""
+    return bool(_CUSTOM) and any(
+        n.op in _CUSTOM or any(map(uses_custom, n.regions)) for n in graph.nodes
+    )
+
+
 def present(arrays: Arrays) -> list[Array]:
     """The operands of a reference that must all be there."""
     found = [x for x in arrays if x is not None]
