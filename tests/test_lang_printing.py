@@ -13,10 +13,13 @@ import test_formulas
 import test_lang
 from onnx import TensorProto, helper
 
+from aisc.frontend.lang import formatting
 from aisc.frontend.lang.formatting import formatted
 from aisc.frontend.lang.model import graph_of
 from aisc.frontend.lang.parameters import safetensors_of
 from aisc.frontend.lang.printing import Printed, printed
+from aisc.frontend.lang.printing.names import RESERVED
+from aisc.frontend.lang.reading import keywords, type_names
 from aisc.frontend.onnx.importer import import_model
 from aisc.fuzz.case import live
 from aisc.fuzz.generate import make
@@ -412,3 +415,8 @@ def test_random_graphs_are_printed_and_read_again(start: int) -> None:
 def test_many_random_graphs_are_printed_and_read_again() -> None:
     for seed in range(60, 1000):
         check_random(seed)
+
+
+def test_words_of_the_language_are_known_everywhere() -> None:
+    assert {*keywords(), *type_names()} == {*RESERVED} - {"inf", "nan"}
+    assert {*keywords()} >= formatting._WORDS

@@ -16,7 +16,7 @@ from aisc.frontend.lang.model import graph_of
 from aisc.frontend.lang.parameters import safetensors_of
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
-from aisc.ir.diagnostics import CompileError
+from aisc.ir.diagnostics import CompileError, ExecutionError
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
 
@@ -140,3 +140,53 @@ def test_files_of_weights_are_read_by_their_package() -> None:
     assert [(n, found[n]["dtype"], found[n]["shape"]) for n in "ab"] == [
         ("a", "F32", [2, 0]), ("b", "BF16", [3]),
     ]  # fmt: skip
+
+
+# --- requirements -----------------------------------------------------------------------------
+def test_sizes_that_must_be_equal_are_one() -> None:
+    g = graph("require n == 2 * m\ny[i, j] = a[i, j] + b[i // 2, j]\nreturn y, n",
+              "a: f32[n, 4], b: f32[m, 4]")  # fmt: skip
+    assert str(g.outputs[0].type) == "f32[2*m, 4]"
+    a, b = np.ones((6, 4), np.float32), np.arange(12, dtype=np.float32).reshape(3, 4)
+    exe = aisc.compile(g, threads=1, cache=False)
+    for got in (interpret(g, [a, b])[0], exe(a, b)[0]):
+        np.testing.assert_array_equal(got, a + np.repeat(b, 2, 0))
+    for run_it in (lambda: interpret(g, [a[:5], b]), lambda: exe(a[:5], b)):
+        with pytest.raises(ExecutionError, match=r"2\*m"):
+            run_it()
+
+
+@pytest.mark.parametrize(
+    "cond", ["n % 2 == 0", "n > 2 and n <= 8", "reduce_max(x, axes=[0], keepdims=false) < 9"]
+)
+def test_what_a_model_requires_is_tested_by_the_run(cond: str) -> None:
+    g = graph(f'require {cond}, "so many"\nreturn x * 2', "x: f32[n]")
+    exe = aisc.compile(g, threads=1, cache=False)
+    good, bad = np.zeros(4, np.float32), np.full(11, 9, np.float32)
+    for call in (lambda x: interpret(g, [x])[0], exe):
+        np.testing.assert_array_equal(call(good), good)
+        with pytest.raises(ExecutionError, match="so many"):
+            call(bad)
+
+
+REQUIREMENTS = {
+    'require x.rank == 3, "an image"': ("E109", "an image"),
+    "require x.shape[1] == 8\nreturn x": ("", ""),
+    "require x.shape[1] == 9": ("E109", "8 is not 9"),
+    "require n": ("E109", "a condition must be bool"),
+    "require zz > 0": ("E108", "no name 'zz'"),
+    "require n == 3.5": ("E109", "does not hold"),
+    "require": ("E107", "unexpected"),
+}
+
+
+@pytest.mark.parametrize("body", REQUIREMENTS)
+def test_requirements_that_cannot_hold_are_told(body: str) -> None:
+    code, text = REQUIREMENTS[body]
+    if not code:
+        graph(body, "x: f32[n, 8]")
+        return
+    with pytest.raises(CompileError, match=text) as caught:
+        graph(f"{body}\nreturn x", "x: f32[n, 8]")
+    assert caught.value.codes == (code,)
+    assert caught.value.diagnostics[0].loc.line == 2

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aisc.frontend.building.regions import Inline, RanksDiffer, Region, either
 from aisc.frontend.building.report import Report
-from aisc.frontend.lang import loops, operators, statics
+from aisc.frontend.lang import loops, operators, requirements, statics
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.formulas import tensor_of
 from aisc.frontend.lang.indexing import indexed
@@ -106,6 +106,8 @@ class Elaborator:
                 loops.collect(self, scope, x)
             case s.Again():
                 loops.again(self, scope, x)
+            case s.Require():
+                requirements.require(self, scope, x)
             case s.If():
                 self._if(scope, x)
 

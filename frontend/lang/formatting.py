@@ -21,6 +21,7 @@ _WORDS = frozenset(
         "and",
         "as",
         "collect",
+        "require",
         "else",
         "for",
         "if",

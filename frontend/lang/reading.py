@@ -23,7 +23,7 @@ from aisc.ir.text.source import Source
 MAX_DEPTH = 100  # brackets in each other
 MAX_CHAIN = 200  # operators between two line ends or brackets
 MAX_FAULTS = 20  # that one report tells of
-_ITEM = re.compile(r"[ \t]*(?:layer|model)\b")
+_ITEM = re.compile(r"[ \t]*(?:layer|model|operator)\b")
 
 
 class _LineEnds:
@@ -254,6 +254,11 @@ class _Build(Transformer_NonRecursive[Token, Any]):
     def again(self, meta: Any, cond: Any) -> s.Again:
         """``again cond``."""
         return s.Again(self._at(meta), cond)
+
+    def require(self, meta: Any, cond: Any, message: Any) -> s.Require:
+        """``require cond, "message"``."""
+        told = "" if message is None else str(self.string(meta, message).value)
+        return s.Require(self._at(meta), cond, told)
 
     def if_(self, meta: Any, cond: Any, then: Any, other: Any) -> s.If:
         """``if cond { … } else …``."""

@@ -266,7 +266,16 @@ class If:
     other: tuple[Statement, ...]
 
 
-Statement = Param | Assign | Formula | Return | For | While | Scan | Collect | Again | If
+@dataclass(frozen=True, slots=True)
+class Require:
+    """``require n == 2 * m, "pairs"``: what must hold, and what is told where it does not."""
+
+    at: Loc
+    cond: Expr
+    message: str
+
+
+Statement = Param | Assign | Formula | Return | For | While | Scan | Collect | Again | Require | If
 
 
 @dataclass(frozen=True, slots=True)

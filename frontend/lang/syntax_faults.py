@@ -17,7 +17,7 @@ from aisc.ir.text.source import Source
 PIECES = re.compile(
     r'"(?:[^"\\\n]|\\.)*"?|#[^\n]*|\n|[\[\](){}]|[-+*/@%<>=!]+|\b(?:not|and|or|if)\b'
 )
-_HEAD = re.compile(r"\s*(layer|model|seed|weights|import)\b")
+_HEAD = re.compile(r"\s*(layer|model|operator|seed|weights|import)\b")
 _WORDS = {
     "NAME": "a name", "INT": "a whole number", "FLOAT": "a number", "STRING": "a text",
     "DTYPE": "a type", "_NL": "the end of the line", "$END": "the end of the file",

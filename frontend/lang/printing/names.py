@@ -9,7 +9,8 @@ from aisc.ir.graph.core import Value
 
 _WORDS = """
     again and as bf16 bool collect else f16 f32 f64 false float for i16 i32 i64 i8 if import in inf
-    int layer model nan not or param return scan seed text true u16 u32 u64 u8 weights while
+    int layer model nan not operator or param require return scan seed text true u16 u32 u64 u8
+    weights while
 """
 RESERVED = frozenset(_WORDS.split())
 MAX_NAME = 28  # longer ones say less than the operator
