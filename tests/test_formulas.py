@@ -79,6 +79,10 @@ FORMULAS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
         "z[i in 0..x.shape[0] * 2, j] = y[j, 0] * cast(x.shape[0] * 3, to=f32) + (x[i, j] else 1)",
         lambda x, y: y[:, 0] * 9 + np.concatenate([x, np.ones_like(x)]),
     ),
+    "as many as no operand has": (
+        "z[i in 0..2 * x.shape[0] + 1, j] = y[0, j] + cast(i, to=f32)",
+        lambda x, y: y[0] + np.arange(7, dtype=np.float32)[:, None],
+    ),
     "up to another index": (
         "z[i, j] = sum[k in 0..j + 1](x[i, k])", lambda x, y: np.cumsum(x, axis=1)
     ),
@@ -223,6 +227,7 @@ FORMULA_FAULTS = {
     "z[x] = x[x, 0]": ("E109", "'x' is an index here"),
     "z[i, i] = x[i, i]": ("E109", "two indices"),
     "z[i] = summ[j](x[i, j])": ("E108", "did you mean sum?"),
+    "z[i] = sum(x[i, j])": ("E109", "names its indices"),
     "z[i, j] = softmax(x[i, j])": ("E109", "no elementwise operator"),
     "z[i, j] = x[i, j] + x[i]": ("E109", "1 indices"),
     "z[i, j] = x[i, j] + x": ("E109", "index it"),

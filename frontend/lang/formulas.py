@@ -11,11 +11,20 @@ from dataclasses import replace
 
 from aisc.frontend.lang import operators
 from aisc.frontend.lang import syntax as s
-from aisc.frontend.lang.nested import forget, without_reductions
+from aisc.frontend.lang.nested import inner_names, without_reductions
 from aisc.frontend.lang.ranges import Evaluator, Indices
 from aisc.frontend.lang.scope import Item, Scope, misfit, shown, unknown
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim, Poly, product, sole_symbol, substitute, symbol, symbols
+from aisc.ir.arith.poly import (
+    Dim,
+    Poly,
+    of_symbol,
+    product,
+    sole_symbol,
+    substitute,
+    symbol,
+    symbols,
+)
 from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Value
@@ -48,14 +57,15 @@ _SUMS = ("sum", "prod", "mean")
 def tensor_of(evaluator: Evaluator, scope: Scope, x: s.Formula) -> Value:
     """The tensor that a formula defines; reductions that are part of its value come first, as
     tensors of their own."""
-    try:
-        simple = without_reductions(scope, x, lambda inner: tensor_of(evaluator, scope, inner))
-        value = simple.value
-        if isinstance(value, s.Reduction) and value.combiner in ("argmax", "argmin"):
-            return _places(evaluator, scope, simple, value)
-        return _Formula(evaluator, scope, simple).tensor()
-    finally:
-        forget(scope, x)
+    simple = without_reductions(scope, x, lambda inner: tensor_of(evaluator, scope, inner))
+    value = simple.value
+    if isinstance(value, s.Reduction) and value.combiner in ("argmax", "argmin"):
+        made = _places(evaluator, scope, simple, value)
+    else:
+        made = _Formula(evaluator, scope, simple).tensor()
+    for name in inner_names(simple):
+        del scope.names[name]
+    return made
 
 
 def _places(evaluator: Evaluator, scope: Scope, x: s.Formula, value: s.Reduction) -> Value:
@@ -160,12 +170,10 @@ class _Formula:
             return size
         if size in self.sizes:
             return self.sizes[size]
-        known = {x.name: self.sizes.get(d) for d in self.sizes for x in symbols(d)
-                 if sole_symbol(d) is x}  # fmt: skip
-        if any(known.get(x.name) is None for x in symbols(size)):
-            hint = "of axes of what the formula reads"
-            raise misfit(f"the range {size} does not follow from sizes", hint, at=self.x.at)
-        return substitute(size, {n: d for n, d in known.items() if d is not None})
+        for x in symbols(size):
+            if of_symbol(x) not in self.sizes:  # an operand brings it, whose elements nobody reads
+                self._buffer(self.em.op("iota", shape=(of_symbol(x),)))
+        return substitute(size, {x.name: self.sizes[of_symbol(x)] for x in symbols(size)})
 
     def _buffer(self, value: Value) -> Buffer:
         if value not in self.operands:
@@ -231,6 +239,8 @@ class _Formula:
         op = opdef.get(name) if opdef.exists(name) else None
         if op is None or op.scalar is None:
             hint = "only those stand in formulas"
+            if name in REDUCTIONS:
+                hint = f"a reduction names its indices: {name}[k](x[i, k])"
             raise misfit(f"{name} is no elementwise operator", hint, at=at)
         if len(args) != len(op.inputs):
             raise misfit(f"{name} takes {len(op.inputs)} values, got {len(args)}", at=at)

@@ -20,17 +20,11 @@ Make = Callable[[s.Formula], Value]
 
 def without_reductions(scope: Scope, x: s.Formula, make: Make) -> s.Formula:
     """A formula with at most one reduction, which is all of its value; others are in `scope`,
-    under names that start with its own and a dot."""
+    under names that :func:`inner_names` finds in it."""
     if isinstance(x.value, s.Reduction):
         value = replace(x.value, value=_apart(scope, x, x.value.value, make))
         return replace(x, value=value)
     return replace(x, value=_apart(scope, x, x.value, make))
-
-
-def forget(scope: Scope, x: s.Formula) -> None:
-    """Take the tensors of reductions inside out of a scope."""
-    for name in [n for n in scope.names if n.startswith(f"{x.name}.")]:
-        del scope.names[name]
 
 
 def _apart(scope: Scope, x: s.Formula, value: s.Expr, make: Make) -> s.Expr:
@@ -62,6 +56,11 @@ def _tensor(scope: Scope, x: s.Formula, value: s.Reduction, make: Make) -> s.Exp
     scope.names[name] = make(s.Formula(value.at, name, indices, value))
     places = tuple(s.Name(value.at, index_name(i)) for i in indices)
     return s.Index(value.at, s.Name(value.at, name), places) if places else s.Name(value.at, name)
+
+
+def inner_names(x: s.Formula) -> set[str]:
+    """Names of tensors that stand for reductions inside: no person may write such."""
+    return {n for n in names_in(x.value) if "." in n}
 
 
 def index_name(i: s.Expr | s.Slice | s.Ranged) -> str:

@@ -46,6 +46,7 @@ class Indices:
         self.evaluator, self.scope, self.x = evaluator, scope, x
         self.extents: dict[str, tuple[int, Dim] | None] = {}
         self.ends: dict[str, Affine] = {}
+        self.places: dict[str, Loc] = {}
         self._ranged: list[s.Ranged] = []  # that end at another index
         self.outer = self._declared(x.indices)
         self.inner = self._declared(inner)
@@ -68,7 +69,7 @@ class Indices:
         found = self.extents[name]
         if found is None:
             hint = f"say it: {name} in 0..n"
-            raise misfit(f"the range of '{name}' is not known", hint, at=self.x.at)
+            raise misfit(f"the range of '{name}' is not known", hint, at=self.places[name])
         return found
 
     def _declared(self, items: Sequence[s.Expr | s.Slice | s.Ranged]) -> list[str]:
@@ -79,7 +80,7 @@ class Indices:
             name = i.text if isinstance(i, s.Name) else i.name
             if name in self.extents:
                 raise misfit(f"there are two indices '{name}'", at=i.at)
-            self.extents[name] = None
+            self.extents[name], self.places[name] = None, i.at
             names.append(name)
         for i in items:
             if isinstance(i, s.Ranged) and not names_in(i.high) & set(self.extents):
