@@ -13,6 +13,7 @@ from aisc.passes.graph.cse import CommonSubexpressions
 from aisc.passes.graph.dce import DeadCode
 from aisc.passes.graph.fold import Budget, Fold
 from aisc.passes.graph.formulas import raising as formulas
+from aisc.passes.graph.hoist import Hoist
 
 MAX_ROUNDS = 8
 
@@ -32,7 +33,7 @@ class Canonicalize:
         graph = map_regions(graph, lambda region: self._run(region, budget))
         for _ in range(MAX_ROUNDS):
             before = graph
-            graph = DeadCode().run(graph)
+            graph = Hoist().run(DeadCode().run(graph))
             graph = CommonSubexpressions().run(graph)  # first: what is equal is folded once
             graph = Fold(budget=budget).run(graph)
             graph = rewrite(graph, self.rules)
