@@ -228,13 +228,12 @@ def compiled(head: str, body: str) -> tuple[aisc.Executable, list[Array]]:
 
 
 def interleaved(ways: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
-    """Seconds of each way, taking turns."""
+    """Seconds of each way, taking turns, each with its data in the caches."""
     times: list[list[float]] = [[] for _ in ways]
-    for way in ways:
-        way()
     for turn in range(rounds):
         order = range(len(ways)) if turn % 2 else reversed(range(len(ways)))
         for k in order:
+            ways[k]()
             start = time.perf_counter()
             ways[k]()
             times[k].append(time.perf_counter() - start)
