@@ -22,7 +22,7 @@ from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Match, rule
 from aisc.ir.types import TensorType
 from aisc.passes.analysis.host import require_native
-from aisc.passes.graph import affine, identities, layout, masks, rows
+from aisc.passes.graph import affine, identities, layout, masks, norms, rows
 from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.cse import CommonSubexpressions, _key
@@ -64,6 +64,30 @@ def flat_product(b: GraphBuilder, x: Value) -> Value:
     """A product over one matrix of rows, in the shape of `x` again."""
     flat = b.add("reshape", (x,), {"shape": (24, 5)})
     return b.add("reshape", (b.add("neg", (flat,)),), {"shape": SHAPE})
+
+
+def two_rows(b: GraphBuilder, x: Value) -> Value:
+    return b.add("slice", (x,), {"starts": (0,) * 4, "ends": (2, 3, 2, 5), "steps": (1,) * 4})
+
+
+def total(b: GraphBuilder, x: Value, op: str = "reduce_sum") -> Value:
+    return b.add(op, (x,), {"axes": (3,), "keepdims": True})
+
+
+def below_top(b: GraphBuilder, x: Value) -> Value:
+    """One value, however often it is asked for."""
+    known = next((n.output for n in b.nodes if n.op == "sub"), None)
+    return known or b.add("sub", (x, total(b, x, "reduce_max")))
+
+
+def powers(b: GraphBuilder, x: Value) -> Value:
+    known = next((n.output for n in b.nodes if n.op == "exp"), None)
+    return known or b.add("exp", (below_top(b, x),))
+
+
+def root(b: GraphBuilder, squares: Value) -> Value:
+    mean = total(b, squares, "reduce_mean")
+    return b.add("sqrt", (b.add("add", (mean, b.constant(np.float32(1e-5)))),))
 
 
 EXAMPLES: dict[str, Make] = {
@@ -131,6 +155,20 @@ EXAMPLES: dict[str, Make] = {
     "flatten_rows": lambda b, x: b.add("matmul", (x, b.constant(random(5, 7)))),
     "join_reduced": lambda b, x: b.add("reduce_mean", (x,), {"axes": (-1, 2), "keepdims": True}),
     "join_kept": lambda b, x: b.add("reduce_max", (x,), {"axes": (-3,), "keepdims": False}),
+    "join_normed": lambda b, x: b.add("layer_norm", (x,), {"axis": 2}),
+    "move_axis": lambda b, x: b.add(
+        "softmax", (b.add("reshape", (x,), {"shape": (4, 10, 3)}),), {"axis": 1}
+    ),
+    "few_columns": lambda b, x: b.add("matmul", (x, transposed(b, two_rows(b, x), 0, 1, 3, 2))),
+    "sum_is_mean": lambda b, x: b.add("div", (total(b, x), b.constant(np.float32(5)))),
+    "softmax_spelled_out": lambda b, x: b.add("div", (powers(b, x), total(b, powers(b, x)))),
+    "log_softmax_spelled_out": lambda b, x: b.add(
+        "sub", (below_top(b, x), b.add("log", (total(b, b.add("exp", (below_top(b, x),))),)))
+    ),
+    "norm_spelled_out": lambda b, x: b.add("div", (x, root(b, b.add("mul", (x, x))))),
+    "norm_takes_scale": lambda b, x: b.add(
+        "mul", (b.constant(random(1, 1, 5)), b.add("rms_norm", (x,), {"axis": 3}))
+    ),
     "sink_rows": lambda b, x: b.add(
         "add",
         (flat_product(b, x), b.add("mul", (x, b.constant(random(1, 1, 5))))),
@@ -151,6 +189,7 @@ RULES = {
         *masks.RULES,
         *layout.rules(),
         *rows.rules(),
+        *norms.RULES,
     )
 }
 

@@ -125,9 +125,29 @@ def sink_axis(m: Match) -> Sequence[Value] | None:
     if mover is None or not isinstance(axis, int):
         return None
     perm = _perm(mover)
+    source = mover.input_values[0]
+    if m.node.op != "lrn" and better_axis(source.type.shape, perm[axis % len(perm)]) is not None:
+        return None
     attrs: dict[str, AttrValue] = {**m.node.attr_map, "axis": perm[axis % len(perm)]}
-    new = m.add(m.node.op, (mover.inputs[0],), attrs, (mover,))
+    new = m.add(m.node.op, (source,), attrs, (mover,))
     return (m.add("transpose", (new,), {"perm": perm}),)
+
+
+FEW = 8  # elements that are less than a vector
+MANY = 64  # rows that make vectors instead
+
+
+def better_axis(shape: Sequence[Dim], axis: int) -> int | None:
+    """Where an axis that is worked along should stand, if not where it is: last, where what is
+    behind it is shorter than a vector; first, where it is shorter itself and rows are many."""
+    behind, row, rows = product(tuple(shape[axis + 1 :])), shape[axis], product(tuple(shape[:axis]))
+    if not isinstance(behind, int) or not isinstance(row, int):
+        return None
+    if 1 < behind < FEW <= row:
+        return len(shape) - 1
+    if behind == 1 and 1 < row < FEW and isinstance(rows, int) and rows >= MANY:
+        return 0
+    return None
 
 
 REDUCTIONS = ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod")

@@ -14,7 +14,7 @@ from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.rewrite.rules import Match, Rule, rule
-from aisc.passes.graph.layout import REDUCTIONS
+from aisc.passes.graph.layout import REDUCTIONS, better_axis
 
 
 @rule("matmul")
@@ -53,6 +53,67 @@ def join_kept(m: Match) -> Sequence[Value] | None:
     if "axis" in attrs:
         chosen = {"axis": axes[0], "select_last": attrs["select_last"]}
     return _joined(m, axes[-1] + 1, x.type.rank - 1, chosen)
+
+
+@rule("layer_norm", "rms_norm")
+def join_normed(m: Match) -> Sequence[Value] | None:
+    """``layer_norm(x[n, h, w], axis=1) -> reshape(layer_norm(reshape(x, [n, h*w])))``: one long row
+    of the axes that are normed together, and one row where that is all of them."""
+    x, axis = m.input(0), m.node.attr("axis")
+    operands = m.node.inputs[1:]
+    if x is None or not isinstance(axis, int):
+        return None
+    axis %= x.type.rank
+    outer, inner = x.type.shape[:axis], x.type.shape[axis:]
+    if (len(inner) == 1 and outer) or any(v is None or v.type.shape != inner for v in operands):
+        return None
+    size = product(inner)
+    row = m.add("reshape", (x,), {"shape": (*(outer or (1,)), size)})
+    flat = [m.add("reshape", (v,), {"shape": (size,)}) for v in operands if v is not None]
+    made = m.add(m.node.op, (row, *flat), m.node.attr_map | {"axis": -1})
+    return (m.add("reshape", (made,), {"shape": x.type.shape}),)
+
+
+@rule("softmax", "log_softmax")
+def move_axis(m: Match) -> Sequence[Value] | None:
+    """``softmax(x[n, k, 3], axis=1) -> transpose(softmax(transpose(x), axis=2))``, so that there
+    are vectors along the axis or across it."""
+    x, axis = m.input(0), m.node.attr("axis")
+    if x is None or not isinstance(axis, int):
+        return None
+    axis %= x.type.rank
+    place = better_axis(x.type.shape, axis)
+    if place is None:
+        return None
+    perm = [k for k in range(x.type.rank) if k != axis]
+    perm.insert(place, axis)
+    turned = m.add("transpose", (x,), {"perm": tuple(perm)})
+    made = m.add(m.node.op, (turned,), {"axis": place})
+    back = tuple(perm.index(k) for k in range(x.type.rank))
+    return (m.add("transpose", (made,), {"perm": back}),)
+
+
+@rule("matmul")
+def few_columns(m: Match) -> Sequence[Value] | None:
+    """``matmul(a[n, k], b[k, 2]) -> reduce_sum(a[n, 1, k] * transpose(b)[1, 2, k])``: sums along
+    rows, where the result has too few columns for vectors and nothing is packed."""
+    a, b = m.input(0), m.input(1)
+    if a is None or b is None or m.constant(b) is not None or min(a.type.rank, b.type.rank) < 2:
+        return None
+    columns, t = b.type.shape[-1], a.type.dtype
+    if not isinstance(columns, int) or columns >= FEWEST or not t.is_float or t.bits < 32:
+        return None
+    perm = (*range(b.type.rank - 2), b.type.rank - 1, b.type.rank - 2)
+    turned = m.add("transpose", (b,), {"perm": perm})
+    left = m.add("reshape", (a,), {"shape": (*a.type.shape[:-1], 1, a.type.shape[-1])})
+    shape = turned.type.shape
+    right = m.add("reshape", (turned,), {"shape": (*shape[:-2], 1, *shape[-2:])})
+    terms = m.add("mul", (left, right))
+    attrs: dict[str, AttrValue] = {"axes": (terms.type.rank - 1,), "keepdims": False}
+    return (m.add("reduce_sum", (terms,), attrs),)
+
+
+FEWEST = 4  # columns from which on a product has tiles
 
 
 def _axes(m: Match) -> list[int]:
@@ -121,4 +182,7 @@ def _again(m: Match, inputs: Sequence[Value | None], flat: tuple[Dim, ...]) -> V
 def rules() -> tuple[Rule, ...]:
     """The table; the map rule is indexed by every elementwise operator of the registry."""
     maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
-    return (flatten_rows, join_reduced, join_kept, rule(*maps)(sink_rows))
+    return (
+        few_columns, flatten_rows, join_reduced, join_kept, join_normed, move_axis,
+        rule(*maps)(sink_rows),
+    )  # fmt: skip

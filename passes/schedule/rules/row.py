@@ -24,6 +24,7 @@ from aisc.passes.schedule.schedule import Schedule, unless_refused
 # Turns over vectors of partial results from which on these pay.
 LEAST_TURNS = 4
 LAST_CHUNKS = 4
+SHORTEST_ROW = 4  # elements of a row from which on it is a vector, perhaps a shorter one
 # Vectors of partial results.
 PARTIALS = (1, 2, 4, 8)
 
@@ -90,7 +91,7 @@ def chunk_loop(block: Block, d: Chooser) -> str | None:
     if not inner or block.init is None or not isinstance(block.body, Store):
         return None
     extent = inner[0].extent
-    if isinstance(extent, Const) and int(extent.value) < 2 * lanes_of(block, d.target):
+    if isinstance(extent, Const) and int(extent.value) < SHORTEST_ROW:
         return None
     loads = [n for n in walk(block.body) if isinstance(n, Load) and n.buffer != block.body.buffer]
     if any(step_of(n, inner[0].var) not in (0, 1) for n in loads):
@@ -108,6 +109,8 @@ def chunk(s: Schedule, name: str, d: Chooser) -> Schedule:
         return s
     lanes, extent = lanes_of(block, d.target), find_loop(s.func, loop).extent
     size = int(extent.value) if isinstance(extent, Const) else 0
+    if size:
+        lanes = min(lanes, 1 << (size - 1).bit_length())
     hiding = 1 << (d.target.costs.fma_latency - 1).bit_length()  # the latency of an addition
     vectors = d.pick(
         f"{name}.partials",
@@ -122,8 +125,9 @@ def chunk(s: Schedule, name: str, d: Chooser) -> Schedule:
         s = _partial(s, name, loop, lanes, lanes, unroll=True)
     else:
         s = _partial(s, name, loop, lanes, lanes, unroll=False)
-    name = f"{name}_combine"
-    s = _partial(s, name, _last_loop(s, name), LAST_CHUNKS, LAST_CHUNKS, unroll=True)
+    if lanes > LAST_CHUNKS:
+        name = f"{name}_combine"
+        s = _partial(s, name, _last_loop(s, name), LAST_CHUNKS, LAST_CHUNKS, unroll=True)
     name = f"{name}_combine"
     last = _last_loop(s, name)
     return s.decompose_reduction(name, last).unroll(last)

@@ -1,0 +1,97 @@
+"""Axes that are shorter than a vector, or of which few are left: what is done along them is done
+with vectors all the same, and means the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import aisc
+from aisc.frontend.lang.model import graph_of
+from aisc.ir.graph.interpret import interpret
+from aisc.ir.node import walk
+from aisc.ir.tensor.stmt import For
+from aisc.passes.graph.legalize import Legalize
+
+rng = np.random.default_rng(0)
+SHORT = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 31, 33)
+
+
+def check(
+    body: str, *shapes: tuple[int, ...], dtype: str = "f32", open_: bool = False
+) -> list[str]:
+    """Compiled as interpreted; the operators once it is legal. `open_`: the first size is."""
+    heads = []
+    for k, shape in enumerate(shapes):
+        sizes = ["n" if open_ and a == 0 else str(d) for a, d in enumerate(shape)]
+        heads.append(f"x{k}: {dtype}[{', '.join(sizes)}]")
+    g = graph_of(f"model m({', '.join(heads)}) {{ return {body} }}", "m.aim", Path(), {})
+    inputs = [rng.standard_normal(s).astype(g.inputs[0].type.dtype.numpy) for s in shapes]
+    places = inputs[0].reshape(-1)[:: max(1, inputs[0].size // 5)]
+    places[:] = np.resize([-0.0, 1e-42, 3, -3, 7], places.shape)
+    want = interpret(g, inputs)[0]
+    got = aisc.compile(g, threads=2, cache=False)(*inputs)
+    tolerance = {"f32": 1e-5, "f64": 1e-12, "f16": 2e-3}[dtype]
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * 10)
+    return [n.op for n in Legalize().run(g).nodes]
+
+
+@pytest.mark.parametrize("size", SHORT)
+@pytest.mark.parametrize("op", ["reduce_sum(x0, axes=[1])", "reduce_max(x0, axes=[1])",
+                                "softmax(x0, axis=1)", "log_softmax(x0, axis=1)",
+                                "layer_norm(x0, axis=1)", "argmax(x0, axis=1)"])  # fmt: skip
+def test_short_rows(op: str, size: int) -> None:
+    check(op, (70, size))
+    check(op, (3, size), open_=True)
+
+
+@pytest.mark.parametrize("dtype", ["f64", "f16"])
+def test_short_rows_of_other_elements(dtype: str) -> None:
+    for size in (5, 12, 31):
+        check(
+            "softmax(reduce_sum(x0, axes=[2], keepdims=false), axis=1)", (9, 6, size), dtype=dtype
+        )
+
+
+@pytest.mark.parametrize("shape", [(9, 20, 2), (9, 20, 3, 2), (80, 7), (64, 64, 5), (9, 7, 3)])
+def test_axes_move_where_they_make_vectors(shape: tuple[int, ...]) -> None:
+    axis = 0 if len(shape) == 1 else 1
+    ops = check(f"softmax(x0, axis={axis})", shape)
+    moved = (shape[1] >= 8 and len(shape) > 2) or len(shape) == 2
+    assert ("transpose" in ops) is moved
+    check(f"log_softmax(transpose(x0, perm={[*range(1, len(shape)), 0]}), axis=0)", shape)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 4])
+def test_products_with_few_columns(columns: int) -> None:
+    for left, right in (((9, 33), (33, columns)), ((2, 9, 40), (2, 40, columns)),
+                        ((2, 1, 5, 8), (3, 8, columns)), ((2, 5, 8), (8, columns))):  # fmt: skip
+        ops = check("x0 @ x1", left, right)
+        assert ("reduce_sum" in ops) is (columns < 4)
+    check("x0 @ x1", (4, 9), (9, columns), dtype="f64")
+    check("x0 @ x1", (4, 9), (9, columns), dtype="f16")
+
+
+def test_products_with_few_columns_of_weights_are_packed() -> None:
+    text = "model m(x: f32[n, 8]) { param w: f32[8, 2] = normal()\nreturn x @ w }"
+    assert [n.op for n in Legalize().run(graph_of(text, "m.aim", Path(), {})).nodes] == [
+        "constant", "matmul",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_axes_that_are_normed_together_are_one(axis: int) -> None:
+    check(f"layer_norm(x0, x1, x2, axis={axis})", (6, 9, 4), *[(6, 9, 4)[axis:]] * 2)
+    check(f"rms_norm(x0, x1, axis={axis})", (6, 9, 4), (6, 9, 4)[axis:])
+    check(f"layer_norm(x0, axis={axis})", (6, 9, 4))
+    check("layer_norm(x0, x1, axis=1)", (6, 9, 4), (4,))
+
+
+def test_a_short_row_is_a_vector() -> None:
+    g = graph_of("model m(x: f32[64, 12]) { return reduce_max(x, axes=[1]) }", "m.aim", Path(), {})
+    kernels: Any = aisc.lower(g, "tensor", "x86-64-v4")
+    loops = [n for k in kernels.kernels for n in walk(k.body) if isinstance(n, For)]
+    assert any(n.kind == "vectorize" for n in loops)
