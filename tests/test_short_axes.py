@@ -95,3 +95,14 @@ def test_a_short_row_is_a_vector() -> None:
     kernels: Any = aisc.lower(g, "tensor", "x86-64-v4")
     loops = [n for k in kernels.kernels for n in walk(k.body) if isinstance(n, For)]
     assert any(n.kind == "vectorize" for n in loops)
+
+
+def test_an_axis_of_one_behind_a_row_costs_no_vectors() -> None:
+    """A slice that does not begin at the first element leaves the two apart."""
+    for size in (16, 24, 40):
+        check(f"x0[:, :, {size - 9}:{size}]", (7, 5, size, 1))
+        check("x0[:, 3:] + 1.0", (9, size, 1, 1))
+    text = "model m(x: f32[100, 32, 31, 1]) { return x[:, :, 15:] }"
+    kernels: Any = aisc.lower(graph_of(text, "m.aim", Path(), {}), "tensor", "x86-64-v4")
+    loops = [n for k in kernels.kernels for n in walk(k.body) if isinstance(n, For)]
+    assert any(n.kind == "vectorize" for n in loops)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Const, Expr, Load, Select, Var, of_dim
+from aisc.ir.tensor.expr import ONE, Const, Expr, Load, Select, Var, of_dim
 from aisc.ir.tensor.linear import mentions, operands
 from aisc.ir.tensor.stmt import Block, Iter, Store
 from aisc.ir.tensor.tree import Place, find_place
@@ -34,6 +34,7 @@ def vectorize_map(s: Schedule, place: Place, d: Chooser) -> Schedule:
     if block.iters[-1].kind == "ordered":  # what follows each other lies together: no lanes
         return s
     flat = _static_suffix(block, spatial[-_joint_axes(block) :], lanes_of(block, d.target))
+    flat = _longer(block, spatial, flat)
     joint = d.pick(f"{block.name}.joint", range(1, len(flat) + 1), len(flat))
     flat = flat[len(flat) - joint :]
     last = flat[0]
@@ -85,6 +86,16 @@ def _static_suffix(block: Block, spatial: list[str], lanes: int) -> list[str]:
     if first > 0 and size < SHORT_ROW * lanes:
         first -= 1
     return spatial[first:]
+
+
+def _longer(block: Block, spatial: list[str], flat: list[str]) -> list[str]:
+    """The loops to cut, or the one before them where they have one turn between them: what is
+    before an axis of one element lies together, too."""
+    extents = [it.extent for it in block.iters if it.kind == "spatial"]
+    first = len(spatial) - len(flat)
+    while first > 0 and all(d == ONE for d in extents[first:]):
+        first, flat = first - 1, [spatial[first - 1]]
+    return flat
 
 
 def _joint_axes(block: Block) -> int:
