@@ -179,6 +179,15 @@ def test_faults_of_a_body_show_both_places(tmp_path: Path, body: str) -> None:
     assert "in m.aim:2" in report
 
 
+def test_all_faults_of_a_body_are_one_report(tmp_path: Path) -> None:
+    path = tmp_path / "own.aim"
+    path.write_text("operator F(x: t[n, k]) -> t[n, k] {\na = xx\nb = yy\nreturn x\n}\n")
+    aisc.load_operators(path)
+    with pytest.raises(CompileError) as caught:
+        graph("return F(x)", "x: f32[n, 8]")
+    assert caught.value.codes == ("E108", "E108")
+
+
 def test_the_command_line_takes_operators(
     ops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ for the operands at hand, their meaning is the body's, and compilation puts it i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from aisc.frontend.lang.parameters import Parameters
 from aisc.frontend.lang.reading import read
 from aisc.frontend.lang.scope import Poisoned, Scope, misfit
 from aisc.ir.arith.poly import symbols
-from aisc.ir.diagnostics import CompileError
+from aisc.ir.diagnostics import CompileError, Diagnostic
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Graph, Value
 from aisc.ir.graph.interpret import interpret
@@ -82,10 +82,9 @@ class _Definition:
             try:
                 return graph(call.types, tuple(sorted(call.attrs.items())))
             except CompileError as fault:
-                notes = (*fault.diagnostics[0].notes, f"operator {layer.name} is defined there")
-                first = fault.diagnostics[0]
-                at = Loc(first.loc.file, first.loc.line, first.loc.column, parent=call.loc)
-                raise CompileError([type(first)(first.code, first.message, at, notes)]) from None
+                raise CompileError(
+                    [self._used_at(d, call.loc) for d in fault.diagnostics]
+                ) from None
 
         def infer(call: OpCall) -> tuple[TensorType, ...]:
             return tuple(v.type for v in graph_of(call).outputs)
@@ -109,6 +108,13 @@ class _Definition:
             tuple(self._attribute(f) for f in layer.formals if _is_hyper(f)),
             outputs=len(layer.results),
             decompose=decompose,
+        )
+
+    def _used_at(self, told: Diagnostic, at: Loc) -> Diagnostic:
+        """A fault of the body, for the node that shows it."""
+        loc = Loc(told.loc.file, told.loc.line, told.loc.column, parent=at)
+        return replace(
+            told, loc=loc, notes=(*told.notes, f"operator {self.layer.name} is defined there")
         )
 
     def _attribute(self, f: s.Formal) -> Attr:

@@ -6,21 +6,13 @@ which the run tests where a call begins; other conditions end a run where they d
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from aisc.frontend.lang import operators
 from aisc.frontend.lang import syntax as s
-from aisc.frontend.lang.scope import Item, Scope, misfit, shown
+from aisc.frontend.lang.ranges import Evaluator
+from aisc.frontend.lang.scope import Scope, misfit, shown
 from aisc.ir.arith.poly import Dim, Poly
 from aisc.ir.graph.core import Value
 from aisc.ir.graph.shapes.checks import decide
-
-
-class Evaluator(Protocol):
-    """What evaluates expressions."""
-
-    def expr(self, scope: Scope, x: s.Expr) -> Item:
-        """The value of an expression."""
 
 
 def require(evaluator: Evaluator, scope: Scope, x: s.Require) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from aisc.ir.arith.poly import bounds
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value, bound_symbols, used_symbols
+from aisc.ir.names import fresh_name
 from aisc.passes.base import map_regions
 
 # They end a run whose data do not fit; what is computed for nothing must not.
@@ -56,7 +57,7 @@ def _divided(node: GraphNode, taken: set[str]) -> tuple[list[GraphNode], GraphNo
         if not free:
             kept.append(n)
             continue
-        results = tuple(Value(_fresh(v.name, taken), v.type) for v in n.outputs)
+        results = tuple(Value(fresh_name(v.name, taken), v.type) for v in n.outputs)
         inputs = tuple(None if v is None else outside[v] for v in n.inputs)
         moved.append(replace(n, inputs=inputs, outputs=results))
         outside.update(zip(n.outputs, results, strict=True))
@@ -84,12 +85,3 @@ def _may_move(n: GraphNode, changing: frozenset[str]) -> bool:
 def _is_no_larger(n: GraphNode) -> bool:
     read = max((v.type.size for v in n.input_values), key=lambda d: bounds(d)[0])
     return all(bounds(read - v.type.size)[0] >= 0 for v in n.outputs)
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    found, k = name, 0
-    while found in taken:
-        k += 1
-        found = f"{name}_{k}"
-    taken.add(found)
-    return found

@@ -2,7 +2,8 @@
 
 Rows of a batch then share register tiles, and the weights are read once. The reshape back sinks
 through the elementwise operators that follow, so that they stay epilogues of the product. Axes that
-are reduced, or kept, together are one.
+are reduced, normed or kept together are one; a softmax moves its axis where that makes vectors, and
+products with too few columns for a tile are sums along rows.
 """
 
 from __future__ import annotations

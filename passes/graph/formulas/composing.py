@@ -16,11 +16,10 @@ from dataclasses import replace
 from aisc.ir.arith.poly import Dim, bounds, product, sole_symbol, substitute, symbol, symbols
 from aisc.ir.graph.core import GraphNode, Value
 from aisc.ir.graph.opdef import OpCall, call_of
-from aisc.ir.graph.ops.index import block_of, formula, sizes_of
+from aisc.ir.graph.ops.index import block_of, extent_of, formula, sizes_of
 from aisc.ir.node import Node, walk
 from aisc.ir.rewrite.rules import Match, rule
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.dims import as_dim
 from aisc.ir.tensor.expr import Binary, Call, Cast, Expr, Load, Unary, Var, of_dim
 from aisc.ir.tensor.func import Buffer, buffer
 from aisc.ir.tensor.stmt import Block
@@ -55,7 +54,7 @@ def _composed(node: GraphNode, inner: GraphNode) -> tuple[list[Value], str] | No
     if outer is None or below is None or below.block.combiner or not is_enlarged(inner):
         return None
     plain = not any(_is_work(n) for n in walk(below.value))
-    points = product(tuple(outer.size(it.extent) for it in outer.block.iters))
+    points = product(tuple(extent_of(it, outer.sizes) for it in outer.block.iters))
     if not plain and not _is_at_most(points, product(inner.output.type.shape)):
         return None
     inputs = [v for v in dict.fromkeys((*node.input_values, *inner.input_values))
@@ -89,12 +88,6 @@ class _Part:
         call = call_of(node)
         sizes, unsure = sizes_of(call, formula(str(call.attrs["body"])))
         return None if unsure else cls(call, node.input_values, sizes)
-
-    def size(self, extent: Expr) -> Dim:
-        """A range in sizes of the graph."""
-        found = as_dim(extent, lambda v: self.sizes.get(v.name))
-        assert found is not None, "ranges of formulas follow from sizes"
-        return found
 
 
 def is_enlarged(node: GraphNode) -> bool:
@@ -152,7 +145,7 @@ def _text(outer: _Part, value: Expr, buffers: dict[Value, Buffer]) -> str:
         return substitute_vars(value, dict(pairs))
 
     if block.combiner:
-        extents = [outer.size(it.extent) for it in block.iters if it.kind == "reduce"]
+        extents = [extent_of(it, outer.sizes) for it in block.iters if it.kind == "reduce"]
         cb.reduce(out, extents, block.combiner, lambda i, r: at((*i, *r)), "formula")
     else:
         cb.map(out, lambda *i: at(i), "formula")

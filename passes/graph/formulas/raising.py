@@ -36,7 +36,7 @@ KINDS: tuple[Callable[[Body], Indexed | None], ...] = (
 @rule("index")
 def formula_is_operator(m: Match) -> Sequence[Value] | None:
     """``index(…) -> matmul, conv, max_pool, reduce_*, elementwise operators``."""
-    body = _body(m, m.node.input_values)
+    body = body_of(call_of(m.node), m.node.input_values)
     if body is not None and not body.combiner and is_enlarged(m.node):
         return None  # formulas that read it may compute it themselves
     for kind in KINDS if body is not None else ():
@@ -59,10 +59,6 @@ def mean_of_windows(m: Match) -> Sequence[Value] | None:
     size = product(tuple(body.extents[v] for v in body.inner))
     found = pool(body, "avg_pool", 0.0) if count.array.reshape(-1)[0] == size else None
     return None if found is None else (_whole(m, body, found),)
-
-
-def _body(m: Match, inputs: Sequence[Value]) -> Body | None:
-    return body_of(call_of(m.node), inputs)
 
 
 def _whole(m: Match, body: Body, found: Indexed) -> Value:
