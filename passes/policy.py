@@ -23,7 +23,12 @@ class Policy(Protocol):
 
     @property
     def channels_last(self) -> bool:
-        """Whether image operators shall have their channels on the last axis."""
+        """Whether image operators may have their channels on the last axis."""
+
+    @property
+    def image_lanes(self) -> int:
+        """Elements of a vector, for which there must be enough channels or places in a row; 0 where
+        channels are last whatever there is."""
 
     @property
     def narrow_constants(self) -> bool:
@@ -48,6 +53,7 @@ class PlainPolicy:
 
     name: str = "cpu"
     channels_last: bool = False
+    image_lanes: int = 0
     narrow_constants: bool = False
 
     def refuses(self, nodes: Sequence[GraphNode]) -> str:

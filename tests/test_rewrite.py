@@ -106,7 +106,6 @@ EXAMPLES: dict[str, Make] = {
     "small_power": lambda b, x: b.add("pow", (x, b.constant(np.float32(3)))),
     "scale_into_conv": lambda b, x: b.add("mul", (conv(b, x), b.constant(random(1, 6, 1, 1)))),
     "shift_into_conv": lambda b, x: b.add("add", (b.constant(random(6, 1, 1)), conv(b, x))),
-    "channels_last": conv,
     "_sink_map": lambda b, x: b.add("add", (last_to_first(b, x), b.constant(random(5, 1, 1)))),
     "sink_concat": lambda b, x: b.add(
         "concat", (last_to_first(b, x), last_to_first(b, b.add("neg", (x,)))), {"axis": 1}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aisc.ir.dtypes import f32
 from aisc.ir.graph.core import GraphNode
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
@@ -13,7 +14,7 @@ from aisc.passes.schedule.rules import attention
 
 @dataclass(frozen=True, slots=True)
 class CpuPolicy:
-    """Channels are lanes; attention is one kernel; everything that has loops runs."""
+    """Channels are lanes, or places are; attention is one kernel; everything that has loops runs."""
 
     target: Target
     channels_last: bool = True
@@ -23,6 +24,11 @@ class CpuPolicy:
     def name(self) -> str:
         """The target's name."""
         return self.target.name
+
+    @property
+    def image_lanes(self) -> int:
+        """Floats in a vector."""
+        return self.target.lanes(f32)
 
     def refuses(self, nodes: Sequence[GraphNode]) -> str:
         """Nothing is refused."""

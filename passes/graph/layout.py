@@ -1,7 +1,7 @@
-"""Rules that move image operators to channels-last, and transposes out of the way.
+"""Rules that move transposes out of the way.
 
-Convolutions and pools become NHWC between transposes; transposes then sink through elementwise
-operators, concatenations, gathers and reductions until they meet their inverse or the graph's edge.
+They sink through elementwise operators, concatenations, gathers and reductions until they meet
+their inverse or the graph's edge.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from aisc.ir.graph.core import AttrValue, GraphNode, Value
 from aisc.ir.graph.opdef import size_checks
 from aisc.ir.rewrite.rules import Match, Rule, rule
 
-WINDOWED = ("conv", "max_pool", "avg_pool", "lp_pool")
-
-
 def to_last(rank: int) -> tuple[int, ...]:
     """N C spatial… -> N spatial… C."""
     return (0, *range(2, rank), 1)
@@ -27,27 +24,6 @@ def to_last(rank: int) -> tuple[int, ...]:
 def to_first(rank: int) -> tuple[int, ...]:
     """N spatial… C -> N C spatial…."""
     return (0, rank - 1, *range(1, rank - 1))
-
-
-@rule(*WINDOWED)
-def channels_last(m: Match) -> Sequence[Value] | None:
-    """``conv(x, w) -> T(conv_nhwc(T'(x), w as HWIO))``; pools likewise, unless there is only one
-    channel: rows of an image are longer vectors."""
-    node = m.node
-    if node.attr_map.get("data_layout") != "NCHW" or len(node.outputs) != 1:
-        return None
-    x = node.inputs[0]
-    assert x is not None, "an image operator has an image"
-    rank = x.type.rank
-    if node.op != "conv" and x.type.shape[1] == 1:
-        return None
-    inputs: list[Value | None] = [m.add("transpose", (x,), {"perm": to_last(rank)})]
-    if node.op == "conv":
-        oihw_to_hwio = (*range(2, rank), 1, 0)
-        inputs.append(m.add("transpose", (node.inputs[1],), {"perm": oihw_to_hwio}))
-        inputs.extend(node.inputs[2:])
-    attrs: dict[str, AttrValue] = {**node.attr_map, "data_layout": "NHWC"}
-    return (m.add("transpose", (m.add(node.op, inputs, attrs),), {"perm": to_first(rank)}),)
 
 
 def _perm(node: GraphNode) -> tuple[int, ...]:
@@ -276,13 +252,11 @@ def _permuted(values: object, perm: tuple[int, ...]) -> tuple[AttrValue, ...]:
     return tuple(values[k] for k in _inverse(perm))
 
 
-def rules(move_images: bool = True) -> tuple[Rule, ...]:
-    """The table; the map rule is indexed by every elementwise operator of the registry. Without
-    `move_images` images stay as they are, and transposes only move out of the way."""
+def rules() -> tuple[Rule, ...]:
+    """The table; the map rule is indexed by every elementwise operator of the registry."""
     maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
     sink = rule(*maps)(_sink_map)
-    moved = (channels_last,) if move_images else ()
     return (
-        *moved, sink, sink_concat, sink_axis, sink_reduction, sink_gather, sink_slice,
-        sink_pad, sink_reshape,
+        sink, sink_concat, sink_axis, sink_reduction, sink_gather, sink_slice, sink_pad,
+        sink_reshape,
     )  # fmt: skip

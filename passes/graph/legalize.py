@@ -18,6 +18,7 @@ from aisc.passes.base import map_regions
 from aisc.passes.graph import affine, identities, layout, masks, rows
 from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
+from aisc.passes.graph.images import ImageLayouts
 from aisc.passes.graph.narrow import NarrowConstants
 from aisc.passes.policy import HOST_ALONE, Machines
 
@@ -26,7 +27,7 @@ MAX_DEPTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Legalize:
-    """The step: decompose, move to channels-last where the machine wants that, join rows of
+    """The step: decompose, move to channels last where the machine wants that, join rows of
     products, canonicalize what that exposes."""
 
     name: str = "legalize"
@@ -34,13 +35,15 @@ class Legalize:
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph."""
-        graph = Canonicalize().run(Decompose().run(graph))
+        graph, main = Canonicalize().run(Decompose().run(graph)), self.machines.main
+        if main.channels_last:
+            graph = ImageLayouts(lanes=main.image_lanes).run(graph)
         table = (
             identities.RULES
             + affine.RULES
             + pools.RULES
             + masks.RULES
-            + layout.rules(self.machines.main.channels_last)
+            + layout.rules()
             + rows.rules()
         )
         graph = Canonicalize(rules=table).run(graph)

@@ -1,0 +1,223 @@
+"""The layout of images: channels last or first, chosen for all operators that hang together.
+
+A kernel over an image has its lanes along the last axis: along channels (NHWC), of which there must
+be enough, or along a row of places (NCHW), which must be long enough. What hangs together, through
+operators that transposes pass, gets one layout, that of which the estimated work is less: vectors
+that are computed, and elements that are transposed at the edges.
+
+before: ``%y = conv(%x, %w)``   after: ``%y = T(conv_nhwc(T'(%x), %w as HWIO))``
+Postcondition: operators of one image have one layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import networkx as nx
+
+from aisc.ir.arith.poly import Dim
+from aisc.ir.graph import opdef
+from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value
+from aisc.ir.graph.opdef import call_of
+from aisc.ir.graph.ops.convolution import conv_window
+from aisc.ir.graph.ops.window import pool_window
+from aisc.ir.graph.shapes.spatial import Window
+from aisc.ir.rewrite.rules import RewriteGraph
+from aisc.passes.base import map_regions
+from aisc.passes.graph.layout import REDUCTIONS, to_first, to_last
+
+WINDOWED = ("conv", "max_pool", "avg_pool", "lp_pool")
+PASSED = frozenset({
+    "concat", "gather", "log_softmax", "lrn", "pad", "sample", "slice", "softmax", *REDUCTIONS,
+})  # fmt: skip
+# A size that only the run knows, and a batch.
+USUAL_SIZE = 64
+# Vectors that are computed while one element goes through a transpose, or through another copy.
+TRANSPOSED = 0.3
+COPIED = 0.1
+# What a vector costs that is read for every multiply-add, one that is read one element at a time,
+# and one that holds places of groups too narrow for their channels to share it.
+READ = 2.0
+GATHERED = 8.0
+NARROW_GROUPS = 2.4
+# What Winograd's convolution leaves of the multiply-adds of kernels of 3 x 3.
+WINOGRAD = 0.55
+# Places in a row that are worth a vector at all.
+FEWEST = 4
+# Channels last needs no reason: only what is much better without is left as it is.
+WORTH_LEAVING = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLayouts:
+    """The pass; `lanes`: elements of a vector, 0 where all images are moved to channels last."""
+
+    name: str = "image_layouts"
+    lanes: int = 0
+
+    def run(self, graph: Graph) -> Graph:
+        """Apply to one graph and the regions of its control operators."""
+        graph = map_regions(graph, self.run)
+        chosen = [n for part in _parts(graph) for n in self._moved(graph, part)]
+        return _rewritten(graph, set(chosen)) if chosen else graph
+
+    def _moved(self, graph: Graph, part: _Part) -> Sequence[GraphNode]:
+        """The operators of a part, if they shall have channels last."""
+        if not self.lanes:
+            return part.images
+        costs = [_cost(n, self.lanes) for n in part.images]
+        last = sum(c for c, _ in costs) + TRANSPOSED * part.edge(graph)
+        first = sum(c for _, c in costs)
+        return () if first < WORTH_LEAVING * last else part.images
+
+
+# --- what hangs together ----------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Operators over one image, of which `images` have windows, and the values between them."""
+
+    nodes: tuple[GraphNode, ...]
+    images: tuple[GraphNode, ...]
+
+    def edge(self, graph: Graph) -> float:
+        """Elements of what comes from elsewhere or goes there; a convolution may read an image
+        in either layout, which is not for nothing."""
+        inside, users, total = set(self.nodes), graph.users(), 0.0
+        made, blobs = {v for n in self.nodes for v in n.outputs}, graph.constants()
+        for v in made:
+            if v in graph.outputs or any(u not in inside for u in users.get(v, ())):
+                total += _elements(v)
+        for v in {v for n in self.nodes for v in _image_inputs(n) if v not in blobs} - made:
+            single = all(u.op == "conv" for u in users[v])
+            total += _elements(v) * (0.5 if single else 1.0)
+        return total
+
+
+def _parts(graph: Graph) -> Iterator[_Part]:
+    """The parts of a graph that have windows, in the order of their first nodes."""
+    links: nx.Graph[Value | GraphNode] = nx.Graph()
+    blobs = graph.constants()
+    for node in graph.nodes:
+        if _is_image(node) or _passes(node):
+            links.add_node(node)
+            links.add_edges_from((node, v) for v in _image_inputs(node) if v not in blobs)
+            links.add_edges_from((node, v) for v in node.outputs)
+    order = {n: k for k, n in enumerate(graph.nodes)}
+    for found in nx.connected_components(links):
+        nodes = sorted((n for n in found if isinstance(n, GraphNode)), key=order.__getitem__)
+        images = tuple(n for n in nodes if _is_image(n))
+        if images:
+            yield _Part(tuple(nodes), images)
+
+
+def _is_image(node: GraphNode) -> bool:
+    return (
+        node.op in WINDOWED
+        and node.attr_map.get("data_layout") == "NCHW"
+        and len(node.outputs) == 1
+    )
+
+
+def _passes(node: GraphNode) -> bool:
+    """Whether a transpose passes an operator: one of every element, or of axes that it names."""
+    known = node.op in PASSED or opdef.get(node.op).kind == "map"
+    return known and len(node.outputs) == 1 and node.output.type.rank >= 3
+
+
+def _image_inputs(node: GraphNode) -> Iterator[Value]:
+    """The operands of a node that may be images: no weights, and nothing that is broadcast whole."""
+    first = node.op in WINDOWED or node.op in PASSED - {"concat"}
+    for v in node.inputs[:1] if first else node.inputs:
+        if v is not None and v.type.rank == node.output.type.rank and v.type.size != 1:
+            yield v
+
+
+# --- what it costs ----------------------------------------------------------------------------
+def _cost(node: GraphNode, lanes: int) -> tuple[float, float]:
+    """Vectors that are computed with channels last, and with channels first."""
+    call = call_of(node)
+    window = conv_window(call) if node.op == "conv" else pool_window(call)
+    batch, channels, sizes = window.split(node.output.type.shape)
+    n, c, spatial = _known(batch, 1), _known(channels), [_known(d) for d in sizes]
+    rows, length = n * prod(spatial[:-1]), spatial[-1]
+    taps, gathered = prod(window.kernel), 1.0
+    if window.strides[-1] > 1 or length < FEWEST:
+        gathered = GATHERED
+    if node.op != "conv":
+        first = rows * c * _vectors(length, lanes) * taps * gathered
+        return rows * length * _vectors(c, lanes) * taps, first
+    group = call.attrs["group"]
+    inputs, outputs = _known(call.type(1).shape[1]), c // group
+    if group > 1 and inputs == outputs == 1:
+        last = rows * length * _vectors(c, lanes) * taps
+        return last, rows * c * _vectors(length, lanes) * taps * (1 + READ / 2) * gathered
+    first = rows * c * _vectors(length, lanes) * taps * inputs * gathered
+    first *= 1 + READ / min(outputs, 6)
+    first += COPIED * _elements(node.input_values[0]) * window.is_padded
+    return rows * length * _last(window, inputs, outputs, group, lanes) * taps, first
+
+
+def _last(window: Window, inputs: int, outputs: int, group: int, lanes: int) -> float:
+    """Vectors per place and tap of a convolution with channels last."""
+    if group > 1 and outputs < 4 and not (_divides(inputs, lanes) and _divides(outputs, lanes)):
+        return group * outputs * inputs * NARROW_GROUPS  # no vector holds whole groups
+    if group > 1 and max(inputs, outputs) < lanes:
+        return _vectors(outputs * group, lanes) * inputs * READ
+    square = window.kernel == (3, 3) and max(*window.strides, *window.dilations) == 1
+    few = WINOGRAD if square and group == 1 and min(inputs, outputs) >= 2 * lanes else 1.0
+    return group * _vectors(outputs, lanes) * inputs * few
+
+
+def _divides(size: int, lanes: int) -> bool:
+    return 0 < size < lanes and lanes % size == 0
+
+
+def _vectors(size: int, lanes: int) -> int:
+    return -(-size // lanes)
+
+
+def _known(d: Dim, usual: int = USUAL_SIZE) -> int:
+    return d if isinstance(d, int) else usual
+
+
+def _elements(v: Value) -> float:
+    batch, *rest = v.type.shape
+    return float(_known(batch, 1) * prod(_known(d) for d in rest))
+
+
+# --- the rewriting ----------------------------------------------------------------------------
+def _rewritten(graph: Graph, moved: set[GraphNode]) -> Graph:
+    """`graph` with these operators between transposes."""
+    out = RewriteGraph(graph.name)
+    out.inputs = list(graph.inputs)
+    for v in graph.values():
+        out.fresh(v.name)
+    mapped: dict[Value, Value] = {}
+    for node in graph.nodes:
+        inputs = tuple(None if v is None else mapped.get(v, v) for v in node.inputs)
+        same = replace(node, inputs=inputs)
+        if node in moved:
+            mapped[node.output] = channels_last(out, same)
+        else:
+            out.append(same)
+    outputs = tuple(mapped.get(v, v) for v in graph.outputs)
+    return replace(graph, nodes=tuple(out.nodes), outputs=outputs, output_names=graph.result_names)
+
+
+def channels_last(out: RewriteGraph, node: GraphNode) -> Value:
+    """``conv(x, w) -> T(conv_nhwc(T'(x), w as HWIO))``; pools likewise."""
+
+    def add(op: str, inputs: Sequence[Value | None], attrs: dict[str, AttrValue]) -> Value:
+        return out.add(op, inputs, attrs, (node.output.name,), node.loc)
+
+    x = node.input_values[0]
+    rank = x.type.rank
+    inputs: list[Value | None] = [add("transpose", (x,), {"perm": to_last(rank)})]
+    if node.op == "conv":
+        oihw_to_hwio = (*range(2, rank), 1, 0)
+        inputs.append(add("transpose", (node.inputs[1],), {"perm": oihw_to_hwio}))
+        inputs.extend(node.inputs[2:])
+    moved = add(node.op, inputs, {**node.attr_map, "data_layout": "NHWC"})
+    return add("transpose", (moved,), {"perm": to_first(rank)})
