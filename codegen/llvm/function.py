@@ -354,7 +354,7 @@ class FunctionEmitter(TransposeEmitter):
         value = self.broadcast(value, self.lanes)
         if stride == 1:
             self._store_vector(s, value, pointer)
-        else:
+        elif stride is None or not self.strided_store(s.buffer, pointer, stride, value):
             self._scatter(s, value)
 
     def _to_memory(self, v: Val) -> str:
@@ -366,31 +366,33 @@ class FunctionEmitter(TransposeEmitter):
         return self.w.let(f"zext {v.text} to {kind}")
 
     def _store_vector(self, s: Store, value: Val, pointer: str) -> None:
+        if self.mask is not None and not self.is_private(s.buffer):
+            self.vector_store(s.buffer, pointer, value, self.mask)
+            return
         mem, space = memory_type(s.buffer.dtype), self.pointer_type(s.buffer)
         kind, size = vector_type(mem, self.lanes), s.buffer.dtype.bytes
-        text = self._to_memory(value)
-        if self.mask is None or self._is_private(s.buffer):
-            plain = f"store {kind} {text}, {space} {pointer}, align "
-            aligned = self._whole_vectors(s) if s.stream else None
-            if aligned is None:
-                self.w.line(f"{plain}{size}")
-            else:
-                past = f"{plain}{size * self.lanes}, {NONTEMPORAL}"
-                self.w.either(aligned, past, f"{plain}{size}")
-            return
-        name = f"llvm.masked.store.v{self.lanes}{memory_suffix(s.buffer.dtype)}.p0"
-        mask = f"<{self.lanes} x i1>"
-        self.w.declare(f"declare void @{name}({kind}, ptr, {mask})")
-        self.w.line(
-            f"call void @{name}({kind} {text}, ptr align {size} {pointer}, {mask} {self.mask.ref})"
-        )
+        plain = f"store {kind} {self._to_memory(value)}, {space} {pointer}, align "
+        aligned = self._whole_vectors(s) if s.stream else None
+        if aligned is None:
+            self.w.line(f"{plain}{size}")
+        else:
+            past = f"{plain}{size * self.lanes}, {NONTEMPORAL}"
+            self.w.either(aligned, past, f"{plain}{size}")
+
+    def vector_store(self, buffer: Buffer, pointer: str, value: Val, mask: Val) -> None:
+        """Store the lanes that a mask lets pass side by side."""
+        kind, size = vector_type(memory_type(buffer.dtype), self.lanes), buffer.dtype.bytes
+        name, bits = f"llvm.masked.store.v{self.lanes}{memory_suffix(buffer.dtype)}.p0", mask.type
+        self.w.declare(f"declare void @{name}({kind}, ptr, {bits})")
+        text = f"{kind} {self._to_memory(value)}, ptr align {size} {pointer}, {mask.text}"
+        self.w.line(f"call void @{name}({text})")
 
     def _whole_vectors(self, s: Store) -> str | None:
         """A condition under which a store of all lanes is aligned to its size, as stores past the
         caches must be: the buffer is; ``None`` where its indices leave that open. Buffers of
         callers have the alignment of their elements alone, so it is tested, once per call."""
         bytes_ = s.buffer.dtype.bytes * self.lanes
-        if not self.STREAMS or self._is_private(s.buffer) or bytes_ & (bytes_ - 1):
+        if not self.STREAMS or self.is_private(s.buffer) or bytes_ & (bytes_ - 1):
             return None
         parts = self.parts(flat_index(s.buffer, s.indices))
         if any(c % self.lanes for c in (parts.const, *(c for _, _, c in parts.terms))):

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aisc.codegen.llvm.certain import certain_loads
+from aisc.codegen.llvm.strided import StridedEmitter
 from aisc.codegen.llvm.types import Val, memory_type, vector_type
-from aisc.codegen.llvm.values import ExprEmitter, flat_index
+from aisc.codegen.llvm.values import flat_index
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Expr, Load, has_loads
 from aisc.ir.tensor.func import Buffer
@@ -48,7 +49,7 @@ class Tile:
         return _extent(self.lanes)
 
 
-class TransposeEmitter(ExprEmitter):
+class TransposeEmitter(StridedEmitter):
     """Emits such tiles; what a turn needs of them is in `columns`."""
 
     def tile_of(self, s: For) -> Tile | None:

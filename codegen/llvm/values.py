@@ -150,11 +150,16 @@ class ExprEmitter(IndexEmitter):
             pointer, stride = self.address(buffer, indices)
         except NotLinearInLane:
             return self._from_anywhere(buffer, indices)
-        if stride == 0 and (self.mask is None or self._is_private(buffer)):
+        if stride == 0 and (self.mask is None or self.is_private(buffer)):
             return self._scalar_load(buffer, pointer)
         if stride == 1:
-            return self._vector_load(buffer, pointer)
-        return self._gather(buffer, indices)
+            return self.vector_load(buffer, pointer)
+        found = self.strided_load(buffer, pointer, stride)
+        return self._gather(buffer, indices) if found is None else found
+
+    def strided_load(self, buffer: Buffer, pointer: str, stride: int) -> Val | None:
+        """Lanes that lie `stride` elements apart, if there is a better way than to gather them."""
+        return None
 
     def _from_anywhere(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
         """Lanes from places that are no affine function of their number."""
@@ -164,7 +169,8 @@ class ExprEmitter(IndexEmitter):
             found = None
         return self._gather(buffer, indices) if found is None else found
 
-    def _is_private(self, buffer: Buffer) -> bool:
+    def is_private(self, buffer: Buffer) -> bool:
+        """Whether a buffer is the thread's own, and longer than any mask."""
         return buffer.space in ("register", "stack")
 
     def _scalar_load(self, buffer: Buffer, pointer: str) -> Val:
@@ -184,11 +190,12 @@ class ExprEmitter(IndexEmitter):
         kind, spare = self.pointer_type(buffer), self.spare(buffer)
         return self.w.let(f"select i1 {self.guard}, {kind} {pointer}, {kind} {spare}", "p")
 
-    def _vector_load(self, buffer: Buffer, pointer: str) -> Val:
+    def vector_load(self, buffer: Buffer, pointer: str) -> Val:
+        """Elements side by side."""
         mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
         kind = vector_type(mem, self.lanes)
         size = buffer.dtype.bytes
-        if self.mask is not None and not self._is_private(buffer):
+        if self.mask is not None and not self.is_private(buffer):
             pointer = self._guarded(pointer, buffer)
             suffix = f"v{self.lanes}{memory_suffix(buffer.dtype)}.p0"
             name = f"llvm.masked.load.{suffix}"
@@ -319,7 +326,8 @@ class ExprEmitter(IndexEmitter):
 
     def _first_lanes(self, e: Binary) -> Val | None:
         """A comparison of indices that holds in the first lanes alone, as in the last vector of a
-        row: a mask from their number, by scalar instructions; ``None`` for other comparisons."""
+        row, or in all but the first: a mask from their number, by scalar instructions; ``None``
+        for other comparisons."""
         low, high = (e.a, e.b) if e.op in ("lt", "le") else (e.b, e.a)
         count = high - low + (1 if e.op in ("le", "ge") else 0)
         if self.lane_var is None or not self._is_index(low) or not self._is_index(high):
@@ -328,16 +336,32 @@ class ExprEmitter(IndexEmitter):
             parts = self.parts(count)
         except NotLinearInLane:
             return None
-        n = self.lanes
-        if parts.lane != -1 or n not in (8, 16, 32):
+        n, step = self.lanes, abs(parts.lane)
+        if not step or n not in (8, 16, 32):
             return None
+        # c - step * lane > 0 holds below c / step, rounded up; c + step * lane > 0 fails there for
+        # step - c, rounded down.
         number, level = self.sum(parts.terms, parts.const)
-        for bound, other in (("smin", n), ("smax", 0)):
+        if parts.lane > 0:
+            number = self.w.shared(f"sub i64 {step}, {number}", "n", level)
+        elif step > 1:
+            number = self.w.shared(f"add i64 {number}, {step - 1}", "n", level)
+        most = n * step + (step - 1 if parts.lane < 0 else 0)
+        for bound, other in (("smin", most), ("smax", 0)):
             name = f"llvm.{bound}.i64"
             self.w.declare(f"declare i64 @{name}(i64, i64)")
             number = self.w.shared(f"call i64 @{name}(i64 {number}, i64 {other})", "n", level)
+        if step > 1:
+            number = self.w.shared(f"udiv i64 {number}, {step}", "n", level)
+        return self._lanes_below(number, level, parts.lane > 0)
+
+    def _lanes_below(self, number: str, level: int, negated: bool) -> Val:
+        """The mask of so many first lanes, or of the others."""
+        n = self.lanes
         above = self.w.shared(f"shl i64 1, {number}", "m", level)
         bits = self.w.shared(f"sub i64 {above}, 1", "m", level)
+        if negated:
+            bits = self.w.shared(f"xor i64 {bits}, -1", "m", level)
         short = self.w.shared(f"trunc i64 {bits} to i{n}", "m", level)
         mask = self.w.shared(f"bitcast i{n} {short} to <{n} x i1>", "m", level)
         return Val(mask, dtypes.boolean, n)

@@ -17,14 +17,14 @@ from math import prod
 
 import networkx as nx
 
-from aisc.ir.arith.poly import Dim
+from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value
 from aisc.ir.graph.opdef import call_of
 from aisc.ir.graph.ops.convolution import conv_window
 from aisc.ir.graph.ops.window import pool_window
 from aisc.ir.graph.shapes.spatial import Window
-from aisc.ir.rewrite.rules import RewriteGraph
+from aisc.ir.rewrite.rules import Match, RewriteGraph, rule
 from aisc.passes.base import map_regions
 from aisc.passes.graph.layout import REDUCTIONS, to_first, to_last
 
@@ -35,15 +35,17 @@ PASSED = frozenset({
 # A size that only the run knows, and a batch.
 USUAL_SIZE = 64
 # Vectors that are computed while one element goes through a transpose, or through another copy.
-TRANSPOSED = 0.3
-COPIED = 0.1
+TRANSPOSED = 0.4
+COPIED = 0.05
 # What a vector costs that is read for every multiply-add, one that is read one element at a time,
 # and one that holds places of groups too narrow for their channels to share it.
-READ = 2.0
+READ = 1.0
 GATHERED = 8.0
-NARROW_GROUPS = 2.4
+NARROW_GROUPS = 8.0
 # What Winograd's convolution leaves of the multiply-adds of kernels of 3 x 3.
 WINOGRAD = 0.55
+# What a copy costs per element that puts those together that lie a stride apart.
+STRIDED = 0.2
 # Places in a row that are worth a vector at all.
 FEWEST = 4
 # Channels last needs no reason: only what is much better without is left as it is.
@@ -141,22 +143,33 @@ def _cost(node: GraphNode, lanes: int) -> tuple[float, float]:
     window = conv_window(call) if node.op == "conv" else pool_window(call)
     batch, channels, sizes = window.split(node.output.type.shape)
     n, c, spatial = _known(batch, 1), _known(channels), [_known(d) for d in sizes]
-    rows, length = n * prod(spatial[:-1]), spatial[-1]
-    taps, gathered = prod(window.kernel), 1.0
-    if window.strides[-1] > 1 or length < FEWEST:
-        gathered = GATHERED
+    places, length = n * prod(spatial), _length(window, spatial)
+    first = places // max(length, 1) * c * _row(length, lanes) * prod(window.kernel)
     if node.op != "conv":
-        first = rows * c * _vectors(length, lanes) * taps * gathered
-        return rows * length * _vectors(c, lanes) * taps, first
-    group = call.attrs["group"]
+        strided = GATHERED if window.strides[-1] > 1 else 1.0
+        return places * _vectors(c, lanes) * prod(window.kernel), first * strided
+    group, x = call.attrs["group"], _elements(node.input_values[0])
     inputs, outputs = _known(call.type(1).shape[1]), c // group
+    copied = STRIDED if window.strides[-1] > 1 else COPIED if window.is_padded else 0.0
     if group > 1 and inputs == outputs == 1:
-        last = rows * length * _vectors(c, lanes) * taps
-        return last, rows * c * _vectors(length, lanes) * taps * (1 + READ / 2) * gathered
-    first = rows * c * _vectors(length, lanes) * taps * inputs * gathered
-    first *= 1 + READ / min(outputs, 6)
-    first += COPIED * _elements(node.input_values[0]) * window.is_padded
-    return rows * length * _last(window, inputs, outputs, group, lanes) * taps, first
+        last = places * _vectors(c, lanes) * prod(window.kernel)
+        return last, first * (1 + READ / 2) + copied * x
+    last = places * _last(window, inputs, outputs, group, lanes) * prod(window.kernel)
+    return last, first * inputs * (1 + READ / min(outputs, 6)) + copied * x
+
+
+def _length(window: Window, sizes: Sequence[int]) -> int:
+    """Places in a row, of which :func:`join_places` makes longer ones."""
+    length, axis = sizes[-1], window.spatial - 1
+    while axis > 0 and _is_narrow(window, axis) and window.strides[axis - 1] == 1:
+        axis -= 1
+        length *= sizes[axis]
+    return length
+
+
+def _row(length: int, lanes: int) -> float:
+    """What a row of places costs: vectors, or elements one by one."""
+    return _vectors(length, lanes) if length >= FEWEST else length * GATHERED
 
 
 def _last(window: Window, inputs: int, outputs: int, group: int, lanes: int) -> float:
@@ -221,3 +234,53 @@ def channels_last(out: RewriteGraph, node: GraphNode) -> Value:
         inputs.extend(node.inputs[2:])
     moved = add(node.op, inputs, {**node.attr_map, "data_layout": "NHWC"})
     return add("transpose", (moved,), {"perm": to_first(rank)})
+
+
+# --- joined axes ------------------------------------------------------------------------------
+@rule("conv")
+def join_places(m: Match) -> Sequence[Value] | None:
+    """``conv(x[h, w], k[a, 1]) -> conv(x[h * w], k[a])``: windows one place wide, a row of the image
+    apart, move along one long row; of ``x[h, ::s]`` where they move by more than a place."""
+    x, w = m.node.input_values[:2]
+    window = conv_window(call_of(m.node))
+    if window.channels_last or window.spatial < 2 or not _is_narrow(window, -1):
+        return None
+    length, shape = m.node.output.type.shape[-1], m.node.output.type.shape
+    if window.strides[-2] > 1 or not isinstance(length, int) or length < 1:
+        return None
+    if window.strides[-1] > 1:
+        x = _thinned(m, x, window.strides[-1])
+    attrs = {
+        **m.node.attr_map,
+        "strides": window.strides[:-1],
+        "dilations": _stretched(window.dilations, length),
+        "pads": (*_stretched(window.begins, length), *_stretched(window.ends, length)),
+    }
+
+    def joined(v: Value, sizes: Sequence[Dim]) -> Value:
+        return m.add("reshape", (v,), {"shape": (*sizes[:-2], product(tuple(sizes[-2:])))})
+
+    y = m.add("conv", (joined(x, x.type.shape), joined(w, w.type.shape), *m.node.inputs[2:]), attrs)
+    return (m.add("reshape", (y,), {"shape": shape}),)
+
+
+def _is_narrow(window: Window, axis: int) -> bool:
+    """Whether a window is one place wide along an axis, and stays inside."""
+    return (window.kernel[axis], window.begins[axis], window.ends[axis]) == (1, 0, 0)
+
+
+def _thinned(m: Match, x: Value, step: int) -> Value:
+    """Every `step`-th element of each row."""
+    rank, shape = x.type.rank, x.type.shape
+    attrs: dict[str, AttrValue] = {
+        "starts": (0,) * rank, "ends": shape, "steps": (*(1,) * (rank - 1), step)
+    }  # fmt: skip
+    return m.add("slice", (x,), attrs)
+
+
+def _stretched(steps: Sequence[int], length: int) -> tuple[int, ...]:
+    """Steps along all axes but the last, those along the one before it in places of rows."""
+    return (*steps[:-2], steps[-2] * length)
+
+
+RULES = (join_places,)

@@ -15,10 +15,9 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.rewrite.rules import RewriteGraph
 from aisc.passes.base import map_regions
-from aisc.passes.graph import affine, identities, layout, masks, rows
+from aisc.passes.graph import affine, identities, images, layout, masks, rows
 from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
-from aisc.passes.graph.images import ImageLayouts
 from aisc.passes.graph.narrow import NarrowConstants
 from aisc.passes.policy import HOST_ALONE, Machines
 
@@ -37,11 +36,12 @@ class Legalize:
         """Apply to one graph."""
         graph, main = Canonicalize().run(Decompose().run(graph)), self.machines.main
         if main.channels_last:
-            graph = ImageLayouts(lanes=main.image_lanes).run(graph)
+            graph = images.ImageLayouts(lanes=main.image_lanes).run(graph)
         table = (
             identities.RULES
             + affine.RULES
             + pools.RULES
+            + images.RULES
             + masks.RULES
             + layout.rules()
             + rows.rules()

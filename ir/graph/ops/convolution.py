@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aisc.ir.arith.poly import Dim
+from aisc.ir.arith.poly import Dim, ceildiv
 from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, Variant, register
 from aisc.ir.graph.ops.elementwise import wide_array
 from aisc.ir.graph.shapes import infer
@@ -109,20 +109,40 @@ class _Direct:
     def pad(self, x: Buffer) -> Buffer:
         """`x` with a border of zeros, in a scratch buffer; `x` itself when nothing is padded."""
         window = self.window
-        if not window.is_padded:
+        if not window.is_padded and not self.in_phases:
             return x
         n, c, spatial = window.split(x.shape)
         sizes = [d + (b + e) for d, b, e in zip(spatial, window.begins, window.ends, strict=True)]
+        if self.in_phases:
+            sizes[-1:] = [min(self.step, window.reach(-1)), ceildiv(sizes[-1], self.step)]
         out = self.cb.alloc("padded", x.dtype, window.join(n, c, sizes))
 
-        def value(*index: Var) -> Expr:
-            i, k, at = window.parts(index)
+        def value(n: Expr, c: Expr, at: Sequence[Expr]) -> Expr:
             source = [p - b for p, b in zip(at, window.begins, strict=True)]
-            load = Load(x, window.at(i, (k,), source))
-            return select(window.inside(source, spatial), load, const(0, x.dtype))
+            load = Load(x, window.at(n, (c,), source))
+            inside = window.inside(source, spatial, self.in_phases)
+            return select(inside, load, const(0, x.dtype))
 
-        self.cb.map(out, value, "pad")
+        def in_phase(*index: Var) -> Expr:
+            n, c, *at, phase, turn = index
+            return value(n, c, [*at, turn * self.step + phase])
+
+        def plain(*index: Var) -> Expr:
+            return value(*window.parts(index))
+
+        self.cb.map(out, in_phase if self.in_phases else plain, "pad")
         return out
+
+    @property
+    def step(self) -> int:
+        """How far windows lie apart in a row."""
+        return self.window.strides[-1]
+
+    @property
+    def in_phases(self) -> bool:
+        """Whether rows are copied so that places a stride apart lie together: the vectors of a
+        kernel with channels first."""
+        return self.step > 1 and not self.window.channels_last
 
     def weight(self, o: Expr, i: Expr, taps: Sequence[Expr]) -> Expr:
         """The weight of output channel `o`, input channel `i` of its group, as accumulator."""
@@ -134,22 +154,36 @@ class _Direct:
         places = [
             self.window.source(a, o, t) for a, (o, t) in enumerate(zip(at, taps, strict=True))
         ]
+        if self.in_phases:
+            tap = taps[-1] * self.window.dilations[-1]
+            places[-1:] = [tap % self.step, at[-1] + tap // self.step]
         return cast(Load(x, self.window.at(n, (c,), places)), self.acc_type)
 
     def reduce(self, x: Buffer, acc: Buffer) -> None:
         """The convolution of one group, a depthwise one, or one of narrow groups."""
-        kernel, inputs = self.window.kernel, of_dim(self.inputs)
+        inputs = of_dim(self.inputs)
         depthwise = self.is_depthwise
 
         def term(index: Sequence[Var], r: Sequence[Var]) -> Expr:
             n, o, at = self.window.parts(index)
-            taps, i = r[: len(kernel)], const(0) if depthwise else r[-1]
+            taps, i = (r, const(0)) if depthwise else self.taps_and_input(r)
             first = o if depthwise else o // self.per_group * inputs
             source = first if depthwise else i if self.group == 1 else first + i
             return self.read(x, n, source, at, taps) * self.weight(o, i, taps)
 
-        extents = kernel if depthwise else (*kernel, self.inputs)
+        extents = self.window.kernel if depthwise else self.extents
         self.cb.reduce(acc, extents, "sum", term, "conv")
+
+    @property
+    def extents(self) -> tuple[Dim, ...]:
+        """Kernel and input channels, those last that lie closer together in the image: its next
+        elements are in cache then."""
+        kernel = self.window.kernel
+        return (*kernel, self.inputs) if self.window.channels_last else (self.inputs, *kernel)
+
+    def taps_and_input(self, r: Sequence[Var]) -> tuple[Sequence[Var], Var]:
+        """Tap and input channel of a reduction over :attr:`extents`."""
+        return (r[:-1], r[-1]) if self.window.channels_last else (r[1:], r[0])
 
     @property
     def is_depthwise(self) -> bool:
@@ -178,7 +212,7 @@ class _Direct:
         def term(index: Sequence[Var], r: Sequence[Var]) -> Expr:
             at = index[first : first + window.spatial]
             g, o = index[-2:] if window.channels_last else index[1:3]
-            taps, i = r[:-1], r[-1]
+            taps, i = self.taps_and_input(r)
             value = self.read(x, index[0], g * of_dim(self.inputs) + i, at, taps)
             return value * self.weight(g * per + o, i, taps)
 
@@ -186,7 +220,7 @@ class _Direct:
             i, c, at = window.parts(index)
             return Load(grouped, window.at(i, (c // per, c % per), at))
 
-        self.cb.reduce(grouped, (*window.kernel, self.inputs), "sum", term, "conv")
+        self.cb.reduce(grouped, self.extents, "sum", term, "conv")
         self.cb.map(acc, copy, "ungroup")
 
     def finish(self, acc: Buffer, bias: Buffer | None) -> None:

@@ -80,9 +80,8 @@ class Window:
 
         In `ceil_mode` the last window may reach past the padded end, but must start before it.
         """
-        reach = (self.kernel[axis] - 1) * self.dilations[axis] + 1
         stride = self.strides[axis]
-        room = size + (self.begins[axis] + self.ends[axis] - reach)
+        room = size + (self.begins[axis] + self.ends[axis] - self.reach(axis))
         if not self.ceil_mode:
             return floordiv(room, stride) + 1
         return minimum(ceildiv(room, stride) + 1, ceildiv(size + self.begins[axis], stride))
@@ -91,13 +90,18 @@ class Window:
         """Input index (before padding is taken off) that window position `out` reads at `tap`."""
         return out * self.strides[axis] + tap * self.dilations[axis]
 
-    def inside(self, positions: Sequence[Expr], sizes: Sequence[Dim]) -> Expr:
-        """Whether every position lies in ``[0, size)``; trivially true tests are left out."""
+    def reach(self, axis: int) -> int:
+        """Places from the first to the last tap."""
+        return (self.kernel[axis] - 1) * self.dilations[axis] + 1
+
+    def inside(self, positions: Sequence[Expr], sizes: Sequence[Dim], beyond: bool = False) -> Expr:
+        """Whether every position lies in ``[0, size)``; trivially true tests are left out. Those
+        along the last axis may be `beyond` the end of what is padded."""
         tests: list[Expr] = []
         for axis, (p, size) in enumerate(zip(positions, sizes, strict=True)):
             if self.begins[axis] > 0:
                 tests.append(Binary("ge", p, Const(0)))
-            if self.ends[axis] > 0 or self.ceil_mode:
+            if self.ends[axis] > 0 or self.ceil_mode or (beyond and axis == len(sizes) - 1):
                 tests.append(Binary("lt", p, of_dim(size)))
         return logical_and(*tests)
 

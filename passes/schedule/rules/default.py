@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from math import prod
 
 from aisc.ir.node import walk
 from aisc.ir.target import Target
@@ -27,11 +28,22 @@ from aisc.passes.schedule.rules.parallel import divide
 from aisc.passes.schedule.rules.plain import vectorize_map
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
 from aisc.passes.schedule.rules.source_order import keep_source_order
-from aisc.passes.schedule.rules.structure import Reduction, analyse, has_calls, is_window
-from aisc.passes.schedule.rules.tile import schedule_tile
+from aisc.passes.schedule.rules.structure import (
+    Reduction,
+    analyse,
+    has_calls,
+    is_window,
+    step_of,
+)
+from aisc.passes.schedule.rules.tile import known_factor, schedule_tile
 from aisc.passes.schedule.rules.transpose import tile_transposed
 from aisc.passes.schedule.rules.winograd import block_tiles, use_winograd
 from aisc.passes.schedule.schedule import Schedule
+
+# Reads of an element for which it is gathered where it lies.
+OFTEN = 2
+# Results for which a vector of places is read once more rather than copied with a border.
+FEW_RESULTS = 3
 
 
 def default_schedule(func: Func, d: Chooser) -> Schedule:
@@ -86,11 +98,45 @@ def _inline_borders(s: Schedule, d: Chooser) -> Schedule:
         block = find_place(s.func, name).block
         readers = [p.block for p in places(s.func.body) if _reads(p.block, block)]
         guarded = isinstance(block.body, Store) and isinstance(block.body.value, Select)
-        if not guarded or len(readers) != 1 or not is_window(readers[0]) or has_calls(block):
+        if not guarded or len(readers) != 1 or has_calls(block):
+            continue
+        along = _reads_along_rows(readers[0], block) and (
+            _keeps_rows(block) or _reads_rarely(readers[0], block)
+        )
+        if not along and not is_window(readers[0]):
             continue
         if d.pick(f"{name}.inline", (True, False), True):
             s = inline_where_legal(s, name)
     return s
+
+
+def _keeps_rows(block: Block) -> bool:
+    """Whether what a copy stores side by side lies side by side where it comes from."""
+    loads = [n for n in walk(block.body) if isinstance(n, Load)]
+    return all(step_of(n, block.iters[-1].var) in (0, 1) for n in loads)
+
+
+def _reads_rarely(reader: Block, writer: Block) -> bool:
+    """Whether a contraction reads what a copy stores hardly more often than it is stored."""
+    found, sizes = analyse(reader), []
+    for block in (reader, writer):
+        extents = [known_factor(it.extent) for it in block.iters]
+        if 0 in extents:
+            return False
+        sizes.append(prod(extents))
+    results = known_factor(found.row.extent) if found is not None and found.row is not None else 1
+    return sizes[0] <= OFTEN * results * sizes[1]
+
+
+def _reads_along_rows(reader: Block, writer: Block) -> bool:
+    """Whether a contraction reads vectors of what a block writes, each once or twice: its lanes are
+    places, and it has few results for each of them."""
+    found = analyse(reader)
+    if found is None or not found.contraction or found.weights is None:
+        return False
+    if found.row is not None and not 0 < known_factor(found.row.extent) < FEW_RESULTS:
+        return False
+    return found.weights.buffer in {w.buffer for w in writer.writes}
 
 
 def _reads(reader: Block, writer: Block) -> bool:
