@@ -109,6 +109,24 @@ def _windows() -> list[Case]:
                          {"dilations": (2, 1), "strides": (1, 2)}):  # fmt: skip
             attrs = {"group": group, **geometry}
             cases.append(Case("conv_transpose", (x, wt, f32(3 * group)), attrs))
+            cases.append(Case("conv_transpose", (last, wt, f32(3 * group)), {**attrs, **nhwc}))
+    # Rows of places as lanes: few channels, any stride, windows one place wide.
+    row = f32(2, 3, 5, 37)
+    for geometry in ({"pads": (1,) * 4}, {"strides": (1, 2), "pads": (0, 1, 1, 2)},
+                     {"strides": (2, 3), "dilations": (1, 2)}, {"strides": (1, 4)}):  # fmt: skip
+        cases.append(Case("conv", (row, f32(2, 3, 3, 3), f32(2)), geometry))
+        cases.append(Case("conv", (row, f32(5, 3, 3, 1)), geometry | {"pads": ()}))
+        cases.append(Case("conv", (row, f32(3, 1, 2, 3), f32(3)), geometry | {"group": 3}))
+    # Images hardly larger than the kernel, and kernels shorter than the stride.
+    small = f32(1, 40, 4, 5)
+    for geometry in ({}, {"strides": (2, 3), "pads": (1, 0, 1, 2), "output_padding": (1, 2)}):
+        for image, more in ((small, {}), (np.ascontiguousarray(small.transpose(0, 2, 3, 1)), nhwc)):
+            for wt in (f32(40, 3, 4, 2), f32(40, 9, 1, 5)):
+                attrs = {**geometry, **more}
+                cases.append(Case("conv_transpose", (image, wt, f32(wt.shape[1])), attrs))
+    for layout, z in (("NCHW", f32(2, 3, 3, 2, 4, 5)), ("NHWC", f32(2, 4, 5, 3, 2, 3))):
+        cut = {"pads": (1, 0, 2, 1), "dilations": (1, 2), "data_layout": layout}
+        cases.extend((Case("fold", (z,), {"data_layout": layout}), Case("fold", (z,), cut)))
     none = f32(0, 4, 7, 5)  # no images
     cases.append(Case("conv", (none, f32(6, 4, 3, 2)), {}))
     cases.append(Case("conv_transpose", (none, f32(4, 3, 3, 2)), {"strides": (2, 1)}))

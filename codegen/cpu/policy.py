@@ -14,7 +14,7 @@ from aisc.passes.schedule.rules import attention
 
 @dataclass(frozen=True, slots=True)
 class CpuPolicy:
-    """Channels are lanes, or places are; attention is one kernel; everything that has loops runs."""
+    """Channels or places are lanes; attention is one kernel; everything that has loops runs."""
 
     target: Target
     channels_last: bool = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aisc.codegen.llvm.types import Val, memory_type, vector_type
+from aisc.codegen.llvm.types import Val, memory_type
 from aisc.codegen.llvm.values import ExprEmitter
 from aisc.ir import dtypes
 from aisc.ir.tensor.func import Buffer

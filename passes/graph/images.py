@@ -20,15 +20,17 @@ import networkx as nx
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value
-from aisc.ir.graph.opdef import call_of
+from aisc.ir.graph.opdef import OpCall, call_of
 from aisc.ir.graph.ops.convolution import conv_window
 from aisc.ir.graph.ops.window import pool_window
-from aisc.ir.graph.shapes.spatial import Window
+from aisc.ir.graph.shapes.spatial import Window, window_of
 from aisc.ir.rewrite.rules import Match, RewriteGraph, rule
 from aisc.passes.base import map_regions
 from aisc.passes.graph.layout import REDUCTIONS, to_first, to_last
 
-WINDOWED = ("conv", "max_pool", "avg_pool", "lp_pool")
+WINDOWED = ("conv", "conv_transpose", "max_pool", "avg_pool", "lp_pool")
+# Operators that are composed of others when their layout is known.
+COMPOSED = ("conv_transpose",)
 PASSED = frozenset({
     "concat", "gather", "log_softmax", "lrn", "pad", "sample", "slice", "softmax", *REDUCTIONS,
 })  # fmt: skip
@@ -37,10 +39,11 @@ USUAL_SIZE = 64
 # Vectors that are computed while one element goes through a transpose, or through another copy.
 TRANSPOSED = 0.4
 COPIED = 0.05
-# What a vector costs that is read for every multiply-add, one that is read one element at a time,
-# and one that holds places of groups too narrow for their channels to share it.
+# What it costs more to read a vector for a multiply-add; what a vector costs that is computed one
+# element at a time, one of several whole groups, and a multiply-add of groups that no vector holds.
 READ = 1.0
 GATHERED = 8.0
+NARROW = 1.5
 NARROW_GROUPS = 8.0
 # What Winograd's convolution leaves of the multiply-adds of kernels of 3 x 3.
 WINOGRAD = 0.55
@@ -129,7 +132,7 @@ def _passes(node: GraphNode) -> bool:
 
 
 def _image_inputs(node: GraphNode) -> Iterator[Value]:
-    """The operands of a node that may be images: no weights, and nothing that is broadcast whole."""
+    """The operands of a node that may be images: no weights, nothing that is broadcast whole."""
     first = node.op in WINDOWED or node.op in PASSED - {"concat"}
     for v in node.inputs[:1] if first else node.inputs:
         if v is not None and v.type.rank == node.output.type.rank and v.type.size != 1:
@@ -140,22 +143,87 @@ def _image_inputs(node: GraphNode) -> Iterator[Value]:
 def _cost(node: GraphNode, lanes: int) -> tuple[float, float]:
     """Vectors that are computed with channels last, and with channels first."""
     call = call_of(node)
-    window = conv_window(call) if node.op == "conv" else pool_window(call)
-    batch, channels, sizes = window.split(node.output.type.shape)
-    n, c, spatial = _known(batch, 1), _known(channels), [_known(d) for d in sizes]
-    places, length = n * prod(spatial), _length(window, spatial)
-    first = places // max(length, 1) * c * _row(length, lanes) * prod(window.kernel)
-    if node.op != "conv":
-        strided = GATHERED if window.strides[-1] > 1 else 1.0
-        return places * _vectors(c, lanes) * prod(window.kernel), first * strided
-    group, x = call.attrs["group"], _elements(node.input_values[0])
-    inputs, outputs = _known(call.type(1).shape[1]), c // group
-    copied = STRIDED if window.strides[-1] > 1 else COPIED if window.is_padded else 0.0
-    if group > 1 and inputs == outputs == 1:
-        last = places * _vectors(c, lanes) * prod(window.kernel)
-        return last, first * (1 + READ / 2) + copied * x
-    last = places * _last(window, inputs, outputs, group, lanes) * prod(window.kernel)
-    return last, first * inputs * (1 + READ / min(outputs, 6)) + copied * x
+    if node.op == "conv":
+        window, group = conv_window(call), call.attrs["group"]
+        batch, c, sizes = _shape(window, node.output)
+        work = _Work(window, batch, c // group, sizes, _known(call.type(1).shape[1]), group)
+    elif node.op == "conv_transpose":
+        work = _phases(call, node.output)
+    else:
+        window = pool_window(call)
+        batch, c, sizes = _shape(window, node.output)
+        work = _Work(window, batch, 1, sizes, 1, c)
+    return work.last(lanes), work.first(lanes, _elements(node.input_values[0]))
+
+
+def _shape(window: Window, value: Value) -> tuple[int, int, tuple[int, ...]]:
+    """Batch, channels and sizes, usual ones where only the run knows."""
+    batch, channels, sizes = window.split(value.type.shape)
+    return _known(batch, 1), _known(channels), tuple(_known(d) for d in sizes)
+
+
+def _phases(call: OpCall, result: Value) -> _Work:
+    """The convolution that a transposed one is made of."""
+    _, outputs, *kernel = call.type(1).static_shape
+    window, group = window_of(call, tuple(kernel)), call.attrs["group"]
+    batch, _, sizes = _shape(window, result)
+    taps = tuple(-(-k // s) for k, s in zip(kernel, window.strides, strict=True))
+    places = tuple(-(-d // s) for d, s in zip(sizes, window.strides, strict=True))
+    none = (0,) * window.spatial
+    unit = Window(taps, (1,) * window.spatial, window.dilations, none, none, False)
+    phases = prod(min(k, s) for k, s in zip(kernel, window.strides, strict=True))
+    inputs = _known(call.type(0).shape[1]) // group
+    return _Work(unit, batch, outputs * phases, places, inputs, group)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A window over an image: what there is for each group of channels."""
+
+    window: Window
+    batch: int
+    outputs: int
+    sizes: tuple[int, ...]
+    inputs: int
+    group: int
+
+    @property
+    def places(self) -> int:
+        """Windows."""
+        return self.batch * prod(self.sizes)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether channels are on their own."""
+        return self.inputs == self.outputs == 1 and self.group > 1
+
+    def last(self, lanes: int) -> float:
+        """Vectors with channels last."""
+        inputs, outputs, group = self.inputs, self.outputs, self.group
+        if self.is_depthwise:
+            each: float = _vectors(group, lanes)
+        elif group > 1 and outputs < 4 and not all(_divides(k, lanes) for k in (inputs, outputs)):
+            each = group * outputs * inputs * NARROW_GROUPS  # no vector holds whole groups
+        elif group > 1 and max(inputs, outputs) < lanes:
+            each = _vectors(outputs * group, lanes) * inputs * NARROW
+        else:
+            each = group * _vectors(outputs, lanes) * inputs
+            if self._is_square and min(inputs, outputs) >= 2 * lanes:
+                each *= WINOGRAD
+        return self.places * each * prod(self.window.kernel)
+
+    @property
+    def _is_square(self) -> bool:
+        steps = (*self.window.strides, *self.window.dilations)
+        return self.window.kernel == (3, 3) and max(steps) == 1 and self.group == 1
+
+    def first(self, lanes: int, elements: float) -> float:
+        """Vectors with channels first, and what copies of the image's elements cost."""
+        length = _length(self.window, self.sizes)
+        rows = self.places // max(length, 1) * self.group * self.outputs * _row(length, lanes)
+        work = rows * self.inputs * prod(self.window.kernel) * (1 + READ / min(self.outputs, 6))
+        copied = COPIED if self.window.is_padded else 0.0
+        return work + elements * (STRIDED if self.window.strides[-1] > 1 else copied)
 
 
 def _length(window: Window, sizes: Sequence[int]) -> int:
@@ -170,17 +238,6 @@ def _length(window: Window, sizes: Sequence[int]) -> int:
 def _row(length: int, lanes: int) -> float:
     """What a row of places costs: vectors, or elements one by one."""
     return _vectors(length, lanes) if length >= FEWEST else length * GATHERED
-
-
-def _last(window: Window, inputs: int, outputs: int, group: int, lanes: int) -> float:
-    """Vectors per place and tap of a convolution with channels last."""
-    if group > 1 and outputs < 4 and not (_divides(inputs, lanes) and _divides(outputs, lanes)):
-        return group * outputs * inputs * NARROW_GROUPS  # no vector holds whole groups
-    if group > 1 and max(inputs, outputs) < lanes:
-        return _vectors(outputs * group, lanes) * inputs * READ
-    square = window.kernel == (3, 3) and max(*window.strides, *window.dilations) == 1
-    few = WINOGRAD if square and group == 1 and min(inputs, outputs) >= 2 * lanes else 1.0
-    return group * _vectors(outputs, lanes) * inputs * few
 
 
 def _divides(size: int, lanes: int) -> bool:
@@ -231,7 +288,7 @@ def channels_last(out: RewriteGraph, node: GraphNode) -> Value:
     if node.op == "conv":
         oihw_to_hwio = (*range(2, rank), 1, 0)
         inputs.append(add("transpose", (node.inputs[1],), {"perm": oihw_to_hwio}))
-        inputs.extend(node.inputs[2:])
+    inputs.extend(node.inputs[len(inputs) :])
     moved = add(node.op, inputs, {**node.attr_map, "data_layout": "NHWC"})
     return add("transpose", (moved,), {"perm": to_first(rank)})
 
@@ -239,8 +296,8 @@ def channels_last(out: RewriteGraph, node: GraphNode) -> Value:
 # --- joined axes ------------------------------------------------------------------------------
 @rule("conv")
 def join_places(m: Match) -> Sequence[Value] | None:
-    """``conv(x[h, w], k[a, 1]) -> conv(x[h * w], k[a])``: windows one place wide, a row of the image
-    apart, move along one long row; of ``x[h, ::s]`` where they move by more than a place."""
+    """``conv(x[h, w], k[a, 1]) -> conv(x[h * w], k[a])``: windows one place wide, a row of the
+    image apart, move along one long row; of ``x[h, ::s]`` where they move by more than a place."""
     x, w = m.node.input_values[:2]
     window = conv_window(call_of(m.node))
     if window.channels_last or window.spatial < 2 or not _is_narrow(window, -1):

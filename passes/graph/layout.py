@@ -16,6 +16,7 @@ from aisc.ir.graph.core import AttrValue, GraphNode, Value
 from aisc.ir.graph.opdef import size_checks
 from aisc.ir.rewrite.rules import Match, Rule, rule
 
+
 def to_last(rank: int) -> tuple[int, ...]:
     """N C spatial… -> N spatial… C."""
     return (0, *range(2, rank), 1)

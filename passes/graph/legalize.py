@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from aisc.ir.graph import opdef
-from aisc.ir.graph.core import Graph, Value
+from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.rewrite.rules import RewriteGraph
 from aisc.passes.base import map_regions
 from aisc.passes.graph import affine, identities, images, layout, masks, rows
@@ -34,9 +34,11 @@ class Legalize:
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph."""
-        graph, main = Canonicalize().run(Decompose().run(graph)), self.machines.main
+        main, graph = self.machines.main, Decompose(images.COMPOSED).run(graph)
+        graph = Canonicalize().run(graph)
         if main.channels_last:
             graph = images.ImageLayouts(lanes=main.image_lanes).run(graph)
+        graph = Decompose().run(graph)
         table = (
             identities.RULES
             + affine.RULES
@@ -52,35 +54,40 @@ class Legalize:
 
 @dataclass(frozen=True, slots=True)
 class Decompose:
-    """The pass; see the module's docstring."""
+    """The pass; see the module's docstring. Operators of `kept` are left for later."""
 
+    kept: tuple[str, ...] = ()
     name: str = "decompose"
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph and the regions of its control operators."""
         graph = map_regions(graph, self.run)
         for _ in range(MAX_DEPTH):
-            if not any(opdef.get(n.op).decompose for n in graph.nodes):
+            if not any(self._rule(n) for n in graph.nodes):
                 return graph
-            graph = _once(graph)
+            graph = self._once(graph)
         raise AssertionError("operators decompose into each other without end")
 
+    def _rule(self, node: GraphNode) -> opdef.Decompose | None:
+        return None if node.op in self.kept else opdef.get(node.op).decompose
 
-def _once(graph: Graph) -> Graph:
-    out = RewriteGraph(graph.name)
-    out.inputs = list(graph.inputs)
-    for v in graph.values():
-        out.fresh(v.name)
-    mapped: dict[Value, Value] = {}
-    for node in graph.nodes:
-        inputs = tuple(None if v is None else mapped.get(v, v) for v in node.inputs)
-        rule = opdef.get(node.op).decompose
-        if rule is None:
-            out.append(replace(node, inputs=inputs))
-            continue
-        out.loc = node.loc
-        call = opdef.call_of(replace(node, inputs=inputs), out.constants)
-        results = rule(out, call, inputs)
-        mapped.update(zip(node.outputs, results, strict=True))
-    outputs = tuple(mapped.get(v, v) for v in graph.outputs)
-    return replace(graph, nodes=tuple(out.nodes), outputs=outputs, output_names=graph.result_names)
+    def _once(self, graph: Graph) -> Graph:
+        out = RewriteGraph(graph.name)
+        out.inputs = list(graph.inputs)
+        for v in graph.values():
+            out.fresh(v.name)
+        mapped: dict[Value, Value] = {}
+        for node in graph.nodes:
+            inputs = tuple(None if v is None else mapped.get(v, v) for v in node.inputs)
+            rule = self._rule(node)
+            if rule is None:
+                out.append(replace(node, inputs=inputs))
+                continue
+            out.loc = node.loc
+            call = opdef.call_of(replace(node, inputs=inputs), out.constants)
+            results = rule(out, call, inputs)
+            mapped.update(zip(node.outputs, results, strict=True))
+        outputs = tuple(mapped.get(v, v) for v in graph.outputs)
+        return replace(
+            graph, nodes=tuple(out.nodes), outputs=outputs, output_names=graph.result_names
+        )

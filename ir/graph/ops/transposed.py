@@ -1,27 +1,32 @@
 """Transposed convolution: the gradient of a convolution with respect to its input.
 
-Data are NCHW; the weight is (inputs, outputs / group, spatial...), as in ONNX.
+Data are NCHW or NHWC; the weight is (inputs, outputs / group, spatial...) for both, as in ONNX.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from aisc.ir.arith.poly import Dim
+from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Value
-from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, register
+from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, Variant, register
 from aisc.ir.graph.ops.elementwise import wide_array
 from aisc.ir.graph.shapes import infer
 from aisc.ir.graph.shapes.checks import require
 from aisc.ir.graph.shapes.spatial import WINDOW_ATTRS, Window, window_of
+from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.expr import Binary, Expr, Load, Var, const, logical_and, of_dim, select
+from aisc.ir.tensor.func import Buffer
 from aisc.ir.types import TensorType
 
-Emit = Callable[..., Value]
+# What folding costs per result and tap, in multiply-adds, and the most taps that are worth it.
+FOLDED = 6
+MOST_TAPS = 64
 
 
 def _window(call: OpCall) -> Window:
@@ -43,25 +48,24 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
     infer.check_rank(call, 1, rank, rank)
     infer.check_dtype(call, 0, infer.is_number)
     t = infer.same_dtype(call, 0, 1, 2)
-    if call.attrs["data_layout"] != "NCHW":
-        raise call.fail("only NCHW is defined", code="E203")
     window, x, group = _window(call), call.type(0), call.attrs["group"]
+    batch, channels, spatial = window.split(x.shape)
     inputs, outputs = infer.static_dims(call, 1, (0, 1))
-    require(call, "==", x.shape[1], inputs, "channels of the input and of the weight")
+    require(call, "==", channels, inputs, "channels of the input and of the weight")
     if group < 1 or inputs % group:
         raise call.fail(f"{x} does not fit {group} groups of the weight {call.type(1)}")
     infer.check_shape(call, 2, (outputs * group,))
     sizes: list[Dim] = []
     for a, extra in enumerate(_extra(call, window)):
         reach = (window.kernel[a] - 1) * window.dilations[a] + 1
-        size = (x.shape[a + 2] - 1) * window.strides[a] + (
+        size = (spatial[a] - 1) * window.strides[a] + (
             reach + extra - window.begins[a] - window.ends[a]
         )
         if isinstance(size, int) and size < 0:
             raise call.fail("the pads remove more than there is")
         require(call, "<=", 0, size, "what the pads leave")
         sizes.append(size)
-    return (TensorType((x.shape[0], outputs * group, *sizes), t),)
+    return (TensorType(window.join(batch, outputs * group, sizes), t),)
 
 
 def _reference(call: OpCall, xs: Arrays) -> list[Array]:
@@ -69,7 +73,11 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
     assert xs[1] is not None, "conv_transpose without weight"
     x, w, window = wide_array(xs[0]), wide_array(xs[1]), _window(call)
     (result,), group = _rule(call), call.attrs["group"]
+    if window.channels_last:
+        x = np.moveaxis(x, -1, 1)
     shape = result.static_shape
+    if window.channels_last:
+        shape = (shape[0], shape[-1], *shape[1:-1])
     full = [
         max((n - 1) * s + (k - 1) * d + 1, b + out)
         for n, s, k, d, b, out in zip(
@@ -91,14 +99,16 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
     out = buffer[(slice(None), slice(None), slice(None), *crop)].reshape(shape)
     if len(xs) > 2 and xs[2] is not None:
         out = out + wide_array(xs[2]).reshape(-1, *[1] * window.spatial)
-    return [out]
+    return [np.moveaxis(out, 1, -1) if window.channels_last else out]
 
 
 def _decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | None]) -> list[Value]:
-    """A convolution with the flipped weight. With a stride, one convolution whose channels are the
-    phases of the output, which are then put between each other. Kernels with holes take the image
-    with zeros between its elements instead."""
-    x, w, window = xs[0], xs[1], _window(call)
+    """With a stride of 1, see :func:`_unit`. With p = o + pad, the output at p = q*s + r is ``sum
+    over t of x[q - t] * w[t*s + r]``: for each of the s phases r one of stride 1 with every s-th
+    tap (Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016), all
+    in one, whose channels are then put between each other. Kernels with holes take the image with
+    zeros between its elements instead."""
+    x, w = xs[0], xs[1]
     assert x is not None, "conv_transpose without input"
     assert w is not None, "conv_transpose without weight"
     bias = xs[2] if len(xs) > 2 else None
@@ -106,141 +116,294 @@ def _decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | None]) -> li
     if 0 in result.shape:  # no window of a convolution would fit
         none = gb.constant(np.zeros((), result.dtype.numpy), "none", call.loc)
         return [gb.add("expand", (none,), {"shape": result.shape}, loc=call.loc)]
-    if max(window.strides) > 1 and max(window.dilations) == 1:
-        return [_by_phases(gb, call, x, w, bias)]
+    form = _Form(gb, call)
+    if max(form.window.strides) > 1 and max(form.window.dilations) == 1:
+        return [form.by_phases(x, w, bias)]
+    return [form.spread(x, w, bias)]
 
-    def op(name: str, *args: Value, **attrs: AttrValue) -> Value:
-        return gb.add(name, args, attrs, loc=call.loc)
 
-    spread = _spread(op, x, window)
-    begins = [
-        (k - 1) * d - b
-        for k, d, b in zip(window.kernel, window.dilations, window.begins, strict=True)
-    ]
-    ends = [
-        (k - 1) * d - e + extra - (s - 1)
-        for k, d, e, extra, s in zip(
-            window.kernel, window.dilations, window.ends, _extra(call, window), window.strides,
-            strict=True,
+class _Form:
+    """The parts of a decomposition, in either layout."""
+
+    def __init__(self, gb: GraphBuilder, call: OpCall) -> None:
+        self.gb, self.call, self.window = gb, call, _window(call)
+        self.group: int = call.attrs["group"]
+        self.last = self.window.channels_last
+        _, _, self.sizes = self.window.split(_rule(call)[0].shape)
+
+    def op(self, name: str, *args: Value, **attrs: AttrValue) -> Value:
+        """Append a node."""
+        return self.gb.add(name, args, attrs, loc=self.call.loc)
+
+    def join(self, n: Dim, c: Dim, spatial: Sequence[Dim]) -> tuple[Dim, ...]:
+        """A shape, or other values per axis, in the call's layout."""
+        return self.window.join(n, c, spatial)
+
+    def pads(self, begins: Sequence[int], ends: Sequence[int]) -> tuple[Dim, ...]:
+        """Pads of the spatial axes, as those of all."""
+        return (*self.join(0, 0, begins), *self.join(0, 0, ends))
+
+    def with_bias(self, y: Value, bias: Value | None) -> Value:
+        """`y` with a bias for each channel."""
+        if bias is None:
+            return y
+        shape = self.join(1, bias.type.shape[0], (1,) * self.window.spatial)
+        return self.op("add", y, self.op("reshape", bias, shape=shape))
+
+    # -- stride 1 --------------------------------------------------------------------------------
+    def unit(
+        self, x: Value, w: Value, bias: Value | None, pads: Sequence[int], ends: Sequence[int]
+    ) -> Value:
+        """Stride 1, `pads` before and `ends` behind cut off the result (negative ones added): a
+        convolution of the image with a border; or where most of that would be border, as with
+        images hardly larger than the kernel, products of every place with all taps, which are
+        then added up where they belong."""
+        kernel, steps = w.type.static_shape[2:], self.window.dilations
+        reach = [(k - 1) * d for k, d in zip(kernel, steps, strict=True)]
+        if min((*pads, *ends)) >= 0 and self._is_small(x, w, reach):
+            return self.with_bias(self._folded(x, w, pads, ends), bias)
+        begins = [r - b for r, b in zip(reach, pads, strict=True)]
+        ends = [r - e for r, e in zip(reach, ends, strict=True)]
+        inputs = [self.op("pad", x, pads=self.pads(begins, ends)), self._flipped(w)]
+        inputs += [] if bias is None else [bias]
+        layout = self.call.attrs["data_layout"]
+        return self.op("conv", *inputs, group=self.group, dilations=steps, data_layout=layout)
+
+    def _is_small(self, x: Value, w: Value, reach: Sequence[int]) -> bool:
+        """Whether a convolution would read so much border that folding products costs less."""
+        _, _, sizes = self.window.split(x.type.shape)
+        inputs, taps = w.type.static_shape[0], w.type.static_shape[2:]
+        if self.group > 1 or infer.accumulator(x.type.dtype) is not x.type.dtype:
+            return False
+        if not all(isinstance(d, int) for d in sizes) or math.prod(taps) > MOST_TAPS:
+            return False
+        places = math.prod(d for d in sizes if isinstance(d, int))
+        results = math.prod(d + r for d, r in zip(sizes, reach, strict=True) if isinstance(d, int))
+        return (results - places) * inputs > FOLDED * results
+
+    def _folded(self, x: Value, w: Value, pads: Sequence[int], ends: Sequence[int]) -> Value:
+        n, _, sizes = self.window.split(x.type.shape)
+        inputs, outputs, *kernel = w.type.static_shape
+        places, columns = product(tuple(sizes)), outputs * math.prod(kernel)
+        shape: tuple[Dim, ...]
+        if self.last:
+            taps = self.op("transpose", w, perm=(0, *range(2, w.type.rank), 1))
+            taps = self.op("reshape", taps, shape=(inputs, columns))
+            rows = self.op("reshape", x, shape=(n, places, inputs))
+            z, shape = self.op("matmul", rows, taps), (n, *sizes, *kernel, outputs)
+        else:
+            taps = self.op("transpose", self.op("reshape", w, shape=(inputs, columns)), perm=(1, 0))
+            rows = self.op("reshape", x, shape=(n, inputs, places))
+            z, shape = self.op("matmul", taps, rows), (n, outputs, *kernel, *sizes)
+        z = self.op("reshape", z, shape=shape)
+        return self.op(
+            "fold", z, pads=(*pads, *ends), dilations=self.window.dilations,
+            data_layout=self.call.attrs["data_layout"],
+        )  # fmt: skip
+
+    def _flipped(self, w: Value) -> Value:
+        """The weight of the equivalent convolution: reversed in space, OIHW or HWIO."""
+        inputs, outputs, *kernel = w.type.static_shape
+        starts = (0, 0, *(k - 1 for k in kernel))
+        ends = (inputs, outputs, *(-1 for _ in kernel))
+        reverse = self.op("slice", w, starts=starts, ends=ends, steps=(1, 1, *(-1 for _ in kernel)))
+        group, rest = self.group, tuple(range(3, 3 + len(kernel)))
+        split = self.op("reshape", reverse, shape=(group, inputs // group, outputs, *kernel))
+        if self.last:
+            swapped = self.op("transpose", split, perm=(*rest, 1, 0, 2))
+            return self.op("reshape", swapped, shape=(*kernel, inputs // group, group * outputs))
+        swapped = self.op("transpose", split, perm=(0, 2, 1, *rest))
+        return self.op("reshape", swapped, shape=(group * outputs, inputs // group, *kernel))
+
+    # -- strides ---------------------------------------------------------------------------------
+    def spread(self, x: Value, w: Value, bias: Value | None) -> Value:
+        """The image with each element followed by (stride - 1) zeros along every spatial axis,
+        then as with a stride of 1."""
+        window = self.window
+        if max(window.strides) > 1:
+            n, c, sizes = window.split(x.type.shape)
+            split = [d for size in sizes for d in (size, 1)]
+            behind = [e for s in window.strides for e in (0, s - 1)]
+            x = self.op("reshape", x, shape=self.join(n, c, split))
+            none = [0] * len(split)
+            x = self.op("pad", x, pads=self.pads(none, behind))
+            whole = [size * s for size, s in zip(sizes, window.strides, strict=True)]
+            x = self.op("reshape", x, shape=self.join(n, c, whole))
+        ends = [
+            e + (s - 1) - extra
+            for e, s, extra in zip(
+                window.ends, window.strides, _extra(self.call, window), strict=True
+            )
+        ]
+        return self.unit(x, w, bias, window.begins, ends)
+
+    def by_phases(self, x: Value, w: Value, bias: Value | None) -> Value:
+        """One transposed convolution of stride 1 for all phases, which are then put between each
+        other; a kernel shorter than the stride has no taps for the last phases."""
+        window = self.window
+        phases = [min(k, s) for k, s in zip(window.kernel, window.strides, strict=True)]
+        w = self._phase_weights(w, phases)
+        _, _, sizes = window.split(x.type.shape)
+        whole = [
+            (d + (t - 1)) * s
+            for d, t, s in zip(sizes, w.type.static_shape[2:], window.strides, strict=True)
+        ]
+        more = [b + d - e for b, d, e in zip(window.begins, self.sizes, whole, strict=True)]
+        behind = [d if isinstance(d, int) and d > 0 else 0 for d in more]
+        # Where no tap comes there is still the bias.
+        full = list(window.strides) == phases and not any(behind)
+        none = [0] * window.spatial
+        inner = self._phase_bias(bias, phases) if bias is not None and full else None
+        y = self._put_together(self.unit(x, w, inner, none, none), phases)
+        if any(behind):
+            y = self.op("pad", y, pads=self.pads(none, behind))
+        y = self._cut(y)
+        return y if full else self.with_bias(y, bias)
+
+    def _phase_weights(self, w: Value, phases: Sequence[int]) -> Value:
+        """The weight of :meth:`by_phases`, (inputs, phases * outputs, taps...), zeros behind the
+        last tap."""
+        inputs, outputs, *kernel = w.type.static_shape
+        taps = [-(-k // s) for k, s in zip(kernel, self.window.strides, strict=True)]
+        behind = [t * r - k for t, r, k in zip(taps, phases, kernel, strict=True)]
+        w = self.op("pad", w, pads=(*[0] * (len(kernel) + 4), *behind))
+        parts = [d for pair in zip(taps, phases, strict=True) for d in pair]
+        w = self.op("reshape", w, shape=(inputs, outputs, *parts))
+        each = range(2, 2 + 2 * len(kernel), 2)
+        w = self.op("transpose", w, perm=(0, *(a + 1 for a in each), 1, *each))
+        return self.op("reshape", w, shape=(inputs, math.prod(phases) * outputs, *taps))
+
+    def _phase_bias(self, bias: Value, phases: Sequence[int]) -> Value:
+        """The bias of every output for each of its phases."""
+        (every,) = bias.type.static_shape
+        split = self.op("reshape", bias, shape=(self.group, 1, every // self.group))
+        shape = (self.group, math.prod(phases), every // self.group)
+        split = self.op("expand", split, shape=shape)
+        return self.op("reshape", split, shape=(math.prod(shape),))
+
+    def _put_together(self, y: Value, phases: Sequence[int]) -> Value:
+        """The image of its phases, which are channels: (group, phases..., outputs)."""
+        n, c, sizes = self.window.split(y.type.shape)
+        k, strides = self.window.spatial, self.window.strides
+        assert isinstance(c, int), "channels are known"
+        outputs = c // (self.group * math.prod(phases))
+        channels = (self.group, *phases, outputs)
+        if self.last:
+            y = self.op("reshape", y, shape=(n, *sizes, *channels))
+            between = [axis for a in range(k) for axis in (1 + a, 2 + k + a)]
+            y = self.op("transpose", y, perm=(0, *between, 1 + k, 2 + 2 * k))
+        else:
+            y = self.op("reshape", y, shape=(n, *channels, *sizes))
+            between = [axis for a in range(k) for axis in (3 + k + a, 2 + a)]
+            y = self.op("transpose", y, perm=(0, 1, 2 + k, *between))
+        if list(strides) != phases:
+            behind = [e for r, s in zip(phases, strides, strict=True) for e in (0, s - r)]
+            y = self.op("pad", y, pads=self._between_pads(behind))
+        whole = [q * s for q, s in zip(sizes, strides, strict=True)]
+        return self.op("reshape", y, shape=self.join(n, self.group * outputs, whole))
+
+    def _between_pads(self, behind: Sequence[int]) -> tuple[int, ...]:
+        """Pads of (n, sizes and phases in turn, group, outputs), or with channels first."""
+        none = (0,) * (3 + len(behind))
+        ends = (0, *behind, 0, 0) if self.last else (0, 0, 0, *behind)
+        return (*none, *ends)
+
+    def _cut(self, y: Value) -> Value:
+        """What is left between the pads."""
+        begins = self.window.begins
+        ends = [b + d for b, d in zip(begins, self.sizes, strict=True)]
+        n, c, _ = self.window.split(y.type.shape)
+        return self.op(
+            "slice", y, starts=self.join(0, 0, begins), ends=self.join(n, c, ends),
+            steps=(1,) * y.type.rank,
+        )  # fmt: skip
+
+
+# --- fold -------------------------------------------------------------------------------------
+def _fold_window(call: OpCall) -> tuple[Window, tuple[Dim, ...], Dim, Dim]:
+    """(window, places, batch, channels) of what is folded."""
+    shape, k = call.type(0).shape, (call.type(0).rank - 2) // 2
+    last = call.attrs["data_layout"] == "NHWC"
+    taps = infer.static_dims(call, 0, tuple(range(k + 1, 2 * k + 1) if last else range(2, 2 + k)))
+    places = shape[1 : k + 1] if last else shape[2 + k :]
+    return window_of(call, taps), tuple(places), shape[0], shape[-1] if last else shape[1]
+
+
+def _fold_rule(call: OpCall) -> tuple[TensorType, ...]:
+    rank = infer.check_rank(call, 0, 4)
+    infer.check_dtype(call, 0, infer.is_number)
+    if rank % 2:
+        raise call.fail("taps and places must have as many axes")
+    window, places, n, c = _fold_window(call)
+    sizes = [
+        d + (k - 1) * step - b - e
+        for d, k, step, b, e in zip(
+            places, window.kernel, window.dilations, window.begins, window.ends, strict=True
         )
-    ]  # fmt: skip
-    padded = op("pad", spread, pads=(0, 0, *begins, 0, 0, *ends))
-    inputs = [padded, _flipped(op, w, call.attrs["group"])]
-    inputs += [] if bias is None else [bias]
-    group, dilations = call.attrs["group"], window.dilations
-    return [gb.add("conv", inputs, {"group": group, "dilations": dilations}, loc=call.loc)]
+    ]
+    for size in sizes:
+        if isinstance(size, int) and size < 0:
+            raise call.fail("the pads remove more than there is")
+        require(call, "<=", 0, size, "what the pads leave")
+    return (TensorType(window.join(n, c, sizes), call.type(0).dtype),)
 
 
-def _by_phases(gb: GraphBuilder, call: OpCall, x: Value, w: Value, bias: Value | None) -> Value:
-    """With p = o + pad, the output at p = q*s + r is ``sum over t of x[q - t] * w[t*s + r]``: for
-    each of the s phases r a convolution of stride 1 with every s-th tap (Shi et al., "Is the
-    deconvolution layer the same as a convolutional layer?", 2016)."""
-
-    def op(name: str, *args: Value, **attrs: AttrValue) -> Value:
-        return gb.add(name, args, attrs, loc=call.loc)
-
-    window, group, phases = _window(call), call.attrs["group"], _window(call).strides
-    taps = tuple(-(-k // s) for k, s in zip(window.kernel, phases, strict=True))
-    (result,), k = _rule(call), window.spatial
-    begins, ends = [t - 1 for t in taps], []
-    for b, out, size, s, t in zip(
-        window.begins, result.shape[2:], x.type.shape[2:], phases, taps, strict=True
-    ):
-        behind = b + _gap(out, size, s) - t * s  # of output_padding, behind the last phase
-        ends.append(t - 1 + max(0, -(-behind // s)))
-    image = op("transpose", x, perm=(0, *range(2, k + 2), 1))
-    image = op("pad", image, pads=(0, *begins, 0, 0, *ends, 0))
-    arguments = [image, _phase_weights(op, w, group, taps, phases)]
-    if bias is not None:
-        arguments.append(_phase_bias(op, bias, group, math.prod(phases)))
-    y = op("conv", *arguments, group=group, data_layout="NHWC")
-    return _put_together(op, y, window, group, result.shape)
+def _fold_reference(call: OpCall, xs: Arrays) -> list[Array]:
+    assert xs[0] is not None, "fold without input"
+    window, z = _fold_window(call)[0], wide_array(xs[0])
+    k = window.spatial
+    if not window.channels_last:
+        z = np.moveaxis(z, (1, *range(2, 2 + k)), (-1, *range(-1 - k, -1)))
+    n, *places, c = *z.shape[: k + 1], z.shape[-1]
+    full = [
+        d + (t - 1) * s for d, t, s in zip(places, window.kernel, window.dilations, strict=True)
+    ]
+    out = np.zeros((n, *full, c), z.dtype)
+    for tap in itertools.product(*map(range, window.kernel)):
+        at = [
+            slice(t * s, t * s + d) for t, s, d in zip(tap, window.dilations, places, strict=True)
+        ]
+        out[(slice(None), *at)] += z[(slice(None),) * (k + 1) + tap]
+    cut = [slice(b, d - e) for b, e, d in zip(window.begins, window.ends, full, strict=True)]
+    out = out[(slice(None), *cut)]
+    return [out if window.channels_last else np.moveaxis(out, -1, 1)]
 
 
-def _put_together(op: Emit, y: Value, window: Window, group: int, shape: Sequence[Dim]) -> Value:
-    """The output of `shape` from its phases, the channels: (n, q..., group, r..., outputs)."""
-    n, *sizes, _ = y.type.shape
-    k, phases = window.spatial, window.strides
-    assert isinstance(shape[1], int), "channels are known"
-    outputs = shape[1] // group
-    y = op("reshape", y, shape=(n, *sizes, group, *phases, outputs))
-    between = [axis for a in range(k) for axis in (1 + a, 2 + k + a)]
-    y = op("transpose", y, perm=(0, *between, 1 + k, 2 + 2 * k))
-    whole = [q * s for q, s in zip(sizes, phases, strict=True)]
-    y = op("reshape", y, shape=(n, *whole, group * outputs))
-    ends = [b + d for b, d in zip(window.begins, shape[2:], strict=True)]
-    y = op(
-        "slice", y,
-        starts=(0, *window.begins, 0), ends=(n, *ends, group * outputs), steps=(1,) * (k + 2),
-    )  # fmt: skip
-    return op("transpose", y, perm=(0, k + 1, *range(1, k + 1)))
+def _fold_compute(
+    cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
+) -> None:
+    (z,), (out,) = ins, outs
+    assert z is not None, "fold without input"
+    window, places, _, _ = _fold_window(call)
+
+    def term(index: Sequence[Var], taps: Sequence[Var]) -> Expr:
+        n, c, at = window.parts(index)
+        source = [
+            p + b - t * d
+            for p, b, t, d in zip(at, window.begins, taps, window.dilations, strict=True)
+        ]
+        tests = [
+            Binary(name, p, limit)
+            for p, size in zip(source, places, strict=True)
+            for name, limit in (("ge", const(0)), ("lt", of_dim(size)))
+        ]
+        where = (n, *source, *taps, c) if window.channels_last else (n, c, *taps, *source)
+        return select(logical_and(*tests), Load(z, where), const(0, z.dtype))
+
+    cb.reduce(out, window.kernel, "sum", term, "fold")
 
 
-def _phase_bias(op: Emit, bias: Value, group: int, phases: int) -> Value:
-    """The bias of every output for each of its phases."""
-    (every,) = bias.type.static_shape
-    split = op("reshape", bias, shape=(group, 1, every // group))
-    split = op("expand", split, shape=(group, phases, every // group))
-    return op("reshape", split, shape=(every * phases,))
-
-
-def _gap(out: Dim, size: Dim, stride: int) -> int:
-    """How much longer an output is than the strides of all but one element of the input."""
-    gap = out - (size - 1) * stride
-    assert isinstance(gap, int), "the output grows by the stride"
-    return gap
-
-
-def _phase_weights(
-    op: Emit, w: Value, group: int, taps: Sequence[int], phases: Sequence[int]
-) -> Value:
-    """The weight of :func:`_by_phases`, (taps..., inputs / group, group * phases * outputs):
-    zeros behind the last tap, then flipped."""
-    inputs, outputs, *kernel = w.type.static_shape
-    k = len(kernel)
-    behind = [t * s - size for t, s, size in zip(taps, phases, kernel, strict=True)]
-    w = op("pad", w, pads=(*[0] * (k + 4), *behind))
-    parts = [d for pair in zip(taps, phases, strict=True) for d in pair]
-    w = op("reshape", w, shape=(group, inputs // group, outputs, *parts))
-    turned = range(3, 3 + 2 * k, 2)
-    ends = [-1 if a in turned else d for a, d in enumerate(w.type.static_shape)]
-    starts = [w.type.static_shape[a] - 1 if a in turned else 0 for a in range(3 + 2 * k)]
-    steps = tuple(-1 if a in turned else 1 for a in range(3 + 2 * k))
-    w = op("slice", w, starts=tuple(starts), ends=tuple(ends), steps=steps)
-    w = op("transpose", w, perm=(*turned, 1, 0, *(a + 1 for a in turned), 2))
-    return op(
-        "reshape", w, shape=(*taps, inputs // group, group * math.prod(phases) * outputs)
-    )  # fmt: skip
-
-
-def _spread(op: Emit, x: Value, window: Window) -> Value:
-    """`x` with each element followed by (stride - 1) zeros along every spatial axis."""
-    if max(window.strides) == 1:
-        return x
-    n, c, *spatial = x.type.shape
-    split = [d for size in spatial for d in (size, 1)]
-    ends = [e for s in window.strides for e in (0, s - 1)]
-    whole = op("reshape", x, shape=(n, c, *split))
-    whole = op("pad", whole, pads=(*[0] * (2 + len(split)), 0, 0, *ends))
-    sizes = [size * s for size, s in zip(spatial, window.strides, strict=True)]
-    flat = op("reshape", whole, shape=(n, c, *sizes))
-    return flat
-
-
-def _flipped(op: Emit, w: Value, group: int) -> Value:
-    """The weight of the equivalent convolution: reversed in space, OIHW."""
-    shape = w.type.static_shape
-    inputs, outputs, kernel = shape[0], shape[1], shape[2:]
-    starts = (0, 0, *(k - 1 for k in kernel))
-    ends = (inputs, outputs, *(-1 for _ in kernel))
-    reverse = op("slice", w, starts=starts, ends=ends, steps=(1, 1, *(-1 for _ in kernel)))
-    split = op("reshape", reverse, shape=(group, inputs // group, outputs, *kernel))
-    rest = tuple(range(3, 3 + len(kernel)))
-    swapped = op("transpose", split, perm=(0, 2, 1, *rest))
-    result = op("reshape", swapped, shape=(group * outputs, inputs // group, *kernel))
-    return result
-
-
+register(
+    OpDef(
+        "fold",
+        "The sum of windows where they overlap: windows of x, (batch, channels, taps..., "
+        "places...) or (batch, places..., taps..., channels), are added up at the places that "
+        "their taps have in an image, which `pads` cut.",
+        (Operand("x"),), _fold_rule, _fold_reference, "window",
+        tuple(a for a in WINDOW_ATTRS if a.name != "strides"),
+        variants={"direct": Variant(_fold_compute)},
+    )
+)  # fmt: skip
 register(
     OpDef(
         "conv_transpose",

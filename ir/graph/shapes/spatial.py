@@ -109,7 +109,7 @@ class Window:
 def window_of(call: OpCall, kernel: tuple[int, ...], ceil_mode: bool = False) -> Window:
     """The window of a call; E203 on attributes of the wrong length or sign."""
     k = len(kernel)
-    strides = tuple(call.attrs["strides"]) or (1,) * k
+    strides = tuple(call.attrs.get("strides", ())) or (1,) * k
     dilations = tuple(call.attrs["dilations"]) or (1,) * k
     pads = tuple(call.attrs["pads"]) or (0,) * (2 * k)
     if len(strides) != k or len(dilations) != k or len(pads) != 2 * k:
