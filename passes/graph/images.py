@@ -15,8 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-import networkx as nx
-
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value
@@ -102,19 +100,25 @@ class _Part:
 
 def _parts(graph: Graph) -> Iterator[_Part]:
     """The parts of a graph that have windows, in the order of their first nodes."""
-    links: nx.Graph[Value | GraphNode] = nx.Graph()
-    blobs = graph.constants()
-    for node in graph.nodes:
-        if _is_image(node) or _passes(node):
-            links.add_node(node)
-            links.add_edges_from((node, v) for v in _image_inputs(node) if v not in blobs)
-            links.add_edges_from((node, v) for v in node.outputs)
-    order = {n: k for k, n in enumerate(graph.nodes)}
-    for found in nx.connected_components(links):
-        nodes = sorted((n for n in found if isinstance(n, GraphNode)), key=order.__getitem__)
-        images = tuple(n for n in nodes if _is_image(n))
+    blobs, root = graph.constants(), dict[Value, Value]()
+
+    def find(v: Value) -> Value:
+        while root.setdefault(v, v) is not v:
+            root[v] = v = root[root[v]]
+        return v
+
+    nodes = [n for n in graph.nodes if _is_image(n) or _passes(n)]
+    for node in nodes:
+        for v in _image_inputs(node):
+            if v not in blobs:
+                root[find(v)] = find(node.output)
+    parts: dict[Value, list[GraphNode]] = {}
+    for node in nodes:
+        parts.setdefault(find(node.output), []).append(node)
+    for found in parts.values():
+        images = tuple(n for n in found if _is_image(n))
         if images:
-            yield _Part(tuple(nodes), images)
+            yield _Part(tuple(found), images)
 
 
 def _is_image(node: GraphNode) -> bool:
