@@ -13,6 +13,7 @@ import pytest
 
 import aisc
 from aisc.codegen import arrays
+from aisc.codegen.run.repeated import UNALIGNED
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, ceildiv, symbol
 from aisc.ir.diagnostics import ExecutionError
@@ -235,8 +236,11 @@ def test_outputs_must_not_overlap() -> None:
 
 
 def test_results_are_aligned_and_not_shared() -> None:
+    large = unary("f32", (2, UNALIGNED))
     results = [neg()(A) for _ in range(20)]
-    assert all(r.ctypes.data % 64 == 0 and r.flags.writeable for r in results)
+    results += [large(np.zeros((2, UNALIGNED), A.dtype)) for _ in range(3)]
+    assert all(r.flags.writeable for r in results)
+    assert all(r.ctypes.data % 64 == 0 for r in results if r.nbytes > UNALIGNED)
     assert not any(np.may_share_memory(a, b) for a in results for b in results if a is not b)
 
 

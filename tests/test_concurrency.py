@@ -102,12 +102,12 @@ def test_each_call_has_an_arena_of_its_own(two: tuple[aisc.Executable, ...]) -> 
     """As many workspaces as calls at once, at the most; none is lost by refused calls."""
     run = product()
     at_once(3, lambda k: [run(rows(k)) for _ in range(50)] and None)
-    assert 1 <= len(run._idle) <= 3
-    count = len(run._idle)
+    assert 1 <= len(run.idle) <= 3
+    count = len(run.idle)
     for _ in range(10):
         with pytest.raises(ExecutionError):
             run(rows(0)[:, 1:])
-    assert len(run._idle) == count
+    assert len(run.idle) == count
 
 
 def test_errors_stay_with_their_call() -> None:

@@ -138,7 +138,7 @@ def test_a_block_is_large_enough_and_little_larger(size: int) -> None:
 def test_blocks_die_with_the_executable() -> None:
     run = negative()
     kept, dropped = run(full(1)), run(full(2))
-    recycler = run._results
+    recycler = run.results
     del dropped
     assert len(recycler.sizes) == 1
     del recycler, run
@@ -156,7 +156,7 @@ def test_failed_calls_give_their_memory_back() -> None:
         with pytest.raises(aisc.ExecutionError):
             run(zeros, zeros)
     gc.collect()
-    assert len(run._results.sizes) == 1
+    assert len(run.results.sizes) == 1
 
 
 def test_threads_never_share_a_result(run: aisc.Executable) -> None:
@@ -178,7 +178,7 @@ def test_threads_never_share_a_result(run: aisc.Executable) -> None:
     for t in threads:
         t.join()
     assert wrong == []
-    assert len(run._results.sizes) <= MAX_BLOCKS
+    assert len(run.results.sizes) <= MAX_BLOCKS
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from aisc.codegen.abi import CallFrame
 from aisc.codegen.cpu.runtime import pool_bytes
 from aisc.codegen.llvm.link import Linked
 from aisc.ir.diagnostics import execution_error
@@ -79,6 +81,22 @@ def acquire(runtime: bytes, threads: int) -> Pool | None:
     else:
         pool = _started(runtime, threads)
     return pool if pool.lock.acquire(False) else None
+
+
+def entered(
+    entry: Callable[[int], int], frame: CallFrame, at: int, runtime: bytes, threads: int
+) -> int:
+    """The status of one run of an entry on the frame at address `at`, with a pool if
+    :func:`acquire` gives one."""
+    pool = acquire(runtime, threads)
+    if pool is None:
+        frame.pool, frame.threads = 0, 1
+        return entry(at)
+    frame.pool, frame.threads = pool.address, threads
+    try:
+        return entry(at)
+    finally:
+        pool.lock.release()
 
 
 def _started(runtime: bytes, threads: int) -> Pool:

@@ -23,7 +23,9 @@ from aisc.codegen.cpu import pool as pools
 from aisc.codegen.faults import error_of, fault_of
 from aisc.codegen.image import Image
 from aisc.codegen.llvm.link import Linked, host_machine
+from aisc.codegen.run.bound import Bound
 from aisc.codegen.run.recycle import Recycler
+from aisc.codegen.run.repeated import Repeated, repeated
 from aisc.codegen.signature import Binding, Signature, Values
 from aisc.ir.annotations import checked_arguments
 from aisc.ir.diagnostics import CompileError, ExecutionError, execution_error
@@ -47,7 +49,7 @@ def _load(code: DeviceCode) -> Device:
     return load(code)
 
 
-class _Workspace:
+class Workspace:
     """What one call needs for itself: a block of memory that compiled code manages, a frame and the
     tables that the frame names. Kept between calls, used by one call at a time."""
 
@@ -81,6 +83,9 @@ class Executable:
     `optional_inputs` have defaults, which are compiled in as constants; :meth:`compile_again_with`.
     """
 
+    # Whether calls like the one before may skip the steps that a kind of executable replaces.
+    REPEATS = True
+
     def __init__(self, image: Image, threads: int = 1) -> None:
         if not 1 <= threads <= pools.MAX_THREADS:
             raise execution_error("E501", f"1 to {pools.MAX_THREADS} threads, got {threads}")
@@ -95,20 +100,21 @@ class Executable:
         self.optional_inputs = signature.defaults
         self.input_names = [p.name for p in self.inputs]
         self.output_names = [p.name for p in self.outputs]
-        self._dtypes = [p.dtype.numpy for p in self.inputs]
-        self._result_dtypes = [p.dtype.numpy for p in self.outputs]
+        self.input_dtypes = [p.dtype.numpy for p in self.inputs]
+        self.output_dtypes = [p.dtype.numpy for p in self.outputs]
         self._input_keys = frozenset(self.input_names)
         self._binding = Binding(signature)
         self._known: tuple[list[Values], Values, list[Values | None]] | None = None
+        self._repeated: Repeated | None = None
         self._linked = Linked([image.runtime, *image.objects], ["aisc_entry", "aisc_release"])
-        self._entry = abi.function(self._linked.addresses["aisc_entry"])
+        self.entry = abi.function(self._linked.addresses["aisc_entry"])
         self._release = abi.function(self._linked.addresses["aisc_release"])
         self._weights = pointers(image.weights)
         self._devices = {code.target: _load(code) for code in image.devices}
         # Taking from and adding to a list are atomic, so this needs no lock that a fork could
         # leave closed.
-        self._idle: list[_Workspace] = []
-        self._results = Recycler()
+        self.idle: list[Workspace] = []
+        self.results = Recycler()
         self._compile_with: CompileWith | None = None
         self._others: dict[tuple[str, ...], Executable] = {}
         self._versions: list[tuple[tuple[tuple[int, int], ...], Executable]] = []
@@ -146,7 +152,17 @@ class Executable:
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
         """Run on named inputs (onnxruntime's call); ``None`` asks for every output."""
-        if not isinstance(feeds, Mapping):
+        if (
+            output_names is None and self._repeated is not None
+            and type(feeds) is dict and len(feeds) == len(self.input_names)
+        ):  # fmt: skip
+            try:
+                results = self._repeated([feeds[n] for n in self.input_names])
+            except KeyError:
+                results = None
+            if results is not None:
+                return results
+        if type(feeds) is not dict and not isinstance(feeds, Mapping):
             got = type(feeds).__name__
             raise execution_error("E501", "inputs are given as a mapping by name", f"got {got}",
                                   f"names: {', '.join(self.input_names)}")  # fmt: skip
@@ -160,6 +176,29 @@ class Executable:
             return results
         table = dict(zip(self.output_names, results, strict=True))
         return [table[n] for n in output_names]
+
+    def bind(self, *arrays: Any, out: Sequence[Array] | Array | None = None) -> Bound:
+        """A call with these inputs, by position, and outputs, new ones unless given: each
+        ``bound()`` reads what stands in the inputs then, and writes the same outputs.
+
+        Raises ``ExecutionError`` E501 for inputs that a call would have to copy, and where only
+        the run gives the sizes of an output.
+        """
+        if len(arrays) != len(self.inputs):
+            raise execution_error(
+                "E501", f"{len(self.inputs)} inputs are needed", f"got {len(arrays)}"
+            )
+        inputs = tuple(map(as_input, arrays, self.inputs, self.input_dtypes))
+        for array, given, port in zip(inputs, arrays, self.inputs, strict=True):
+            if isinstance(given, np.ndarray) and not np.shares_memory(array, given):
+                raise execution_error(
+                    "E501", f"input '{port.name}' cannot be bound: its elements do not lie in order"
+                )
+        dims, sizes = self._sizes(list(inputs))
+        outputs = self._allocate(sizes, out, list(inputs))
+        if any(a is None for a in outputs):
+            raise execution_error("E501", "bind is not possible: the run decides the sizes")
+        return Bound(self, inputs, tuple(a for a in outputs if a is not None), dims)
 
     @checked_arguments
     def save(self, path: str | PathLike[str], *, threads: int = 0) -> None:
@@ -230,20 +269,26 @@ class Executable:
         """Times and counts of the calls that have ended since :meth:`reset_profiles`: blocks of
         words as :mod:`aisc.codegen.cpu.profile` tells, empty ones unless compiled with ``profile``.
         Calls that follow each other share one block."""
-        return [space.profile.copy() for space in tuple(self._idle)]
+        return [space.profile.copy() for space in tuple(self.idle)]
 
     def reset_profiles(self) -> None:
         """Begin times and counts anew."""
-        for space in tuple(self._idle):
+        for space in tuple(self.idle):
             space.profile[:] = 0
 
     def _run(self, arrays: Sequence[Any], out: Any) -> list[Array]:
+        if out is None and self._repeated is not None:
+            repeated_results = self._repeated(arrays)
+            if repeated_results is not None:
+                return repeated_results
+            self._repeated = None
         if len(arrays) != len(self.inputs):
             raise execution_error(
                 "E501", f"{len(self.inputs)} inputs are needed", f"got {len(arrays)}"
             )
         inputs = [
-            as_input(a, p, t) for a, p, t in zip(arrays, self.inputs, self._dtypes, strict=True)
+            as_input(a, p, t)
+            for a, p, t in zip(arrays, self.inputs, self.input_dtypes, strict=True)
         ]
         dims, sizes = self._sizes(inputs)
         if self._versions and (version := self._version(dims)) is not None:
@@ -253,12 +298,14 @@ class Executable:
         try:
             status = self._invoke(space, inputs, outputs, dims)
             if not status:
+                if out is None and self.REPEATS:
+                    self._repeated = repeated(self, [a.shape for a in inputs], sizes, dims)
                 return [
                     self._result(space, k, dims) if a is None else a for k, a in enumerate(outputs)
                 ]
-            fault = self._fault(space, status)
+            fault = self.fault(space, status)
         finally:
-            self._idle.append(space)
+            self.idle.append(space)
         wanted = fault_of(status, self.image.faults).sizes
         other = self._new_version(wanted, dims) if wanted else None
         if other is None:
@@ -268,7 +315,7 @@ class Executable:
                 del fault  # its traceback holds this frame, and with it the results
         return other._run(arrays, out)
 
-    def _fault(self, space: _Workspace, status: int) -> ExecutionError:
+    def fault(self, space: Workspace, status: int) -> ExecutionError:
         """What went wrong in a run."""
         if space.host is not None and (fault := space.host.raised()) is not None:
             return fault
@@ -276,7 +323,7 @@ class Executable:
         return error_of(status, values, self.image.faults)
 
     def _invoke(
-        self, space: _Workspace, inputs: list[Array], outputs: list[Array | None], dims: Values
+        self, space: Workspace, inputs: list[Array], outputs: list[Array | None], dims: Values
     ) -> int:
         """Fill the frame and call the entry; its status."""
         for k, array in enumerate(inputs):
@@ -285,18 +332,8 @@ class Executable:
             space.outputs[k] = 0 if result is None else address(result)
         for k, value in enumerate(dims):
             space.dims[k] = value
-        frame = space.frame
-        frame.error = 0
-        pool = pools.acquire(self.image.runtime, self.threads)
-        try:
-            if pool is None:
-                frame.pool, frame.threads = 0, 1
-            else:
-                frame.pool, frame.threads = pool.address, self.threads
-            return self._entry(space.at)
-        finally:
-            if pool is not None:
-                pool.lock.release()
+        space.frame.error = 0
+        return pools.entered(self.entry, space.frame, space.at, self.image.runtime, self.threads)
 
     def _sizes(self, inputs: list[Array]) -> tuple[Values, list[Values | None]]:
         """Values of the dimensions and shapes of the outputs. Most calls have the same as the one
@@ -319,25 +356,34 @@ class Executable:
                 raise execution_error("E501", "out= is not possible: the run decides the sizes")
             return [*as_outputs(out, self.outputs, sized, inputs)]
         return [
-            None if s is None else self._results.array(s, t)
-            for s, t in zip(shapes, self._result_dtypes, strict=True)
+            None if s is None else self.results.array(s, t)
+            for s, t in zip(shapes, self.output_dtypes, strict=True)
         ]
 
-    def _result(self, space: _Workspace, k: int, dims: Values) -> Array:
+    def _result(self, space: Workspace, k: int, dims: Values) -> Array:
         """A new array with the contents of a result that lies in the program's memory."""
         shape = self._binding.result_shape(k, (*dims, *space.dims[len(dims) :]))
-        array = self._results.array(shape, self._result_dtypes[k])
+        array = self.results.array(shape, self.output_dtypes[k])
         ctypes.memmove(address(array), space.outputs[k], array.nbytes)
         return array
 
-    def _borrow_memory(self) -> _Workspace:
+    def _borrow_memory(self) -> Workspace:
         """A workspace that no other call uses."""
         try:
-            return self._idle.pop()
+            return self.idle.pop()
         except IndexError:
-            host = self._callbacks()
-            weights = ctypes.addressof(self._weights)
-            return _Workspace(self.image.signature, weights, host, self.image.profile)
+            return self.new_workspace()
+
+    def new_workspace(self) -> Workspace:
+        """A workspace for calls that do not share theirs; :meth:`release` gives back what it has
+        come to own."""
+        weights = ctypes.addressof(self._weights)
+        return Workspace(self.image.signature, weights, self._callbacks(), self.image.profile)
+
+    def release(self, space: Workspace) -> None:
+        """Free the memory that compiled code has allocated for a workspace."""
+        for k in self.image.signature.segments:
+            self._release(address(space.memory) + 8 * k)
 
     def _callbacks(self) -> Callbacks | None:
         """The callback of a workspace, if the entry needs one. Only then the IR is loaded."""
@@ -350,6 +396,5 @@ class Executable:
     def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
         if at_exit():  # the process gives everything back, and names of modules are gone
             return
-        for space in getattr(self, "_idle", ()):
-            for k in self.image.signature.segments:
-                self._release(address(space.memory) + 8 * k)
+        for space in getattr(self, "idle", ()):
+            self.release(space)

@@ -53,6 +53,8 @@ def guarded_copy(array: Any, at_end: bool) -> Array:
 class GuardedExecutable(Executable):
     """An executable of an image, all of whose memory is under guard."""
 
+    REPEATS = False
+
     def __init__(self, image: Image, threads: int = 1, at_end: bool = True) -> None:
         weights = tuple(guarded_copy(w, at_end) for w in image.weights)
         runtime = guarded_runtime(at_end)
@@ -67,7 +69,7 @@ class GuardedExecutable(Executable):
     ) -> list[Array | None]:
         return [
             None if s is None else guarded_array(s, t, self._at_end)
-            for s, t in zip(shapes, self._result_dtypes, strict=True)
+            for s, t in zip(shapes, self.output_dtypes, strict=True)
         ]
 
 
@@ -76,6 +78,8 @@ _POISON = 0xFF  # NaN for floats, -1 for integers
 
 class PoisonedExecutable(Executable):
     """An executable of an image, whose memory and results hold poison when a run begins."""
+
+    REPEATS = False
 
     def _invoke(self, space: Any, inputs: list[Array], outputs: Any, dims: Values) -> int:
         if not space.memory.any():  # only a run makes the memory it needs
