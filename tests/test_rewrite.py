@@ -125,6 +125,7 @@ EXAMPLES: dict[str, Make] = {
         (last_to_first(b, x), b.constant(np.float32(2))),
         {"pads": (0, 1, 0, 2, 1, 0, 3, 0), "mode": "constant"},
     ),
+    "join_places": lambda b, x: b.add("conv", (x, b.constant(random(2, 3, 2, 1)))),
     "pool_is_reduction": lambda b, x: b.add(
         "avg_pool", (x,), {"kernel_shape": (9, 5), "pads": (0, 0, 5, 0)}
     ),
@@ -159,6 +160,10 @@ EXAMPLES: dict[str, Make] = {
         "softmax", (b.add("reshape", (x,), {"shape": (4, 10, 3)}),), {"axis": 1}
     ),
     "few_columns": lambda b, x: b.add("matmul", (x, transposed(b, two_rows(b, x), 0, 1, 3, 2))),
+    "turn_product": lambda b, x: b.add(
+        "matmul",
+        (transposed(b, b.add("reshape", (x,), {"shape": (6, 20)}), 1, 0), b.constant(random(6, 2))),
+    ),
     "sum_is_mean": lambda b, x: b.add("div", (total(b, x), b.constant(np.float32(5)))),
     "softmax_spelled_out": lambda b, x: b.add("div", (powers(b, x), total(b, powers(b, x)))),
     "log_softmax_spelled_out": lambda b, x: b.add(

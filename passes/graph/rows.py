@@ -15,7 +15,7 @@ from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.rewrite.rules import Match, Rule, rule
-from aisc.passes.graph.layout import REDUCTIONS, better_axis
+from aisc.passes.graph.layout import FEW, REDUCTIONS, better_axis
 
 
 @rule("matmul")
@@ -114,6 +114,27 @@ def few_columns(m: Match) -> Sequence[Value] | None:
     return (m.add("reduce_sum", (terms,), attrs),)
 
 
+@rule("matmul")
+def turn_product(m: Match) -> Sequence[Value] | None:
+    """``matmul(T(a[k, n]), b[k, 2]) -> T(matmul(T(b)[2, k], a[k, n]))``: vectors along the rows of
+    what is transposed, where the result has too few columns for them."""
+    b, mover = m.input(1), m.producer(m.input(0), "transpose")
+    if b is None or mover is None or b.type.rank < 2:
+        return None
+    (a,), rank = mover.input_values, mover.output.type.rank
+    columns, rows = b.type.shape[-1], a.type.shape[-1]
+    if mover.attr("perm") != (*range(rank - 2), rank - 1, rank - 2):
+        return None
+    if not isinstance(columns, int) or columns >= FEW or (isinstance(rows, int) and rows < FEW):
+        return None
+
+    def turned(v: Value) -> Value:
+        last = v.type.rank - 1
+        return m.add("transpose", (v,), {"perm": (*range(last - 1), last, last - 1)}, (mover,))
+
+    return (turned(m.add("matmul", (turned(b), a), m.node.attr_map, (mover,))),)
+
+
 FEWEST = 4  # columns from which on a product has tiles
 
 
@@ -184,6 +205,6 @@ def rules() -> tuple[Rule, ...]:
     """The table; the map rule is indexed by every elementwise operator of the registry."""
     maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
     return (
-        few_columns, flatten_rows, join_reduced, join_kept, join_normed, move_axis,
+        turn_product, few_columns, flatten_rows, join_reduced, join_kept, join_normed, move_axis,
         rule(*maps)(sink_rows),
     )  # fmt: skip
