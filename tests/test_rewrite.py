@@ -22,7 +22,7 @@ from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Match, rule
 from aisc.ir.types import TensorType
 from aisc.passes.analysis.host import require_native
-from aisc.passes.graph import affine, identities, layout, masks, norms, rows
+from aisc.passes.graph import affine, identities, images, layout, masks, norms, rows
 from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.cse import CommonSubexpressions, _key
@@ -190,6 +190,7 @@ RULES = {
         *identities.RULES,
         *affine.RULES,
         *pools.RULES,
+        *images.RULES,
         *masks.RULES,
         *layout.rules(),
         *rows.rules(),
