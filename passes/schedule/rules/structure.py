@@ -14,7 +14,7 @@ from math import prod
 
 from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Binary, Call, Const, Expr, Load, Unary, Var, of_dim
+from aisc.ir.tensor.expr import ONE, Binary, Call, Const, Expr, Load, Unary, Var, of_dim
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.stmt import Block, Iter, Store
@@ -65,13 +65,15 @@ def analyse(block: Block) -> Reduction | None:
 def _contraction(
     spatial: list[Iter], lane: Iter, pair: tuple[Load, Load]
 ) -> tuple[Load, Iter | None] | None:
-    """(weights, row): the factor that holds the lane at unit stride, the last iterator it lacks."""
+    """(weights, row): the factor that holds the lane at unit stride, and the last iterator that it
+    lacks, of those with more than one value if there are any."""
     for weights in (pair[1], pair[0]):
         if not _uses(weights, lane.var):
             continue
         data = pair[0] if weights is pair[1] else pair[1]
         rows = [it for it in spatial[:-1] if not _uses(weights, it.var) and _uses(data, it.var)]
-        return weights, rows[-1] if rows else None
+        several = [it for it in rows if it.extent != ONE] or rows
+        return weights, several[-1] if several else None
     return None
 
 
