@@ -125,6 +125,9 @@ EXAMPLES: dict[str, Make] = {
         (last_to_first(b, x), b.constant(np.float32(2))),
         {"pads": (0, 1, 0, 2, 1, 0, 3, 0), "mode": "constant"},
     ),
+    "thin_places": lambda b, x: b.add(
+        "conv", (x, b.constant(random(2, 3, 2, 1))), {"strides": (1, 2)}
+    ),
     "join_places": lambda b, x: b.add("conv", (x, b.constant(random(2, 3, 2, 1)))),
     "pool_is_reduction": lambda b, x: b.add(
         "avg_pool", (x,), {"kernel_shape": (9, 5), "pads": (0, 0, 5, 0)}

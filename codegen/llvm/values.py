@@ -152,10 +152,27 @@ class ExprEmitter(IndexEmitter):
             return self._from_anywhere(buffer, indices)
         if stride == 0 and (self.mask is None or self.is_private(buffer)):
             return self._scalar_load(buffer, pointer)
+        if stride == 0:
+            assert self.mask is not None, "every lane takes part without one"
+            any_lane = self._any(self.mask)
+            return self.under(any_lane, lambda: self._without_mask(buffer, pointer))
         if stride == 1:
             return self.vector_load(buffer, pointer)
         found = self.strided_load(buffer, pointer, stride)
         return self._gather(buffer, indices) if found is None else found
+
+    def _any(self, mask: Val) -> Val:
+        """Whether a mask lets any lane pass."""
+        n = mask.lanes
+        bits = self.w.shared(f"bitcast {mask.text} to i{n}", "m")
+        return Val(self.w.shared(f"icmp ne i{n} {bits}, 0", "m"), dtypes.boolean)
+
+    def _without_mask(self, buffer: Buffer, pointer: str) -> Val:
+        """One element for all lanes: a load that the scalar guard alone may suppress."""
+        saved, self.mask = self.mask, None
+        result = self._scalar_load(buffer, pointer)
+        self.mask = saved
+        return result
 
     def strided_load(self, buffer: Buffer, pointer: str, stride: int) -> Val | None:
         """Lanes that lie `stride` elements apart, if there is a better way than to gather them."""

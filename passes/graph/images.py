@@ -35,18 +35,18 @@ PASSED = frozenset({
 # A size that only the run knows, and a batch.
 USUAL_SIZE = 64
 # Vectors that are computed while one element goes through a transpose, or through another copy.
-TRANSPOSED = 0.4
+TRANSPOSED = 0.8
 COPIED = 0.05
 # What it costs more to read a vector for a multiply-add; what a vector costs that is computed one
 # element at a time, one of several whole groups, and a multiply-add of groups that no vector holds.
-READ = 1.0
+READ = 0.5
 GATHERED = 8.0
 NARROW = 1.5
-NARROW_GROUPS = 8.0
+NARROW_GROUPS = 12.0
 # What Winograd's convolution leaves of the multiply-adds of kernels of 3 x 3.
 WINOGRAD = 0.55
 # What a copy costs per element that puts those together that lie a stride apart.
-STRIDED = 0.2
+STRIDED = 0.3
 # Places in a row that are worth a vector at all.
 FEWEST = 4
 # Channels last needs no reason: only what is much better without is left as it is.
@@ -205,7 +205,7 @@ class _Work:
         """Vectors with channels last."""
         inputs, outputs, group = self.inputs, self.outputs, self.group
         if self.is_depthwise:
-            each: float = _vectors(group, lanes)
+            each = _row(group, lanes)
         elif group > 1 and outputs < 4 and not all(_divides(k, lanes) for k in (inputs, outputs)):
             each = group * outputs * inputs * NARROW_GROUPS  # no vector holds whole groups
         elif group > 1 and max(inputs, outputs) < lanes:
@@ -299,18 +299,36 @@ def channels_last(out: RewriteGraph, node: GraphNode) -> Value:
 
 # --- joined axes ------------------------------------------------------------------------------
 @rule("conv")
+def thin_places(m: Match) -> Sequence[Value] | None:
+    """``conv(x[h, w], k[1, b], strides=[s, t]) -> conv(x[::s, w], k[1, b], strides=[1, t])`` with
+    channels first: along an axis where windows are one place wide no other places are copied, be
+    it with a border or so that those a stride apart lie together."""
+    x, node = m.node.input_values[0], m.node
+    window = conv_window(call_of(node))
+    thin = [a for a in range(window.spatial) if _is_narrow(window, a) and window.strides[a] > 1]
+    copied = window.is_padded or window.strides[-1] > 1
+    if window.channels_last or not thin or not copied:
+        return None
+    steps = [s if a in thin else 1 for a, s in enumerate(window.strides)]
+    attrs: dict[str, AttrValue] = {
+        "starts": (0,) * x.type.rank, "ends": x.type.shape, "steps": (1, 1, *steps)
+    }  # fmt: skip
+    x = m.add("slice", (x,), attrs)
+    strides = tuple(1 if a in thin else s for a, s in enumerate(window.strides))
+    return (m.add("conv", (x, *node.inputs[1:]), {**node.attr_map, "strides": strides}),)
+
+
+@rule("conv")
 def join_places(m: Match) -> Sequence[Value] | None:
     """``conv(x[h, w], k[a, 1]) -> conv(x[h * w], k[a])``: windows one place wide, a row of the
-    image apart, move along one long row; of ``x[h, ::s]`` where they move by more than a place."""
+    image apart, move along one long row."""
     x, w = m.node.input_values[:2]
     window = conv_window(call_of(m.node))
     if window.channels_last or window.spatial < 2 or not _is_narrow(window, -1):
         return None
-    length, shape = m.node.output.type.shape[-1], m.node.output.type.shape
-    if window.strides[-2] > 1 or not isinstance(length, int) or length < 1:
+    length, shape = x.type.shape[-1], m.node.output.type.shape
+    if max(window.strides[-2:]) > 1 or not isinstance(length, int) or length < 1:
         return None
-    if window.strides[-1] > 1:
-        x = _thinned(m, x, window.strides[-1])
     attrs = {
         **m.node.attr_map,
         "strides": window.strides[:-1],
@@ -330,18 +348,9 @@ def _is_narrow(window: Window, axis: int) -> bool:
     return (window.kernel[axis], window.begins[axis], window.ends[axis]) == (1, 0, 0)
 
 
-def _thinned(m: Match, x: Value, step: int) -> Value:
-    """Every `step`-th element of each row."""
-    rank, shape = x.type.rank, x.type.shape
-    attrs: dict[str, AttrValue] = {
-        "starts": (0,) * rank, "ends": shape, "steps": (*(1,) * (rank - 1), step)
-    }  # fmt: skip
-    return m.add("slice", (x,), attrs)
-
-
 def _stretched(steps: Sequence[int], length: int) -> tuple[int, ...]:
     """Steps along all axes but the last, those along the one before it in places of rows."""
     return (*steps[:-2], steps[-2] * length)
 
 
-RULES = (join_places,)
+RULES = (thin_places, join_places)

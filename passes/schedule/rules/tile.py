@@ -48,6 +48,8 @@ OPERANDS = 4
 # Steps of the innermost reduce loops that may be unrolled.
 MOST_UNROLLED = 16
 UNKNOWN_EXTENT = 1 << 20
+# Cycles from one tile to the next: addresses, masks, the epilogue's beginning.
+AROUND = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ def tile_options(reduction: Reduction, d: Chooser) -> list[Tile]:
         for r in heights
         if r * v + v + 1 <= budget + 3 and r * v <= budget
     ]
-    return sorted(found, key=lambda t: _cost(t, width, height, reduction.contraction))
+    steps = prod(_extent(it) for it in reduction.block.iters if it.kind == "reduce")
+    return sorted(found, key=lambda t: _cost(t, width, height, steps, reduction.contraction))
 
 
 def _most_rows(reduction: Reduction, target: Target) -> int:
@@ -137,12 +140,15 @@ def known_factor(extent: Expr) -> int:
     return 0
 
 
-def _cost(t: Tile, width: int, height: int, contraction: bool) -> tuple[float, float, int, int]:
-    """Estimated cycles per useful element: one multiply-add or load per cycle and vector."""
+def _cost(
+    t: Tile, width: int, height: int, steps: int, contraction: bool
+) -> tuple[float, float, int, int]:
+    """Estimated cycles per useful element and step: one multiply-add or load per cycle and
+    vector, and what a tile costs at all."""
     waste = _rounding(width, t.width) * _rounding(height, t.rows)
     loads = t.vectors + t.rows if contraction else t.vectors * t.rows
     latency = 8
-    step = max(t.rows * t.vectors, loads * 0.75, latency)
+    step = max(t.rows * t.vectors, loads * 0.75, latency) + AROUND / max(steps, 1)
     cycles = waste * step / (t.rows * t.vectors)
     return round(cycles, 3), waste, -(t.rows * t.vectors), t.vectors
 
@@ -195,10 +201,20 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
 
 def _panels_outside(reduction: Reduction, d: Chooser) -> bool:
     """Whether the loop over panels of weights is around that over rows: then a panel stays in
-    cache over all rows."""
+    cache over all rows. Where all panels do, results are better written one row after the other."""
     if not reduction.contraction:
         return False
-    return d.pick(f"{reduction.block.name}.outside", ("panels", "rows"), "panels") == "panels"
+    own = "rows" if _stay_in_cache(reduction, d.target) else "panels"
+    return d.pick(f"{reduction.block.name}.outside", ("panels", "rows"), own) == "panels"
+
+
+def _stay_in_cache(reduction: Reduction, target: Target) -> bool:
+    """Whether weights are no more than a quarter of the second-level cache."""
+    assert reduction.weights is not None, "a contraction has weights"
+    shape = reduction.weights.buffer.shape
+    known = [n for n in shape if isinstance(n, int)]
+    fits = prod(known) * reduction.weights.dtype.bytes <= target.second_cache.bytes // 4
+    return fits and len(known) == len(shape)
 
 
 def _to_unroll(s: Schedule, reduction: Reduction, loops: list[str], d: Chooser) -> int:
