@@ -209,7 +209,7 @@ class _Work:
         elif group > 1 and outputs < 4 and not all(_divides(k, lanes) for k in (inputs, outputs)):
             each = group * outputs * inputs * NARROW_GROUPS  # no vector holds whole groups
         elif group > 1 and max(inputs, outputs) < lanes:
-            each = _vectors(outputs * group, lanes) * inputs * NARROW
+            each = _vectors(outputs * group, lanes) * inputs * (NARROW if inputs == 1 else GATHERED)
         else:
             each = group * _vectors(outputs, lanes) * inputs
             if self._is_square and min(inputs, outputs) >= 2 * lanes:
