@@ -12,10 +12,10 @@ from functools import partial
 from math import prod
 
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Const, Expr, Load, Var
+from aisc.ir.tensor.expr import ONE, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import mentions
-from aisc.ir.tensor.stmt import Block, For, Seq, Stmt, Store
+from aisc.ir.tensor.stmt import Block, For, Iter, Seq, Stmt, Store
 from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import analyse, is_window, lane_options, lanes_of, step_of
@@ -96,8 +96,17 @@ def chunk_loop(block: Block, d: Chooser) -> str | None:
     loads = [n for n in walk(block.body) if isinstance(n, Load) and n.buffer != block.body.buffer]
     if any(step_of(n, inner[0].var) not in (0, 1) for n in loads):
         return None
+    if any(_slides(n, inner[0], block) for n in loads):
+        return None
     loop = block.bindings[block.iters.index(inner[0])]
     return loop.name if isinstance(loop, Var) else None
+
+
+def _slides(load: Load, inner: Iter, block: Block) -> bool:
+    """Whether what is summed up lies side by side for results that lie side by side, too, as under
+    a window that moves along a row: then results are lanes."""
+    lane = [it for it in block.iters if it.kind == "spatial" and it.extent != ONE][-1:]
+    return bool(lane) and step_of(load, inner.var) == step_of(load, lane[0].var) == 1
 
 
 def chunk(s: Schedule, name: str, d: Chooser) -> Schedule:
