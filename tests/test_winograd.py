@@ -9,6 +9,7 @@ from cpu_machines import CPU
 import aisc
 from aisc.driver.api import resolve_target
 from aisc.ir import dtypes
+from aisc.ir.arith.poly import Dim, symbol
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph
@@ -30,10 +31,10 @@ Array = np.ndarray
 
 
 def model(
-    n: int, h: int, w: int, c: int, o: int, kernel: int = 3, stride: int = 1, dtype=dtypes.f32
+    n: Dim, h: Dim, w: Dim, c: int, o: int, kernel: int = 3, stride: int = 1, dtype=dtypes.f32
 ) -> Graph:
     """``relu(conv(x) + bias)`` over a channels-last image with a border of one."""
-    rng = np.random.default_rng(h * 1000 + w)
+    rng = np.random.default_rng(h * 1000 + w if isinstance(h, int) and isinstance(w, int) else 0)
     b = GraphBuilder()
     x = b.input("x", TensorType((n, h, w, c), dtype))
     weight = rng.standard_normal((kernel, kernel, c, o)) * np.sqrt(2 / (kernel**2 * c))
@@ -93,6 +94,40 @@ def test_the_variant_computes_the_convolution(sizes: tuple[int, ...]) -> None:
     assert again == s
     (expected,) = interpret(graph, [x])
     np.testing.assert_allclose(run(s, weights, x), expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("block", [(1, 1), (2, 4), (4, 8)])
+def test_blocks_of_tiles_compute_the_convolution(block: tuple[int, int]) -> None:
+    graph = model(2, 10, 13, 4, 3)
+    func, weights = lowered(graph)
+    x = np.random.default_rng(0).standard_normal((2, 10, 13, 4)).astype(np.float32)
+    s = Schedule.of(func).variant(convolution(func), "winograd_blocks", *block)
+    assert Schedule.of(func).replay(trace_from_json(trace_to_json(s.trace))) == s
+    (expected,) = interpret(graph, [x])
+    np.testing.assert_allclose(run(s, weights, x), expected, rtol=1e-4, atol=2e-5)
+
+
+def test_images_of_any_size() -> None:
+    """One compilation, whole blocks of tiles inside of the cache, in rows that are divided."""
+    graph = model(symbol("n"), symbol("h"), symbol("w"), 32, 32)
+    assert is_used(graph)
+    func, _ = lowered(graph)
+    s = default_schedule(func, Chooser(resolve_target("cpu")))
+    between = [p.type.shape for p in optimize(s.func).params if p.role == "scratch"]
+    assert all(isinstance(d, int) for shape in between for d in shape[2:])
+    exe = aisc.compile(graph, threads=2, cache=False)
+    alone = aisc.compile(graph, threads=1, cache=False)
+    constants = [n.attr("value").array for n in graph.nodes if n.op == "constant"]
+    bias, weight = sorted(constants, key=np.ndim)
+    for sizes in ((1, 16, 32), (2, 5, 7), (1, 1, 1), (3, 17, 33), (0, 8, 8), (1, 40, 70)):
+        x = np.abs(np.random.default_rng(1).standard_normal((*sizes, 32))).astype(np.float32)
+        exact, direct = reference(x, weight, bias)
+        got = exe(x)
+        assert got.shape == exact.shape
+        assert np.array_equal(got, alone(x))
+        if x.size:
+            bound = ERROR_FACTOR * np.abs(direct - exact).max()
+            assert np.abs(got - exact).max() <= max(bound, 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +200,7 @@ def test_the_rule_takes_it_where_it_pays(graph: Graph, used: bool) -> None:
 @pytest.mark.parametrize(
     "graph",
     [model(1, 8, 8, 16, 16, stride=2), model(1, 8, 8, 16, 16, dtype=dtypes.f64),
-     model(1, 8, 8, 16, 16, kernel=5)],
+     model(1, 8, 8, 16, 16, kernel=5), model(1, symbol("h"), 8, 16, 16)],
 )  # fmt: skip
 def test_other_computations_are_refused(graph: Graph) -> None:
     func, _ = lowered(graph)

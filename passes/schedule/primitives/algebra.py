@@ -10,12 +10,13 @@ from aisc.ir.tensor.func import Func
 from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.variants.decoding import streaming_rows
 from aisc.passes.schedule.variants.streaming import streaming_attention
-from aisc.passes.schedule.variants.winograd import winograd
+from aisc.passes.schedule.variants.winograd import winograd, winograd_blocks
 
 # Name -> what rewrites a block that matches it, with sizes that are its own; with the packer of
 # the block's weights, where they are transformed.
 VARIANTS: Mapping[str, Callable[..., Func | tuple[Func, Func]]] = {
     "winograd": winograd,
+    "winograd_blocks": winograd_blocks,
     "streaming_attention": streaming_attention,
     "streaming_rows": streaming_rows,
 }

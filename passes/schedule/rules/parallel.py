@@ -33,7 +33,7 @@ def divide(s: Schedule, name: str, known: Sequence[str], d: Chooser) -> Schedule
         return s
     block = _root(top, known)
     costly = work(top, UNKNOWN_EXTENT) >= d.target.costs.parallel_work
-    own = len(spatial) if costly else 0
+    own = _shared(spatial) if costly else 0
     count = min(d.pick(f"{block}.divided", range(len(spatial) + 1), own), len(spatial))
     if count == 0:
         return s
@@ -45,6 +45,14 @@ def divide(s: Schedule, name: str, known: Sequence[str], d: Chooser) -> Schedule
     grain = d.pick(f"{block}.grain", GRAINS, 1)
     together = s if grain == 1 else d.attempt(s, partial(_together, fused, grain))
     return s.parallel(fused) if together is s else together
+
+
+def _shared(chain: Sequence[For]) -> int:
+    """How many loops of a chain are divided: all, but for the innermost one where each thread has
+    memory that its iterations use one after the other, and that stays in cache so."""
+    inner = walk(chain[-1].body)
+    kept = any(isinstance(n, Alloc) and n.buffer.space == "thread" for n in inner)
+    return len(chain) - int(kept and len(chain) > 1)
 
 
 def _together(loop: str, grain: int, s: Schedule) -> Schedule:

@@ -6,7 +6,9 @@ four times as large. So the variant pays where the image has enough tiles to use
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from math import prod
 
 from aisc.ir.dtypes import f32
 from aisc.ir.target import Target
@@ -28,12 +30,16 @@ from aisc.passes.schedule.variants.winograd import IN, KERNEL, OUT
 LEAST_CHANNELS = 32
 # Bytes of additional weights per pair of channels, and operations that each result saves there.
 MORE_WEIGHTS, SAVED = 108, 9
+# The size of an image that only the run knows.
+USUAL_SIZE = 28
 # The part of a second-level cache that transformed tiles get, before and after the products, beside
 # the weights that pass by.
 BLOCK_PART = 5, 8
 # Pieces of an image that may run at the same time, each with a block of its own; and how much of
 # the cores' time they must be able to use.
 PIECES, BALANCED = 8, 0.9
+# Blocks of tiles, down and across, of images whose sizes only the run knows, largest first.
+BLOCKS = (4, 8), (4, 4), (2, 4), (2, 2)
 # Sizes of blocks that are offered.
 MOST_BLOCKS = 6
 
@@ -47,7 +53,8 @@ def use_winograd(s: Schedule, d: Chooser) -> Schedule:
             continue
         own = "winograd" if _pays(place.block, d.target) else "direct"
         if d.pick(f"{name}.algorithm", ("direct", "winograd"), own, exact=False) == "winograd":
-            s = unless_refused(s, partial(_schedule, name=name, lanes=lanes))
+            step = partial(_chosen, name=name, block=_block(place.block, d))
+            s = unless_refused(s, partial(_schedule, name=name, lanes=lanes, step=step))
     return s
 
 
@@ -67,14 +74,31 @@ def _is_fit(block: Block, lanes: int) -> bool:
 
 def _pays(block: Block, target: Target) -> bool:
     _, height, width, outputs, _, _, inputs = _sizes(block)
+    height, width = height or USUAL_SIZE, width or USUAL_SIZE
     if min(inputs, outputs) < LEAST_CHANNELS:
         return False
     tiles = -(-height // OUT) * -(-width // OUT)
     return SAVED * (height * width - OUT * tiles) > MORE_WEIGHTS * target.costs.byte_work
 
 
-def _schedule(s: Schedule, name: str, lanes: int) -> Schedule:
-    s = _without_border(s.variant(name, "winograd"), f"{name}_in")
+def _block(block: Block, d: Chooser) -> tuple[int, int]:
+    """Tiles of a block, down and across, of images whose sizes only the run knows: as many as the
+    second-level cache holds transformed; none for others."""
+    _, height, width, outputs, _, _, inputs = _sizes(block)
+    if height and width:
+        return 0, 0
+    room = block_bytes(d.target) // (IN * IN * (inputs + outputs) * f32.bytes)
+    own = next((b for b in BLOCKS if prod(b) <= room), BLOCKS[-1])
+    down, across = d.pick(f"{block.name}.block", BLOCKS, own)
+    return down, across
+
+
+def _chosen(s: Schedule, name: str, block: tuple[int, int]) -> Schedule:
+    return s.variant(name, "winograd_blocks", *block) if block[0] else s.variant(name, "winograd")
+
+
+def _schedule(s: Schedule, name: str, lanes: int, step: Callable[[Schedule], Schedule]) -> Schedule:
+    s = _without_border(step(s), f"{name}_in")
     s, _ = _vectorized(s, f"{name}_in", lanes)
     s, outer = _vectorized(s, f"{name}_out", lanes)
     reader = lanes_reader(s, f"{name}_out")
@@ -105,9 +129,10 @@ def block_tiles(s: Schedule, d: Chooser) -> Schedule:
     """Take the tiles of Winograd convolutions block by block through transform, products and
     transform back, so that what lies between stays in cache; for products that are tiled."""
     for step in s.algorithm:
-        if step.primitive == "variant" and "winograd" in step.args:
-            name = str(step.args[0])
-            s = d.attempt(s, partial(_blocked, name=name, d=d))
+        if step.primitive == "variant" and step.args[1] == "winograd":
+            s = d.attempt(s, partial(_blocked, name=str(step.args[0]), d=d))
+        if step.primitive == "variant" and step.args[1] == "winograd_blocks":
+            s = d.attempt(s, partial(_whole_blocks, name=str(step.args[0])))
     return s
 
 
@@ -125,6 +150,22 @@ def _blocked(s: Schedule, name: str, d: Chooser) -> Schedule:
     s = s.reorder(f"{rows}_b", points, lanes, f"{rows}_i")
     s = s.fuse_loops(f"{into}_b", f"{rows}_b").fuse_loops(f"{into}_b", f"{back}_b")
     s = s.split(f"{into}_b", turns, names=(f"{into}_q", f"{into}_n"))
+    return _between_in_cache(s, name)
+
+
+def _whole_blocks(s: Schedule, name: str) -> Schedule:
+    """The three nests of blocks as one."""
+    axes = range(3)
+    rows, lanes = f"{name}_i4_t", f"{name}_i5_t"
+    s = s.reorder(*(f"{name}_i{k + 1}" for k in axes), f"{name}_i0", lanes, rows)
+    for k in axes:
+        s = s.fuse_loops(f"{name}_in_i{k}", f"{name}_i{k + 1}")
+        s = s.fuse_loops(f"{name}_in_i{k}", f"{name}_out_i{k}")
+    return _between_in_cache(s, name)
+
+
+def _between_in_cache(s: Schedule, name: str) -> Schedule:
+    """Transformed tiles live as long as their block."""
     between = {r.buffer.name for r in find_place(s.func, f"{name}_in").block.writes}
     between |= {r.buffer.name for r in find_place(s.func, f"{name}_out").block.reads}
     for buffer in sorted(between):

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim, product
+from aisc.ir.arith.poly import Dim, ceildiv, product
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import (
@@ -55,25 +55,40 @@ ERROR_FACTOR = 4.0
 
 
 def winograd(func: Func, block: str) -> tuple[Func, Func]:
-    """`func` with the convolution of `block` as F(4×4, 3×3), and the packer of its weights."""
+    """`func` with the convolution of `block` as F(4×4, 3×3), and the packer of its weights. The
+    sizes of the image must be known."""
+    conv = _match(func, find_place(func, block))
+    if not all(isinstance(d, int) for d in conv.sizes):
+        raise _refuse(block, "the sizes of the image are not known: winograd_blocks")
+    return _replaced(func, block, conv)
+
+
+def winograd_blocks(func: Func, block: str, down: int, across: int) -> tuple[Func, Func]:
+    """The same for images of any size: as many whole blocks of down × across tiles as cover one,
+    so that all but the number of blocks is known."""
+    if min(down, across) < 1:
+        raise _refuse(block, f"no block has {down} x {across} tiles")
+    conv = _match(func, find_place(func, block))
+    return _replaced(func, block, replace(conv, block=(down, across)))
+
+
+def _replaced(func: Func, block: str, conv: _Convolution) -> tuple[Func, Func]:
     place = find_place(func, block)
-    conv = _match(func, place)
-    batch = dim_of(conv.batch, func)
     shape = (IN * IN, conv.inputs, conv.outputs)
     name = fresh(func, f"{conv.weight.name}_winograd")
     u = Buffer(name, dtypes.f32, shape, row_major(shape), alias_set=name, role="weight")
     cb = ComputeBuilder()
     cb.loc = place.block.loc
-    count = product((batch, *conv.tiles))
-    v = cb.alloc(fresh(func, f"{block}_tiles"), dtypes.f32, (IN * IN, count, conv.inputs))
-    m = cb.alloc(fresh(func, f"{block}_points"), dtypes.f32, (IN * IN, count, conv.outputs))
-    grown = _grown(conv.result, conv.tiles)
-    _transform_input(cb, conv, count, v, f"{block}_in")
+    tiles = conv.tiles
+    v = cb.alloc(fresh(func, f"{block}_tiles"), dtypes.f32, (IN * IN, *tiles, conv.inputs))
+    m = cb.alloc(fresh(func, f"{block}_points"), dtypes.f32, (IN * IN, *tiles, conv.outputs))
+    grown = _grown(conv)
+    _transform_input(cb, conv, v, f"{block}_in")
     cb.reduce(
         m, (conv.inputs,), "sum",
-        lambda i, r: Load(v, (i[0], i[1], r[0])) * Load(u, (i[0], r[0], i[2])), block,
+        lambda i, r: Load(v, (*i[:-1], r[0])) * Load(u, (i[0], r[0], i[-1])), block,
     )  # fmt: skip
-    _transform_output(cb, conv, count, m, grown, f"{block}_out")
+    _transform_output(cb, conv, m, grown, f"{block}_out")
     func = replace_stmt(func, place.loops[0], seq(*cb.stmts))
     params = tuple(u if p == conv.weight else p for p in func.params)
     body = replace_buffers(func.body, {conv.result: grown})
@@ -85,13 +100,15 @@ def winograd(func: Func, block: str) -> tuple[Func, Func]:
 
 @dataclass(frozen=True, slots=True)
 class _Convolution:
-    """What the block computes: ``result[n, h, w, o] = sum data[n, h+kh, w+kw, c] * weight``."""
+    """What the block computes: ``result[n, h, w, o] = sum data[n, h+kh, w+kw, c] * weight``; by
+    blocks of so many tiles, if any."""
 
     data: Buffer
     weight: Buffer
     result: Buffer
-    batch: Expr
-    sizes: tuple[int, int]
+    batch: Dim
+    sizes: tuple[Dim, Dim]
+    block: tuple[int, int] = (0, 0)
 
     @property
     def inputs(self) -> int:
@@ -104,9 +121,30 @@ class _Convolution:
         return _static(self.weight.shape[3])
 
     @property
-    def tiles(self) -> tuple[int, int]:
-        """Tiles per image, along both axes."""
-        return -(-self.sizes[0] // OUT), -(-self.sizes[1] // OUT)
+    def tiles(self) -> tuple[Dim, ...]:
+        """Tiles of all images in one axis, or (image, block down, block across, tile)."""
+        down, across = self.block
+        if not down:
+            return (product((self.batch, *(ceildiv(d, OUT) for d in self.sizes))),)
+        blocks = (ceildiv(d, OUT * k) for d, k in zip(self.sizes, self.block, strict=True))
+        return (self.batch, *blocks, down * across)
+
+    @property
+    def grown(self) -> tuple[Dim, ...]:
+        """Height and width of whole tiles."""
+        steps = [OUT * max(k, 1) for k in self.block]
+        return tuple(ceildiv(d, k) * k for d, k in zip(self.sizes, steps, strict=True))
+
+    def corner(self, at: Sequence[Expr]) -> tuple[Expr, Expr, Expr]:
+        """Image, row and column of the first result of a tile."""
+        down, across = self.block
+        if down:
+            image, below, beside, tile = at
+            row, column = below * down + tile // across, beside * across + tile % across
+            return image, row * OUT, column * OUT
+        (tile,) = at
+        down, across = (_static(d) // OUT for d in self.grown)
+        return tile // (down * across), tile // across % down * OUT, tile % across * OUT
 
 
 def _static(d: object) -> int:
@@ -141,27 +179,27 @@ def _match(func: Func, place: Place) -> _Convolution:
     moves = [index.linear(a) == index.linear(e) for a, e in zip(x.indices, expected, strict=False)]
     if len(x.indices) != 4 or not all(moves) or weight.indices != (kh, kw, c, o):
         raise _refuse(b.name, "its accesses are not those of a convolution of stride 1")
-    sizes = [_extent(it) for it in (*spatial[1:], *reduce_)]
-    if None in sizes or sizes[3:5] != [KERNEL, KERNEL]:
-        raise _refuse(b.name, "it needs known sizes and a kernel of 3x3")
+    known = [_extent(it) for it in (spatial[3], *reduce_)]
+    if None in known or known[1:3] != [KERNEL, KERNEL]:
+        raise _refuse(b.name, "it needs known channels and a kernel of 3x3")
     if {x.dtype, weight.dtype, store.buffer.dtype} != {dtypes.f32}:
         raise _refuse(b.name, "it is stated for f32 only")
     users = [p for p in places(func.body) if weight.buffer in {r.buffer for r in p.block.reads}]
     if weight.buffer.role != "weight" or len(users) != 1 or store.buffer.role != "scratch":
         raise _refuse(b.name, "the weights must be constant and the result private")
-    height, width = _static(sizes[0]), _static(sizes[1])
-    return _Convolution(x.buffer, weight.buffer, store.buffer, spatial[0].extent, (height, width))
+    batch, height, width = (dim_of(it.extent, func) for it in spatial[:3])
+    return _Convolution(x.buffer, weight.buffer, store.buffer, batch, (height, width))
 
 
 def _extent(it: Iter) -> int | None:
     return int(it.extent.value) if isinstance(it.extent, Const) else None
 
 
-def _grown(result: Buffer, tiles: tuple[int, int]) -> Buffer:
+def _grown(conv: _Convolution) -> Buffer:
     """The result with whole tiles; what lies beyond its sizes is not read."""
-    n, _, _, o = result.shape
-    shape = (n, tiles[0] * OUT, tiles[1] * OUT, o)
-    return replace(result, shape=shape, strides=row_major(shape))
+    n, _, _, o = conv.result.shape
+    shape = (n, *conv.grown, o)
+    return replace(conv.result, shape=shape, strides=row_major(shape))
 
 
 # -- transforms ------------------------------------------------------------------------------
@@ -242,28 +280,19 @@ def _both_axes(rule: Rule, rows: Sequence[Sequence[Expr]], let: _Lets) -> list[E
 # -- loop nests ------------------------------------------------------------------------------
 
 
-def _corner(conv: _Convolution, t: Expr) -> tuple[Expr, Expr, Expr]:
-    """Image, row and column of the first result of tile `t`."""
-    down, across = conv.tiles
-    return t // (down * across), t // across % down * OUT, t % across * OUT
-
-
-def _transform_input(
-    cb: ComputeBuilder, conv: _Convolution, count: Dim, v: Buffer, name: str
-) -> None:
+def _transform_input(cb: ComputeBuilder, conv: _Convolution, v: Buffer, name: str) -> None:
     """``v[:, t, c]`` from the 6×6 tile t of the data; zero beyond its sizes."""
 
     def points(i: Sequence[Var]) -> Stmt:
-        t, c = i
-        n, h, w = _corner(conv, t)
+        n, h, w = conv.corner(i[:-1])
         let = _Lets(f"{name}_x")
         at = range(IN)
-        rows = [[_read(conv.data, (n, h + y, w + x, c)) for x in at] for y in at]
+        rows = [[_read(conv.data, (n, h + y, w + x, i[-1])) for x in at] for y in at]
         values = _both_axes(input_transform, rows, let)
-        stores = (Store(v, (const(p), t, c), e) for p, e in enumerate(values))
+        stores = (Store(v, (const(p), *i), e) for p, e in enumerate(values))
         return let.around(Seq(tuple(stores)))
 
-    cb.each((count, conv.inputs), points, name, "spatial")
+    cb.each((*conv.tiles, conv.inputs), points, name, "spatial")
 
 
 def _read(data: Buffer, at: tuple[Expr, ...]) -> Expr:
@@ -272,20 +301,21 @@ def _read(data: Buffer, at: tuple[Expr, ...]) -> Expr:
 
 
 def _transform_output(
-    cb: ComputeBuilder, conv: _Convolution, count: Dim, m: Buffer, out: Buffer, name: str
+    cb: ComputeBuilder, conv: _Convolution, m: Buffer, out: Buffer, name: str
 ) -> None:
     """The 4×4 results of each tile."""
 
     def results(i: Sequence[Var]) -> Stmt:
-        t, o = i
-        n, h, w = _corner(conv, t)
+        n, h, w = conv.corner(i[:-1])
         let = _Lets(f"{name}_x")
-        rows = [[Load(m, (const(y * IN + x), t, o)) for x in range(IN)] for y in range(IN)]
+        rows = [[Load(m, (const(y * IN + x), *i)) for x in range(IN)] for y in range(IN)]
         values = _both_axes(output_transform, rows, let)
-        stores = (Store(out, (n, h + k // OUT, w + k % OUT, o), e) for k, e in enumerate(values))
+        stores = (
+            Store(out, (n, h + k // OUT, w + k % OUT, i[-1]), e) for k, e in enumerate(values)
+        )
         return let.around(Seq(tuple(stores)))
 
-    cb.each((count, conv.outputs), results, name, "spatial")
+    cb.each((*conv.tiles, conv.outputs), results, name, "spatial")
 
 
 def _packer(name: str, weight: Buffer, u: Buffer) -> Func:
