@@ -150,11 +150,26 @@ class ExprEmitter(IndexEmitter):
             pointer, stride = self.address(buffer, indices)
         except NotLinearInLane:
             return self._from_anywhere(buffer, indices)
+        saved = self.guard
+        if self._is_fixed(buffer, indices):  # a guard would keep it out of registers
+            self.guard = None
         if stride == 0 and (self.mask is None or self._is_private(buffer)):
-            return self._scalar_load(buffer, pointer)
-        if stride == 1:
-            return self._vector_load(buffer, pointer)
-        return self._gather(buffer, indices)
+            result = self._scalar_load(buffer, pointer)
+        elif stride == 1:
+            result = self._vector_load(buffer, pointer)
+        else:
+            result = self._gather(buffer, indices)
+        self.guard = saved
+        return result
+
+    def _is_fixed(self, buffer: Buffer, indices: tuple[Expr, ...]) -> bool:
+        """Whether a place in private storage is known, and there in any case."""
+        if self.guard is None or not self._is_private(buffer):
+            return False
+        parts = self.parts(flat_index(buffer, indices))
+        end = parts.const + (self.lanes - 1) * parts.lane
+        size = prod(d for d in buffer.shape if isinstance(d, int))
+        return not parts.terms and 0 <= parts.const < size and 0 <= end < size
 
     def _from_anywhere(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
         """Lanes from places that are no affine function of their number."""
@@ -440,8 +455,8 @@ class ExprEmitter(IndexEmitter):
         return Val(self.w.let(f"and {a.text}, {b.ref}"), dtypes.boolean, a.lanes)
 
     def _atom(self, atom: Expr) -> tuple[str, int]:
-        if isinstance(atom, Var) and atom in self.values and self.values[atom].lanes > 1:
-            raise NotLinearInLane
+        if isinstance(atom, Var) and atom in self.values:
+            return self.data_dependent(atom)
         return super()._atom(atom)
 
     def data_dependent(self, atom: Expr) -> tuple[str, int]:
