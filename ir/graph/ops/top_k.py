@@ -35,10 +35,11 @@ from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder, row_numbers
 from aisc.ir.tensor.expr import Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
-from aisc.ir.tensor.stmt import For, If, Let, Stmt, Store, seq
+from aisc.ir.tensor.stmt import Alloc, For, If, Let, Stmt, Store, seq
 from aisc.ir.types import TensorType
 
 Values = tuple[Expr, ...]
+Shape = tuple[Dim, ...]
 
 
 def _axis(call: OpCall) -> int:
@@ -73,6 +74,8 @@ def _top_reference(call: OpCall, xs: Arrays) -> list[Array]:
 FEW = 4
 # Rows from which on they are taken to be lanes, which all insert where one of them does.
 ROWS = 4
+# Results from which on so few rows are sorted in parts, of every PARTS-th element each.
+MANY, PARTS = 48, 16
 # An exchange of a sorting network takes as long as so many steps of an insertion.
 EXCHANGE = 2.5
 # Elements for each result from which on a row is looked through in chunks, where it lies together.
@@ -92,6 +95,8 @@ def _top_compute(
     if k == 0:
         return
     others = (*x.shape[:axis], *x.shape[axis + 1 :])
+    if _merges(size, k, product(others)):
+        return _merged(cb, x, axis, k, largest, values, places)
     sorts = _sorts(size, k, product(others))
     kept = _Kept.of(cb, x, axis, size if sorts else k, not sorts)
     peaks = None if sorts else _peaks(cb, x, axis, k, largest)
@@ -107,6 +112,12 @@ def _top_compute(
         return seq(found, one.results(values, places, k))
 
     cb.each(others, row, "top", "spatial")
+
+
+def _merges(size: Dim, k: Dim, rows: Dim) -> bool:
+    """Whether there are many results of few rows: then parts of a row are what rows are else."""
+    many = isinstance(size, int) and isinstance(k, int) and k > MANY and size > 2 * PARTS
+    return many and isinstance(rows, int) and rows < ROWS
 
 
 def _sorts(size: Dim, k: Dim, rows: Dim) -> bool:
@@ -177,12 +188,18 @@ class _Kept:
             return _LOW - e.Binary("and", entry[0], _LOW)
         return entry[1]
 
+    def before(self, a: Values, b: Values) -> Expr:
+        """Whether entry `a` comes before `b`."""
+        if len(self.entries) == 1:
+            return e.Binary("gt", a[0], b[0])
+        equal = e.logical_and(e.equal(a[0], b[0]), e.Binary("lt", a[1], b[1]))
+        return e.Binary("or", e.Binary("gt", a[0], b[0]), equal)
+
     def ordered(self, a: Values, b: Values) -> tuple[Values, Values]:
         """Two entries in order."""
         if len(self.entries) == 1:
             return (e.maximum(a[0], b[0]),), (e.minimum(a[0], b[0]),)
-        equal = e.logical_and(e.equal(a[0], b[0]), e.Binary("lt", a[1], b[1]))
-        first = e.Binary("or", e.Binary("gt", a[0], b[0]), equal)
+        first = self.before(a, b)
         return (
             tuple(e.select(first, x, y) for x, y in zip(a, b, strict=True)),
             tuple(e.select(first, y, x) for x, y in zip(a, b, strict=True)),
@@ -217,6 +234,106 @@ def _peaks(cb: ComputeBuilder, x: Buffer, axis: int, k: Dim, largest: bool) -> _
 
     cb.reduce(peaks, (each,), "max", rank, "peaks")
     return _Peaks(peaks, each)
+
+
+# --- parts ------------------------------------------------------------------------------------
+def _merged(
+    cb: ComputeBuilder, x: Buffer, axis: int, k: int, largest: bool, values: Buffer, places: Buffer
+) -> None:
+    """Sort the parts of each row, and merge them pairwise until there is one."""
+    size = x.shape[axis]
+    assert isinstance(size, int), "few results and rows are known"
+    others, each = (*x.shape[:axis], *x.shape[axis + 1 :]), -(-size // PARTS)
+    kept = _Kept.of(cb, x, axis, 0, False)  # for the form of its entries
+    parts = [cb.alloc("part", b.dtype, (*others, each, PARTS)) for b in kept.entries]
+    cb.stmts = [s for s in cb.stmts if not (isinstance(s, Alloc) and s.buffer in kept.entries)]
+
+    def sort(at: Sequence[Var]) -> Stmt:
+        *row, part = at
+        one = _Part(cb, x, axis, _Kept(tuple(parts), ()), tuple(row), largest, part)
+        return one.sort(each)
+
+    cb.each((*others, PARTS), sort, "parts", "spatial")
+    lists, count = _Lists(tuple(parts), each, True), PARTS
+    while count > 1:
+        count //= 2
+        lists = _merge(cb, kept, lists, others, count, min(k, 2 * lists.length))
+    for b, found in ((values, True), (places, False)):
+        _store_results(cb, kept, lists, x, axis, b, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """Sorted lists of entries, `length` each, indexed by row, number and place; `across`: by row,
+    place and number."""
+
+    entries: tuple[Buffer, ...]
+    length: int
+    across: bool = False
+
+    def at(self, row: Sequence[Expr], number: Expr, place: Expr) -> tuple[Load, ...]:
+        """An entry of a list."""
+        last = (place, number) if self.across else (number, place)
+        return tuple(Load(b, (*row, *last)) for b in self.entries)
+
+
+def _merge(
+    cb: ComputeBuilder, kept: _Kept, old: _Lists, rows: Shape, count: int, length: int
+) -> _Lists:
+    """The best `length` of each of `count` pairs of lists, in order."""
+    new = _Lists(
+        tuple(cb.alloc("merged", b.dtype, (*rows, count, length)) for b in old.entries), length
+    )
+    taken = cb.alloc("taken", dtypes.i64, (product(rows), count))
+
+    def merge(at: Sequence[Var]) -> Stmt:
+        *row, pair = at
+        flat: Expr = e.ZERO
+        for i, d in zip(row, rows, strict=True):
+            flat = flat * e.of_dim(d) + i
+        turn, first = Var(cb.fresh("turn")), Load(taken, (flat, pair))
+        places = [Var(cb.fresh("place")) for _ in range(2)]
+        numbers = [_inside(n, e.Const(old.length)) for n in (first, turn - first)]
+        heads = []
+        for n, (place, whole) in enumerate(zip(places, (first, turn - first), strict=True)):
+            there = old.at(row, pair * 2 + n, place)
+            inside = e.Binary("lt", whole, e.Const(old.length))
+            heads.append([e.select(inside, v, _lowest(v.dtype)) for v in there])
+        names = [tuple(Var(cb.fresh("head"), v.dtype) for v in head) for head in heads]
+        better = kept.ordered(names[0], names[1])[0]
+        stores: list[Stmt] = [
+            Store(b, (*row, pair, turn), v) for b, v in zip(new.entries, better, strict=True)
+        ]
+        step = e.cast(kept.before(names[0], names[1]), dtypes.i64)
+        stmt = seq(*stores, Store(taken, (flat, pair), first + step))
+        for name, value in zip((*names[0], *names[1]), (*heads[0], *heads[1]), strict=True):
+            stmt = Let(name, value, stmt)
+        for place, value in zip(places, numbers, strict=True):
+            stmt = Let(place, value, stmt)
+        start = Store(taken, (flat, pair), e.ZERO)
+        return seq(start, For(turn, e.ZERO, e.Const(length), "serial", stmt))
+
+    cb.each((*rows, count), merge, "merge", "spatial")
+    return new
+
+
+def _lowest(t: DType) -> Expr:
+    return e.const(t.min_value, t)
+
+
+def _store_results(
+    cb: ComputeBuilder, kept: _Kept, lists: _Lists, x: Buffer, axis: int, out: Buffer, found: bool
+) -> None:
+    """The places of the entries of the only list that is left, or what is there."""
+
+    def result(at: Sequence[Var]) -> Stmt:
+        row = (*at[:axis], *at[axis + 1 :])
+        place = Var(cb.fresh("place"))
+        where = _inside(kept.place(lists.at(row, e.ZERO, at[axis])), e.of_dim(x.shape[axis]))
+        value = Load(x, (*at[:axis], place, *at[axis + 1 :])) if found else place
+        return Let(place, where, Store(out, tuple(at), value))
+
+    cb.each(out.shape, result, "result", "spatial")
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -366,6 +483,31 @@ class _Row:
 
     def _moved(self, m: Buffer) -> Load:
         return Load(m, self._row())
+
+
+@dataclass(frozen=True, slots=True)
+class _Part(_Row):
+    """Statements for one part of a row: every PARTS-th element, from element `part` on."""
+
+    part: Var
+
+    def _new(self, place: Expr, use: Callable[[tuple[Var, ...]], Stmt]) -> Stmt:
+        """Behind the end of the row stand entries that come last."""
+        size, where = e.of_dim(self.x.shape[self.axis]), place * PARTS + self.part
+        inside = e.Binary("lt", where, size)
+        rank = _rank(Load(self.x, self._along(where)), self.largest)
+        entry = self.kept.entry(rank, where)
+        lowest = [_lowest(v.dtype) for v in entry]
+        if len(entry) > 1:  # after all that are equal
+            lowest[1] = e.const(dtypes.i64.max_value, dtypes.i64)
+        names = tuple(self._var("new", v.dtype) for v in entry)
+        stmt = use(names)
+        for name, value, low in zip(names, entry, lowest, strict=True):
+            stmt = Let(name, e.select(inside, value, low), stmt)
+        return stmt
+
+    def _kept_at(self, j: Expr) -> tuple[Expr, ...]:
+        return (*self.at, j, self.part)
 
 
 def _inside(place: Expr, count: Expr) -> Expr:
