@@ -150,26 +150,15 @@ class ExprEmitter(IndexEmitter):
             pointer, stride = self.address(buffer, indices)
         except NotLinearInLane:
             return self._from_anywhere(buffer, indices)
-        saved = self.guard
-        if self._is_fixed(buffer, indices):  # a guard would keep it out of registers
-            self.guard = None
-        if stride == 0 and (self.mask is None or self._is_private(buffer)):
-            result = self._scalar_load(buffer, pointer)
-        elif stride == 1:
-            result = self._vector_load(buffer, pointer)
+        saved, private = self.guard, self._is_private(buffer)
+        if private and self.parts(flat_index(buffer, indices)).is_within(buffer, self.lanes):
+            self.guard = None  # which would keep it out of registers
+        if stride == 0 and (self.mask is None or private):
+            v = self._scalar_load(buffer, pointer)
         else:
-            result = self._gather(buffer, indices)
+            v = self._vector_load(buffer, pointer) if stride == 1 else self._gather(buffer, indices)
         self.guard = saved
-        return result
-
-    def _is_fixed(self, buffer: Buffer, indices: tuple[Expr, ...]) -> bool:
-        """Whether a place in private storage is known, and there in any case."""
-        if self.guard is None or not self._is_private(buffer):
-            return False
-        parts = self.parts(flat_index(buffer, indices))
-        end = parts.const + (self.lanes - 1) * parts.lane
-        size = prod(d for d in buffer.shape if isinstance(d, int))
-        return not parts.terms and 0 <= parts.const < size and 0 <= end < size
+        return v
 
     def _from_anywhere(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
         """Lanes from places that are no affine function of their number."""

@@ -279,7 +279,7 @@ def _arg_reference(fn: Callable[..., Array]) -> Callable[[OpCall, Arrays], list[
 
 
 # Elements of a row, and rows beside each other, up to which rows are lanes of their own.
-SHORT_ROW = 32
+SHORT_ROW = 15
 FEW_BESIDE = 16
 
 
@@ -295,7 +295,8 @@ def _arg_compute(combiner: str) -> Compute:
         axis, keep, last = _arg_axis(call), bool(call.attrs["keepdims"]), call.attrs["select_last"]
         size = x.shape[axis]
         beside = bounds(product(x.shape[axis + 1 :]))[1]
-        if isinstance(size, int) and size <= SHORT_ROW and beside < FEW_BESIDE:
+        apart = 1 < beside < FEW_BESIDE or (beside == 1 and bounds(size)[1] <= SHORT_ROW)
+        if isinstance(size, int) and apart:
             return _arg_of_rows(cb, call, x, out, combiner == "max")
         short = isinstance(size, int) and size <= dtypes.i32.max_value  # twice as many lanes
         number = dtypes.i32 if short else dtypes.i64
