@@ -226,6 +226,8 @@ def _movements() -> list[Case]:
         Case("top_k", (x,), {"k": (3,), "axis": 1, "largest": False}),
         Case("top_k", (SPECIAL.astype(np.float32),), {"k": (13,)}),
         Case("top_k", (SPECIAL.astype(np.float32),), {"k": (13,), "largest": False}),
+        Case("top_k", (np.resize(SPECIAL, 71).astype(np.float32),), {"k": (50,)}),
+        Case("top_k", (np.resize(SPECIAL, (5, 40)).astype(np.float64),), {"k": (40,)}),
         Case("top_k", (i32(2, 9),), {"k": (0,)}), Case("top_k", (i32(2, 9),), {"k": (5,)}),
         Case("true_places", (np.array([True, False, True, True]),), {"size": (3,)}),
         Case("unique", (i32(4, 5),), {"binds": COUNT}),

@@ -101,9 +101,7 @@ class FunctionEmitter(TransposeEmitter):
             failed = self._and(failed, self.mask)
         any_lane = failed.ref
         if failed.lanes > 1:
-            name = f"llvm.vector.reduce.or.v{failed.lanes}i1"
-            self.w.declare(f"declare i1 @{name}({failed.type})")
-            any_lane = self.w.let(f"call i1 @{name}({failed.text})")
+            any_lane = self.any_lane(failed).ref
         if self.guard is not None:
             any_lane = self.w.let(f"and i1 {any_lane}, {self.guard}")
         end = self.w.open_if(any_lane)
@@ -318,9 +316,15 @@ class FunctionEmitter(TransposeEmitter):
             self.w.close_if(end)
 
     def _masked(self, cond: Val, body: Stmt) -> None:
+        """What is done in some lanes; a loop is jumped over where no lane does it."""
         saved = self.mask
         self.mask = cond if saved is None else self._and(saved, cond)
-        self.stmt(body)
+        if any(isinstance(n, For) and n.kind == "serial" for n in walk(body)):
+            end = self.w.open_if(self.any_lane(self.mask).ref)
+            self.stmt(body)
+            self.w.close_if(end)
+        else:
+            self.stmt(body)
         self.mask = saved
 
     # -- stores ------------------------------------------------------------------------------

@@ -8,10 +8,12 @@ common sub-expressions by construction, since LLVM runs no such pass on our code
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var, variables
+from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.visitor import substitute
 
@@ -38,6 +40,12 @@ class Parts:
     const: int
     lane: int
     terms: tuple[tuple[int, str, int], ...]
+
+    def is_within(self, buffer: Buffer, lanes: int) -> bool:
+        """Whether the elements of all lanes are known ones of a buffer of constant sizes."""
+        size = prod(d for d in buffer.shape if isinstance(d, int))
+        ends = self.const, self.const + (lanes - 1) * self.lane
+        return not self.terms and all(0 <= end < size for end in ends)
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,18 +150,29 @@ class ExprEmitter(IndexEmitter):
             pointer, stride = self.address(buffer, indices)
         except NotLinearInLane:
             return self._from_anywhere(buffer, indices)
+        saved, private = self.guard, self.is_private(buffer)
+        if private and self.parts(flat_index(buffer, indices)).is_within(buffer, self.lanes):
+            self.guard = None  # which would keep it out of registers
+        v = self._lanes_at(buffer, indices, pointer, stride)
+        self.guard = saved
+        return v
+
+    def _lanes_at(
+        self, buffer: Buffer, indices: tuple[Expr, ...], pointer: str, stride: int
+    ) -> Val:
+        """The elements at `pointer` and every `stride` elements from there."""
         if stride == 0 and (self.mask is None or self.is_private(buffer)):
             return self._scalar_load(buffer, pointer)
         if stride == 0:
             assert self.mask is not None, "every lane takes part without one"
-            any_lane = self._any(self.mask)
+            any_lane = self.any_lane(self.mask)
             return self.under(any_lane, lambda: self._without_mask(buffer, pointer))
         if stride == 1:
             return self.vector_load(buffer, pointer)
         found = self.strided_load(buffer, pointer, stride)
         return self._gather(buffer, indices) if found is None else found
 
-    def _any(self, mask: Val) -> Val:
+    def any_lane(self, mask: Val) -> Val:
         """Whether a mask lets any lane pass."""
         n = mask.lanes
         bits = self.w.shared(f"bitcast {mask.text} to i{n}", "m")
@@ -481,8 +492,8 @@ class ExprEmitter(IndexEmitter):
         return Val(self.w.let(f"and {a.text}, {b.ref}"), dtypes.boolean, a.lanes)
 
     def _atom(self, atom: Expr) -> tuple[str, int]:
-        if isinstance(atom, Var) and atom in self.values and self.values[atom].lanes > 1:
-            raise NotLinearInLane
+        if isinstance(atom, Var) and atom in self.values:
+            return self.data_dependent(atom)
         return super()._atom(atom)
 
     def data_dependent(self, atom: Expr) -> tuple[str, int]:

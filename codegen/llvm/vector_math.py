@@ -342,6 +342,8 @@ class MathEmitter:
         a = args[0]
         if name == "fma":
             return self.fma(*args)
+        if name == "ordinal":
+            return self._ordinal(a)
         if self.is_soft(a.dtype):
             wide = [self.convert(x, dtypes.f32) for x in args]
             return self.convert(self.call(name, wide, dtypes.f32), dtype)
@@ -350,6 +352,17 @@ class MathEmitter:
         if name == "isinf":
             return self.compare("eq", self.unary("abs", a), self.const(float("inf"), a))
         return self.elementary.call(name, a)
+
+    def _ordinal(self, v: Val) -> Val:
+        """The magnitude of a float as an integer with its sign; NaN is the greatest."""
+        wide = {16: dtypes.i16, 32: dtypes.i32}.get(v.dtype.bits, dtypes.i64)
+        bits = self.bitcast(v, wide)
+        most = self.const(wide.max_value, bits)
+        magnitude = self.binary("and", bits, most)
+        minus = self.compare("lt", bits, self.const(0, bits))
+        signed = self.select(minus, self.binary("sub", self.const(0, bits), magnitude), magnitude)
+        infinity = self.bitcast(self.const(float("inf"), v), wide)
+        return self.select(self.compare("gt", magnitude, infinity), most, signed)
 
     # -- conversions -------------------------------------------------------------------------
 

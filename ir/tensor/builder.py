@@ -22,6 +22,7 @@ from aisc.ir.tensor.stmt import (
     For,
     Iter,
     IterKind,
+    Let,
     Region,
     Seq,
     Stmt,
@@ -32,8 +33,8 @@ from aisc.ir.tensor.stmt import (
 
 def accesses(stmt: Stmt) -> tuple[tuple[Region, ...], tuple[Region, ...]]:
     """Regions that the loads and stores of `stmt` touch: (reads, writes), no repeats. Points, but
-    whole axes where a loop inside of `stmt` chooses the place."""
-    inner = [n.var for n in walk(stmt) if isinstance(n, For)]
+    whole axes where a loop or a name inside of `stmt` chooses the place."""
+    inner = [n.var for n in walk(stmt) if isinstance(n, For | Let)]
     reads: dict[Region, None] = {}
     writes: dict[Region, None] = {}
     for node in walk(stmt):
@@ -52,6 +53,18 @@ def _region(access: Load | Store, inner: Sequence[Var]) -> Region:
         if any(mentions(index, v) for v in inner):
             low[k], extents[k] = ZERO, of_dim(access.buffer.shape[k])
     return Region(access.buffer, tuple(low), tuple(extents))
+
+
+def row_numbers(shape: Sequence[Dim], axis: int, at: Sequence[Expr]) -> tuple[Expr, Expr]:
+    """Of the row along `axis` at `at`, which has an index for each other axis: how many are before
+    it along the axes before the axis, and along those behind it."""
+    before: Expr = ZERO
+    behind: Expr = ZERO
+    for d, i in zip(shape[:axis], at[:axis], strict=True):
+        before = before * of_dim(d) + i
+    for d, i in zip(shape[axis + 1 :], at[axis:], strict=True):
+        behind = behind * of_dim(d) + i
+    return before, behind
 
 
 class ComputeBuilder:

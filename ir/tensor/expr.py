@@ -33,10 +33,12 @@ COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 _COMPARISONS = frozenset(COMPARISONS)
 BINARY_OPS = ARITHMETIC + INTEGER + COMPARISONS
 UNARY_OPS = ("neg", "not", "abs", "floor", "ceil", "trunc", "round", "sqrt")
-# Functions of floats with our own vector code; `fma` takes three arguments.
+# Functions of floats with our own vector code; `fma` takes three arguments. `ordinal` gives an
+# integer of as many bits, in the order of the floats: NaN is the greatest, and -0 is 0.
 MATH_CALLS = (
     "exp", "exp2", "expm1", "log", "log2", "log1p", "sin", "cos", "tan", "asin", "acos", "atan",
     "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "fma", "isnan", "isinf", "rsqrt",
+    "ordinal",
 )  # fmt: skip
 
 # ``within(value, size)``: the value, of dtype i64; one below 0 or not below `size` ends the run
@@ -389,7 +391,16 @@ def cast_dim(dim: Dim, dtype: DType) -> Expr:
 def math(name: str, *args: Expr) -> Expr:
     """A call of one of :data:`MATH_CALLS`; the predicates isnan and isinf give bool."""
     assert name in MATH_CALLS, f"unknown function {name}"
-    return Call(name, args, dtypes.boolean if name in ("isnan", "isinf") else args[0].dtype)
+    return Call(name, args, result_of(name, args[0].dtype))
+
+
+def result_of(name: str, operand: DType) -> DType:
+    """The dtype that a call of one of :data:`MATH_CALLS` gives for floats of dtype `operand`."""
+    if name in ("isnan", "isinf"):
+        return dtypes.boolean
+    if name == "ordinal":
+        return {16: dtypes.i16, 32: dtypes.i32}.get(operand.bits, dtypes.i64)
+    return operand
 
 
 def of_dim(dim: Dim) -> Expr:

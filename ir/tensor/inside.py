@@ -82,6 +82,10 @@ class Known:
             facts = (*facts, size - 1)
         return replace(self, ranges={**self.ranges, var: (start[0], highest)}, facts=facts)
 
+    def let(self, var: Var, value: Expr) -> Known:
+        """A name for a value."""
+        return replace(self, ranges={**self.ranges, var: self.range(value)})
+
     def when(self, cond: Expr, holds: bool = True) -> Known:
         """What holds where a condition does, or where it does not."""
         if isinstance(cond, Unary) and cond.op == "not":
@@ -224,7 +228,10 @@ class Known:
         if isinstance(d, int):
             return False
         d = self.simpler(d)
-        return _follows(d, [_reduced(self.simpler(f)) for f in self.facts])
+        facts = [_reduced(self.simpler(f)) for f in self.facts]
+        if isinstance(d, int) or _follows(d, facts):
+            return not isinstance(d, int) or d >= 0
+        return _follows(d, [*facts, *_of_quotients(d, facts)])
 
     def simpler(self, d: Dim) -> Dim:
         """A dimension in which minima and maxima with numbers are what the facts make of them."""
@@ -256,6 +263,19 @@ def _follows(d: Dim, facts: Sequence[Dim]) -> bool:
     names = symbols(d)
     near = [f for f in facts if names & symbols(f)]
     return any(bounds(d - f - g)[0] >= 0 for f in near for g in facts)
+
+
+def _of_quotients(d: Poly, facts: Sequence[Dim]) -> Iterator[Dim]:
+    """What is not negative because of the quotients in `d`: ``x - c*(x // c)``, and ``x // c``, as
+    many times as it stands there, where x is not."""
+    for mono, times in d.terms:
+        atom = mono[0][0] if len(mono) == 1 and mono[0][1] == 1 else None
+        if isinstance(atom, DimCall) and atom.op == "floordiv" and isinstance(atom.args[1], int):
+            x, c = atom.args[0], atom.args[1]
+            if c > 0:
+                yield x - c * floordiv(x, c)
+            if c > 0 and times > 0 and _follows(x, facts):
+                yield times * floordiv(x, c)
 
 
 def _reduced(fact: Dim) -> Dim:
@@ -329,7 +349,7 @@ def _in_stmt(s: Stmt, known: Known) -> Iterator[Access]:
         yield from _in_stmt(s.body, known.when(s.cond))
     elif isinstance(s, Let):
         yield from _in_expr(s.value, known)
-        yield from _in_stmt(s.body, known)
+        yield from _in_stmt(s.body, known.let(s.var, s.value))
     elif isinstance(s, Store):
         yield from _in_access(s.buffer, s.indices, known)
         yield from _in_expr(s.value, known)

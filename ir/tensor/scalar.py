@@ -302,6 +302,19 @@ def _fma64(a: float, b: float, c: float) -> float:
         return math.copysign(math.inf, exact)
 
 
+def _ordinal(dtype: DType) -> Callable[..., Scalar]:
+    """The magnitude of a float as an integer of its width, with the sign of the float."""
+    kind, most = np.dtype(f"i{dtype.bytes}"), (1 << (dtype.bits - 1)) - 1
+
+    def ordinal(x: Scalar) -> Scalar:
+        if x != x:
+            return most
+        bits = int(np.asarray(x).astype(dtype.numpy).view(kind))
+        return bits if bits >= 0 else -(bits & most)
+
+    return ordinal
+
+
 def call_fn(name: str, dtype: DType) -> Callable[..., Scalar]:
     """The meaning of a call of one of ``MATH_CALLS`` on operands of `dtype`: evaluated in
     binary64 and rounded. ``KeyError`` when there is no such function."""
@@ -309,6 +322,8 @@ def call_fn(name: str, dtype: DType) -> Callable[..., Scalar]:
         return lambda x: x != x
     if name == "isinf":
         return lambda x: x in (math.inf, -math.inf)
+    if name == "ordinal":
+        return _ordinal(dtype)
     exact = (_fma64 if dtype.name == "f64" else _to_odd) if name == "fma" else _MATH[name]
     finish = finisher(dtype)
     return exact if finish is None else lambda *args: finish(exact(*args))

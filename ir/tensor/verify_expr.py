@@ -22,6 +22,7 @@ from aisc.ir.tensor.expr import (
     Unary,
     Var,
     const,
+    result_of,
 )
 from aisc.ir.tensor.func import Buffer
 
@@ -153,5 +154,5 @@ class ExprRules:
         t = e.args[0].dtype
         if not t.is_float or any(a.dtype is not t for a in e.args):
             return self._need(False, f"'{e.name}' needs floats of one dtype")
-        result = dtypes.boolean if e.name in ("isnan", "isinf") else t
+        result = result_of(e.name, t)
         return self._need(e.dtype is result, f"'{e.name}' of {t} gives {result}, not {e.dtype}")

@@ -22,6 +22,7 @@ from aisc.ir.tensor.expr import (
     Select,
     Unary,
     Var,
+    result_of,
 )
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.text.lexical import FUNCTION_BINARY
@@ -115,8 +116,7 @@ class ExprFolder(Folder):
             return Cast(args[0], _DTYPES[name])
         if name == "select":
             return Select(*args)
-        predicate = name in ("isnan", "isinf")
-        return Call(name, args, dtypes.boolean if predicate else args[0].dtype)
+        return Call(name, args, result_of(name, args[0].dtype))
 
 
 def _arity(name: str) -> int | None:

@@ -30,6 +30,7 @@ from aisc.ir.tensor.expr import (
     Select,
     Unary,
     Var,
+    result_of,
 )
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import (
@@ -94,14 +95,10 @@ def expr_text(e: Expr, level: int = 0) -> str:
     if isinstance(e, Select):
         return f"select({_list((e.cond, e.then, e.other))})"
     if isinstance(e, Call):
-        if e.name in MATH_CALLS and e.args and e.dtype is _usual_dtype(e):
+        if e.name in MATH_CALLS and e.args and e.dtype is result_of(e.name, e.args[0].dtype):
             return f"{e.name}({_list(e.args)})"
         return f"@{lexical.word(e.name)}({_list(e.args)}):{e.dtype.name}"
     raise InternalError(f"expression {type(e).__name__} has no text form")
-
-
-def _usual_dtype(e: Call) -> DType:
-    return dtypes.boolean if e.name in ("isnan", "isinf") else e.args[0].dtype
 
 
 def _binary(e: Binary, level: int) -> str:

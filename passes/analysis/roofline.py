@@ -19,7 +19,7 @@ from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import Place, places
 from aisc.passes.analysis.cost import extent
 
-_FREE = ("isnan", "isinf")
+_FREE = ("isnan", "isinf", "ordinal")
 
 
 def flops(kernel: Func, sizes: Mapping[str, int]) -> int:

@@ -28,7 +28,11 @@ def determined(
     """Whether the element determines `var`, for accesses of one buffer given by their windows per
     axis. `fixed` variables have one value in all iterations that are compared."""
     known: dict[Linear, None] = {}
-    for axis in zip(*accesses, strict=True):
+
+    def simple(access: Sequence[Window]) -> list[Window]:  # digits that are put together already
+        return [(ranges.simplify(low), extent) for low, extent in access]
+
+    for axis in (*zip(*accesses, strict=True), *zip(*map(simple, accesses), strict=True)):
         windows = dict.fromkeys(axis)
         for aligned in (False, True):
             digits = {_digit(var, low, size, ranges, fixed, aligned) for low, size in windows}

@@ -11,7 +11,7 @@ from aisc.ir.diagnostics import CompileError, Diagnostic, error
 from aisc.ir.tensor.expr import ONE, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.linear import Indexer, Linear, mentions
-from aisc.ir.tensor.stmt import For, Stmt
+from aisc.ir.tensor.stmt import Block, For, Stmt
 from aisc.ir.tensor.tree import indexer, outer_loops, places
 from aisc.ir.tensor.visitor import substitute
 from aisc.passes.schedule.dependence import (
@@ -38,15 +38,25 @@ class ScheduleError(CompileError):
 
 
 def require_reorderable(func: Func, top: For, moved: tuple[Var, ...]) -> None:
-    """Blocks below `top` must not bind *ordered* iterators to the moved loops."""
+    """Loops that *ordered* iterators of blocks below `top` are bound to stay in their order;
+    `moved` are the loops in their new one."""
     for place in places(top):
-        for it, value in zip(place.block.iters, place.block.bindings, strict=True):
-            if it.kind == "ordered" and any(mentions(value, v) for v in moved):
+        around = [f.var for f in place.loops]
+        for it in place.block.iters:
+            used = _ordered(place.block, moved)
+            if it.kind == "ordered" and used != sorted(used, key=around.index):
                 raise error(
                     "E303",
                     f"reorder: iterator {it.var.name} of block {place.block.name} is ordered",
                     f"{func.name}: its iterations must run in ascending order",
                 )
+
+
+def _ordered(block: Block, loops: tuple[Var, ...]) -> list[Var]:
+    """Those of `loops` that a block's ordered iterators are bound to."""
+    pairs = zip(block.iters, block.bindings, strict=True)
+    values = [value for it, value in pairs if it.kind == "ordered"]
+    return [v for v in loops if any(mentions(value, v) for value in values)]
 
 
 def require_independent(func: Func, loop: For, step: str, apart: bool = False) -> None:

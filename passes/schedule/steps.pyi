@@ -43,7 +43,8 @@ class Steps:
         The guard becomes a mask where the loop becomes lanes. Always legal. Where the excess may run
         unguarded, ``clamp_tail`` is the faster one."""
     def unroll(self, loop: str) -> Schedule:
-        """Mark a loop of constant extent to be unrolled when code is printed. Always legal."""
+        """Mark a loop to be unrolled when code is printed: one of constant extent, or of an extent that
+        is constant in each copy of unrolled loops around it. Always legal."""
     def vectorize(self, loop: str) -> Schedule:
         """Execute all iterations of an innermost loop at once, as lanes of a vector.
 
@@ -135,9 +136,10 @@ class Steps:
         run in parallel or as lanes. The final one is ``<block>_combine``; it starts as the reduction
         did. For any registered combiner, several results included. Legal for a reduction alone in its
         reduce loops, whose reduce iterators use loops that its spatial ones do not use."""
-    def set_scope(self, name: str, space: str) -> Schedule:
+    def set_scope(self, name: str, space: str, loop: str = "") -> Schedule:
         """Place a scratch buffer in another memory space, declared in the innermost loop around all
-        its uses, so that each iteration has its own. Storage is compacted later.
+        its uses, or in a `loop` around that, so that each iteration has its own. Storage is compacted
+        later.
 
         Legal when no iteration of that loop reads what another one wrote: it writes each element
         before it reads it. In global memory a buffer is declared at the start of the function."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim, product
+from aisc.ir.arith.poly import Dim, bounds, product
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Value
@@ -28,10 +28,10 @@ from aisc.ir.graph.ops.elementwise import is_narrow, wide_array
 from aisc.ir.graph.shapes import infer
 from aisc.ir.graph.shapes.checks import require
 from aisc.ir.tensor import expr as e
-from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.builder import ComputeBuilder, row_numbers
 from aisc.ir.tensor.expr import Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
-from aisc.ir.tensor.stmt import IterKind, Stmt, Store
+from aisc.ir.tensor.stmt import For, IterKind, Let, Stmt, Store, seq
 from aisc.ir.types import TensorType
 
 _ATTRS = (Attr("axes", "ints"), Attr("keepdims", "bool", True))
@@ -278,8 +278,14 @@ def _arg_reference(fn: Callable[..., Array]) -> Callable[[OpCall, Arrays], list[
     return reference
 
 
+# Elements of a row, and rows beside each other, up to which rows are lanes of their own.
+SHORT_ROW = 15
+FEW_BESIDE = 16
+
+
 def _arg_compute(combiner: str) -> Compute:
-    """The best value first, NaN if there is one; then the first or last place that holds it."""
+    """The best value first, NaN if there is one; then the first or last place that holds it. In
+    short rows apart from each other both at once."""
 
     def compute(
         cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
@@ -288,6 +294,10 @@ def _arg_compute(combiner: str) -> Compute:
         assert x is not None, "a reduction without operand"
         axis, keep, last = _arg_axis(call), bool(call.attrs["keepdims"]), call.attrs["select_last"]
         size = x.shape[axis]
+        beside = bounds(product(x.shape[axis + 1 :]))[1]
+        apart = 1 < beside < FEW_BESIDE or (beside == 1 and bounds(size)[1] <= SHORT_ROW)
+        if isinstance(size, int) and apart:
+            return _arg_of_rows(cb, call, x, out, combiner == "max")
         short = isinstance(size, int) and size <= dtypes.i32.max_value  # twice as many lanes
         number = dtypes.i32 if short else dtypes.i64
         nowhere = e.cast(e.Const(-1) if last else e.of_dim(size), number)
@@ -310,6 +320,44 @@ def _arg_compute(combiner: str) -> Compute:
             cb.map(out, lambda *i: e.cast(Load(at_best, i), out.dtype), "widen")
 
     return compute
+
+
+def _arg_of_rows(cb: ComputeBuilder, call: OpCall, x: Buffer, out: Buffer, greatest: bool) -> None:
+    """Each row for itself: the best element so far, as an integer in their order, and its place."""
+    axis, keep, last = _arg_axis(call), bool(call.attrs["keepdims"]), call.attrs["select_last"]
+    rest = (*x.shape[:axis], *x.shape[axis + 1 :])
+    rows = product(x.shape[:axis]), product(x.shape[axis + 1 :])
+    kind = e.math("ordinal", Load(x, (e.ZERO,) * x.rank)).dtype if x.dtype.is_float else x.dtype
+    best = cb.alloc("best", kind, rows), cb.alloc("at_best", dtypes.i32, rows)
+
+    def row(at: Sequence[Var]) -> Stmt:
+        def rank(r: Expr) -> Expr:
+            value: Expr = Load(x, (*at[:axis], r, *at[axis:]))
+            if x.dtype.is_float and not greatest:  # NaN wins in any case
+                value = e.Unary("neg", value)
+            elif not greatest:
+                value = e.Unary("not", value)
+            return e.math("ordinal", value) if x.dtype.is_float else value
+
+        at_row = row_numbers(x.shape, axis, at)
+        turn = Var(cb.fresh("turn"))
+        place, new = turn + 1, Var(cb.fresh("new"), kind)
+        better = e.Binary("ge" if last else "gt", new, Load(best[0], at_row))
+        take, number = Var(cb.fresh("take"), dtypes.boolean), e.cast(place, dtypes.i32)
+        step = Let(take, better, seq(*(
+            Store(b, at_row, e.select(take, v, Load(b, at_row)))
+            for b, v in zip(best, (new, number), strict=True)
+        )))  # fmt: skip
+        found = e.cast(Load(best[1], at_row), out.dtype)
+        middle = (e.ZERO,) if keep else ()
+        return seq(
+            Store(best[0], at_row, rank(e.ZERO)),
+            Store(best[1], at_row, e.const(0, dtypes.i32)),
+            For(turn, e.ZERO, e.of_dim(x.shape[axis]) - 1, "serial", Let(new, rank(place), step)),
+            Store(out, (*at[:axis], *middle, *at[axis:]), found),
+        )
+
+    cb.each(rest, row, "arg", "spatial")
 
 
 for _name, _fn in (("argmax", np.argmax), ("argmin", np.argmin)):
@@ -350,36 +398,68 @@ def _cumsum_reference(call: OpCall, xs: Arrays) -> list[Array]:
     return [np.flip(total, axis) if call.attrs["reverse"] else total]
 
 
+# Elements of a step of a running total from which on it is read again where it was stored.
+WIDE = 256
+
+
 def _cumsum_compute(
     cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
 ) -> None:
-    """Element after element along the axis: each continues the one before it."""
-    (x,), (out,), unit = ins, outs, _UNITS[call.op.name]
+    """Element after element along the axis is added to the total of those before it, which is kept
+    beside the results, or is the result before where a step has many elements."""
+    (x,), (out,) = ins, outs
     assert x is not None, "a reduction without operand"
     axis, t = _arg_axis(call), infer.accumulator(out.dtype)
-    acc = out if t is out.dtype else cb.alloc("acc", t, out.shape)
+    inner = product(x.shape[axis + 1 :])
+    if t is out.dtype and bounds(inner)[0] >= WIDE:
+        _from_results(cb, call, x, out)
+    else:
+        _with_totals(cb, call, x, out)
+
+
+def _added(call: OpCall, total: Expr, element: Expr) -> Expr:
+    return e.binary("mul" if _UNITS[call.op.name] else "add", total, element)
+
+
+def _from_results(cb: ComputeBuilder, call: OpCall, x: Buffer, out: Buffer) -> None:
+    axis, unit = _arg_axis(call), e.const(_UNITS[call.op.name], out.dtype)
     last = e.of_dim(x.shape[axis]) - 1
-    step = -1 if call.attrs["reverse"] else 1
 
-    def running(at: Sequence[Var]) -> Stmt:
+    def step(at: Sequence[Var]) -> Stmt:
         turn = at[axis]
-        place = last - turn if call.attrs["reverse"] else turn
-
-        def along(where: Expr) -> tuple[Expr, ...]:
-            return (*at[:axis], where, *at[axis + 1 :])
-
-        first, neutral = e.equal(turn, 0), e.const(unit, t)
-        total = e.select(first, neutral, Load(acc, along(place - step)))
-        element: Expr = e.cast(Load(x, along(place)), t)
+        places = [last - w if call.attrs["reverse"] else w for w in (turn, turn - 1)]
+        here, before = ((*at[:axis], place, *at[axis + 1 :]) for place in places)
+        first = e.equal(turn, 0)
+        total, added = e.select(first, unit, Load(out, before)), Load(x, here)
         if call.attrs["exclusive"]:
-            element = e.select(first, neutral, e.cast(Load(x, along(place - step)), t))
-        return Store(acc, along(place), e.binary("mul" if unit else "add", total, element))
+            return Store(out, here, _added(call, total, e.select(first, unit, Load(x, before))))
+        return Store(out, here, _added(call, total, added))
 
     kinds: list[IterKind] = ["spatial"] * x.rank
     kinds[axis] = "ordered"
-    cb.each(out.shape, running, call.op.name, kinds)
-    if acc is not out:
-        cb.map(out, lambda *i: e.cast(Load(acc, i), out.dtype), "narrow")
+    cb.each(x.shape, step, call.op.name, kinds)
+
+
+def _with_totals(cb: ComputeBuilder, call: OpCall, x: Buffer, out: Buffer) -> None:
+    axis, t = _arg_axis(call), infer.accumulator(out.dtype)
+    # An axis of one before the others, so that a total is always private to some loop.
+    total = cb.alloc("total", t, (1, *x.shape[:axis], *x.shape[axis + 1 :]))
+    last = e.of_dim(x.shape[axis]) - 1
+
+    def step(at: Sequence[Var]) -> Stmt:
+        turn, rows = at[axis + 1], (*at[: axis + 1], *at[axis + 2 :])
+        place = (*at[1 : axis + 1], last - turn if call.attrs["reverse"] else turn, *at[axis + 2 :])
+        before, after = (Var(cb.fresh(name), t) for name in ("before", "after"))
+        result = e.cast(before if call.attrs["exclusive"] else after, out.dtype)
+        stores = seq(Store(total, rows, after), Store(out, place, result))
+        unit = e.const(_UNITS[call.op.name], t)
+        start = e.select(e.equal(turn, 0), unit, Load(total, rows))
+        added = _added(call, before, e.cast(Load(x, place), t))
+        return Let(before, start, Let(after, added, stores))
+
+    kinds: list[IterKind] = ["spatial"] * (x.rank + 1)
+    kinds[axis + 1] = "ordered"
+    cb.each((1, *x.shape), step, call.op.name, kinds)
 
 
 for _name, _what in (("cumsum", "Sums"), ("cumprod", "Products")):

@@ -1,4 +1,4 @@
-"""Operators that write at computed places: scatters, selections and top-k."""
+"""Operators that write at computed places: scatters and selections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import bounds
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,
@@ -23,13 +22,12 @@ from aisc.ir.graph.opdef import (
 from aisc.ir.graph.ops.indexing import elements_rule, nd_depth, wrap_indices, wrapped
 from aisc.ir.graph.ops.movement import sizes
 from aisc.ir.graph.shapes import infer
-from aisc.ir.graph.shapes.checks import no_size_below_zero, require
+from aisc.ir.graph.shapes.checks import no_size_below_zero
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.combiner import COMBINERS
 from aisc.ir.tensor.expr import Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
-from aisc.ir.tensor.stmt import For, If, IterKind, Let, Stmt, Store, seq
+from aisc.ir.tensor.stmt import If, Stmt, Store, seq
 from aisc.ir.types import TensorType
 
 Ins = Sequence[Buffer | None]
@@ -192,85 +190,5 @@ register(
         (Operand("mask"),), _places_rule,
         lambda call, xs: [np.flatnonzero(present(xs)[0])[: sizes(call.attrs["size"])[0]]],
         "movement", (Attr("size", "dims"),), variants={"direct": Variant(_places_compute)},
-    )
-)  # fmt: skip
-
-
-# --- top-k ------------------------------------------------------------------------------------
-def _top_rule(call: OpCall) -> tuple[TensorType, ...]:
-    infer.check_rank(call, 0, 1)
-    infer.check_dtype(call, 0, infer.is_number)
-    x, axis = call.type(0), _axis(call)
-    if len(call.attrs["k"]) != 1:
-        raise call.fail("k must be one dimension", code="E203")
-    (k,), size = call.attrs["k"], x.shape[axis]
-    require(call, "<=", 0, k, "the number of elements")
-    require(call, "<=", k, size, "k and the size of the axis")
-    shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
-    return TensorType(shape, x.dtype), TensorType(shape, dtypes.i64)
-
-
-def _top_reference(call: OpCall, xs: Arrays) -> list[Array]:
-    (x,) = present(xs)
-    axis, (k,) = _axis(call), sizes(call.attrs["k"])
-    key = np.flip(x, axis) if call.attrs["largest"] else x
-    order = np.argsort(key, axis=axis, kind="stable")
-    if call.attrs["largest"]:
-        order = x.shape[axis] - 1 - np.flip(order, axis)
-    order = np.take(order, np.arange(k), axis=axis)
-    return [np.take_along_axis(x, order, axis=axis), order]
-
-
-def _top_compute(cb: ComputeBuilder, call: OpCall, ins: Ins, outs: Outs) -> None:
-    """Insertion into the sorted results: an element that comes before the last of them moves those
-    that it precedes by one. Most elements of a long axis cost no more than one comparison."""
-    (x,), (values, places), axis = _present(ins), outs, _axis(call)
-    (k,), largest = call.attrs["k"], call.attrs["largest"]
-    rule = COMBINERS["argmax" if largest else "argmin_number"]
-    worst = rule.identity([values.dtype, places.dtype])
-    for b, v in zip((values, places), worst, strict=True):
-        cb.map(b, lambda *_, v=v: v, "worst")
-
-    def insert(at: Sequence[Var]) -> Stmt:
-        def state(j: Expr) -> tuple[Load, Load]:
-            where = (*at[:axis], j, *at[axis + 1 :])
-            return Load(values, where), Load(places, where)
-
-        new = Load(x, tuple(at)), at[axis]
-        turn = Var(cb.fresh("turn"))
-        j = e.of_dim(k) - 1 - turn
-        here, before = state(j), state(e.maximum(j - 1, 0))
-        passes = rule.comes_first(new, here)
-        moves = e.logical_and(e.Binary("gt", j, e.ZERO), rule.comes_first(new, before))
-        kept = [
-            e.select(passes, e.select(moves, b, n), h)
-            for n, h, b in zip(new, here, before, strict=True)
-        ]
-        names = [Var(cb.fresh(f"new_{h.buffer.name}"), h.dtype) for h in here]
-        move: Stmt = seq(*(Store(h.buffer, h.indices, v) for h, v in zip(here, names, strict=True)))
-        for var, value in zip(reversed(names), reversed(kept), strict=True):
-            move = Let(var, value, move)
-        shift = For(turn, e.ZERO, e.of_dim(k), "serial", move)
-        end = state(e.of_dim(k) - 1)
-        behind = e.Binary("lt" if largest else "gt", new[0], end[0])
-        return If(e.Unary("not", behind), If(rule.comes_first(new, end), shift))
-
-    def insert_if_wanted(at: Sequence[Var]) -> Stmt:
-        some = bounds(k)[0] > 0
-        return insert(at) if some else If(e.Binary("gt", e.of_dim(k), e.ZERO), insert(at))
-
-    kinds: list[IterKind] = ["spatial"] * x.rank
-    kinds[axis] = "ordered"
-    if k != 0:
-        cb.each(x.shape, insert_if_wanted, "top", kinds)
-
-
-register(
-    OpDef(
-        "top_k", "The `k` greatest (or least) elements along `axis`, sorted, and their indices; of "
-        "equal ones the lower index comes first. NaN counts as greater than every number.",
-        (Operand("x"),), _top_rule, _top_reference, "opaque",
-        (Attr("k", "dims"), Attr("axis", "int", -1), Attr("largest", "bool", True)), outputs=2,
-        variants={"direct": Variant(_top_compute)},
     )
 )  # fmt: skip

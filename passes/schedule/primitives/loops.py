@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 
 from aisc.ir.diagnostics import error
-from aisc.ir.tensor.expr import ZERO, Const, Expr, Var, binary, logical_and
+from aisc.ir.tensor.expr import ZERO, Const, Expr, Var, binary, logical_and, variables
 from aisc.ir.tensor.func import Attribute, Func
 from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, For, ForKind, If, Seq, Stmt
@@ -17,11 +18,12 @@ from aisc.ir.tensor.tree import (
     find_loop,
     fresh,
     indexer,
+    loops_of,
     nest,
     places,
     replace_stmt,
 )
-from aisc.ir.tensor.visitor import substitute
+from aisc.ir.tensor.visitor import substitute, transform
 from aisc.passes.schedule.copies import Names
 from aisc.passes.schedule.kinds import MAX_LANES, MAX_UNROLL
 from aisc.passes.schedule.legality import require_independent, require_reorderable
@@ -262,13 +264,33 @@ def _perfect_chain(top: For, wanted: set[Var]) -> tuple[For, ...]:
 
 @primitive()
 def unroll(func: Func, loop: str) -> Func:
-    """Mark a loop of constant extent to be unrolled when code is printed. Always legal."""
+    """Mark a loop to be unrolled when code is printed: one of constant extent, or of an extent that
+    is constant in each copy of unrolled loops around it. Always legal."""
     old = find_loop(func, loop)
     n = extent_of(old)
+    if n is None:
+        n = _most_turns(func, old)
     if n is None or n > MAX_UNROLL:
         notes = (f"expected a constant extent of at most {MAX_UNROLL}", f"got {n}")
         raise error("E302", f"unroll({loop}): the extent does not fit", *notes)
-    return _set_kind(func, old, "unroll")
+    done = _set_kind(func, old, "unroll")
+    if all(f is not old for f in loops_of(done.body)):
+        return done
+    marked = replace(old, kind="unroll")  # it stands inside of a block
+    return replace(func, body=transform(func.body, lambda node: marked if node is old else node))
+
+
+def _most_turns(func: Func, loop: For) -> int | None:
+    """The greatest extent of a loop where unrolled loops around it decide on it."""
+    around = [f for f in loops_of(func.body) if f.kind == "unroll" and _holds(f, loop)]
+    if not variables(loop.extent) <= {f.var for f in around}:
+        return None
+    most = indexer(tuple(around)).bounds(loop.extent)[1]
+    return int(most) if isfinite(most) else None
+
+
+def _holds(outer: For, loop: For) -> bool:
+    return any(f is loop for f in loops_of(outer.body))
 
 
 @primitive()

@@ -14,9 +14,12 @@ from aisc.ir.tensor.func import Buffer, Func, buffer, row_major
 from aisc.ir.tensor.stmt import Alloc, Block, Prefetch, Stmt, Store, seq
 from aisc.ir.tensor.tree import (
     claim,
+    find_loop,
     find_place,
     fresh,
+    loops_of,
     map_blocks,
+    outer_loops,
     places,
     replace_stmt,
     statements,
@@ -25,8 +28,9 @@ from aisc.ir.tensor.tree import (
     without_hints,
 )
 from aisc.ir.tensor.visitor import replace_buffers, transform
-from aisc.passes.schedule.dependence import private_to
+from aisc.passes.schedule.dependence import accesses_under, private_to
 from aisc.passes.schedule.flow import require_own_values, require_written_before
+from aisc.passes.schedule.legality import own_elements
 from aisc.passes.schedule.motion import reads_of, writes_of
 from aisc.passes.schedule.points import require_all_written
 from aisc.passes.schedule.region import innermost_common_loop
@@ -43,9 +47,10 @@ def find_buffer(func: Func, name: str) -> Buffer:
 
 
 @primitive()
-def set_scope(func: Func, name: str, space: str) -> Func:
+def set_scope(func: Func, name: str, space: str, loop: str = "") -> Func:
     """Place a scratch buffer in another memory space, declared in the innermost loop around all
-    its uses, so that each iteration has its own. Storage is compacted later.
+    its uses, or in a `loop` around that, so that each iteration has its own. Storage is compacted
+    later.
 
     Legal when no iteration of that loop reads what another one wrote: it writes each element
     before it reads it. In global memory a buffer is declared at the start of the function.
@@ -57,9 +62,17 @@ def set_scope(func: Func, name: str, space: str) -> Func:
     cut = without_alloc(func, old)
     cut = replace(cut, body=replace_buffers(cut.body, {old: new}))
     at = innermost_common_loop(cut, new)
+    if loop:
+        around = find_loop(cut, loop)
+        if at is None or all(f is not at for f in loops_of(around)):
+            raise error("E302", f"set_scope({name}): it is used outside of loop '{loop}'")
+        at = around
     if at is None or space == "global":
         return replace(cut, body=seq(Alloc(new), cut.body))
-    require_own_values(cut, new, at, f"set_scope({name})")
+    loops = (*outer_loops(cut, at), at)
+    found = [a for a in accesses_under(at.body, loops) if a.buffer == new]
+    if not own_elements(cut, loops, found):  # else nobody else has written what is read
+        require_own_values(cut, new, at, f"set_scope({name})")
     return replace_stmt(cut, at, replace(at, body=seq(Alloc(new), at.body)))
 
 

@@ -20,6 +20,7 @@ from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import find_place, places
+from aisc.passes.schedule.rules.across import rows_as_lanes
 from aisc.passes.schedule.rules.attention import use_attention
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
@@ -29,6 +30,7 @@ from aisc.passes.schedule.rules.plain import vectorize_map
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
 from aisc.passes.schedule.rules.source_order import keep_source_order
 from aisc.passes.schedule.rules.structure import (
+    MAX_WINDOW,
     Reduction,
     analyse,
     has_calls,
@@ -78,7 +80,9 @@ def _schedule_nests(s: Schedule, d: Chooser) -> Schedule:
         place = find_place(s.func, name)
         if all(f.kind == "serial" for f in place.loops):
             before = s
-            s = d.attempt(s, partial(tile_transposed, place=place, d=d))
+            s = d.attempt(s, partial(rows_as_lanes, place=place, d=d))
+            if s is before:
+                s = d.attempt(s, partial(tile_transposed, place=place, d=d))
             if s is before:
                 s = d.attempt(s, partial(vectorize_map, place=place, d=d))
     return s
@@ -162,5 +166,7 @@ def _worth_tiling(reduction: Reduction, target: Target) -> bool:
             uses = [k for k, i in enumerate(n.indices) if mentions(i, lane)]
             inner_only = uses == [] or uses == [n.buffer.rank - 1]
             if not inner_only and n is not reduction.weights:
+                return False
+            if inner_only and abs(step_of(n, lane) or 0) > MAX_WINDOW:
                 return False
     return target.vector_bits >= 128

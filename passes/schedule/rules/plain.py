@@ -10,9 +10,10 @@ from aisc.ir.tensor.expr import ONE, Const, Expr, Load, Select, Var, of_dim
 from aisc.ir.tensor.linear import mentions, operands
 from aisc.ir.tensor.stmt import Block, Iter, Store
 from aisc.ir.tensor.tree import Place, find_place
+from aisc.passes.schedule.rules.across import keep_totals
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.memory import burst_of, in_bursts, is_far
-from aisc.passes.schedule.rules.structure import has_calls, lane_options, lanes_of
+from aisc.passes.schedule.rules.structure import has_calls, is_straight, lane_options, lanes_of
 from aisc.passes.schedule.schedule import Schedule
 
 # Rows of fewer vectors are joined to longer ones before they are cut.
@@ -29,10 +30,11 @@ def vectorize_map(s: Schedule, place: Place, d: Chooser) -> Schedule:
     ]
     if not spatial or len(spatial) != sum(it.kind == "spatial" for it in block.iters):
         return s
-    if block.combiner or not isinstance(block.body, Store):
+    scan = any(it.kind == "ordered" for it in block.iters) and is_straight(block)
+    if block.combiner or not (scan or isinstance(block.body, Store)):
         return s
     if block.iters[-1].kind == "ordered":  # what follows each other lies together: no lanes
-        return s
+        return keep_totals(s, block, d)
     flat = _static_suffix(block, spatial[-_joint_axes(block) :], lanes_of(block, d.target))
     flat = _longer(block, spatial, flat)
     joint = d.pick(f"{block.name}.joint", range(1, len(flat) + 1), len(flat))
@@ -43,7 +45,7 @@ def vectorize_map(s: Schedule, place: Place, d: Chooser) -> Schedule:
         last = f"{flat[0]}_f{k}"
     loop = next(f for f in find_place(s.func, block.name).loops if f.var.name == last)
     size = int(loop.extent.value) if isinstance(loop.extent, Const) else None
-    if len(flat) == len(spatial) and size is not None:
+    if len(flat) == len(spatial) and size is not None and not scan:
         usual = burst_of(block, d.target)
         own = usual if has_calls(block) and is_far(s.func, d.target) else 0
         bursts = (0, *(usual * n // 4 for n in (1, 2, 4, 8, 16)))
@@ -54,7 +56,7 @@ def vectorize_map(s: Schedule, place: Place, d: Chooser) -> Schedule:
             s = d.attempt(s, step)
         if s is not whole:
             return s
-    return _cut(s, block, last, size, d)
+    return keep_totals(_cut(s, block, last, size, d), block, d)
 
 
 def _cut(s: Schedule, block: Block, loop: str, size: int | None, d: Chooser) -> Schedule:
@@ -62,6 +64,8 @@ def _cut(s: Schedule, block: Block, loop: str, size: int | None, d: Chooser) -> 
     own = lanes_of(block, d.target)
     if size is not None and size < own // 2:
         return s
+    if size is not None and any(it.kind == "ordered" for it in block.iters):
+        own = min(own, 1 << (size - 1).bit_length())  # what is read again was stored as it is
     lanes = d.pick(f"{block.name}.lanes", lane_options(own, size), own)
     turns = (n for n in (1, 2, 4) if size is None or n * lanes <= size)
     turn = d.pick(f"{block.name}.unrolled", turns, 1)

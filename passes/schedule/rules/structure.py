@@ -17,7 +17,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import ONE, Binary, Call, Const, Expr, Load, Unary, Var, of_dim
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, Linear, mentions
-from aisc.ir.tensor.stmt import Block, Iter, Store
+from aisc.ir.tensor.stmt import Block, Iter, Let, Seq, Stmt, Store
 from aisc.passes.schedule.products import factors
 
 # Places of a window, along its last axis, that are unrolled and read where the input lies.
@@ -91,9 +91,15 @@ def shared_iters(reduction: Reduction) -> list[Iter]:
 
 
 def lanes_of(block: Block, target: Target) -> int:
-    """Elements of the block's result in a vector."""
-    assert isinstance(block.body, Store), "a plain block"
-    return min(16, target.vector_bits // 8 // block.body.buffer.dtype.bytes)
+    """Elements of the block's result in a vector, of the widest if it has several."""
+    found = [n.buffer.dtype.bytes for n in walk(block.body) if isinstance(n, Store)]
+    return min(16, target.vector_bits // 8 // max(found))
+
+
+def is_straight(block: Block) -> bool:
+    """Whether a block's statements are executed one after the other, all of them."""
+    return not any(isinstance(n, Stmt) and not isinstance(n, Let | Seq | Store)
+                   for n in walk(block.body))  # fmt: skip
 
 
 def lane_options(own: int, size: int | None) -> list[int]:
@@ -141,7 +147,7 @@ def has_calls(block: Block) -> bool:
     """Whether a block calls elementary functions, takes roots or divides, which make it costly to
     compute twice."""
     return any(
-        (isinstance(n, Call) and n.name not in ("isnan", "isinf", "fma"))
+        (isinstance(n, Call) and n.name not in ("isnan", "isinf", "ordinal", "fma"))
         or (isinstance(n, Binary) and n.op in ("pow", "div"))
         or (isinstance(n, Unary) and n.op == "sqrt")
         for n in walk(block.body)
