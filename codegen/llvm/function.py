@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
+from aisc.codegen.llvm.early import early_tests, is_filled
 from aisc.codegen.llvm.index import Lane, NotLinearInLane, Scalar
 from aisc.codegen.llvm.transpose import Tile, TransposeEmitter
 from aisc.codegen.llvm.types import Val, is_short, memory_type, vector_type
@@ -22,7 +23,7 @@ from aisc.codegen.llvm.values import (
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Const
+from aisc.ir.tensor.expr import Const, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import (
     Alloc,
@@ -37,6 +38,8 @@ from aisc.ir.tensor.stmt import (
     Store,
     While,
 )
+from aisc.ir.tensor.tree import statements
+from aisc.passes.tensor.counters import counted
 
 PRIVATE_SPACES = ("register", "stack")
 NONTEMPORAL = "!nontemporal !0"
@@ -287,25 +290,50 @@ class FunctionEmitter(TransposeEmitter):
         if low != "0":
             start, stop = w.let(f"add i64 {start}, {low}"), w.let(f"add i64 {stop}, {low}")
         self.in_parallel = True
-        self.counted(s, start, stop)
+        self.share(s, start, stop)
         self.in_parallel = False
+
+    def share(self, s: For, start: str, stop: str) -> None:
+        """The iterations from `start` to `stop`, each axis of a fused loop counted for itself
+        where little is done in each: not for tiles, which have storage of their own."""
+        if any(isinstance(n, Alloc) for n in statements(s.body)):
+            self.counted(s, start, stop)
+            return
+        ends = Var(f"{s.var.name}.first"), Var(f"{s.var.name}.last")
+        low, high = self.span(s)
+        for var, ref in zip(ends, (start, stop), strict=True):
+            self.bind(var, Scalar(ref, self.w.scope.level), low, high + 1)
+        nested = counted(replace(s, low=ends[0], extent=ends[1] - ends[0]), self.index)
+        self.counted(nested, self.scalar(nested.low), self.scalar(nested.low + nested.extent))
+        for var in ends:
+            self.unbind(var)
 
     def counted(self, s: For, low: str, high: str) -> None:
         """A loop at run time."""
-        may_be_empty = s.kind == "parallel" or self.index.bounds(s.extent)[0] < 1
-        var, end = self.w.open_loop(low, high, may_be_empty)
+        saved = dict(self.tested)
+        if self.func.attr("status", False) and self.lane_var is None and self.guard is None:
+            for index, size in early_tests(s, self.index, self.bound.keys()):
+                if (index, size) not in self.tested:
+                    self.tested[index, size] = self._in_range(index, size)
+        var, end = self.w.open_loop(low, high, not is_filled(s, self.index))
         self.bind(s.var, Scalar(var, self.w.scope.level), *self.span(s))
         self.stmt(s.body)
         self.unbind(s.var)
         self.w.close_loop(end)
+        self.tested = saved
 
     def branch(self, s: If) -> None:
         """A branch, or a mask where the condition varies over lanes."""
         cond = self.value(s.cond)
+        if cond.ref in ("true", "false"):
+            taken = s.then if cond.ref == "true" else s.other
+            if taken is not None:
+                self.stmt(taken)
+            return
         if cond.lanes > 1:
             self._masked(cond, s.then)
             if s.other is not None:
-                self._masked(self.math.negate(cond), s.other)
+                self._masked(self.opposite(cond), s.other)
             return
         end = self.w.open_if(cond.ref)
         self.stmt(s.then)

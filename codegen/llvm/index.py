@@ -48,17 +48,6 @@ class Parts:
         return not self.terms and all(0 <= end < size for end in ends)
 
 
-@dataclass(frozen=True, slots=True)
-class LaneWindow:
-    """Elements of all lanes within a block of `size` elements that starts at a multiple of it, at
-    ``const + terms``: lane k has the element ``places[k]`` of the block."""
-
-    size: int
-    places: tuple[int, ...]
-    const: int
-    terms: tuple[tuple[int, str, int], ...]
-
-
 class NotLinearInLane(Exception):
     """The expression is no affine function of the lane number."""
 
@@ -122,31 +111,6 @@ class IndexEmitter:
                 ref, level = self._monomial(mono)
                 terms.append((level, ref, c))
         return Parts(form.const, lane, tuple(terms))
-
-    def lane_window(self, expr: Expr, lanes: int) -> LaneWindow | None:
-        """Where an index that is no affine function of the lane stays, if that is one block for all
-        lanes, of at most twice as many elements as there are lanes."""
-        form, lane = self.linear(expr), self.lane_var
-        own = [t for t in form.terms if lane and any(mentions(a, lane) for a in t[0])]
-        if lane is None or any(variables(a) != {lane} for mono, _ in own for a in mono):
-            return None
-        offset = self.index.build(Linear(tuple(own), form.const))
-        places = [self.index.linear(substitute(offset, {lane: Const(k)})) for k in range(lanes)]
-        if any(p.terms for p in places):
-            return None
-        at = [p.const for p in places]
-        rest = [t for t in form.terms if t not in own]
-        low, high, size = min(at), max(at), 1
-        while low // size != high // size and size <= lanes:
-            size *= 2
-        if low // size != high // size or any(c % size for _, c in rest):
-            return None
-        first = low // size * size
-        terms = []
-        for mono, c in rest:
-            ref, level = self._monomial(mono)
-            terms.append((level, ref, c))
-        return LaneWindow(size, tuple(p - first for p in at), first, tuple(terms))
 
     def scalar(self, expr: Expr) -> str:
         """SSA name or literal of a lane-invariant index."""

@@ -21,9 +21,6 @@ MOST_APART = 4
 class StridedEmitter(ExprEmitter):
     """Loads and stores such lanes."""
 
-    # Whether vectors of the machine are long: elsewhere lanes are loaded one by one.
-    SHUFFLES = True
-
     def strided_load(self, buffer: Buffer, pointer: str, stride: int) -> Val | None:
         """The lanes at `pointer` and every `stride` elements from there; ``None`` where no vectors
         are better."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from math import inf, prod
+from math import inf
 
 from aisc.codegen.abi import BAD_INDEX
 from aisc.codegen.llvm.certain import certain_loads, conditional, is_certain
-from aisc.codegen.llvm.index import IndexEmitter, NotLinearInLane, Scalar
+from aisc.codegen.llvm.index import NotLinearInLane, Scalar
 from aisc.codegen.llvm.types import Val, is_short, literal, memory_type, scalar_type, vector_type
 from aisc.codegen.llvm.vector_math import MathEmitter
+from aisc.codegen.llvm.windows import WindowEmitter
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir import dtypes
 from aisc.ir.diagnostics import InternalError
@@ -37,30 +38,28 @@ from aisc.ir.tensor.expr import (
     is_tested,
     of_dim,
 )
-from aisc.ir.tensor.func import Buffer, row_major
+from aisc.ir.tensor.func import Buffer
 
 ZERO_BLOCK = "@aisc.zeros"
 ZERO_BYTES = 1024
-ORDERS = ("lt", "le", "gt", "ge")
 
 
-class ExprEmitter(IndexEmitter):
+class ExprEmitter(WindowEmitter):
     """Evaluates expressions; subclasses say where buffers live, and what their machine can do."""
 
     MATH: type[MathEmitter] = MathEmitter
+    FILLS = True  # whether suppressed loads may read blocks of any constant
 
     def __init__(self, writer: Writer, features: Sequence[str] = ()) -> None:
         super().__init__(writer)
         self.math = self.MATH(writer, self.report, features)
         self.values: dict[Var, Val] = {}
-        self.lanes = 1
-        self.mask: Val | None = None  # i1 vector: lanes that are executed
         self.guard: str | None = None  # scalar i1: loads are executed only where it holds
-        self.needs_zeros = False
+        self.filling: Expr | None = None  # what suppressed loads read, if not zeros
         self._checks = 0
-        # Of the statement at hand: its own mask and guard, loads that it does whatever the
-        # conditions inside of it, and calls of what they give.
-        self.outer: tuple[Val | None, str | None] = (None, None)
+        self.tested: dict[tuple[Expr, Expr], Expr] = {}  # indices and sizes that were tested before
+        # Of the statement at hand: loads that it does whatever the conditions inside of it, and
+        # calls of what they give.
         self.certain: frozenset[Load] = frozenset()
         self._calls: dict[Call, Val] = {}
         self.columns: dict[Load, Val] = {}  # loads of this turn that a tile has transposed
@@ -89,6 +88,8 @@ class ExprEmitter(IndexEmitter):
         return tuple(safe), filled
 
     def _in_range(self, index: Expr, size: Expr) -> Expr:
+        if (index, size) in self.tested:
+            return self.tested[index, size]
         value = index.args[0] if isinstance(index, Call) and index.name == WITHIN else index
         kept = self._inside(self.value(value), size)
         self._checks += 1
@@ -109,14 +110,6 @@ class ExprEmitter(IndexEmitter):
         return self.math.select(inside, value, self.math.const(0, value))
 
     # -- buffers -----------------------------------------------------------------------------
-
-    def base(self, buffer: Buffer) -> str:
-        """Name of the pointer to the first element."""
-        raise NotImplementedError
-
-    def pointer_type(self, buffer: Buffer) -> str:
-        """``ptr``, with the address space of the buffer's memory."""
-        return "ptr"
 
     def address(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[str, int]:
         """Pointer to an element (of lane 0) and the lane stride in elements."""
@@ -161,16 +154,12 @@ class ExprEmitter(IndexEmitter):
         self, buffer: Buffer, indices: tuple[Expr, ...], pointer: str, stride: int
     ) -> Val:
         """The elements at `pointer` and every `stride` elements from there."""
-        if stride == 0 and (self.mask is None or self.is_private(buffer)):
-            return self._scalar_load(buffer, pointer)
         if stride == 0:
-            assert self.mask is not None, "every lane takes part without one"
-            any_lane = self.any_lane(self.mask)
-            return self.under(any_lane, lambda: self._without_mask(buffer, pointer))
+            return self._shared_load(buffer, pointer)
         if stride == 1:
             return self.vector_load(buffer, pointer)
         found = self.strided_load(buffer, pointer, stride)
-        return self._gather(buffer, indices) if found is None else found
+        return self._from_anywhere(buffer, indices) if found is None else found
 
     def any_lane(self, mask: Val) -> Val:
         """Whether a mask lets any lane pass."""
@@ -178,24 +167,26 @@ class ExprEmitter(IndexEmitter):
         bits = self.w.shared(f"bitcast {mask.text} to i{n}", "m")
         return Val(self.w.shared(f"icmp ne i{n} {bits}, 0", "m"), dtypes.boolean)
 
-    def _without_mask(self, buffer: Buffer, pointer: str) -> Val:
-        """One element for all lanes: a load that the scalar guard alone may suppress."""
-        saved, self.mask = self.mask, None
-        result = self._scalar_load(buffer, pointer)
-        self.mask = saved
-        return result
-
     def strided_load(self, buffer: Buffer, pointer: str, stride: int) -> Val | None:
         """Lanes that lie `stride` elements apart, if there is a better way than to gather them."""
         return None
 
     def _from_anywhere(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
-        """Lanes from places that are no affine function of their number."""
-        try:
-            found = self._shuffled(buffer, indices)
-        except NotLinearInLane:  # data of several lanes say where
-            found = None
-        return self._gather(buffer, indices) if found is None else found
+        """Lanes from places that are not one after the other."""
+        found = self.shuffled(buffer, indices)
+        if found is None:
+            return self._gather(buffer, indices)
+        return self._from_memory(found, buffer.dtype, self.lanes)
+
+    def _shared_load(self, buffer: Buffer, pointer: str) -> Val:
+        """One element for all lanes, if any is executed."""
+        known = self.mask is None or self.constant_lanes(self.mask) is not None
+        if self.mask is None or known or self.is_private(buffer):
+            return self._scalar_load(buffer, pointer)
+        some, saved, self.mask = self.any_lane(self.mask), self.mask, None
+        result = self.under(some, lambda: self._scalar_load(buffer, pointer))
+        self.mask = saved
+        return result
 
     def is_private(self, buffer: Buffer) -> bool:
         """Whether a buffer is the thread's own, and longer than any mask."""
@@ -203,16 +194,29 @@ class ExprEmitter(IndexEmitter):
 
     def _scalar_load(self, buffer: Buffer, pointer: str) -> Val:
         mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
-        pointer = self._guarded(pointer, buffer)
+        pointer = self.guarded(pointer, buffer)
         ref = self.w.let(f"load {mem}, {space} {pointer}, align {buffer.dtype.bytes}")
         return self._from_memory(ref, buffer.dtype, 1)
 
     def spare(self, buffer: Buffer) -> str:
         """Pointer to memory, of the buffer's address space, that a suppressed load may read."""
-        self.needs_zeros = True
+        if isinstance(self.filling, Const) and self.filling != const(0, buffer.dtype):
+            return self._block_of(self.filling)
         return ZERO_BLOCK
 
-    def _guarded(self, pointer: str, buffer: Buffer) -> str:
+    def _block_of(self, value: Const) -> str:
+        """A constant block that has a value everywhere."""
+        text, kind = literal(value.value, value.dtype), memory_type(value.dtype)
+        if is_short(value.dtype):
+            text = str(int(text[3:], 16))  # its bits
+        count = ZERO_BYTES // value.dtype.bytes
+        name = f"@aisc.filled.{value.dtype.name}.{text}"
+        block = f"<{count} x {kind}> splat ({kind} {text})"
+        self.w.declare(f"{name} = private constant {block}, align 64")
+        return name
+
+    def guarded(self, pointer: str, buffer: Buffer) -> str:
+        """The pointer, or one to zeros, where the guard in force does not hold."""
         if self.guard is None:
             return pointer
         kind, spare = self.pointer_type(buffer), self.spare(buffer)
@@ -224,7 +228,7 @@ class ExprEmitter(IndexEmitter):
         kind = vector_type(mem, self.lanes)
         size = buffer.dtype.bytes
         if self.mask is not None and not self.is_private(buffer):
-            pointer = self._guarded(pointer, buffer)
+            pointer = self.guarded(pointer, buffer)
             suffix = f"v{self.lanes}{memory_suffix(buffer.dtype)}.p0"
             name = f"llvm.masked.load.{suffix}"
             mask = f"<{self.lanes} x i1>"
@@ -234,7 +238,7 @@ class ExprEmitter(IndexEmitter):
                 f"{kind} zeroinitializer)"
             )
         else:
-            pointer = self._guarded(pointer, buffer)
+            pointer = self.guarded(pointer, buffer)
             ref = self.w.let(f"load {kind}, {space} {pointer}, align {size}")
         return self._from_memory(ref, buffer.dtype, self.lanes)
 
@@ -254,27 +258,6 @@ class ExprEmitter(IndexEmitter):
             f"<{n} x i1> {mask}, {kind} zeroinitializer)"
         )
         return self._from_memory(ref, buffer.dtype, n)
-
-    def _shuffled(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val | None:
-        """Lanes that all lie in one block of some 2^k elements, whichever: the block is loaded, and
-        its elements are given to their lanes. ``None`` where that is not known."""
-        if self.mask is not None or buffer.dtype.kind == "bool" or self.lane_var is None:
-            return None
-        window = self.lane_window(flat_index(buffer, indices), self.lanes)
-        whole = prod(d for d in buffer.shape if isinstance(d, int))
-        if window is None or whole % window.size or buffer.strides != row_major(buffer.shape):
-            return None
-        offset, _ = self.sum(window.terms, window.const)
-        mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
-        text = f"getelementptr {mem}, {space} {self.base(buffer)}, i64 {offset}"
-        pointer = self._guarded(self.w.let(text, "p"), buffer)
-        kind = vector_type(mem, window.size)
-        block = self.w.let(f"load {kind}, {space} {pointer}, align {buffer.dtype.bytes}")
-        items = ", ".join(f"i32 {k}" for k in window.places)
-        ref = self.w.let(
-            f"shufflevector {kind} {block}, {kind} poison, <{self.lanes} x i32> <{items}>"
-        )
-        return self._from_memory(ref, buffer.dtype, self.lanes)
 
     def _lane_offsets(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
         flat = self.index.simplify(flat_index(buffer, indices))
@@ -334,7 +317,7 @@ class ExprEmitter(IndexEmitter):
         return Val(self.scalar(v), dtypes.i64)
 
     def _binary_value(self, e: Binary) -> Val:
-        if e.dtype is dtypes.i64 and self._is_index(e):
+        if e.dtype is dtypes.i64 and self.is_index(e):
             try:
                 return Val(self.scalar(e), dtypes.i64)
             except NotLinearInLane:
@@ -343,71 +326,24 @@ class ExprEmitter(IndexEmitter):
             fused = self._fused(e)
             if fused is not None:
                 return fused
-        if self.math.has_bit_masks and e.op in ORDERS and e.a.dtype is dtypes.i64:
-            mask = self._first_lanes(e)
-            if mask is not None:
-                return mask
-        a, b = self.unify(self.value(e.a), self.value(e.b))
+        mask = self.lanes_where(e) if self.lane_var is not None else None
+        if mask is not None:
+            return mask
+        a, b = self.value(e.a), self.value(e.b)
+        if e.dtype is dtypes.boolean and e.op in ("and", "or"):
+            decided = self.decided(e.op, a, b)
+            if decided is not None:
+                return decided
+        a, b = self.unify(a, b)
         if e.op in COMPARISONS:
             return self.math.compare(e.op, a, b)
         return self.math.binary(e.op, a, b, self._signs(e))
-
-    def _first_lanes(self, e: Binary) -> Val | None:
-        """A comparison of indices that holds in the first lanes alone, as in the last vector of a
-        row, or in all but the first: a mask from their number, by scalar instructions; ``None``
-        for other comparisons."""
-        low, high = (e.a, e.b) if e.op in ("lt", "le") else (e.b, e.a)
-        count = high - low + (1 if e.op in ("le", "ge") else 0)
-        if self.lane_var is None or not self._is_index(low) or not self._is_index(high):
-            return None
-        try:
-            parts = self.parts(count)
-        except NotLinearInLane:
-            return None
-        n, step = self.lanes, abs(parts.lane)
-        if not step or n not in (8, 16, 32):
-            return None
-        # c - step * lane > 0 holds below c / step, rounded up; c + step * lane > 0 fails there for
-        # step - c, rounded down.
-        number, level = self.sum(parts.terms, parts.const)
-        if parts.lane > 0:
-            number = self.w.shared(f"sub i64 {step}, {number}", "n", level)
-        elif step > 1:
-            number = self.w.shared(f"add i64 {number}, {step - 1}", "n", level)
-        most = n * step + (step - 1 if parts.lane < 0 else 0)
-        for bound, other in (("smin", most), ("smax", 0)):
-            name = f"llvm.{bound}.i64"
-            self.w.declare(f"declare i64 @{name}(i64, i64)")
-            number = self.w.shared(f"call i64 @{name}(i64 {number}, i64 {other})", "n", level)
-        if step > 1:
-            number = self.w.shared(f"udiv i64 {number}, {step}", "n", level)
-        return self._lanes_below(number, level, parts.lane > 0)
-
-    def _lanes_below(self, number: str, level: int, negated: bool) -> Val:
-        """The mask of so many first lanes, or of the others."""
-        n = self.lanes
-        above = self.w.shared(f"shl i64 1, {number}", "m", level)
-        bits = self.w.shared(f"sub i64 {above}, 1", "m", level)
-        if negated:
-            bits = self.w.shared(f"xor i64 {bits}, -1", "m", level)
-        short = self.w.shared(f"trunc i64 {bits} to i{n}", "m", level)
-        mask = self.w.shared(f"bitcast i{n} {short} to <{n} x i1>", "m", level)
-        return Val(mask, dtypes.boolean, n)
 
     def _signs(self, e: Binary) -> bool:
         """Whether both operands of an integer division are known to be non-negative."""
         if e.op not in ("floordiv", "mod", "truncdiv", "truncmod") or e.dtype is not dtypes.i64:
             return False
         return self.index.bounds(e.a)[0] >= 0 and self.index.bounds(e.b)[0] > 0
-
-    def _is_index(self, e: Expr) -> bool:
-        """Whether an i64 expression uses only loop variables and dimensions."""
-        if isinstance(e, Var):
-            return e in self.bound
-        if isinstance(e, Binary):
-            plain = e.op in ("add", "sub", "mul", "floordiv", "mod", "min", "max")
-            return plain and self._is_index(e.a) and self._is_index(e.b)
-        return isinstance(e, Const)
 
     def _fused(self, e: Binary) -> Val | None:
         """``c + a*b`` as one fused multiply-add: the only contraction, always done, so that
@@ -455,24 +391,30 @@ class ExprEmitter(IndexEmitter):
         test = self.settled(e.cond) if self.fixed else e.cond
         if isinstance(test, Const):
             return self.value(e.then if test.value else e.other)
-        cond = self.value(test)
-        if cond.lanes == 1 and self._is_zero_filled(e):
-            return self.under(cond, lambda: self.value(e.then))
+        cond = self.value(e.cond)  # not `test`, whose loads would not be found among the certain
+        if cond.ref in ("true", "false"):
+            return self.value(e.then if cond.ref == "true" else e.other)
+        if cond.lanes == 1 and self._is_filled(e):
+            saved, self.filling = self.filling, e.other
+            result = self.under(cond, lambda: self.value(e.then))
+            self.filling = saved
+            return result
         then = self.under(cond, lambda: self.value(e.then))
-        other = self.under(self.math.negate(cond), lambda: self.value(e.other))
+        other = self.under(self.opposite(cond), lambda: self.value(e.other))
         lanes = max(cond.lanes, then.lanes, other.lanes)
         then, other = self.broadcast(then, lanes), self.broadcast(other, lanes)
         if cond.lanes > 1:
             cond = self.broadcast(cond, lanes)
         return Val(self.w.let(f"select {cond.text}, {then.text}, {other.text}"), e.dtype, lanes)
 
-    def _is_zero_filled(self, e: Select) -> bool:
-        """Whether the select is a load or 0: a suppressed load reads a 0 already."""
+    def _is_filled(self, e: Select) -> bool:
+        """Whether the select is a load or a constant, which a suppressed load reads instead."""
         if not isinstance(e.then, Load) or e.then.buffer.space != "global":
             return False
         if e.then in self.certain:
             return False
-        return e.other == const(0, e.dtype)
+        plain = self.FILLS and isinstance(e.other, Const) and e.then.dtype.is_float
+        return e.other == const(0, e.dtype) or plain
 
     def under(self, cond: Val, action: Callable[[], Val]) -> Val:
         """Evaluate `action` with loads restricted to where `cond` holds."""
@@ -487,9 +429,6 @@ class ExprEmitter(IndexEmitter):
         result = action()
         self.mask, self.guard = saved
         return result
-
-    def _and(self, a: Val, b: Val) -> Val:
-        return Val(self.w.let(f"and {a.text}, {b.ref}"), dtypes.boolean, a.lanes)
 
     def _atom(self, atom: Expr) -> tuple[str, int]:
         if isinstance(atom, Var) and atom in self.values:

@@ -26,6 +26,7 @@ class SimtEmitter(FunctionEmitter):
     """Emits one function in kernel form; `globals` are what the module declares for it."""
 
     STREAMS = False
+    FILLS = False
     SHUFFLES = False
 
     def __init__(self, func: Func, target: Target) -> None:

@@ -28,6 +28,7 @@ from aisc.passes.schedule.rules.memory import use_memory
 from aisc.passes.schedule.rules.parallel import divide
 from aisc.passes.schedule.rules.plain import vectorize_map
 from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
+from aisc.passes.schedule.rules.scans import is_scan, vectorize_scan
 from aisc.passes.schedule.rules.source_order import keep_source_order
 from aisc.passes.schedule.rules.structure import (
     MAX_WINDOW,
@@ -84,7 +85,8 @@ def _schedule_nests(s: Schedule, d: Chooser) -> Schedule:
             if s is before:
                 s = d.attempt(s, partial(tile_transposed, place=place, d=d))
             if s is before:
-                s = d.attempt(s, partial(vectorize_map, place=place, d=d))
+                rule = vectorize_scan if is_scan(place.block) else vectorize_map
+                s = d.attempt(s, partial(rule, place=place, d=d))
     return s
 
 

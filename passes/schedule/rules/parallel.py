@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import prod
 
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import mentions
-from aisc.ir.tensor.stmt import Alloc, Block, For, Stmt
-from aisc.ir.tensor.tree import find_loop, places
+from aisc.ir.tensor.stmt import Alloc, Block, For, Seq, Stmt
+from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.analysis.cost import work
 from aisc.passes.schedule.dependence import private_to
 from aisc.passes.schedule.rules.chooser import Chooser
@@ -18,6 +19,8 @@ from aisc.passes.schedule.schedule import Schedule
 
 # What a symbolic extent counts for when a nest is judged worth dividing.
 UNKNOWN_EXTENT = 256
+# Iterations for each core that suffice to give all of them almost the same.
+BALANCE = 16
 # Iterations that stay together on one thread.
 GRAINS = (1, 4, 16)
 
@@ -28,7 +31,7 @@ def divide(s: Schedule, name: str, known: Sequence[str], d: Chooser) -> Schedule
     top = find_loop(s.func, name)
     if top.kind != "serial":
         return s
-    spatial = _spatial_chain(top)
+    spatial = _spatial_chain(top, BALANCE * d.target.cores)
     if not spatial:
         return s
     block = _root(top, known)
@@ -55,6 +58,22 @@ def _shared(chain: Sequence[For]) -> int:
     return len(chain) - int(kept and len(chain) > 1)
 
 
+def nests_apart(s: Schedule, blocks: Sequence[str], depth: int) -> Schedule:
+    """Nests of their own for blocks that follow each other, out of the `depth` loops around."""
+    for level in reversed(range(depth)):
+        for block in blocks[:-1]:
+            loop = find_place(s.func, block).loops[level]
+            if isinstance(loop.body, Seq):
+                s = s.fission(loop.var.name, block)
+    return s
+
+
+def are_few(loops: Sequence[For], d: Chooser) -> bool:
+    """Whether loops have too few iterations to be divided evenly, as far as that is known."""
+    known = [int(f.extent.value) for f in loops if isinstance(f.extent, Const)]
+    return prod(known) < BALANCE * d.target.cores
+
+
 def _together(loop: str, grain: int, s: Schedule) -> Schedule:
     s = s.split(loop, grain, names=(f"{loop}_g", f"{loop}_e"))
     return s.parallel(f"{loop}_g")
@@ -67,8 +86,10 @@ def _root(nest: For, known: Sequence[str]) -> str:
     return max(roots, key=len, default=last)
 
 
-def _spatial_chain(top: For) -> list[For]:
-    """The leading perfectly nested loops that only spatial iterators of every block use."""
+def _spatial_chain(top: For, enough: int) -> list[For]:
+    """The leading perfectly nested loops that only spatial iterators of every block use; not the
+    loop over vectors where those around it have `enough` iterations, so that a row stays a loop
+    of its own, whose last turn alone needs masks."""
     found: list[For] = []
     node: Stmt = top
     while isinstance(node, For) and node.kind == "serial" and len(found) < 4:
@@ -79,17 +100,21 @@ def _spatial_chain(top: For) -> list[For]:
         node = node.body
     if found and any(isinstance(n, Alloc) for n in walk(found[-1].body)):
         return found
-    return found[:-1] if len(found) > 1 and _is_short(found) else found
+    return found[:-1] if len(found) > 1 and _is_short(found, enough) else found
 
 
-def _is_short(chain: list[For]) -> bool:
+def _is_short(chain: list[For], enough: int) -> bool:
     """Whether an iteration of the innermost loop is too little work to find its place: one
-    element, or one vector where sizes must be divided at run time."""
+    element, or one vector where sizes must be divided at run time or there are enough rows."""
     body = chain[-1].body
-    if not isinstance(body, For):
-        return True
-    divided = any(not isinstance(f.extent, Const) for f in chain[1:])
-    return divided and body.kind == "vectorize"
+    if isinstance(body, For):
+        if body.kind != "vectorize" or any(p.block.combiner for p in places(body)):
+            return False
+        if any(not isinstance(f.extent, Const) for f in chain[1:]):
+            return True
+        outer = [int(f.extent.value) for f in chain[:-1] if isinstance(f.extent, Const)]
+        return len(outer) == len(chain) - 1 and prod(outer) >= enough
+    return not any(isinstance(n, For) for n in walk(body))
 
 
 def _spatial_in(block: Block, loop: For, private: frozenset[Buffer]) -> bool:

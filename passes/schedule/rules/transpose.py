@@ -8,7 +8,8 @@ both axes each operand is a vector along i, and the tile is transposed in regist
     for io, jo: unroll i in 0..16 { vectorize j in 0..16 { y[io*16+i, jo*16+j] = x[jo*16+j, …] } }
 
 Where one of the axes is a few channels long, the tile has all of them and is one piece of memory
-on that side. What whole tiles leave over is computed element by element.
+on that side. What whole tiles leave over of few channels is computed element by element, of other
+axes by tiles that have fewer turns, or lanes that are not executed.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from dataclasses import dataclass, replace
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
-from aisc.ir.tensor.stmt import Block, Seq, Store
-from aisc.ir.tensor.tree import Place, find_loop, find_place
+from aisc.ir.tensor.stmt import Block, Store
+from aisc.ir.tensor.tree import Place, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.parallel import nests_apart
 from aisc.passes.schedule.rules.structure import lanes_of, linear_address
 from aisc.passes.schedule.schedule import Schedule
 
-MAX_CHANNELS = 4
+MAX_CHANNELS = 8
+LEAST = 5  # iterations of an axis from which on a tile pays that has as many in use
 
 
 # Elements from one iteration to the next; nothing for those that depend on sizes at run time.
@@ -52,6 +55,7 @@ class _Tile:
     lanes: _Axis
     count: int
     width: int
+    few: bool  # whether one of the axes is a few channels
     by_rows: bool  # whether the next tile has the next rows: those of few, long steps in memory
 
 
@@ -119,9 +123,9 @@ def _tile(axes: list[_Axis], written: Steps, reads: list[Steps], width: int) -> 
             count = few.size if isinstance(few.size, int) else 0
             whole = count in (read.get(many.var), written.get(many.var))
             if 2 <= count <= MAX_CHANNELS and whole and many.holds(width):
-                return _Tile(few, many, count, width, far)
-        if rows.holds(width) and last.holds(width):
-            return _Tile(rows, last, width, width, far)
+                return _Tile(few, many, count, width, True, far)
+        if rows.holds(LEAST) and last.holds(LEAST):
+            return _Tile(rows, last, width, width, False, far)
     return None
 
 
@@ -144,28 +148,65 @@ def _tiled(s: Schedule, block: str, t: _Tile) -> Schedule:
     order = [f.var.name for f in find_place(s.func, block).loops]
     outer = [name for name in order if name not in (row, lane)]
     s = s.reorder(*outer, row, lane)
-    at = _whole_tiles(t.lanes, t.width)
-    if at is not None:
-        s = s.partition(lane, at).fission(row, block)
-    at = _whole_tiles(t.rows, t.count)
-    if at is not None:
-        s = s.partition(row, at)
-    for loop in reversed(outer):  # nests of their own, whose loops can be divided among threads
-        if isinstance(find_loop(s.func, loop).body, Seq):
-            s = s.fission(loop, block)
-    s = s.split(row, t.count, names=(f"{row}_t", f"{row}_e"))
+    pieces = [_Piece(block, t.width, t.count)]
+    s, pieces = _apart(s, pieces, t.lanes, t.width, lanes=True)
+    s, pieces = _apart(s, pieces, t.rows, t.count, lanes=False)
+    s = nests_apart(s, [p.block for p in pieces], len(outer))  # whose loops can be divided
+    for piece in pieces:
+        s = _as_tiles(s, piece, t)
+    return s
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A nest over a part of both axes: its block, lanes and turns, 0 for those that are unknown."""
+
+    block: str
+    width: int
+    count: int
+
+
+def _apart(
+    s: Schedule, pieces: list[_Piece], axis: _Axis, count: int, lanes: bool
+) -> tuple[Schedule, list[_Piece]]:
+    """What whole tiles leave over of an axis becomes a nest of its own."""
+    whole, rest = _whole_tiles(axis, count)
+    if rest is None:
+        return s, pieces
+    found: list[_Piece] = []
+    for piece in pieces:
+        last = replace(piece, width=rest) if lanes else replace(piece, count=rest)
+        if whole == 0:
+            found.append(last)
+            continue
+        before = {p.block.name for p in places(s.func.body)}
+        loops = [f.var.name for f in find_place(s.func, piece.block).loops]
+        s = s.partition(loops[-1 if lanes else -2], whole)
+        if lanes:
+            s = s.fission(loops[-2], piece.block)
+        (new,) = [p.block.name for p in places(s.func.body) if p.block.name not in before]
+        found += [piece, replace(last, block=new)]
+    return s, found
+
+
+def _whole_tiles(axis: _Axis, count: int) -> tuple[int | str, int | None]:
+    """Iterations in whole tiles, and how many are left over; ``None`` where these are all."""
+    if isinstance(axis.size, Var):
+        return f"{axis.size.name} // {count} * {count}", 0
+    assert axis.size is not None, "a tile is made of known axes"
+    return axis.size // count * count, axis.size % count or None
+
+
+def _as_tiles(s: Schedule, piece: _Piece, t: _Tile) -> Schedule:
+    """Tiles of a nest, the last of the lanes perhaps not whole; an unknown rest stays as it is."""
+    if not piece.width or not piece.count:
+        return s
+    row, lane = (f.var.name for f in find_place(s.func, piece.block).loops[-2:])
+    s = s.split(row, piece.count, names=(f"{row}_t", f"{row}_e"))
     s = s.split(lane, t.width, names=(f"{lane}_t", f"{lane}_e"))
     tiles = (f"{lane}_t", f"{row}_t") if t.by_rows else (f"{row}_t", f"{lane}_t")
     s = s.reorder(*tiles, f"{row}_e", f"{lane}_e")
     return s.unroll(f"{row}_e").vectorize(f"{lane}_e")
-
-
-def _whole_tiles(axis: _Axis, count: int) -> int | str | None:
-    """Iterations in whole tiles; nothing where these are all."""
-    if isinstance(axis.size, Var):
-        return f"{axis.size.name} // {count} * {count}"
-    assert axis.size is not None, "a tile is made of known axes"
-    return axis.size // count * count if axis.size % count else None
 
 
 def _fused(s: Schedule, axis: _Axis) -> tuple[Schedule, str]:

@@ -1,0 +1,155 @@
+"""Conditions over lanes: which of them a statement executes.
+
+What the number of the lane decides alone is a literal, which is known while code is made; what
+holds in the first lanes, or in all but these, is a mask made of their number by scalar
+instructions.
+"""
+
+from __future__ import annotations
+
+import operator
+
+from aisc.codegen.llvm.index import IndexEmitter, NotLinearInLane
+from aisc.codegen.llvm.types import Val
+from aisc.codegen.llvm.vector_math import MathEmitter
+from aisc.codegen.llvm.writer import Writer
+from aisc.ir import dtypes
+from aisc.ir.tensor.expr import COMPARISONS, Binary, Const, Expr, Var, variables
+from aisc.ir.tensor.visitor import substitute
+
+ORDERS = ("lt", "le", "gt", "ge")
+COMPARED = {name: getattr(operator, name) for name in COMPARISONS}
+
+
+class MaskEmitter(IndexEmitter):
+    """Makes such conditions."""
+
+    math: MathEmitter
+
+    def __init__(self, writer: Writer) -> None:
+        super().__init__(writer)
+        self.lanes = 1
+        self.mask: Val | None = None  # i1 vector: lanes that are executed
+        self._constant: dict[str, tuple[bool, ...]] = {}  # masks that are literals
+
+    def decided(self, op: str, a: Val, b: Val) -> Val | None:
+        """``a op b`` where one of two conditions is a literal, or both are constant lanes."""
+        neutral, deciding = ("true", "false") if op == "and" else ("false", "true")
+        for one, other in ((a, b), (b, a)):
+            if one.ref == neutral:
+                return other
+            if one.ref == deciding:
+                return one
+        if a.lanes == b.lanes > 1 and op == "and":
+            known = self.constant_lanes(a), self.constant_lanes(b)
+            return self._and(a, b) if None not in known else None
+        return None
+
+    def lanes_where(self, e: Binary) -> Val | None:
+        """A comparison of indices that lanes need not compute."""
+        if e.op not in COMPARISONS or e.a.dtype is not dtypes.i64:
+            return None
+        if not self.is_index(e.a) or not self.is_index(e.b):
+            return None
+        fixed = self.fixed_lanes(e)
+        if fixed is not None or not self.math.has_bit_masks or e.op not in ORDERS:
+            return fixed
+        return self.first_lanes(e)
+
+    def opposite(self, cond: Val) -> Val:
+        """Logical not; of a literal a literal."""
+        known = self.constant_lanes(cond) if cond.lanes > 1 else None
+        if known is None:
+            return self.math.negate(cond)
+        return self.literal_mask(tuple(not x for x in known))
+
+    def _and(self, a: Val, b: Val) -> Val:
+        first, second = self.constant_lanes(a), self.constant_lanes(b)
+        if a.lanes > 1 and first is not None and second is not None:
+            both = tuple(x and y for x, y in zip(first, second, strict=True))
+            return self.literal_mask(both, spread=True)
+        return Val(self.w.let(f"and {a.text}, {b.ref}"), dtypes.boolean, a.lanes)
+
+    def is_index(self, e: Expr) -> bool:
+        """Whether an i64 expression uses only loop variables and dimensions."""
+        if isinstance(e, Var):
+            return e in self.bound
+        if isinstance(e, Binary):
+            plain = e.op in ("add", "sub", "mul", "floordiv", "mod", "min", "max")
+            return plain and self.is_index(e.a) and self.is_index(e.b)
+        return isinstance(e, Const)
+
+    def fixed_lanes(self, e: Binary) -> Val | None:
+        """A comparison of indices that the number of the lane decides, as a literal."""
+        form, lane = self.linear(e.a - e.b), self.lane_var
+        if lane is None or any(variables(a) != {lane} for mono, _ in form.terms for a in mono):
+            return None
+        step = form.coeff(lane)
+        gaps = [form.const + (step or 0) * k for k in range(self.lanes)]
+        if step is None:
+            gap = self.index.build(form)
+            at = [self.index.linear(substitute(gap, {lane: Const(k)})) for k in range(self.lanes)]
+            if not all(x.is_const for x in at):
+                return None
+            gaps = [x.const for x in at]
+        found = [_holds(e.op, g) for g in gaps]
+        live = self.constant_lanes(self.mask)
+        alike = {x for x, used in zip(found, live or (), strict=False) if used}
+        return self.literal_mask(tuple(found) if len(alike) != 1 else (*alike,) * self.lanes)
+
+    def literal_mask(self, lanes: tuple[bool, ...], spread: bool = False) -> Val:
+        """Lanes as a literal; a scalar where they are alike, unless they are to be `spread`."""
+        if len(set(lanes)) == 1 and not spread:
+            return Val("true" if lanes[0] else "false", dtypes.boolean)
+        ref = "<" + ", ".join(f"i1 {int(x)}" for x in lanes) + ">"
+        self._constant[ref] = lanes
+        return Val(ref, dtypes.boolean, len(lanes))
+
+    def constant_lanes(self, mask: Val | None) -> tuple[bool, ...] | None:
+        """Which lanes a mask lets execute, if that is known; all without one."""
+        return (True,) * self.lanes if mask is None else self._constant.get(mask.ref)
+
+    def first_lanes(self, e: Binary) -> Val | None:
+        """A comparison of indices that holds in the first lanes alone, as in the last vector of a
+        row, or in all but the first: a mask from their number, by scalar instructions; ``None``
+        for other comparisons."""
+        low, high = (e.a, e.b) if e.op in ("lt", "le") else (e.b, e.a)
+        count = high - low + (1 if e.op in ("le", "ge") else 0)
+        try:
+            parts = self.parts(count)
+        except NotLinearInLane:
+            return None
+        n, step = self.lanes, abs(parts.lane)
+        if not step or n not in (8, 16, 32):
+            return None
+        # c - step * lane > 0 holds below c / step, rounded up; c + step * lane > 0 fails there for
+        # step - c, rounded down.
+        number, level = self.sum(parts.terms, parts.const)
+        if parts.lane > 0:
+            number = self.w.shared(f"sub i64 {step}, {number}", "n", level)
+        elif step > 1:
+            number = self.w.shared(f"add i64 {number}, {step - 1}", "n", level)
+        most = n * step + (step - 1 if parts.lane < 0 else 0)
+        for bound, other in (("smin", most), ("smax", 0)):
+            name = f"llvm.{bound}.i64"
+            self.w.declare(f"declare i64 @{name}(i64, i64)")
+            number = self.w.shared(f"call i64 @{name}(i64 {number}, i64 {other})", "n", level)
+        if step > 1:
+            number = self.w.shared(f"udiv i64 {number}, {step}", "n", level)
+        return self._lanes_below(number, level, parts.lane > 0)
+
+    def _lanes_below(self, number: str, level: int, negated: bool) -> Val:
+        """The mask of so many first lanes, or of the others."""
+        n = self.lanes
+        above = self.w.shared(f"shl i64 1, {number}", "m", level)
+        bits = self.w.shared(f"sub i64 {above}, 1", "m", level)
+        if negated:
+            bits = self.w.shared(f"xor i64 {bits}, -1", "m", level)
+        short = self.w.shared(f"trunc i64 {bits} to i{n}", "m", level)
+        mask = self.w.shared(f"bitcast i{n} {short} to <{n} x i1>", "m", level)
+        return Val(mask, dtypes.boolean, n)
+
+
+def _holds(op: str, gap: int) -> bool:
+    """Whether ``a op b`` for integers with this difference."""
+    return bool(COMPARED[op](gap, 0))
