@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from math import inf
 
 from aisc.codegen.llvm.early import early_tests, is_filled
@@ -42,6 +43,8 @@ from aisc.ir.tensor.tree import statements
 from aisc.passes.tensor.counters import counted
 
 PRIVATE_SPACES = ("register", "stack")
+# Nodes of a loop's body beside which finding its place costs nothing.
+LITTLE = 1000
 NONTEMPORAL = "!nontemporal !0"
 NONTEMPORAL_NODE = "!0 = !{i32 1}"
 
@@ -295,8 +298,10 @@ class FunctionEmitter(TransposeEmitter):
 
     def share(self, s: For, start: str, stop: str) -> None:
         """The iterations from `start` to `stop`, each axis of a fused loop counted for itself
-        where little is done in each: not for tiles, which have storage of their own."""
-        if any(isinstance(n, Alloc) for n in statements(s.body)):
+        where little is done in each: not for tiles, which have storage of their own, nor for
+        bodies of many expressions."""
+        large = len(list(islice(walk(s.body), LITTLE))) == LITTLE
+        if large or any(isinstance(n, Alloc) for n in statements(s.body)):
             self.counted(s, start, stop)
             return
         ends = Var(f"{s.var.name}.first"), Var(f"{s.var.name}.last")

@@ -13,9 +13,8 @@ from aisc.ir.dtypes import DType
 from aisc.ir.location import UNKNOWN, Loc
 from aisc.ir.node import walk
 from aisc.ir.tensor.combiner import COMBINERS
-from aisc.ir.tensor.expr import ONE, ZERO, Expr, Load, Var, of_dim
+from aisc.ir.tensor.expr import ONE, ZERO, Expr, Load, Var, of_dim, variables
 from aisc.ir.tensor.func import Attribute, Buffer, Func, buffer
-from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import (
     Alloc,
     Block,
@@ -34,7 +33,7 @@ from aisc.ir.tensor.stmt import (
 def accesses(stmt: Stmt) -> tuple[tuple[Region, ...], tuple[Region, ...]]:
     """Regions that the loads and stores of `stmt` touch: (reads, writes), no repeats. Points, but
     whole axes where a loop or a name inside of `stmt` chooses the place."""
-    inner = [n.var for n in walk(stmt) if isinstance(n, For | Let)]
+    inner = frozenset(n.var for n in walk(stmt) if isinstance(n, For | Let))
     reads: dict[Region, None] = {}
     writes: dict[Region, None] = {}
     for node in walk(stmt):
@@ -45,12 +44,12 @@ def accesses(stmt: Stmt) -> tuple[tuple[Region, ...], tuple[Region, ...]]:
     return tuple(reads), tuple(writes)
 
 
-def _region(access: Load | Store, inner: Sequence[Var]) -> Region:
+def _region(access: Load | Store, inner: frozenset[Var]) -> Region:
     """Where an access may be for any values of the variables `inner`."""
     low: list[Expr] = list(access.indices)
     extents: list[Expr] = [ONE] * len(low)
     for k, index in enumerate(access.indices):
-        if any(mentions(index, v) for v in inner):
+        if not inner.isdisjoint(variables(index)):
             low[k], extents[k] = ZERO, of_dim(access.buffer.shape[k])
     return Region(access.buffer, tuple(low), tuple(extents))
 

@@ -10,7 +10,7 @@ comes before them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from aisc.ir.node import Node, map_children, walk
@@ -28,11 +28,21 @@ def determined(
     """Whether the element determines `var`, for accesses of one buffer given by their windows per
     axis. `fixed` variables have one value in all iterations that are compared."""
     known: dict[Linear, None] = {}
+    if _has_digits(var, zip(*accesses, strict=True), ranges, fixed, known):
+        return True
+    together = [[(ranges.simplify(low), n) for low, n in access] for access in accesses]
+    return together != [list(access) for access in accesses] and _has_digits(
+        var, zip(*together, strict=True), ranges, fixed, known
+    )
 
-    def simple(access: Sequence[Window]) -> list[Window]:  # digits that are put together already
-        return [(ranges.simplify(low), extent) for low, extent in access]
 
-    for axis in (*zip(*accesses, strict=True), *zip(*map(simple, accesses), strict=True)):
+def _has_digits(
+    var: Var, axes: Iterable[Sequence[Window]], ranges: Indexer, fixed: frozenset[Var],
+    known: dict[Linear, None],
+) -> bool:  # fmt: skip
+    """Whether digits that the windows of each axis have in common, with those `known` already,
+    make up `var`."""
+    for axis in axes:
         windows = dict.fromkeys(axis)
         for aligned in (False, True):
             digits = {_digit(var, low, size, ranges, fixed, aligned) for low, size in windows}

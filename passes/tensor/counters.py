@@ -11,11 +11,10 @@ last turn of each loop notice. The same iterations in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from math import isfinite
 
-from aisc.ir.node import Node, children
+from aisc.ir.node import Node, children, walk
 from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var, binary, maximum, minimum, of_dim
 from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import For, Prefetch, Store
@@ -48,28 +47,34 @@ def counted(loop: For, index: Indexer) -> For:
 
 
 def _row(loop: For, index: Indexer) -> int | None:
-    """The least constant by which the variable is divided in what the loop computes."""
-    found = [
-        int(e.b.value)
-        for e in _evaluated(loop.body, index)
-        if isinstance(e, Binary)
-        and e.op in ("floordiv", "mod")
-        and e.a == loop.var
-        and isinstance(e.b, Const)
-    ]
+    """The least constant by which the variable is divided in what the loop computes: in values,
+    and in the places in memory that indices give."""
+    found: list[int] = []
+    seen: set[tuple[str, tuple[Expr, ...]]] = set()
+    rest: list[Node] = [loop.body]
+    while rest:
+        n = rest.pop()
+        if isinstance(n, Load | Store | Prefetch):
+            if isinstance(n, Store):
+                rest.append(n.value)
+            key = n.buffer.name, n.indices
+            if key not in seen and any(_divides(m) for i in n.indices for m in walk(i)):
+                rest.append(index.simplify(_place(n)))
+            seen.add(key)
+            continue
+        if isinstance(n, Binary) and _divides(n) and n.a == loop.var and isinstance(n.b, Const):
+            found.append(int(n.b.value))
+        rest.extend(children(n))
     return min(found, default=None)
 
 
-def _evaluated(n: Node, index: Indexer) -> Iterator[Node]:
-    """Expressions that code is made of: of indices the place in memory."""
-    yield n
-    if isinstance(n, Load | Store | Prefetch):
-        place: Expr = Const(0)
-        for i, stride in zip(n.indices, n.buffer.strides, strict=True):
-            place = place + i * of_dim(stride)
-        yield from _evaluated(index.simplify(place), index)
-        if isinstance(n, Store):
-            yield from _evaluated(n.value, index)
-        return
-    for child in children(n):
-        yield from _evaluated(child, index)
+def _divides(n: Node) -> bool:
+    return isinstance(n, Binary) and n.op in ("floordiv", "mod")
+
+
+def _place(n: Load | Store | Prefetch) -> Expr:
+    """The place of an access among the elements of its buffer."""
+    place: Expr = Const(0)
+    for i, stride in zip(n.indices, n.buffer.strides, strict=True):
+        place = place + i * of_dim(stride)
+    return place
