@@ -124,6 +124,11 @@ def _windows() -> list[Case]:
             for wt in (f32(40, 3, 4, 2), f32(40, 9, 1, 5)):
                 attrs = {**geometry, **more}
                 cases.append(Case("conv_transpose", (image, wt, f32(wt.shape[1])), attrs))
+    # Kernels of 3 and strides of 2, whose phases have 2 or 1 taps: each for itself.
+    deep = f32(1, 16, 3, 4)
+    for image, more in ((deep, {}), (np.ascontiguousarray(deep.transpose(0, 2, 3, 1)), nhwc)):
+        attrs = {"strides": (2, 2), "pads": (1, 0, 1, 1), **more}
+        cases.append(Case("conv_transpose", (image, f32(16, 16, 3, 3), f32(16)), attrs))
     for layout, z in (("NCHW", f32(2, 3, 3, 2, 4, 5)), ("NHWC", f32(2, 4, 5, 3, 2, 3))):
         cut = {"pads": (1, 0, 2, 1), "dilations": (1, 2), "data_layout": layout}
         cases.extend((Case("fold", (z,), {"data_layout": layout}), Case("fold", (z,), cut)))

@@ -14,16 +14,15 @@ import numpy as np
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Value
-from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, Variant, register
+from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, register
 from aisc.ir.graph.ops.elementwise import wide_array
 from aisc.ir.graph.shapes import infer
 from aisc.ir.graph.shapes.checks import require
 from aisc.ir.graph.shapes.spatial import WINDOW_ATTRS, Window, window_of
-from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Binary, Expr, Load, Var, const, logical_and, of_dim, select
-from aisc.ir.tensor.func import Buffer
 from aisc.ir.types import TensorType
 
+# What part of the multiply-adds of all phases must have a tap, and channels of each to begin with.
+SPARSE, ENOUGH_CHANNELS = 1.25, 16
 # What folding costs per result and tap, in multiply-adds, and the most taps that are worth it.
 FOLDED = 6
 MOST_TAPS = 64
@@ -253,12 +252,39 @@ class _Form:
         # Where no tap comes there is still the bias.
         full = list(window.strides) == phases and not any(behind)
         none = [0] * window.spatial
-        inner = self._phase_bias(bias, phases) if bias is not None and full else None
-        y = self._put_together(self.unit(x, w, inner, none, none), phases)
+        if self._is_sparse(w, phases):
+            y = self._one_by_one(x, w, bias if full else None, phases)
+        else:
+            inner = self._phase_bias(bias, phases) if bias is not None and full else None
+            y = self.unit(x, w, inner, none, none)
+        y = self._put_together(y, phases)
         if any(behind):
             y = self.op("pad", y, pads=self.pads(none, behind))
         y = self._cut(y)
         return y if full else self.with_bias(y, bias)
+
+    def _is_sparse(self, w: Value, phases: Sequence[int]) -> bool:
+        """Whether so many taps of :meth:`_phase_weights` are none that phases are better computed
+        each for itself, as with a kernel of 3 and a stride of 2; each needs outputs enough."""
+        inputs, outputs, *taps = w.type.static_shape
+        every, own = math.prod(taps) * math.prod(phases), math.prod(self.window.kernel)
+        enough = min(inputs, outputs // math.prod(phases)) >= ENOUGH_CHANNELS
+        return self.group == 1 and enough and every > SPARSE * own
+
+    def _one_by_one(self, x: Value, w: Value, bias: Value | None, phases: Sequence[int]) -> Value:
+        """All phases, each with no more taps than it has, as channels."""
+        kernel, strides = self.window.kernel, self.window.strides
+        inputs, every, *most = w.type.static_shape
+        outputs, results = every // math.prod(phases), []
+        for number, phase in enumerate(itertools.product(*map(range, phases))):
+            own = [-(-(k - r) // s) for k, r, s in zip(kernel, phase, strides, strict=True)]
+            part = self.op(
+                "slice", w, starts=(0, number * outputs, *[0] * len(own)),
+                ends=(inputs, (number + 1) * outputs, *own), steps=(1,) * w.type.rank,
+            )  # fmt: skip
+            ends = [t - m for t, m in zip(own, most, strict=True)]
+            results.append(self.unit(x, part, bias, [0] * len(own), ends))
+        return self.op("concat", *results, axis=self.window.channel_axis)
 
     def _phase_weights(self, w: Value, phases: Sequence[int]) -> Value:
         """The weight of :meth:`by_phases`, (inputs, phases * outputs, taps...), zeros behind the
@@ -319,91 +345,6 @@ class _Form:
         )  # fmt: skip
 
 
-# --- fold -------------------------------------------------------------------------------------
-def _fold_window(call: OpCall) -> tuple[Window, tuple[Dim, ...], Dim, Dim]:
-    """(window, places, batch, channels) of what is folded."""
-    shape, k = call.type(0).shape, (call.type(0).rank - 2) // 2
-    last = call.attrs["data_layout"] == "NHWC"
-    taps = infer.static_dims(call, 0, tuple(range(k + 1, 2 * k + 1) if last else range(2, 2 + k)))
-    places = shape[1 : k + 1] if last else shape[2 + k :]
-    return window_of(call, taps), tuple(places), shape[0], shape[-1] if last else shape[1]
-
-
-def _fold_rule(call: OpCall) -> tuple[TensorType, ...]:
-    rank = infer.check_rank(call, 0, 4)
-    infer.check_dtype(call, 0, infer.is_number)
-    if rank % 2:
-        raise call.fail("taps and places must have as many axes")
-    window, places, n, c = _fold_window(call)
-    sizes = [
-        d + (k - 1) * step - b - e
-        for d, k, step, b, e in zip(
-            places, window.kernel, window.dilations, window.begins, window.ends, strict=True
-        )
-    ]
-    for size in sizes:
-        if isinstance(size, int) and size < 0:
-            raise call.fail("the pads remove more than there is")
-        require(call, "<=", 0, size, "what the pads leave")
-    return (TensorType(window.join(n, c, sizes), call.type(0).dtype),)
-
-
-def _fold_reference(call: OpCall, xs: Arrays) -> list[Array]:
-    assert xs[0] is not None, "fold without input"
-    window, z = _fold_window(call)[0], wide_array(xs[0])
-    k = window.spatial
-    if not window.channels_last:
-        z = np.moveaxis(z, (1, *range(2, 2 + k)), (-1, *range(-1 - k, -1)))
-    n, *places, c = *z.shape[: k + 1], z.shape[-1]
-    full = [
-        d + (t - 1) * s for d, t, s in zip(places, window.kernel, window.dilations, strict=True)
-    ]
-    out = np.zeros((n, *full, c), z.dtype)
-    for tap in itertools.product(*map(range, window.kernel)):
-        at = [
-            slice(t * s, t * s + d) for t, s, d in zip(tap, window.dilations, places, strict=True)
-        ]
-        out[(slice(None), *at)] += z[(slice(None),) * (k + 1) + tap]
-    cut = [slice(b, d - e) for b, e, d in zip(window.begins, window.ends, full, strict=True)]
-    out = out[(slice(None), *cut)]
-    return [out if window.channels_last else np.moveaxis(out, -1, 1)]
-
-
-def _fold_compute(
-    cb: ComputeBuilder, call: OpCall, ins: Sequence[Buffer | None], outs: Sequence[Buffer]
-) -> None:
-    (z,), (out,) = ins, outs
-    assert z is not None, "fold without input"
-    window, places, _, _ = _fold_window(call)
-
-    def term(index: Sequence[Var], taps: Sequence[Var]) -> Expr:
-        n, c, at = window.parts(index)
-        source = [
-            p + b - t * d
-            for p, b, t, d in zip(at, window.begins, taps, window.dilations, strict=True)
-        ]
-        tests = [
-            Binary(name, p, limit)
-            for p, size in zip(source, places, strict=True)
-            for name, limit in (("ge", const(0)), ("lt", of_dim(size)))
-        ]
-        where = (n, *source, *taps, c) if window.channels_last else (n, c, *taps, *source)
-        return select(logical_and(*tests), Load(z, where), const(0, z.dtype))
-
-    cb.reduce(out, window.kernel, "sum", term, "fold")
-
-
-register(
-    OpDef(
-        "fold",
-        "The sum of windows where they overlap: windows of x, (batch, channels, taps..., "
-        "places...) or (batch, places..., taps..., channels), are added up at the places that "
-        "their taps have in an image, which `pads` cut.",
-        (Operand("x"),), _fold_rule, _fold_reference, "window",
-        tuple(a for a in WINDOW_ATTRS if a.name != "strides"),
-        variants={"direct": Variant(_fold_compute)},
-    )
-)  # fmt: skip
 register(
     OpDef(
         "conv_transpose",
