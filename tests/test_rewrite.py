@@ -22,7 +22,7 @@ from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Match, rule
 from aisc.ir.types import TensorType
 from aisc.passes.analysis.host import require_native
-from aisc.passes.graph import affine, identities, images, layout, masks, norms, rows
+from aisc.passes.graph import affine, borders, identities, images, layout, masks, norms, rows
 from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.cse import CommonSubexpressions, _key
@@ -125,6 +125,16 @@ EXAMPLES: dict[str, Make] = {
         (last_to_first(b, x), b.constant(np.float32(2))),
         {"pads": (0, 1, 0, 2, 1, 0, 3, 0), "mode": "constant"},
     ),
+    "drop_taps": lambda b, x: b.add(
+        "conv",
+        (x, b.constant(random(2, 3, 3, 3))),
+        {"dilations": (6, 1), "pads": (6, 1, 6, 1), "strides": (2, 1)},
+    ),
+    "split_taps": lambda b, x: b.add(
+        "conv",
+        (b.add("concat", (x,) * 11, {"axis": 1}), b.constant(random(2, 33, 3, 3))),
+        {"dilations": (1, 4), "pads": (1, 4, 1, 4)},
+    ),
     "thin_places": lambda b, x: b.add(
         "conv", (x, b.constant(random(2, 3, 2, 1))), {"strides": (1, 2)}
     ),
@@ -194,6 +204,7 @@ RULES = {
         *affine.RULES,
         *pools.RULES,
         *images.RULES,
+        *borders.RULES,
         *masks.RULES,
         *layout.rules(),
         *rows.rules(),

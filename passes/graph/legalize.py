@@ -15,7 +15,7 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.rewrite.rules import RewriteGraph
 from aisc.passes.base import map_regions
-from aisc.passes.graph import affine, identities, images, layout, masks, rows
+from aisc.passes.graph import affine, borders, identities, images, layout, masks, rows
 from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.narrow import NarrowConstants
@@ -44,6 +44,7 @@ class Legalize:
             + affine.RULES
             + pools.RULES
             + images.RULES
+            + borders.RULES
             + masks.RULES
             + layout.rules()
             + rows.rules()
