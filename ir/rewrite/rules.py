@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from aisc.ir.blob import Blob
 from aisc.ir.graph.builder import GraphBuilder
-from aisc.ir.graph.core import AttrValue, GraphNode, Value
+from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value
 from aisc.ir.location import Loc, fuse
 
 
@@ -103,3 +103,26 @@ def rule(*ops: str) -> Callable[[Apply], Rule]:
         return Rule(fn.__name__, ops, fn, Loc(file.rsplit("/", 1)[-1], lines))
 
     return make
+
+
+def replace_nodes(
+    graph: Graph, fn: Callable[[RewriteGraph, GraphNode], Sequence[Value] | None]
+) -> Graph:
+    """`graph` with nodes replaced: `fn` appends nodes to the new graph, and gives the values that
+    stand for the results of a node, whose inputs are those of the new graph; or ``None``, to keep
+    the node."""
+    out = RewriteGraph(graph.name)
+    out.inputs = list(graph.inputs)
+    for v in graph.values():
+        out.fresh(v.name)
+    mapped: dict[Value, Value] = {}
+    for node in graph.nodes:
+        inputs = tuple(None if v is None else mapped.get(v, v) for v in node.inputs)
+        out.loc = node.loc
+        results = fn(out, replace(node, inputs=inputs))
+        if results is None:
+            out.append(replace(node, inputs=inputs))
+        else:
+            mapped.update(zip(node.outputs, results, strict=True))
+    outputs = tuple(mapped.get(v, v) for v in graph.outputs)
+    return replace(graph, nodes=tuple(out.nodes), outputs=outputs, output_names=graph.result_names)

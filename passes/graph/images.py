@@ -12,7 +12,7 @@ Postcondition: operators of one image have one layout.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from aisc.ir.arith.poly import Dim, product
@@ -22,7 +22,7 @@ from aisc.ir.graph.opdef import OpCall, call_of
 from aisc.ir.graph.ops.convolution import conv_window
 from aisc.ir.graph.ops.window import pool_window
 from aisc.ir.graph.shapes.spatial import Window, window_of
-from aisc.ir.rewrite.rules import Match, RewriteGraph, rule
+from aisc.ir.rewrite.rules import Match, RewriteGraph, replace_nodes, rule
 from aisc.passes.base import map_regions
 from aisc.passes.graph.layout import REDUCTIONS, to_first, to_last
 
@@ -64,7 +64,12 @@ class ImageLayouts:
         """Apply to one graph and the regions of its control operators."""
         graph = map_regions(graph, self.run)
         chosen = [n for part in _parts(graph) for n in self._moved(graph, part)]
-        return _rewritten(graph, set(chosen)) if chosen else graph
+        if not chosen:
+            return graph
+        moved = {n.output for n in chosen}
+        return replace_nodes(
+            graph, lambda out, n: None if moved.isdisjoint(n.outputs) else (channels_last(out, n),)
+        )
 
     def _moved(self, graph: Graph, part: _Part) -> Sequence[GraphNode]:
         """The operators of a part, if they shall have channels last."""
@@ -262,24 +267,6 @@ def _elements(v: Value) -> float:
 
 
 # --- the rewriting ----------------------------------------------------------------------------
-def _rewritten(graph: Graph, moved: set[GraphNode]) -> Graph:
-    """`graph` with these operators between transposes."""
-    out = RewriteGraph(graph.name)
-    out.inputs = list(graph.inputs)
-    for v in graph.values():
-        out.fresh(v.name)
-    mapped: dict[Value, Value] = {}
-    for node in graph.nodes:
-        inputs = tuple(None if v is None else mapped.get(v, v) for v in node.inputs)
-        same = replace(node, inputs=inputs)
-        if node in moved:
-            mapped[node.output] = channels_last(out, same)
-        else:
-            out.append(same)
-    outputs = tuple(mapped.get(v, v) for v in graph.outputs)
-    return replace(graph, nodes=tuple(out.nodes), outputs=outputs, output_names=graph.result_names)
-
-
 def channels_last(out: RewriteGraph, node: GraphNode) -> Value:
     """``conv(x, w) -> T(conv_nhwc(T'(x), w as HWIO))``; pools likewise."""
 

@@ -9,11 +9,12 @@ Postcondition: no node has an operator with a ``decompose`` rule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
-from aisc.ir.rewrite.rules import RewriteGraph
+from aisc.ir.rewrite.rules import RewriteGraph, replace_nodes
 from aisc.passes.base import map_regions
 from aisc.passes.graph import affine, borders, identities, images, layout, masks, rows
 from aisc.passes.graph import pooling as pools
@@ -73,22 +74,8 @@ class Decompose:
         return None if node.op in self.kept else opdef.get(node.op).decompose
 
     def _once(self, graph: Graph) -> Graph:
-        out = RewriteGraph(graph.name)
-        out.inputs = list(graph.inputs)
-        for v in graph.values():
-            out.fresh(v.name)
-        mapped: dict[Value, Value] = {}
-        for node in graph.nodes:
-            inputs = tuple(None if v is None else mapped.get(v, v) for v in node.inputs)
+        def decomposed(out: RewriteGraph, node: GraphNode) -> Sequence[Value] | None:
             rule = self._rule(node)
-            if rule is None:
-                out.append(replace(node, inputs=inputs))
-                continue
-            out.loc = node.loc
-            call = opdef.call_of(replace(node, inputs=inputs), out.constants)
-            results = rule(out, call, inputs)
-            mapped.update(zip(node.outputs, results, strict=True))
-        outputs = tuple(mapped.get(v, v) for v in graph.outputs)
-        return replace(
-            graph, nodes=tuple(out.nodes), outputs=outputs, output_names=graph.result_names
-        )
+            return rule and rule(out, opdef.call_of(node, out.constants), node.inputs)
+
+        return replace_nodes(graph, decomposed)
