@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import is_dataclass, replace
 from typing import Any
 
@@ -263,12 +264,14 @@ def a_large_epsilon(p: Planting) -> None:
 
 @fault
 def a_kernel_not_turned(p: Planting) -> None:
-    true = transposed._flipped
+    true = transposed._Form._flipped
 
-    def flipped(op: Any, w: Any, groups: int) -> Any:
-        return true(lambda n, *a, **k: a[0] if n == "slice" else op(n, *a, **k), w, groups)
+    def flipped(form: Any, w: Any) -> Any:
+        op, turned = form.op, copy(form)
+        turned.op = lambda n, *a, **k: a[0] if n == "slice" else op(n, *a, **k)
+        return true(turned, w)
 
-    p.put(transposed, "_flipped", flipped)
+    p.put(transposed._Form, "_flipped", flipped)
 
 
 # -- definitions of loops --------------------------------------------------------------------------

@@ -22,10 +22,10 @@ from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_js
 rng = np.random.default_rng(0)
 
 
-def stem(channels: int, size: tuple, kernel: int, stride: int, pads: list[int]):
+def stem(channels: int, size: tuple, kernel: int, stride: int, pads: list[int], outputs: int = 20):
     """An ONNX model: convolution, bias, relu over N C H W."""
-    w = rng.standard_normal((20, channels, kernel, kernel)).astype(np.float32)
-    bias = rng.standard_normal(20).astype(np.float32)
+    w = rng.standard_normal((outputs, channels, kernel, kernel)).astype(np.float32)
+    bias = rng.standard_normal(outputs).astype(np.float32)
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, channels, *size))
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     nodes = [
@@ -61,7 +61,7 @@ def test_images_of_any_size_agree() -> None:
 
 
 def kernels(channels: int) -> list[Func]:
-    program = aisc.lower(stem(channels, (19, 37), 3, 2, [1, 1, 1, 1]), to="program")
+    program = aisc.lower(stem(channels, (19, 37), 3, 2, [1, 1, 1, 1], 64), to="program")
     assert isinstance(program, Program)
     return [k for k in program.kernels if "conv" in k.name and "pack" not in k.name]
 
