@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := compiler frontend ir passes codegen tests benchmarks examples
 
-.PHONY: demo test setup lint typecheck unit quick slow mutants clean
+.PHONY: demo test setup lint typecheck unit quick slow mutants bench-layers clean
 
 setup: $(VENV)/.installed
 
@@ -49,6 +49,10 @@ JOBS ?= 2
 
 mutants: setup
 	$(BIN)/python tests/mutants.py --count $(COUNT) --seed $(SEED) --folders $(FOLDERS) --jobs $(JOBS)
+
+# Random layers beside the best of other runtimes: docs/benchmarks.md. COUNT and SEED as above.
+bench-layers: setup
+	$(BIN)/python benchmarks/layer_fuzz.py --count $(COUNT) --seed $(SEED)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

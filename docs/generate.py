@@ -1,4 +1,5 @@
-"""Write the reference pages that derive from the code: operators, primitives, diagnostics.
+"""Write the reference pages that derive from the code: operators, primitives, diagnostics; and the
+results of measurements that are kept in ``benchmarks/results/``.
 
     python docs/generate.py
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -240,11 +242,23 @@ def _least(s: signatures.Signature) -> tuple[object, ...]:
     return tuple(s) if s.removed else tuple(s)[: 4 if s.required else 3]
 
 
+def measured() -> str:
+    """The page about measuring, with the results that are kept."""
+    folder = str(HERE.parent / "benchmarks")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    from fuzzing import page, results
+
+    text = (HERE / "benchmarks.md").read_text(encoding="utf-8")
+    return page.renewed(text, results.saved(results.FOLDER))
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "operators.md": operators,
     "primitives.md": primitives,
     "diagnostics.md": diagnostics,
     "targets.md": target_keys,
+    "benchmarks.md": measured,
     "../passes/schedule/steps.pyi": steps,
     "../frontend/onnx/standard.py": standard,
 }

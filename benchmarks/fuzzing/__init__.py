@@ -1,0 +1,1 @@
+"""Random single layers and small nets, measured in turn with other runtimes."""
