@@ -173,6 +173,11 @@ EXAMPLES: dict[str, Make] = {
         "softmax", (b.add("reshape", (x,), {"shape": (4, 10, 3)}),), {"axis": 1}
     ),
     "few_columns": lambda b, x: b.add("matmul", (x, transposed(b, two_rows(b, x), 0, 1, 3, 2))),
+    "widen_rows": lambda b, x: b.add(
+        "reduce_max",
+        (b.add("reshape", (b.add("concat", (x,) * 2, {"axis": 0}),), {"shape": (2, 24, 5)}),),
+        {"axes": (1,), "keepdims": True},
+    ),
     "turn_product": lambda b, x: b.add(
         "matmul",
         (transposed(b, b.add("reshape", (x,), {"shape": (6, 20)}), 1, 0), b.constant(random(6, 2))),

@@ -56,6 +56,28 @@ def join_kept(m: Match) -> Sequence[Value] | None:
     return _joined(m, axes[-1] + 1, x.type.rank - 1, chosen)
 
 
+@rule(*REDUCTIONS)
+def widen_rows(m: Match) -> Sequence[Value] | None:
+    """``reduce(x[n, r, 3], axis=1) -> reduce(reshape(reduce(reshape(x, [n, r/16, 48]), axis=1),
+    [n, 16, 3]), axis=1)``: vectors of several short rows, whose parts are then put together."""
+    x, axes = m.input(0), _axes(m)
+    if x is None or x.type.rank < 2 or axes != [x.type.rank - 2] or not x.type.dtype.is_float:
+        return None
+    *outer, rows, columns = x.type.shape
+    if not isinstance(rows, int) or not isinstance(columns, int) or not 1 < columns < FEW:
+        return None
+    fitting = (k for k in TOGETHER if rows % k == 0 and rows >= LEAST_PARTS * k)
+    together = next(fitting, None)
+    if together is None:
+        return None
+    attrs: dict[str, AttrValue] = {"axes": tuple(axes), "keepdims": False}
+    wide = (*outer, rows // together, together * columns)
+    parts = m.add(m.node.op, (m.add("reshape", (x,), {"shape": wide}),), attrs)
+    parts = m.add("reshape", (parts,), {"shape": (*outer, together, columns)})
+    result = m.add(m.node.op, (parts,), attrs)
+    return (m.add("reshape", (result,), {"shape": m.node.output.type.shape}),)
+
+
 @rule("layer_norm", "rms_norm")
 def join_normed(m: Match) -> Sequence[Value] | None:
     """``layer_norm(x[n, h, w], axis=1) -> reshape(layer_norm(reshape(x, [n, h*w])))``: one long row
@@ -135,6 +157,8 @@ def turn_product(m: Match) -> Sequence[Value] | None:
     return (turned(m.add("matmul", (turned(b), a), m.node.attr_map, (mover,))),)
 
 
+# Short rows that make one of several vectors, most first, and how many such parts are worth it.
+TOGETHER, LEAST_PARTS = (16, 8, 4), 4
 FEWEST = 4  # columns from which on a product has tiles
 
 
@@ -205,6 +229,6 @@ def rules() -> tuple[Rule, ...]:
     """The table; the map rule is indexed by every elementwise operator of the registry."""
     maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
     return (
-        turn_product, few_columns, flatten_rows, join_reduced, join_kept, join_normed, move_axis,
-        rule(*maps)(sink_rows),
+        turn_product, few_columns, flatten_rows, join_reduced, join_kept, widen_rows, join_normed,
+        move_axis, rule(*maps)(sink_rows),
     )  # fmt: skip

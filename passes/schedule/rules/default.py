@@ -166,7 +166,8 @@ def _worth_tiling(reduction: Reduction, target: Target) -> bool:
     for n in walk(reduction.block.body):
         if isinstance(n, Load):
             uses = [k for k, i in enumerate(n.indices) if mentions(i, lane)]
-            inner_only = uses == [] or uses == [n.buffer.rank - 1]
+            last = uses == [] or uses == [n.buffer.rank - 1]
+            inner_only = last or step_of(n, lane) == 1  # axes of one element may be behind
             if not inner_only and n is not reduction.weights:
                 return False
             if inner_only and abs(step_of(n, lane) or 0) > MAX_WINDOW:
