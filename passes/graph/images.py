@@ -43,6 +43,8 @@ READ = 0.5
 GATHERED = 8.0
 NARROW = 1.5
 NARROW_GROUPS = 12.0
+# What it costs more to read rows of an image, in a pool, that windows leave at the sides.
+BORDERED = 3.0
 # What Winograd's convolution leaves of the multiply-adds of kernels of 3 x 3.
 WINOGRAD = 0.55
 # What a copy costs per element that puts those together that lie a stride apart.
@@ -161,7 +163,7 @@ def _cost(node: GraphNode, lanes: int) -> tuple[float, float]:
     else:
         window = pool_window(call)
         batch, c, sizes = _shape(window, node.output)
-        work = _Work(window, batch, 1, sizes, 1, c)
+        work = _Work(window, batch, 1, sizes, 1, c, pooled=True)
     return work.last(lanes), work.first(lanes, _elements(node.input_values[0]))
 
 
@@ -195,6 +197,7 @@ class _Work:
     sizes: tuple[int, ...]
     inputs: int
     group: int
+    pooled: bool = False
 
     @property
     def places(self) -> int:
@@ -231,6 +234,8 @@ class _Work:
         length = _length(self.window, self.sizes)
         rows = self.places // max(length, 1) * self.group * self.outputs * _row(length, lanes)
         work = rows * self.inputs * prod(self.window.kernel) * (1 + READ / min(self.outputs, 6))
+        if self.pooled and (self.window.begins[-1] or self.window.ends[-1]):
+            work *= BORDERED
         copied = COPIED if self.window.is_padded else 0.0
         return work + elements * (STRIDED if self.window.strides[-1] > 1 else copied)
 
