@@ -28,7 +28,7 @@ from aisc.ir.tensor.func import Func, Program
 from aisc.ir.tensor.stmt import Barrier, CallKernel, Copy, HostCall
 from aisc.measure.machine_limits import copy_gbytes, fma_gflops
 from aisc.passes.analysis.roofline import flops, traffic
-from aisc.passes.plan.barriers import storage
+from aisc.passes.plan.overlap import storage
 from aisc.passes.schedule.schedule import Schedule, trace_from_json
 
 BURN_ROUNDS = 300_000

@@ -19,7 +19,8 @@ from aisc.ir import target as targets
 from aisc.ir.description import from_toml
 from aisc.ir.diagnostics import AiscError, InternalError, error
 from aisc.ir.target import Target
-from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.storage import extent_of
 from aisc.ir.text.parser import parse_func
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.picks import Choices, choices_from_json, stale
@@ -34,7 +35,7 @@ class Prepared:
         names = [kernel.func.name, *(p.name for p in kernel.packers)]
         self._linked = Linked(objects, names)
         rng = np.random.default_rng(0)
-        arrays = {b.name: _filled(b.type.static_shape, b.dtype.numpy, rng) for b in lowered.params}
+        arrays = {b.name: _filled(_room(b), b.dtype.numpy, rng) for b in lowered.params}
         packed = dict(kernel.packed)
         packers = {p.name: p for p in kernel.packers}
         self._arrays: list[Any] = []
@@ -45,7 +46,7 @@ class Prepared:
                 self._invoke(packers[packed[k]].name, [source, result])
                 self._arrays.append(result)
             else:
-                empty = aligned(b.type.static_shape, b.dtype.numpy)
+                empty = aligned(_room(b), b.dtype.numpy)
                 self._arrays.append(arrays.get(b.name, empty))
         self._name = kernel.func.name
         self.run()
@@ -67,6 +68,13 @@ class Prepared:
         for _ in range(calls):
             self.run()
         return (time.perf_counter() - start) / calls
+
+
+def _room(b: Buffer) -> tuple[int, ...]:
+    """The shape of memory for a parameter: one that has strides is a part of something."""
+    shape = b.type.static_shape
+    strides = tuple(s for s in b.strides if isinstance(s, int))
+    return shape if b.is_dense else (extent_of(shape, strides),)
 
 
 def _filled(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> Any:

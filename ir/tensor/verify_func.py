@@ -350,6 +350,7 @@ class FuncChecker:
             self._scalars(s.dims)
         elif isinstance(s, HostCall):
             self._buffers(tuple(b for b in s.inputs if b is not None))
+            self._together((*s.inputs, *s.outputs), "given to the host")
             self.rebind(s.binds)
             if not s.binds:
                 self._buffers(s.outputs)
@@ -377,7 +378,13 @@ class FuncChecker:
             self._buffers((s.src, s.dst))
             same = s.src.shape == s.dst.shape and s.src.dtype is s.dst.dtype
             self.need(same, f"{s.src.name}: {s.src.type} is copied to {s.dst.name}: {s.dst.type}")
+            self._together((s.src, s.dst), "copied")
             self._writes(s.dst)
+
+    def _together(self, buffers: tuple[Buffer | None, ...], what: str) -> None:
+        """Buffers whose elements lie one after the other."""
+        for b in buffers:
+            self.need(b is None or b.is_dense, f"{b and b.name} is {what}, but has strides")
 
     def _buffers(self, buffers: tuple[Buffer, ...]) -> None:
         for b in buffers:

@@ -11,6 +11,13 @@ def is_view(node: GraphNode) -> bool:
     return "view" in opdef.get(node.op).traits or _is_stretch(node)
 
 
+def stays_alone(node: GraphNode) -> bool:
+    """Whether a node is no part of a kernel: constants, views, control, host operators."""
+    op = opdef.get(node.op)
+    native = op.scalar is not None or bool(op.variants)
+    return op.kind in ("constant", "control") or is_view(node) or not native
+
+
 def _is_stretch(node: GraphNode) -> bool:
     """Whether a slice is one stretch of memory: whole after its last cut, of size 1 before."""
     if node.op != "slice" or any(s != 1 for s in node.attr("steps")):  # type: ignore[union-attr]

@@ -11,7 +11,8 @@ few channels joins the convolution that reads it.
 Constants with one element move into the groups that read them; other constants and views stay
 outside, as do operators of kind control (whose regions are partitioned in turn) and those that
 only the host can compute. A group that a device runs takes no operator that would keep it from
-there. Postcondition: every other node is a ``fused`` one.
+there. Concats and slices that only say where values lie stay outside, too
+(:mod:`aisc.passes.graph.parts`). Postcondition: every other node is a ``fused`` one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from dataclasses import dataclass, replace
 
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import fuse
+from aisc.ir.rewrite.driver import eliminate_dead
 from aisc.passes.base import map_regions
 from aisc.passes.graph.partition import Group, partition
+from aisc.passes.graph.parts import nested_concats
 from aisc.passes.policy import HOST_ALONE, Machines
 
 
@@ -36,6 +39,8 @@ class Fuse:
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph and the regions of its control operators."""
         graph = map_regions(graph, self.run)
+        if self.join and not self.machines.devices:
+            graph = eliminate_dead(nested_concats(graph))
         groups = partition(graph, self.machines, self.join)
         last = {g.nodes[-1]: g for g in groups.values()}
         read = _read_outside(graph, groups)

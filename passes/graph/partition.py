@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.rewrite.driver import use_counts
-from aisc.passes.analysis.views import is_view
+from aisc.passes.analysis.views import stays_alone
 from aisc.passes.graph.attention import attention_chains
+from aisc.passes.graph.parts import in_place
 from aisc.passes.policy import Machines
 
 # A group stops growing here: generated code and compile time grow with it.
@@ -26,20 +27,15 @@ class Group:
     closed: bool = False  # takes no more nodes
 
 
-def stays_alone(node: GraphNode) -> bool:
-    """Whether a node is no part of a kernel: constants, views, control, host operators."""
-    op = opdef.get(node.op)
-    native = op.scalar is not None or bool(op.variants)
-    return op.kind in ("constant", "control") or is_view(node) or not native
-
-
 def partition(graph: Graph, machines: Machines, join: bool) -> dict[GraphNode, Group]:
     """The group of each node that is part of a kernel; without `join` each has its own."""
-    found = _Partition(graph, machines)
+    found, views = _Partition(graph, machines), set[GraphNode]()
     if join:
         found.take_attention()
+        if not machines.devices:
+            views = in_place(graph, found.groups)
     for node in graph.nodes:
-        if node not in found.groups and not stays_alone(node):
+        if node not in found.groups and not stays_alone(node) and node not in views:
             found.place(node, join)
     return found.groups
 

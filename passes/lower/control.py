@@ -73,7 +73,7 @@ def _enter(st: State, region: Graph, captures: Sequence[Value]) -> None:
 
 def made_by_kernels(region: Graph) -> set[Value]:
     """Values that are written where they are wanted."""
-    return {v for n in region.nodes if n.op in ("fused", "if", "loop") for v in n.outputs}
+    return {v for n in region.nodes if n.op in ("fused", "if", "loop", "concat") for v in n.outputs}
 
 
 # --- if ---------------------------------------------------------------------------------------

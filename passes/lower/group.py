@@ -6,10 +6,10 @@ after:  ``func k(x, w, y) { alloc a; for …: block matmul {…}  for …: block
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from aisc.ir.arith.poly import symbols
+from aisc.ir.arith.poly import Dim, symbols
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.graph import opdef
@@ -23,32 +23,45 @@ from aisc.ir.tensor.stmt import Stmt
 from aisc.ir.tensor.tree import map_blocks, with_regions
 from aisc.ir.tensor.visitor import transform
 
+NOTHING: Mapping[int, tuple[Dim, ...]] = {}
+
 
 def lower_group(
-    name: str, region: Graph, weights: frozenset[int], loc: Loc, target: str = "cpu"
+    name: str,
+    region: Graph,
+    weights: frozenset[int],
+    loc: Loc,
+    target: str = "cpu",
+    strides: Mapping[int, tuple[Dim, ...]] = NOTHING,
 ) -> Func:
-    """The Func of a region. `weights` are the positions of inputs that are constants."""
+    """The Func of a region. `weights` are the positions of inputs that are constants; `strides`
+    are those of parameters that are not dense, by their positions."""
     cb = ComputeBuilder()
     table: dict[Value, Buffer] = {}
     params: list[Buffer] = []
     for k, v in enumerate(region.inputs):
         role: Role = "weight" if k in weights else "input"
-        table[v] = buffer(cb.fresh(_clean(v.name)), v.type.dtype, v.type.shape, role=role)
+        table[v] = _param(cb, v, role, strides.get(k))
         params.append(table[v])
-    for v in region.outputs:
-        table[v] = buffer(cb.fresh(_clean(v.name)), v.type.dtype, v.type.shape, role="output")
+    for k, v in enumerate(region.outputs, len(params)):
+        table[v] = _param(cb, v, "output", strides.get(k))
         params.append(table[v])
     scalars: dict[Buffer, Expr] = {}
     for node in region.nodes:
         _lower_node(cb, node, table, scalars)
     if scalars:
         cb.stmts = [_inline_scalars(s, scalars) for s in cb.stmts]
-    dims = {s.name for b in params for d in b.shape for s in symbols(d)}
+    dims = {s.name for b in params for d in (*b.shape, *b.strides) for s in symbols(d)}
     dims |= {s.name for node in region.nodes for s in used_symbols(node)}
     cb.loc = loc
     made = cb.func(name, params, tuple(map(Var, sorted(dims))), target=target)
     checks = [c.condition for node in region.nodes for c in opdef.size_checks(node)]
     return replace(made, requires=tuple(dict.fromkeys(checks)))
+
+
+def _param(cb: ComputeBuilder, v: Value, role: Role, strides: tuple[Dim, ...] | None) -> Buffer:
+    b = buffer(cb.fresh(_clean(v.name)), v.type.dtype, v.type.shape, role=role)
+    return b if strides is None else replace(b, strides=strides)
 
 
 def region_of(nodes: Sequence[GraphNode]) -> Graph:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from aisc.ir.arith.poly import Dim, symbols
 from aisc.ir.graph import opdef
@@ -39,10 +38,12 @@ from aisc.ir.tensor.stmt import (
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers
 from aisc.passes.analysis.faults import can_fail
 from aisc.passes.analysis.placement import target_of
+from aisc.passes.analysis.places import reshaped, slice_start
 from aisc.passes.analysis.views import is_view
-from aisc.passes.lower.canonical import canonical, group_key
+from aisc.passes.lower.canonical import group_key
 from aisc.passes.lower.control import lower_bind, lower_expect, lower_if, lower_loop
 from aisc.passes.lower.group import lower_group
+from aisc.passes.lower.parts import PARTS, places_of
 from aisc.passes.lower.state import Lowered, State
 
 _CONTROL = {"bind_dims": lower_bind, "if": lower_if, "loop": lower_loop, "expect": lower_expect}
@@ -71,6 +72,7 @@ def lower_graph(graph: Graph, host: str = "cpu") -> Program:
 def lower_nodes(st: State, graph: Graph) -> None:
     """Append the statements of a graph, or of a region."""
     st.constants.update(graph.constants())
+    outer, st.places = st.places, places_of(graph, (*st.buffers, *st.given))
     for node in graph.nodes:
         if node.op == "constant":
             continue
@@ -80,8 +82,11 @@ def lower_nodes(st: State, graph: Graph) -> None:
             _CONTROL[node.op](st, node)
         elif is_view(node):
             _view(st, node)
+        elif node.op in PARTS:
+            PARTS[node.op](st, node, _call)
         else:
             _host(st, node)
+    st.places = outer
 
 
 def _share_storage(st: State) -> tuple[tuple[Buffer, ...], Stmt]:
@@ -111,7 +116,7 @@ def _is_idle(s: Stmt, used: Mapping[Buffer, None]) -> bool:
 
 def _declare_outputs(st: State, graph: Graph) -> list[tuple[Value, Buffer]]:
     """Output parameters; what a kernel, a branch or a loop computes is written there directly."""
-    made = ("fused", "if", "loop")
+    made = ("fused", "if", "loop", "concat")
     on_host = (n for n in graph.nodes if n.op in made and not target_of(n))
     computed = {v for n in on_host for v in n.outputs}
     producers = graph.producers()
@@ -146,27 +151,27 @@ def _view(st: State, node: GraphNode) -> None:
     assert v is not None, "a view has an input"
     out = node.output
     st.require(node)
-    st.buffers[out] = st.view(st.lies(v), out.type, out.name, _start_of(node, v))
-
-
-def _start_of(node: GraphNode, source: Value) -> Dim:
-    """Bytes before the first element of a view in the storage of its source."""
-    if node.op != "slice":
-        return 0
-    starts: Any = node.attr("starts")
-    strides = row_major(source.type.shape)
-    at: Dim = sum((a * s for a, s in zip(starts, strides, strict=True)), 0)
-    return at * source.type.dtype.bytes
+    source = st.lies(v)
+    strides = row_major(v.type.shape) if source.is_dense else source.strides
+    at: Dim = 0
+    if node.op == "slice":
+        at = slice_start(node, strides) * v.type.dtype.bytes
+    after = None
+    if not source.is_dense:
+        sliced = node.op == "slice"
+        after = strides if sliced else reshaped(v.type.shape, strides, out.type.shape)
+        assert after is not None, f"{out} is no view of {source.name}"
+    st.buffers[out] = st.view(source, out.type, out.name, at, after)
 
 
 def _call(st: State, node: GraphNode) -> None:
     values, inner, target = node.input_values, node.regions[0].nodes, target_of(node)
     weights = frozenset(k for k, v in enumerate(values) if st.is_weight(v))
-    made = _kernel(st, node, weights)
     for part in inner:
         st.require(part)
     args = [st.use(v, target) for v in values]
     results = [st.made_by(v, target) if target else st.result(v) for v in node.outputs]
+    made = _kernel(st, node, weights, (*args, *results))
     faults = fuse(inner[k].loc for k in made.reporting)
     st.body.append(CallKernel(made.name, (*args, *results), made.dims, node.loc, faults))
     for v, b in zip(node.outputs, results, strict=True):
@@ -174,18 +179,18 @@ def _call(st: State, node: GraphNode) -> None:
             st.deliver(v, b)
 
 
-def _kernel(st: State, node: GraphNode, weights: frozenset[int]) -> Lowered:
+def _kernel(
+    st: State, node: GraphNode, weights: frozenset[int], args: tuple[Buffer, ...]
+) -> Lowered:
     """The kernel of a group; equal groups, and groups that become equal functions, share one."""
     region, target = node.regions[0], target_of(node) or st.host
-    key = target, group_key(region, weights)
+    strides = {k: b.strides for k, b in enumerate(args) if not b.is_dense}
+    key = target, group_key(region, weights), tuple(strides.items())
     if key not in st.groups:
-        func = lower_group("kernel", region, weights, node.loc, target)
-        form = canonical(func)
-        if form not in st.kernels:
-            ops = [n.op for n in region.nodes if n.op != "constant"]
-            st.kernels[form] = f"k{len(st.kernels)}_{'_'.join(ops[:3])}"
-            st.funcs.append(replace(func, name=st.kernels[form]))
-        st.groups[key] = Lowered(st.kernels[form], func.dims, _reporting(region, func))
+        func = lower_group("kernel", region, weights, node.loc, target, strides)
+        ops = [n.op for n in region.nodes if n.op != "constant"]
+        name = st.kernel(func, ops)
+        st.groups[key] = Lowered(name, func.dims, _reporting(region, func))
     return st.groups[key]
 
 

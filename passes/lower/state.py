@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +14,8 @@ from aisc.ir.tensor.expr import Expr, Var, variables
 from aisc.ir.tensor.func import Buffer, Func, Role, buffer
 from aisc.ir.tensor.stmt import Alloc, Copy, Require, Stmt
 from aisc.ir.types import TensorType
+from aisc.passes.analysis.places import Places
+from aisc.passes.lower.canonical import canonical
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class State:
     allocated: set[str] = field(default_factory=set)
     required: set[Expr] = field(default_factory=set)  # conditions of sizes tested before here
     shared: dict[tuple[Blob, str], Buffer] = field(default_factory=dict)  # weights by contents
+    places: Places | None = None  # of the values of the graph, or of the region
+    roots: dict[Value, Buffer] = field(default_factory=dict)  # storage of concats in frames
 
     def fresh(self, hint: str) -> str:
         """A name that no buffer of the entry has."""
@@ -81,10 +85,28 @@ class State:
             self.body.append(Alloc(b))
 
     def result(self, v: Value) -> Buffer:
-        """The buffer that a value is about to be written to."""
+        """The buffer that a value is about to be written to: a part of another one's, where that is
+        its place."""
+        place = None if v in self.buffers or self.places is None else self.places.get(v)
+        if place is not None:
+            root = self._root(place.root)
+            start = place.start * v.type.dtype.bytes
+            self.buffers[v] = self.view(root, v.type, v.name, start, place.strides)
+            return self.buffers[v]
         b = self.buffers.get(v) or self.declare(v, "scratch")
         self.allocate(b)
         return b
+
+    def _root(self, v: Value) -> Buffer:
+        """The storage of a concat, which has room for more where it has a frame."""
+        frame = None if self.places is None else self.places.frames.get(v)
+        if frame is None:
+            return self.result(v)
+        if v not in self.roots:
+            self.roots[v] = buffer(self.fresh(f"{v.name}_frame"), v.type.dtype, frame.shape)
+            self.views.append(self.roots[v])
+            self.allocate(self.roots[v])
+        return self.roots[v]
 
     def sized(self, v: Value) -> Buffer:
         """A buffer that only tells the type of a value."""
@@ -169,13 +191,23 @@ class State:
         v = self.source(v)
         return v in self.constants or (v in self.buffers and self.buffers[v].role == "weight")
 
-    def view(self, source: Buffer, t: TensorType, hint: str, offset: Dim = 0) -> Buffer:
-        """A buffer of type `t` over the storage of `source`, from byte `offset` of it on."""
+    def view(
+        self,
+        source: Buffer,
+        t: TensorType,
+        hint: str,
+        offset: Dim = 0,
+        strides: tuple[Dim, ...] | None = None,
+    ) -> Buffer:
+        """A buffer of type `t` over the storage of `source`, from byte `offset` of it on; dense
+        unless there are `strides`."""
         shaped = buffer(self.fresh(hint), t.dtype, t.shape, source.role, source.space)
         at = source.offset + offset
         view = replace(
             shaped, base=source.base or source.name, alias_set=source.alias_set, offset=at
         )
+        if strides is not None:
+            view = replace(view, strides=strides)
         if at != 0:
             whole = isinstance(at, int) and at % shaped.alignment == 0
             view = replace(view, alignment=shaped.alignment if whole else t.dtype.bytes)
@@ -183,6 +215,15 @@ class State:
         self.allocated.add(view.name)
         self.body.append(Alloc(view))
         return view
+
+    def kernel(self, func: Func, ops: Sequence[str]) -> str:
+        """The name of a kernel: that of one which is equal up to names, or a new one, which tells
+        its first operators."""
+        form = canonical(func)
+        if form not in self.kernels:
+            self.kernels[form] = f"k{len(self.kernels)}_{'_'.join(ops[:3])}"
+            self.funcs.append(replace(func, name=self.kernels[form]))
+        return self.kernels[form]
 
     @contextmanager
     def block(self) -> Iterator[list[Stmt]]:

@@ -35,7 +35,8 @@ from aisc.ir.tensor.stmt import (
 )
 from aisc.ir.tensor.verify_func import deferred_outputs
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers
-from aisc.passes.plan.barriers import is_shared, storage
+from aisc.passes.plan.barriers import is_shared
+from aisc.passes.plan.overlap import storage
 
 
 @dataclass(frozen=True, slots=True)

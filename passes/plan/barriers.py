@@ -2,9 +2,10 @@
 
 Kernels with parallel loops are run by all threads, other kernels and copies by thread 0. Every
 thread evaluates conditions and sizes itself, so what they read is read by all. What precedes a
-branch precedes both arms. Turns of a loop in which all threads take part end with a barrier, since
-memory of a turn's end may serve again at the start of the next; in other loops what is pending at
-the end of a turn is pending at its start, and the loop is looked at until nothing is added.
+branch precedes both arms. Views of one storage that have no element in common do not meet. Turns of
+a loop in which all threads take part end with a barrier, since memory of a turn's end may serve
+again at the start of the next; in other loops what is pending at the end of a turn is pending at
+its start, and the loop is looked at until nothing is added.
 """
 
 from __future__ import annotations
@@ -30,38 +31,65 @@ from aisc.ir.tensor.stmt import (
     While,
     seq,
 )
+from aisc.passes.plan.overlap import may_overlap, storage
 
 _STEPS = (CallKernel, Copy, HostCall, Bind, Require)
 
 
 @dataclass(slots=True)
 class Pending:
-    """Storages written and read since the last barrier -> whether by all threads."""
+    """Buffers written and read since the last barrier, by their storage -> whether by all
+    threads."""
 
-    writes: dict[str, bool] = field(default_factory=dict)
-    reads: dict[str, bool] = field(default_factory=dict)
+    writes: dict[str, dict[Buffer, bool]] = field(default_factory=dict)
+    reads: dict[str, dict[Buffer, bool]] = field(default_factory=dict)
 
     def copy(self) -> Pending:
         """The same, to be changed apart."""
-        return Pending(dict(self.writes), dict(self.reads))
+        return Pending(*({n: dict(t) for n, t in x.items()} for x in (self.writes, self.reads)))
+
+    def clear(self) -> None:
+        """All threads have met."""
+        self.writes, self.reads = {}, {}
 
     def join(self, other: Pending) -> bool:
         """Add what another path leaves pending; whether that changed anything."""
         changed = False
         for mine, theirs in ((self.writes, other.writes), (self.reads, other.reads)):
-            for name, everyone in theirs.items():
-                if name not in mine or (everyone and not mine[name]):
-                    mine[name] = mine.get(name, False) or everyone
-                    changed = True
+            for name, found in theirs.items():
+                own = mine.setdefault(name, {})
+                for b, everyone in found.items():
+                    if b not in own or (everyone and not own[b]):
+                        own[b] = own.get(b, False) or everyone
+                        changed = True
         return changed
+
+    def clashes(self, found: Effects) -> bool:
+        """Whether a step has to wait for something."""
+        if any(_is_pending(self.writes, b, found.shared) for b in (*found.reads, *found.writes)):
+            return True
+        return any(_is_pending(self.reads, b, found.shared) for b in found.writes)
+
+    def add(self, found: Effects) -> None:
+        """A step is pending itself."""
+        for table, buffers in ((self.writes, found.writes), (self.reads, found.reads)):
+            for b in buffers:
+                own = table.setdefault(storage(b), {})
+                own[b] = own.get(b, False) or found.shared
+
+
+def _is_pending(table: Mapping[str, Mapping[Buffer, bool]], b: Buffer, shared: bool) -> bool:
+    """Whether other threads may still do something with elements of a buffer."""
+    found = table.get(storage(b), {})
+    return any((everyone or shared) and may_overlap(x, b) for x, everyone in found.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """Storages that one step reads and writes, and whether all threads take part."""
+    """What one step reads and writes, and whether all threads take part."""
 
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
+    reads: tuple[Buffer, ...]
+    writes: tuple[Buffer, ...]
     shared: bool
 
 
@@ -85,7 +113,7 @@ class _Placer:
         if isinstance(s, While):
             return self._loop(s, pending)
         if isinstance(s, Reserve):  # its code lets all threads meet
-            pending.writes, pending.reads = {}, {}
+            pending.clear()
             return s
         if isinstance(s, Alloc | Barrier):
             return s
@@ -105,7 +133,7 @@ class _Placer:
         before = self._step(test, pending)
         if self._meets(s, pending):  # once before the loop instead of in each turn
             before = seq(before, Barrier("threads"))
-            pending.writes, pending.reads = {}, {}
+            pending.clear()
         end = Barrier("threads") if any(map(self._is_shared, walk(s.body))) else None
         while True:
             state = pending.copy()
@@ -118,58 +146,41 @@ class _Placer:
 
     def _meets(self, s: While, pending: Pending) -> bool:
         """Whether something in a loop depends on what is pending before it."""
-        steps = [self._effects(n) for n in walk(s.body) if isinstance(n, _STEPS)]
-        for found in steps:
-            for n in (*found.reads, *found.writes):
-                if n in pending.writes and (pending.writes[n] or found.shared):
-                    return True
-            if any(n in pending.reads and (pending.reads[n] or found.shared) for n in found.writes):
-                return True
-        return False
+        steps = (self._effects(n) for n in walk(s.body) if isinstance(n, _STEPS))
+        return any(map(pending.clashes, steps))
 
     def _is_shared(self, n: Node) -> bool:
         return isinstance(n, CallKernel) and is_shared(self.kernels[n.kernel])
 
     def _step(self, found: Effects, pending: Pending) -> Stmt | None:
         """The barrier that a step needs, if any; then the step is pending itself."""
-        shared, touched = found.shared, (*found.reads, *found.writes)
-        clash = any(n in pending.writes and (pending.writes[n] or shared) for n in touched)
-        clash = clash or any(
-            n in pending.reads and (pending.reads[n] or shared) for n in found.writes
-        )
+        clash = pending.clashes(found)
         if clash:
-            pending.writes, pending.reads = {}, {}
-        for table, names in ((pending.writes, found.writes), (pending.reads, found.reads)):
-            for n in names:
-                table[n] = table.get(n, False) or shared
+            pending.clear()
+        pending.add(found)
         return Barrier("threads") if clash else None
 
     def _effects(self, s: Stmt) -> Effects:
         if isinstance(s, CallKernel):
             func = self.kernels[s.kernel]
             pairs = list(zip(s.args, func.params, strict=True))
-            reads = tuple(storage(a) for a, p in pairs if p.role in ("input", "weight"))
-            writes = tuple(storage(a) for a, p in pairs if p.role not in ("input", "weight"))
+            reads = tuple(a for a, p in pairs if p.role in ("input", "weight"))
+            writes = tuple(a for a, p in pairs if p.role not in ("input", "weight"))
             return Effects(reads, writes, is_shared(func))
         if isinstance(s, Copy):
-            return Effects((storage(s.src),), (storage(s.dst),), False)
+            return Effects((s.src,), (s.dst,), False)
         if isinstance(s, HostCall):
-            reads = tuple(storage(b) for b in s.inputs if b is not None)
-            return Effects(reads, () if s.binds else tuple(map(storage, s.outputs)), bool(s.binds))
-        loads = {storage(n.buffer): None for n in walk(s) if isinstance(n, Load)}
+            reads = tuple(b for b in s.inputs if b is not None)
+            return Effects(reads, () if s.binds else s.outputs, bool(s.binds))
+        loads = {n.buffer: None for n in walk(s) if isinstance(n, Load)}
         return Effects(tuple(loads), (), True)
 
 
 def _condition(cond: Expr) -> Effects:
-    loads = {storage(n.buffer): None for n in walk(cond) if isinstance(n, Load)}
+    loads = {n.buffer: None for n in walk(cond) if isinstance(n, Load)}
     return Effects(tuple(loads), (), True)
 
 
 def is_shared(func: Func) -> bool:
     """Whether all threads take part in a kernel; others are run by thread 0 alone."""
     return bool(func.attr("parallel", False))
-
-
-def storage(b: Buffer) -> str:
-    """The name of the storage that a buffer lies in."""
-    return b.base or b.name

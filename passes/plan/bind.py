@@ -14,7 +14,8 @@ from aisc.ir.tensor.expr import equal
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import Alloc, CallKernel, If, Seq, Stmt, While, seq
 from aisc.ir.tensor.visitor import buffers_of
-from aisc.passes.plan.barriers import storage, with_barriers
+from aisc.passes.plan.barriers import with_barriers
+from aisc.passes.plan.overlap import storage
 from aisc.passes.schedule.picks import Pick
 
 
