@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+import aisc
 from aisc.ir import dtypes
+from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Load, const
 from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.interpret import run_func
+from aisc.ir.types import TensorType
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.optimize import optimize
 
@@ -61,3 +64,12 @@ def test_iterations_of_serial_loops_share_one_part() -> None:
     f = optimize(blocked().set_scope("t", "thread").func)
     assert scratch(f) == [(4,)]
     assert np.array_equal(run(f), np.arange(N) * 2 + 1)
+
+
+def test_a_kernel_that_computes_nothing() -> None:
+    """No elements are selected, and nobody reads their places: all that is left is scratch."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType((2, 5), dtypes.f32))
+    values = b.add_multi("top_k", (x,), {"k": (0,), "axis": 1})[0]
+    run = aisc.compile(b.finish([values]), threads=1, cache=False)
+    assert run(np.zeros((2, 5), np.float32)).shape == (2, 0)

@@ -46,9 +46,10 @@ class HoistScratch:
             return func
 
         def swap(n: Node) -> Node:
+            if isinstance(n, Alloc) and n.buffer in found:
+                return Seq(())  # it may be all that there is, where nothing is computed
             if isinstance(n, Seq):
-                kept = (s for s in n.stmts if not (isinstance(s, Alloc) and s.buffer in found))
-                return seq(*kept)
+                return seq(*n.stmts)
             if isinstance(n, Load | Store | Prefetch) and n.buffer in parts:
                 new, outer = parts[n.buffer]
                 return replace(n, buffer=new, indices=(*outer, *n.indices))
