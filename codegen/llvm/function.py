@@ -107,7 +107,7 @@ class FunctionEmitter(TransposeEmitter):
             failed = self._and(failed, self.mask)
         any_lane = failed.ref
         if failed.lanes > 1:
-            any_lane = self.any_lane(failed).ref
+            any_lane = self.math.any_lane(failed).ref
         if self.guard is not None:
             any_lane = self.w.let(f"and i1 {any_lane}, {self.guard}")
         end = self.w.open_if(any_lane)
@@ -353,7 +353,7 @@ class FunctionEmitter(TransposeEmitter):
         saved = self.mask
         self.mask = cond if saved is None else self._and(saved, cond)
         if any(isinstance(n, For) and n.kind == "serial" for n in walk(body)):
-            end = self.w.open_if(self.any_lane(self.mask).ref)
+            end = self.w.open_if(self.math.any_lane(self.mask).ref)
             self.stmt(body)
             self.w.close_if(end)
         else:

@@ -161,12 +161,6 @@ class ExprEmitter(WindowEmitter):
         found = self.strided_load(buffer, pointer, stride)
         return self._from_anywhere(buffer, indices) if found is None else found
 
-    def any_lane(self, mask: Val) -> Val:
-        """Whether a mask lets any lane pass."""
-        n = mask.lanes
-        bits = self.w.shared(f"bitcast {mask.text} to i{n}", "m")
-        return Val(self.w.shared(f"icmp ne i{n} {bits}, 0", "m"), dtypes.boolean)
-
     def strided_load(self, buffer: Buffer, pointer: str, stride: int) -> Val | None:
         """Lanes that lie `stride` elements apart, if there is a better way than to gather them."""
         return None
@@ -183,7 +177,7 @@ class ExprEmitter(WindowEmitter):
         known = self.mask is None or self.constant_lanes(self.mask) is not None
         if self.mask is None or known or self.is_private(buffer):
             return self._scalar_load(buffer, pointer)
-        some, saved, self.mask = self.any_lane(self.mask), self.mask, None
+        some, saved, self.mask = self.math.any_lane(self.mask), self.mask, None
         result = self.under(some, lambda: self._scalar_load(buffer, pointer))
         self.mask = saved
         return result

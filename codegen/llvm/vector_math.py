@@ -116,15 +116,19 @@ class MathEmitter:
         args = f"{pointers} {address}, i32 8, {ones}, {kind} poison"
         return self.let(f"call {kind} {gather}({args})", dtypes.u64, n)
 
+    def any_lane(self, mask: Val) -> Val:
+        """Whether a mask lets any lane pass."""
+        n = mask.lanes
+        bits = self.w.shared(f"bitcast {mask.text} to i{n}", "m")
+        return Val(self.w.shared(f"icmp ne i{n} {bits}, 0", "m"), dtypes.boolean)
+
     def branch(
         self, rare: Val, there: Callable[[], Sequence[Val]], usual: Sequence[Val]
     ) -> list[Val]:
         """Values that `there` emits code for, run when any lane is `rare`; else `usual`."""
         cond = rare.ref
         if rare.lanes > 1:
-            name = f"@llvm.vector.reduce.or.v{rare.lanes}i1"
-            self.w.declare(f"declare i1 {name}({rare.type})")
-            cond = self.w.let(f"call i1 {name}({rare.text})")
+            cond = self.any_lane(rare).ref
         before = self.w.scope.block
         end = self.w.open_if(cond)
         others, inside = list(there()), self.w.scope.block

@@ -56,9 +56,8 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
     infer.check_shape(call, 2, (outputs * group,))
     sizes: list[Dim] = []
     for a, extra in enumerate(_extra(call, window)):
-        reach = (window.kernel[a] - 1) * window.dilations[a] + 1
         size = (spatial[a] - 1) * window.strides[a] + (
-            reach + extra - window.begins[a] - window.ends[a]
+            window.reach(a) + extra - window.begins[a] - window.ends[a]
         )
         if isinstance(size, int) and size < 0:
             raise call.fail("the pads remove more than there is")

@@ -144,7 +144,7 @@ def padded(x: Array, window: Window, fill: float) -> tuple[Array, tuple[int, ...
         size = window.output(a, x.shape[first + a])
         assert isinstance(size, int), "a reference needs sizes"
         size = max(size, 0)
-        reach = (window.kernel[a] - 1) * window.dilations[a] + 1
+        reach = window.reach(a)
         end = max(0, (size - 1) * window.strides[a] + reach - x.shape[first + a] - window.begins[a])
         pad[first + a] = (window.begins[a], end)
         sizes.append(size)
