@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,8 @@ class Bound:
             self._spaces.append(space)
         return self._results
 
-    def __del__(self) -> None:
+    def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
+        if at_exit():  # the process gives everything back, and names of modules are gone
+            return
         for space in getattr(self, "_spaces", ()):
             self._exe.release(space)
