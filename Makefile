@@ -31,21 +31,24 @@ typecheck: setup
 	rm -rf build/lib
 	MYPYPATH=build/typecheck $(BIN)/mypy --strict -p aisc
 
+# Processes of tests at once; idle ones take tests from busy ones.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
 unit: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Without code generation: seconds, for every save.
 quick: setup
-	$(BIN)/python -m pytest -m "not slow and not llvm"
+	$(PYTEST) -m "not slow and not llvm"
 
 slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow --hypothesis-profile default
 
 # Small random faults in the sources, and what found them: docs/mutants.md.
 COUNT ?= 80
 SEED ?= 0
 FOLDERS ?= ir passes codegen frontend
-JOBS ?= 2
 
 mutants: setup
 	$(BIN)/python tests/mutants.py --count $(COUNT) --seed $(SEED) --folders $(FOLDERS) --jobs $(JOBS)

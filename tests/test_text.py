@@ -10,7 +10,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aisc.ir import dtypes
@@ -267,6 +267,8 @@ VALUES: st.SearchStrategy[AttrValue] = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
+@example({"index": 0, "binds": (float("nan"), N)}, "")
+@example({"index": (0, (Blob(np.arange(3)),)), "carried_dims": ""}, "")
 @given(st.dictionaries(st.text(min_size=1), VALUES, max_size=3), st.text(max_size=4))
 def test_random_attributes(attrs: dict[str, AttrValue], name: str) -> None:
     x = Value(name, TensorType((N, 2), f32))

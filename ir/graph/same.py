@@ -56,9 +56,10 @@ class _Match:
         one, other = a.attr_map, b.attr_map
         if one.keys() != other.keys():
             return False
-        if not all(self._bind(one[k], other[k]) for k in DEFINITIONS if k in one):
+        bound = [k for k in DEFINITIONS if isinstance(one.get(k), tuple)]
+        if not all(self._bind(one[k], other[k]) for k in bound):
             return False
-        return all(k in DEFINITIONS or self._equal(one[k], other[k]) for k in one)
+        return all(k in bound or self._equal(one[k], other[k]) for k in one)
 
     def _bind(self, a: object, b: object) -> bool:
         """Dimensions that a node binds: those of the other one stand for them from here on."""
@@ -67,7 +68,7 @@ class _Match:
         for x, y in zip(a, b, strict=True):
             s, t = sole_symbol(x), sole_symbol(y)
             if s is None or t is None:
-                if x != y:
+                if not self._equal(x, y):
                     return False
             elif (s.kind, s.lower, s.upper) != (t.kind, t.lower, t.upper):
                 return False
