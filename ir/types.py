@@ -44,7 +44,11 @@ class TensorType:
     @property
     def symbols(self) -> frozenset[SymDim]:
         """Symbolic dimensions that occur in the shape."""
-        return frozenset().union(*(symbols(d) for d in self.shape))
+        found: frozenset[SymDim] = frozenset()
+        for d in self.shape:
+            if not isinstance(d, int):
+                found |= symbols(d)
+        return found
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"

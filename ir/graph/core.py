@@ -64,7 +64,10 @@ class GraphNode:
     @property
     def input_values(self) -> tuple[Value, ...]:
         """The inputs that are present."""
-        return tuple(v for v in self.inputs if v is not None)
+        present = self.inputs
+        if None in present:
+            return tuple(v for v in present if v is not None)
+        return present  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 ALIGNMENT = 64
+PIECE = 32  # steps of time that are looked up together
 
 
 def aligned(size: int) -> int:
@@ -23,19 +24,22 @@ def first_fit(items: Sequence[tuple[int, int, int]]) -> tuple[list[int], int]:
     """
     sizes = [aligned(size) for size, _, _ in items]
     offsets = [0] * len(items)
-    placed: list[int] = []  # by offset
+    placed: dict[int, list[int]] = {}  # by pieces of time, so that long programs stay cheap
     total = 0
     for k in sorted(range(len(items)), key=lambda k: -sizes[k]):
+        _, first, last = items[k]
+        pieces = range(first // PIECE, last // PIECE + 1)
+        near = {other for p in pieces for other in placed.get(p, ())}
+        beside = (o for o in near if items[o][1] <= last and first <= items[o][2])
         start = 0
-        for other in placed:
-            apart = items[other][1] > items[k][2] or items[k][1] > items[other][2]
-            if apart or offsets[other] + sizes[other] <= start:
+        for other in sorted(beside, key=offsets.__getitem__):
+            if offsets[other] + sizes[other] <= start:
                 continue
             if offsets[other] >= start + sizes[k]:
                 break
             start = offsets[other] + sizes[other]
         offsets[k] = start
         total = max(total, start + sizes[k])
-        at = next((n for n, o in enumerate(placed) if offsets[o] > start), len(placed))
-        placed.insert(at, k)
+        for p in pieces:
+            placed.setdefault(p, []).append(k)
     return offsets, total
