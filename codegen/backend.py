@@ -11,10 +11,10 @@ a callable that takes a :class:`Target` and has an attribute `load`. Those of ai
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, distribution, entry_points
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from aisc.codegen.arrays import Array, array_at
 from aisc.codegen.artefact import Artefact
@@ -32,38 +32,8 @@ from aisc.passes.schedule.schedule import Schedule
 GROUP = "aisc.backends"
 
 
-# A module, and whether the listing of what it is assembled to is wanted.
-Request = tuple[str, bool]
-R = TypeVar("R")
-# Something in the making: it yields modules and goes on with what they were assembled to, so that
-# other things can be made meanwhile.
-Coroutine = Generator[Request, Artefact, R]
 # A kernel after its rules, and what it was assembled to where the rules have looked at that.
 Scheduled = tuple[ScheduledKernel, Artefact | None]
-
-
-class Helper(Protocol):
-    """Another process that assembles modules for a back end."""
-
-    @property
-    def is_free(self) -> bool:
-        """Whether to give it more to do."""
-
-    @property
-    def waiting(self) -> Sequence[int]:
-        """Numbers of the requests that it has not answered."""
-
-    def give(self, text: str, want_listing: bool) -> int:
-        """Ask for a module to be assembled; the number of the request."""
-
-    def take(self, patience: float = 0.0) -> tuple[int, Artefact] | None:
-        """An answer and the number of its request, waited for as many seconds."""
-
-    def take_back(self) -> int:
-        """Do not wait for the last request any more: its number."""
-
-    def close(self) -> None:
-        """End the process."""
 
 
 class Device(Protocol):
@@ -93,7 +63,7 @@ class Backend(Protocol):
         """Step 7 of a kernel, without a look at code: what is asked of `d` is the space of its
         schedules."""
 
-    def schedule(self, lowered: Func, choices: Choices) -> Coroutine[Scheduled]:
+    def schedule(self, lowered: Func, choices: Choices) -> Scheduled:
         """Steps 7 and 8 of a kernel by the rules of this target, with these choices where they are
         among the options."""
 
@@ -105,9 +75,6 @@ class Backend(Protocol):
 
     def assemble(self, text: str, want_listing: bool = False) -> Artefact:
         """Step 11: what a module becomes."""
-
-    def helper(self) -> Helper | None:
-        """Another process that assembles for this target, if there can be one."""
 
 
 @runtime_checkable
@@ -181,11 +148,10 @@ def _entries() -> dict[str, EntryPoint]:
     return {e.name: e for e in entry_points(group=GROUP)}
 
 
-def by_rules(backend: Backend, lowered: Func, choices: Choices) -> Coroutine[Scheduled]:
+def by_rules(backend: Backend, lowered: Func, choices: Choices) -> Scheduled:
     """Steps 7 and 8 of a kernel whose schedule needs no look at code."""
     schedule = backend.rules(lowered, Chooser(backend.target, choices))
     return backend.optimize(lowered, schedule), None
-    yield  # what makes this a generator
 
 
 def space(backend: Backend, lowered: Func) -> tuple[Pick, ...]:
@@ -201,14 +167,3 @@ def operands_of(func: Func, pointers: Sequence[int], dims: Sequence[int]) -> lis
         shape = tuple(evaluate(d, sizes) for d in b.shape)
         found.append(array_at(start, shape, b.dtype.numpy))
     return found
-
-
-def run_here(coroutine: Coroutine[R], backend: Backend) -> R:
-    """What comes out when this process assembles the modules."""
-    try:
-        request = next(coroutine)
-        while True:
-            request = coroutine.send(backend.assemble(*request))
-    except StopIteration as end:
-        result: R = end.value
-        return result

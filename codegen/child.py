@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -44,6 +45,13 @@ class Child:
     def has_answered(self) -> bool:
         """Whether there is a line to receive now."""
         return not self._replies.empty()
+
+    def wait(self, patience: float) -> bool:
+        """Wait for a line to receive, as many seconds; whether there is one."""
+        limit = time.monotonic() + patience
+        while self._replies.empty() and time.monotonic() < limit:
+            time.sleep(0.001)
+        return self.has_answered
 
     def receive(self, patience: float = 0.0) -> str | None:
         """Its next line, waited for as many seconds: ``None`` when there is none yet, an empty one

@@ -179,4 +179,4 @@ def host() -> Target:
 
 def with_machine(target: Target, triple: str, arch: str, features: tuple[str, ...]) -> Target:
     """`target` with the back end's names for the machine filled in."""
-    return replace(target, triple=triple, arch=arch, features=features)
+    return replace(target, triple=triple, arch=arch, features=tuple(sorted(features)))

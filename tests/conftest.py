@@ -10,7 +10,7 @@ from hypothesis import settings
 
 os.environ["AISC_STRICT"] = "1"  # a fault in an optional rule is a failure
 
-# The same examples in every run: a change is judged by what it changed. ``make slow`` draws new ones.
+# The same examples in every run; ``make slow`` draws new ones.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 

@@ -1,9 +1,9 @@
-"""Code generation in a process beside the compiler: the same bytes, and never needed."""
+"""Kernels made in processes beside the compiler: the same bytes, and never needed."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -14,24 +14,30 @@ from typing import Any
 
 import pytest
 
-from aisc.codegen.cpu import schedule
+from aisc.artifact.fingerprint import fingerprint
+from aisc.codegen.child import Child
 from aisc.codegen.cpu.backend import CpuBackend
-from aisc.codegen.llvm import assembler_process
-from aisc.codegen.llvm.assembler import answer, greeting
-from aisc.codegen.llvm.assembler_process import AssemblerProcess
-from aisc.driver import kernels as building
+from aisc.driver import crew as hiring
+from aisc.driver import kernel_process
 from aisc.driver.api import resolve_target
+from aisc.driver.crew import Crew
 from aisc.driver.kernel import BuiltKernel, to_record
+from aisc.driver.kernel_process import KernelProcess
+from aisc.driver.kernel_worker import answer
 from aisc.driver.kernels import build_kernels
 from aisc.driver.options import Options
+from aisc.ir.description import to_toml
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.dtypes import f32
+from aisc.ir.target import Target
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Load
 from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.stmt import seq
+from aisc.ir.text.printer import print_ir
 
-TARGET = resolve_target("cpu")
+BACKEND = CpuBackend(resolve_target("cpu"))
+TARGET = BACKEND.target
 COUNT = 9
 PATIENCE = 60.0  # seconds in which a process must be ready, on a busy machine too
 
@@ -44,39 +50,53 @@ def product(n: int) -> Func:
     return Func(f"mm{n}", (a, b, c), (), seq(*cb.stmts))
 
 
-def built(threads: int) -> dict[str, BuiltKernel]:
-    funcs = [product(8 * n + 16) for n in range(COUNT)]
-    return build_kernels(funcs, CpuBackend(TARGET), Options(threads=threads), None)
+FUNCS = [product(8 * n + 16) for n in range(COUNT)]
+Records = list[tuple[str, dict[str, bytes]]]
 
 
-def records(made: dict[str, BuiltKernel]) -> list[tuple[str, dict[str, bytes]]]:
+def built(threads: int, backend: CpuBackend = BACKEND, operators: int = 99) -> Records:
+    options = Options(threads=threads)
+    with Crew.start([backend.target], options, operators) as crew:
+        made: dict[str, BuiltKernel] = build_kernels(FUNCS, backend, options, None, crew=crew)
     return [(name, to_record(k)) for name, k in made.items()]
 
 
 @pytest.fixture(scope="module")
-def alone() -> list[tuple[str, dict[str, bytes]]]:
-    return records(built(1))
+def alone() -> Records:
+    return built(1)
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[AssemblerProcess]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[KernelProcess]:
     """The processes that builds start; they are ready before anything is built."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(building, "has_idle_core", lambda: True)
-    seen: list[AssemblerProcess] = []
-    start = AssemblerProcess.start
+    monkeypatch.setattr(hiring, "usable_cores", lambda: 2)
+    monkeypatch.setattr(hiring, "idle_cores", lambda: 2)
+    seen: list[KernelProcess] = []
+    start, wait = KernelProcess.start, Child.wait
 
-    def waiting(target: Any) -> AssemblerProcess | None:
-        made = start(target, assembler_process.COMMAND)
+    def waiting(*args: Any) -> KernelProcess | None:
+        made = start(*args, command=kernel_process.COMMAND)
         if made is not None:
             seen.append(made)
-            limit = time.monotonic() + PATIENCE
-            while not made.child.has_answered and time.monotonic() < limit:
-                time.sleep(0.01)
+            wait(made.child, PATIENCE)
         return made
 
-    monkeypatch.setattr(AssemblerProcess, "start", staticmethod(waiting))
+    monkeypatch.setattr(KernelProcess, "start", staticmethod(waiting))
     return seen
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the kernels that are given away."""
+    numbers: list[int] = []
+    give = KernelProcess.give
+
+    def counting(self: KernelProcess, number: int, *rest: Any) -> None:
+        numbers.append(number)
+        give(self, number, *rest)
+
+    monkeypatch.setattr(KernelProcess, "give", counting)
+    return numbers
 
 
 def command(body: str) -> Sequence[str]:
@@ -84,135 +104,124 @@ def command(body: str) -> Sequence[str]:
 
 
 def test_the_bytes_are_the_same(
-    started: list[AssemblerProcess], alone: Any, monkeypatch: pytest.MonkeyPatch
+    started: list[KernelProcess], given: list[int], alone: Records
 ) -> None:
-    given: list[int] = []
-    give = AssemblerProcess.give
-
-    def counting(self: AssemblerProcess, text: str, want_listing: bool) -> int:
-        given.append(give(self, text, want_listing))
-        return given[-1]
-
-    monkeypatch.setattr(AssemblerProcess, "give", counting)
-    assert records(built(2)) == alone
-    assert given == list(range(1, len(given) + 1))
+    assert built(2) == alone
+    assert 0 < len(set(given)) == len(given)
     (process,) = (b.child.process for b in started)
     assert process.poll() is not None, "it has been ended"
 
 
-GREETING = f"print({greeting()!r}, flush=True)\n"
+GREETING = json.dumps({"compiler": fingerprint(), "targets": [TARGET.key]})
+READY = f"sys.stdin.readline(); print({GREETING!r}, flush=True)\n"
 FAULTS = {
     "it does not start": "sys.exit(1)",
     "it is something else": "print('{}', flush=True); time.sleep(60)",
     "it says nothing": "time.sleep(60)",
-    "it dies at once": GREETING + "os._exit(3)",
-    "it dies later": GREETING + "sys.stdin.readline(); os._exit(3)",
-    "it hangs": GREETING + "time.sleep(600)",
-    "it talks nonsense": GREETING + "[print('nonsense', flush=True) for _ in sys.stdin]",
-    "it cannot": GREETING + '[print(\'{"id": 0, "fault": "no"}\', flush=True) for _ in sys.stdin]',
+    "it dies at once": READY + "os._exit(3)",
+    "it dies later": READY + "sys.stdin.readline(); os._exit(3)",
+    "it hangs": READY + "time.sleep(600)",
+    "it talks nonsense": READY + "[print('nonsense', flush=True) for _ in sys.stdin]",
+    "it cannot": READY + "import json\nfor line in sys.stdin:"
+    " print(json.dumps({'id': json.loads(line)['id'], 'fault': 'no'}), flush=True)",
+    "its records are damaged": READY + "import json\nfor line in sys.stdin: print(json.dumps("
+    "{'id': json.loads(line)['id'], 'record': {'head': '!', 'object': 3}}), flush=True)",
 }
 
 
 @pytest.mark.parametrize("body", FAULTS.values(), ids=FAULTS)
 def test_a_fault_beside_costs_only_time(
-    started: list[AssemblerProcess], alone: Any, monkeypatch: pytest.MonkeyPatch, body: str
+    started: list[KernelProcess], alone: Records, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
     monkeypatch.setattr(sys.modules[__name__], "PATIENCE", 2.0)
-    monkeypatch.setattr(assembler_process, "COMMAND", command(body))
-    emit = CpuBackend.emit  # more text than a pipe holds
-    monkeypatch.setattr(CpuBackend, "emit", lambda *a: emit(*a) + ";" + "-" * (1 << 20) + "\n")
-    assert records(built(2)) == alone
+    monkeypatch.setattr(kernel_process, "COMMAND", command(body))
+    assert built(2) == alone
 
 
 # The first answers come late, what follows not before all kernels are made.
 SLOW = """
-from aisc.codegen.llvm import assembler
-answer, delays = assembler.answer, [0.15, 0.15]
+from aisc.driver import kernel_worker
+answer, delays = kernel_worker.answer, [0.05, 0.05]
 def late(*request):
     time.sleep(delays.pop() if delays else 30)
     return answer(*request)
-assembler.answer = late
-assembler.main()
+kernel_worker.answer = late
+kernel_worker.main()
 """
 
 
-def test_late_answers_are_for_the_request_that_was_made(
-    started: list[AssemblerProcess], monkeypatch: pytest.MonkeyPatch
+def test_what_takes_too_long_is_taken_back(
+    started: list[KernelProcess], alone: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every first tile is refused, so that kernels make two requests; what takes too long is taken
-    back, and answered later."""
-    first: dict[str, str] = {}
+    monkeypatch.setattr(kernel_process, "COMMAND", command(SLOW))
+    taken = list[int]()
+    wait, take_back = Child.wait, KernelProcess.take_back
 
-    def spills(assembly: str) -> int:
-        name = re.findall(r"^(mm\d+):", assembly, re.MULTILINE)[0]
-        return int(first.setdefault(name, assembly) == assembly)
-
-    monkeypatch.setattr(schedule, "spills", spills)
-    monkeypatch.setattr(assembler_process, "COMMAND", command(SLOW))
-    expected, taken = records(built(1)), list[int]()
-    assert len(first) == COUNT
-    take, take_back = AssemblerProcess.take, AssemblerProcess.take_back
-    monkeypatch.setattr(
-        AssemblerProcess, "take", lambda self, patience=0.0: take(self, min(patience, 0.1))
-    )
-
-    def counting(self: AssemblerProcess) -> int:
+    def counting(self: KernelProcess) -> int:
         taken.append(take_back(self))
         return taken[-1]
 
-    monkeypatch.setattr(AssemblerProcess, "take_back", counting)
-    assert records(built(2)) == expected
+    monkeypatch.setattr(Child, "wait", lambda self, patience: wait(self, min(patience, 0.1)))
+    monkeypatch.setattr(KernelProcess, "take_back", counting)
+    assert built(2) == alone
     assert taken
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda m: m.setattr(os, "sched_getaffinity", lambda _: {0}),
-        lambda m: m.setattr(building, "has_idle_core", lambda: False),
-        lambda m: m.setattr(building, "MIN_KERNELS", COUNT + 1),
+        lambda m: m.setattr(hiring, "usable_cores", lambda: 1),
+        lambda m: m.setattr(hiring, "idle_cores", lambda: 1),
+        lambda m: m.setattr(hiring, "OPERATORS", 100),
         lambda m: m.setattr(sys, "executable", "/usr/bin/uwsgi"),
         lambda m: m.setattr(sys, "executable", None),
     ],
-    ids=["one core", "no idle core", "few kernels", "embedded", "unknown"],
+    ids=["one core", "no idle core", "few operators", "embedded", "unknown"],
 )
 def test_where_none_is_started(
-    started: list[AssemblerProcess],
-    alone: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    started: list[KernelProcess], alone: Records, monkeypatch: pytest.MonkeyPatch,
     change: Callable[[pytest.MonkeyPatch], None],
-) -> None:
+) -> None:  # fmt: skip
     change(monkeypatch)
-    assert records(built(2)) == alone
+    assert built(2) == alone
     assert started == []
 
 
-def test_the_kernel_says_whether_a_core_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_says_how_many_cores_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    for text, idle in (("0.5 0.4 0.3 1/90 7", True), ("2.1 2 2 3/90 7", False), ("what", True)):
+    for text, idle in (("0.5 0.4 0.3 1/90 7", 2), ("2.1 2 2 3/90 7", 0), ("what", 2)):
         monkeypatch.setattr(Path, "read_text", lambda self, text=text: text)
-        assert building.has_idle_core() is idle
+        assert hiring.idle_cores() == idle
 
 
-def test_what_llvm_refuses_is_reported_here(
-    started: list[AssemblerProcess], monkeypatch: pytest.MonkeyPatch
+def test_faults_and_warnings_are_told_here(
+    started: list[KernelProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CpuBackend, "emit", lambda self, funcs: "nonsense")
+    monkeypatch.setattr(kernel_process, "COMMAND", command(FAULTS["it cannot"]))
     with pytest.raises(InternalError, match="LLVM rejects the code"):
         built(2)
-    assert '"fault"' in answer('{"id": 1, "text": "nonsense", "listing": false}', machine())
 
 
-def machine() -> tuple[str, str, str]:
-    return TARGET.triple, TARGET.arch, ",".join(TARGET.features)
+def asked(kernel: str, choices: str = "{}") -> dict[str, Any]:
+    request = {"id": 1, "kernel": kernel, "target": 0, "choices": choices}
+    reply: dict[str, Any] = json.loads(answer(request, [to_toml(TARGET)], Options()))
+    return reply
 
 
-def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("error::aisc.ir.diagnostics.AiscWarning")
+def test_a_worker_has_nothing_to_say() -> None:
+    text = print_ir(FUNCS[0])
+    assert "record" in asked(text)
+    assert "fault" in asked("nonsense")
+    assert "fault" in asked(text, '{"no such decision": 1}'), "the record is stale: a warning"
+
+
+def test_it_ends_with_the_process_that_started_it() -> None:
     parent = (
         "import sys, time\n"
-        "from aisc.driver.api import resolve_target\n"
-        "from aisc.codegen.llvm.assembler_process import AssemblerProcess\n"
-        "made = AssemblerProcess.start(resolve_target('cpu'))\n"
+        "from aisc.driver.kernel_process import KernelProcess\n"
+        "made = KernelProcess.start([], 2, {})\n"
         "print(made.child.process.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -235,12 +244,14 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_targets_are_told_apart(started: list[AssemblerProcess]) -> None:
-    """What generates code beside is told the target of the kernels, not the host."""
-    plain = replace(TARGET, arch="x86-64", features=()) if "x86" in TARGET.triple else TARGET
-    funcs = [product(8 * n + 16) for n in range(COUNT)]
-    one, two = (
-        records(build_kernels(funcs, CpuBackend(plain), Options(threads=k), None)) for k in (1, 2)
-    )
+def plain(target: Target) -> Target:
+    return replace(target, arch="x86-64", features=()) if "x86" in target.triple else target
+
+
+def test_targets_are_told_apart(started: list[KernelProcess], given: list[int]) -> None:
+    """A process is told the target of the kernels, not the host."""
+    backend = CpuBackend(plain(TARGET))
+    one, two = (built(threads, backend) for threads in (1, 2))
     assert one == two
     assert len(started) == 1
+    assert given

@@ -12,7 +12,7 @@ import pytest
 
 import aisc
 from aisc.cli.main import main
-from aisc.codegen.backend import backend_of, run_here
+from aisc.codegen.backend import backend_of
 from aisc.codegen.backend import space as decisions
 from aisc.codegen.cpu import schedule
 from aisc.codegen.llvm.assembly import spills
@@ -192,7 +192,7 @@ def test_a_tuned_kernel_keeps_its_version_for_one_row() -> None:
     backend = backend_of(resolve_target("cpu"))
     (pick,) = [p for p in decisions(backend, func) if p.name.endswith(".tile")]
     for shape in pick.options[1:4]:
-        kernel, code = run_here(backend.schedule(func, {pick.name: shape}), backend)
+        kernel, code = backend.schedule(func, {pick.name: shape})
         assert not stale({pick.name: shape}, kernel.picks)
         assert code is not None, "the gate has looked at it"
         assert [(v.dim, v.value) for v in kernel.versions] == [("n", 1)]
@@ -214,7 +214,7 @@ def test_a_given_tile_that_spills_is_refused(
     backend = backend_of(resolve_target("cpu"))
     (pick,) = [p for p in decisions(backend, kernel) if p.name.endswith(".tile")]
     given = {pick.name: pick.options[7]}
-    made, _ = run_here(backend.schedule(kernel, given), backend)
+    made, _ = backend.schedule(kernel, given)
     assert stale(given, made.picks) == [pick.name]
     assert {p.name: p.choice for p in made.picks}[pick.name] == pick.options[0]
 

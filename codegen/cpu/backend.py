@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Coroutine, Scheduled
+from aisc.codegen.backend import Scheduled
 from aisc.codegen.cpu.entry_module import entry_text
 from aisc.codegen.cpu.function import CpuFunction
 from aisc.codegen.cpu.image import image_of
@@ -16,7 +16,6 @@ from aisc.codegen.cpu.runtime_object import runtime_object
 from aisc.codegen.cpu.schedule import gated, optimized
 from aisc.codegen.image import DeviceCode, Image
 from aisc.codegen.llvm import engine, generate, link
-from aisc.codegen.llvm.assembler_process import AssemblerProcess, can_start
 from aisc.codegen.llvm.function import zeros_global
 from aisc.ir.node import walk
 from aisc.ir.target import Target, host
@@ -72,7 +71,7 @@ class CpuBackend:
         """The default rules."""
         return default_schedule(lowered, d)
 
-    def schedule(self, lowered: Func, choices: Choices) -> Coroutine[Scheduled]:
+    def schedule(self, lowered: Func, choices: Choices) -> Scheduled:
         """The default rules, gated by the assembly."""
         return gated(lowered, self, choices)
 
@@ -113,10 +112,6 @@ class CpuBackend:
     def assemble(self, text: str, want_listing: bool = False) -> Artefact:
         """Machine code of a module, and its assembly."""
         return engine.assemble(text, self.target, want_listing)
-
-    def helper(self) -> AssemblerProcess | None:
-        """A process that generates code beside this one."""
-        return AssemblerProcess.start(self.target) if can_start() else None
 
     def image(
         self,

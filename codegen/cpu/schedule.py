@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, Coroutine, Scheduled
+from aisc.codegen.backend import Backend, Scheduled
 from aisc.codegen.llvm.assembly import spills
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
@@ -33,7 +33,7 @@ from aisc.passes.tensor.optimize import optimize_schedule
 MAX_TILES = 4
 
 
-def gated(lowered: Func, backend: Backend, choices: Choices) -> Coroutine[Scheduled]:
+def gated(lowered: Func, backend: Backend, choices: Choices) -> Scheduled:
     """The kernel by the first tile of the rule that keeps its values in registers; a tile among
     the `choices` comes first."""
     first: tuple[ScheduledKernel, Artefact | None] | None = None
@@ -49,7 +49,7 @@ def gated(lowered: Func, backend: Backend, choices: Choices) -> Coroutine[Schedu
             return scheduled, None
         if dim is not None:
             scheduled = _with_version(lowered, scheduled, schedule, d, dim)
-        assembled = yield backend.emit(scheduled.funcs), True
+        assembled = backend.assemble(backend.emit(scheduled.funcs), True)
         if spills(assembled.listing) == 0:
             return scheduled, assembled
         if given is not choices:  # a tile that was given and spills is not fallen back to

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Coroutine, Scheduled, by_rules, operands_of
+from aisc.codegen.backend import Scheduled, by_rules, operands_of
 from aisc.codegen.dsa.assembler import Listing, assemble
 from aisc.codegen.dsa.simulator import simulate
 from aisc.codegen.image import DeviceCode
@@ -80,7 +80,7 @@ class DsaBackend:
         """The rule for matrix products."""
         return dsa_matmul(lowered, d)
 
-    def schedule(self, lowered: Func, choices: Choices) -> Coroutine[Scheduled]:
+    def schedule(self, lowered: Func, choices: Choices) -> Scheduled:
         """The rule; there is no code to look at."""
         return by_rules(self, lowered, choices)
 
@@ -99,9 +99,6 @@ class DsaBackend:
         listing = assemble(parse_func(text), self.target).text if want_listing else ""
         data = {"target": self.target.source, "kernel": text}
         return Artefact(json.dumps(data).encode(), listing)
-
-    def helper(self) -> None:
-        """Assembling takes no time worth another process."""
 
     @staticmethod
     def load(code: DeviceCode) -> Array:

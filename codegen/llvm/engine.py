@@ -1,7 +1,7 @@
 """Modules of LLVM IR text and their machine code (:mod:`aisc.codegen.llvm.generate`).
 
 Only this package and the back ends import llvmlite. Objects are bytes: they can be cached on disk,
-made in another process (:mod:`aisc.codegen.llvm.assembler_process`) and linked in a third
+made in another process (:mod:`aisc.driver.kernel_process`) and linked in a third
 (:mod:`aisc.codegen.llvm.link`).
 """
 

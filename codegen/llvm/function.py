@@ -60,7 +60,7 @@ class FunctionEmitter(TransposeEmitter):
         self.bases: dict[str, str] = {}
         self.in_parallel = False
         self.streams = self.STREAMS and any(
-            isinstance(n, Store) and n.stream for n in walk(func.body)
+            isinstance(n, Store) and n.stream for n in statements(func.body)
         )
 
     # -- the function ------------------------------------------------------------------------

@@ -1,5 +1,4 @@
-"""Machine code of LLVM IR text. Needs nothing but llvmlite, so that a process that only does this
-starts at once (:mod:`aisc.codegen.llvm.assembler`)."""
+"""Machine code of LLVM IR text, by llvmlite alone."""
 
 from __future__ import annotations
 

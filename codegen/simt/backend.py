@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, Coroutine, Scheduled, backend_of
+from aisc.codegen.backend import Backend, Scheduled, backend_of
 from aisc.codegen.faults import error_of
 from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
@@ -62,7 +62,7 @@ class SimtBackend:
         lowered."""
         return simt_schedule(lowered, d)
 
-    def schedule(self, lowered: Func, choices: Choices) -> Coroutine[Scheduled]:
+    def schedule(self, lowered: Func, choices: Choices) -> Scheduled:
         """The first schedule of the rules that is legal and fits the machine: what is among the
         choices first."""
         refused: CompileError | None = None
@@ -76,7 +76,6 @@ class SimtBackend:
                 continue
             return kernel, None
         raise refused or error("E402", f"no schedule of {lowered.name} fits {self.target.name}")
-        yield  # what makes this a generator
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
         """A scheduled kernel in kernel form."""
@@ -103,9 +102,6 @@ class SimtBackend:
         ptx = ptx_of(module, self.target)
         head = json.dumps({"kernels": json.loads(heads), "ptx": ptx}).encode()
         return Artefact(head + b"\n" + self._host.assemble(model).object, ptx)
-
-    def helper(self) -> None:
-        """Nobody generates PTX beside."""
 
     @staticmethod
     def load(code: DeviceCode) -> Model:

@@ -1,8 +1,5 @@
 """Kernels through steps 7, 8, 10 and 11, and what the cache holds of them.
 
-A kernel is made by a generator: it yields modules and goes on with what they were assembled to, so
-that others can be made meanwhile (:mod:`aisc.driver.kernels`).
-
 The key of a kernel is its printed canonical Func, the code-affecting options, the target and the
 versions; its record holds the object and, as IR text, the signature that the plan needs.
 """
@@ -17,7 +14,7 @@ from aisc.artifact import kernel_signature as signature
 from aisc.artifact.cache import key_of
 from aisc.artifact.fingerprint import fingerprint
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, Coroutine, Scheduled
+from aisc.codegen.backend import Backend, Scheduled
 from aisc.driver.options import Options
 from aisc.ir.diagnostics import AiscError, Diagnostic, InternalError, warn
 from aisc.ir.optional import left_out
@@ -52,18 +49,18 @@ UNSEEN = Look()
 
 def schedule_kernel(
     lowered: Func, backend: Backend, options: Options, lookup: Lookup = untuned
-) -> Coroutine[Scheduled]:
+) -> Scheduled:
     """Steps 7 and 8: the rules of the target with the recorded choices, if there are any; and what
     the kernel was assembled to where these have looked at that."""
     if options.level < 2:
         return _naive(lowered, backend), None
     choices = lookup(lowered)
     try:
-        made = yield from backend.schedule(lowered, choices)
+        made = backend.schedule(lowered, choices)
         unknown = stale(choices, made[0].picks)
         if unknown:
             _warn_of_record(lowered, unknown)
-            made = yield from backend.schedule(lowered, NONE)
+            made = backend.schedule(lowered, NONE)
         return made
     except AiscError:
         raise
@@ -112,11 +109,11 @@ def make_kernel(
     lookup: Lookup = untuned,
     look: Look = UNSEEN,
     given: ScheduledKernel | None = None,
-) -> Coroutine[BuiltKernel]:
+) -> BuiltKernel:
     """A kernel made now; `given`: as it has been scheduled."""
     made: Artefact | None = None
     if given is None:
-        scheduled, made = yield from schedule_kernel(lowered, backend, options, lookup)
+        scheduled, made = schedule_kernel(lowered, backend, options, lookup)
     else:
         scheduled = given
     if not look.code:
@@ -130,7 +127,7 @@ def make_kernel(
             scheduled, made = _naive(lowered, backend), None
             text = backend.emit(scheduled.funcs)
     if made is None:
-        made = yield text, look.text
+        made = backend.assemble(text, look.text)
     return BuiltKernel(scheduled, made.object, False, text, made.listing)
 
 

@@ -18,6 +18,7 @@ from aisc.codegen.backend import Backend, Host
 from aisc.codegen.image import DeviceCode, Image
 from aisc.codegen.run.executable import Executable
 from aisc.codegen.signature import Port
+from aisc.driver.crew import ALONE, Crew
 from aisc.driver.instruments import Instruments, Product
 from aisc.driver.kernel import BuiltKernel, Look, Lookup, untuned
 from aisc.driver.kernels import build_kernels
@@ -96,6 +97,20 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
     known = () if isinstance(model, Graph) else graph.defaults  # a graph cannot be imported again
     defaults = tuple(Port(v.name, v.type) for v in known)
     graph = specialize_step(model, graph, ctx)
+    with _crew(graph, ctx) as crew:
+        return _compiled(graph, ctx, defaults, crew)
+
+
+def _crew(graph: Graph, ctx: Context) -> Crew:
+    """Who makes kernels beside this process: ready when there are kernels, for it starts now."""
+    if ctx.watched or not ctx.continues("plan"):
+        return ALONE
+    targets = [b.target for b in (ctx.host, *ctx.devices)]
+    return Crew.start(targets, ctx.options, len(graph.nodes))
+
+
+def _compiled(graph: Graph, ctx: Context, defaults: tuple[Port, ...], crew: Crew) -> Compiled:
+    """Steps 3 to 12."""
     own = opdef.uses_custom(graph)
     if not ctx.continues("specialize"):
         return Compiled(None, graph)
@@ -116,7 +131,7 @@ def run_pipeline(model: Any, ctx: Context) -> Compiled:
     if not ctx.continues("lower"):
         return Compiled(None, program)
     names = ([v.name for v in graph.inputs], list(graph.result_names))
-    return replace(finish(program, ctx, names, defaults), own=own)
+    return replace(finish(program, ctx, names, defaults, crew=crew), own=own)
 
 
 def _fuse(graph: Graph, join: bool, machines: Machines) -> Graph:
@@ -160,11 +175,12 @@ def finish(
     names: Names,
     defaults: tuple[Port, ...] = (),
     given: Mapping[str, ScheduledKernel] | None = None,
+    crew: Crew = ALONE,
 ) -> Compiled:
     """Steps 7 to 12. `given` are kernels that somebody has scheduled already."""
     cache = cache_of(ctx.options.cache_dir) if ctx.options.use_cache and not ctx.watched else None
     with ctx.instruments.step("schedule") as done:
-        built = _kernels(program, ctx, cache, given or {})
+        built = _kernels(program, ctx, cache, given or {}, crew)
         done(None)
     scheduled = {n: b.scheduled for n, b in built.items()}
     with ctx.instruments.step("optimize") as done:
@@ -202,14 +218,18 @@ def finish(
 
 
 def _kernels(
-    program: Program, ctx: Context, cache: Cache | None, given: Mapping[str, ScheduledKernel]
+    program: Program,
+    ctx: Context,
+    cache: Cache | None,
+    given: Mapping[str, ScheduledKernel],
+    crew: Crew,
 ) -> dict[str, BuiltKernel]:
     """Every kernel, made by the back end of its target, in the order of the program."""
     look = Look(code=ctx.continues("plan"), text=ctx.watched)
     built: dict[str, BuiltKernel] = {}
     for backend in (ctx.host, *ctx.devices):
         mine = [k for k in program.kernels if k.target == backend.target.name]
-        built |= build_kernels(mine, backend, ctx.options, cache, ctx.lookup, look, given)
+        built |= build_kernels(mine, backend, ctx.options, cache, ctx.lookup, look, given, crew)
     return {k.name: built[k.name] for k in program.kernels}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from aisc.codegen.arrays import aligned
-from aisc.codegen.backend import Host, host_of, run_here
+from aisc.codegen.backend import Host, host_of
 from aisc.codegen.llvm.link import Linked
 from aisc.ir import target as targets
 from aisc.ir.description import from_toml
@@ -103,7 +103,7 @@ def _target(text: str) -> Target:
 
 def _prepared(func: Func, choices: Choices, backend: Host) -> Prepared:
     """The kernel of a candidate; E302 where the rules do not make it, or its gate refuses it."""
-    kernel, code = run_here(backend.schedule(func, choices), backend)
+    kernel, code = backend.schedule(func, choices)
     unknown = stale(choices, kernel.picks)
     if unknown:
         raise error("E302", f"{func.name} cannot have {', '.join(unknown)} so")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Coroutine, Scheduled, by_rules, operands_of
+from aisc.codegen.backend import Scheduled, by_rules, operands_of
 from aisc.codegen.image import DeviceCode
 from aisc.ir.graph.core import GraphNode
 from aisc.ir.target import Memory, Target
@@ -61,7 +61,7 @@ class AbacusBackend:
         """The loops as they are: there is nothing to decide here."""
         return Schedule.of(lowered)
 
-    def schedule(self, lowered: Func, choices: Choices) -> Coroutine[Scheduled]:
+    def schedule(self, lowered: Func, choices: Choices) -> Scheduled:
         """That, whatever a record says."""
         return by_rules(self, lowered, choices)
 
@@ -76,9 +76,6 @@ class AbacusBackend:
     def assemble(self, text: str, want_listing: bool = False) -> Artefact:
         """The text again, as bytes."""
         return Artefact(text.encode(), text if want_listing else "")
-
-    def helper(self) -> None:
-        """Nobody helps."""
 
     @staticmethod
     def load(code: DeviceCode) -> Beads:

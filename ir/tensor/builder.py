@@ -11,7 +11,6 @@ from dataclasses import replace
 from aisc.ir.arith.poly import Dim
 from aisc.ir.dtypes import DType
 from aisc.ir.location import UNKNOWN, Loc
-from aisc.ir.node import walk
 from aisc.ir.tensor.combiner import COMBINERS
 from aisc.ir.tensor.expr import ONE, ZERO, Expr, Load, Var, of_dim, variables
 from aisc.ir.tensor.func import Attribute, Buffer, Func, buffer
@@ -28,15 +27,17 @@ from aisc.ir.tensor.stmt import (
     Store,
     seq,
 )
+from aisc.ir.tensor.visitor import walk_accesses
 
 
 def accesses(stmt: Stmt) -> tuple[tuple[Region, ...], tuple[Region, ...]]:
     """Regions that the loads and stores of `stmt` touch: (reads, writes), no repeats. Points, but
     whole axes where a loop or a name inside of `stmt` chooses the place."""
-    inner = frozenset(n.var for n in walk(stmt) if isinstance(n, For | Let))
+    nodes = list(walk_accesses(stmt))
+    inner = frozenset(n.var for n in nodes if isinstance(n, For | Let))
     reads: dict[Region, None] = {}
     writes: dict[Region, None] = {}
-    for node in walk(stmt):
+    for node in nodes:
         if isinstance(node, Load):
             reads[_region(node, inner)] = None
         elif isinstance(node, Store):

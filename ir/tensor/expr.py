@@ -50,9 +50,10 @@ class Expr(Node):
     """Base of expressions; Python operators build new ones (integer ``//``, ``%`` floor).
 
     Besides its fields an expression keeps what was asked of it: its hash, :func:`variables`,
-    :func:`has_loads`, :func:`is_tested`."""
+    :func:`has_loads`, :func:`is_tested`, :func:`~aisc.ir.tensor.visitor.touched`."""
 
-    __slots__ = ("_hash", "_loads", "_tested", "_variables")
+    __slots__ = ("_buffers", "_hash", "_loads", "_tested", "_variables")
+    _buffers: frozenset[Buffer]
     _loads: bool
     _tested: bool
     _variables: frozenset[Var]

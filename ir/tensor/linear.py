@@ -286,18 +286,18 @@ class Indexer:
         for mono, c in ordered:
             term: Expr = mono[0]
             for atom in mono[1:]:
-                term = binary("mul", term, atom)
-            term = binary("mul", term, Const(abs(c)))
+                term = Binary("mul", term, atom)
+            if abs(c) != 1:
+                term = Binary("mul", term, Const(abs(c)))
             if total is None:
-                total = term if c > 0 else binary("sub", Const(0), term)
+                total = term if c > 0 else Binary("sub", Const(0), term)
             else:
-                total = binary("add" if c > 0 else "sub", total, term)
+                total = Binary("add" if c > 0 else "sub", total, term)
         if total is None:
             return Const(lin.const)
         if lin.const == 0:
             return total
-        op = "add" if lin.const > 0 else "sub"
-        return binary(op, total, Const(abs(lin.const)))
+        return Binary("add" if lin.const > 0 else "sub", total, Const(abs(lin.const)))
 
     def simplify(self, expr: Expr) -> Expr:
         """An equal, simpler expression; conditions that the ranges decide become constants."""

@@ -40,9 +40,17 @@ IterKind = Literal["spatial", "reduce", "ordered"]
 
 
 class Stmt(Node):
-    """Base of statements."""
+    """Base of statements.
 
-    __slots__ = ()
+    Besides its fields a statement keeps what was asked of it: the statements below it
+    (:mod:`aisc.ir.tensor.tree`), the variables and the buffers that it mentions
+    (:mod:`aisc.ir.tensor.visitor`)."""
+
+    __slots__ = ("_buffers", "_loops", "_statements", "_variables")
+    _buffers: frozenset[Buffer]
+    _loops: tuple[For, ...]
+    _statements: tuple[Stmt, ...]
+    _variables: frozenset[Var]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, logical_and
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Prefetch, Seq, Stmt, While, seq
-from aisc.ir.tensor.visitor import transform_accesses
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +65,50 @@ def outer_loops(func: Func, loop: For) -> tuple[For, ...]:
     return ()
 
 
-def statements(node: Stmt) -> Iterator[Stmt]:
+def statements(node: Stmt) -> tuple[Stmt, ...]:
     """`node` and every statement below it, outer ones first; expressions are not looked at."""
-    stack = [node]
-    while stack:
-        top = stack.pop()
-        yield top
-        if isinstance(top, Seq):
-            stack.extend(reversed(top.stmts))
-        elif isinstance(top, For | While | Let):
-            stack.append(top.body)
-        elif isinstance(top, Block):
-            stack.extend(s for s in (top.body, top.init) if s is not None)
-        elif isinstance(top, If):
-            stack.extend(s for s in (top.other, top.then) if s is not None)
+    try:
+        return node._statements
+    except AttributeError:
+        found = [node]
+        for part in _parts(node):
+            found += statements(part)
+        object.__setattr__(node, "_statements", tuple(found))
+        return node._statements
 
 
-def loops_of(node: Stmt) -> Iterator[For]:
+def _parts(node: Stmt) -> tuple[Stmt, ...]:
+    """The statements that a statement consists of, in the order of execution."""
+    if isinstance(node, Seq):
+        return node.stmts
+    if isinstance(node, For | While | Let):
+        return (node.body,)
+    if isinstance(node, Block):
+        return (node.body,) if node.init is None else (node.init, node.body)
+    if isinstance(node, If):
+        return (node.then,) if node.other is None else (node.then, node.other)
+    return ()
+
+
+def loops_of(node: Stmt) -> tuple[For, ...]:
     """Every loop below `node`, outer ones first."""
-    return (n for n in statements(node) if isinstance(n, For))
+    try:
+        return node._loops
+    except AttributeError:
+        found = tuple(n for n in statements(node) if isinstance(n, For))
+        object.__setattr__(node, "_loops", found)
+        return found
+
+
+def transform_statements(node: Stmt, fn: Callable[[Stmt], Stmt]) -> Stmt:
+    """`fn` applied to every statement, inner ones first; expressions are not looked at."""
+
+    def go(n: Node) -> Node:
+        return fn(map_children(n, go)) if isinstance(n, Stmt) else n
+
+    result = go(node)
+    assert isinstance(result, Stmt), "a statement stays one"
+    return result
 
 
 def find_loop(func: Func, name: str) -> For:
@@ -148,12 +172,12 @@ def _with(loop: For, body: Stmt) -> For:
 def without_alloc(func: Func, buffer: Buffer) -> Func:
     """`func` without the declaration of `buffer`, and without hints that name it."""
 
-    def drop(n: Node) -> Node:
+    def drop(n: Stmt) -> Stmt:
         if isinstance(n, Seq):
             return seq(*(s for s in n.stmts if not (isinstance(s, Alloc) and s.buffer == buffer)))
         return n
 
-    return without_hints(replace(func, body=transform_accesses(func.body, drop)), buffer)
+    return without_hints(replace(func, body=transform_statements(func.body, drop)), buffer)
 
 
 def without_hints(func: Func, buffer: Buffer) -> Func:
@@ -212,9 +236,9 @@ def extent_of(loop: For) -> int | None:
 def indexer(loops: tuple[For, ...], dims: tuple[Var, ...] = ()) -> Indexer:
     """Ranges of loop variables (symbolic extents are bounded below only)."""
     index = Indexer({d.name: (0, float("inf")) for d in dims})
-    for loop in loops:
+    for loop in loops:  # a range is known before anything mentions the variable
         low, high = index.bounds(loop.low), index.bounds(loop.low + loop.extent)
-        index = index.bind(loop.var, low[0], high[1] - 1)
+        index.ranges[loop.var.name] = low[0], high[1] - 1
     return index
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar, cast
 
 from aisc.ir.node import Node, children, map_children
 from aisc.ir.tensor.expr import Expr, Load, Var, has_loads, variables
 from aisc.ir.tensor.func import Buffer
-from aisc.ir.tensor.stmt import Alloc, CallKernel, Copy, HostCall, Invoke, Prefetch, Region, Store
+from aisc.ir.tensor.stmt import (
+    Alloc,
+    CallKernel,
+    Copy,
+    HostCall,
+    Invoke,
+    Prefetch,
+    Region,
+    Stmt,
+    Store,
+)
 
 N = TypeVar("N", bound=Node)
 
@@ -56,32 +66,81 @@ def once(fn: Callable[[Node], Node]) -> Callable[[Node], Node]:
 
 def substitute(node: N, values: Mapping[Var, Expr]) -> N:
     """`node` with variables replaced; names are unique in a Func, so nothing is captured."""
-    if not values:
-        return node
+    return substitution(values)(node) if values else node
+
+
+def substitution(values: Mapping[Var, Expr]) -> Callable[[N], N]:
+    """:func:`substitute` for several parts of one tree, which must outlive it: what they share is
+    replaced once."""
+
+    names = frozenset(values)
 
     def go(n: Node) -> Node:
-        if isinstance(n, Expr) and variables(n).isdisjoint(values):
+        if mentioned(n).isdisjoint(names):
             return n
         return values.get(n, n) if isinstance(n, Var) else map_children(n, kept)
 
     kept = once(go)
-    return cast(N, kept(node))
+    return cast(Callable[[N], N], kept)
+
+
+def mentioned(node: Node) -> frozenset[Var]:
+    """The variables that occur in a statement or an expression, and those that it binds."""
+    if isinstance(node, Expr):
+        return variables(node)
+    try:
+        return node._variables  # type: ignore[attr-defined,no-any-return]
+    except AttributeError:
+        found = frozenset[Var]().union(*map(mentioned, children(node)))
+        if isinstance(node, Stmt):
+            object.__setattr__(node, "_variables", found)
+        return found
+
+
+def touched(node: Node) -> frozenset[Buffer]:
+    """The buffers that a statement or an expression names."""
+    if isinstance(node, Expr) and not has_loads(node):
+        return _NO_BUFFERS
+    try:
+        return node._buffers  # type: ignore[attr-defined,no-any-return]
+    except AttributeError:
+        found = frozenset(b for b in _own_buffers(node) if b).union(*map(touched, children(node)))
+        if isinstance(node, Stmt | Expr):
+            object.__setattr__(node, "_buffers", found)
+        return found
+
+
+_NO_BUFFERS: frozenset[Buffer] = frozenset()
+
+
+def _own_buffers(node: Node) -> Iterable[Buffer | None]:
+    """The buffers that stand in the fields of a node."""
+    if isinstance(node, Load | Store | Region | Prefetch | Alloc):
+        return (node.buffer,)
+    if isinstance(node, CallKernel):
+        return node.args
+    if isinstance(node, Copy):
+        return node.src, node.dst
+    return (*node.inputs, *node.outputs) if isinstance(node, HostCall) else ()
 
 
 def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
     """`node` with buffers exchanged wherever they are accessed, declared or passed."""
 
-    def swap(n: Node) -> Node:
-        if isinstance(n, Load) and n.buffer in table:
-            return Load(table[n.buffer], n.indices)
-        if isinstance(n, Expr):
+    buffers = frozenset(table)
+
+    def go(n: Node) -> Node:
+        if touched(n).isdisjoint(buffers):
             return n
+        n = map_children(n, kept)
+        if isinstance(n, Load):
+            return Load(table.get(n.buffer, n.buffer), n.indices)
         if isinstance(n, Store) and n.buffer in table:
             return replace(n, buffer=table[n.buffer])
         if isinstance(n, Prefetch) and n.buffer in table:
             return Prefetch(table[n.buffer], n.indices, n.write)
-        if isinstance(n, Alloc) and n.buffer in table:
-            return Alloc(table[n.buffer])
+        if isinstance(n, Alloc):
+            return Alloc(table.get(n.buffer, n.buffer))
         if isinstance(n, Region) and n.buffer in table:
             return Region(table[n.buffer], n.low, n.extent)
         if isinstance(n, CallKernel):
@@ -94,7 +153,8 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
             return replace(n, inputs=ins, outputs=outs)
         return n
 
-    return transform_accesses(node, swap)
+    kept = once(go)
+    return cast(N, kept(node))
 
 
 def buffers_of(node: Node) -> dict[Buffer, None]:

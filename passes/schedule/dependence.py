@@ -31,7 +31,7 @@ from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Stmt, Store, While
 from aisc.ir.tensor.tree import Place, conjuncts, places, statements
-from aisc.ir.tensor.visitor import substitute
+from aisc.ir.tensor.visitor import substitute, substitution
 from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
 
 Names = Mapping[Var, str]
@@ -84,11 +84,10 @@ def private_to(root: Stmt) -> frozenset[Buffer]:
 def declared_under(loop: For, outer: tuple[For, ...] = ()) -> Iterator[Access]:
     """The declared regions of all blocks below `loop`; `outer` are the loops around it."""
     for place in _places_under(loop, outer):
-        bound = _bound(place.block)
+        at = substitution(_bound(place.block))
         for regions, write in ((place.block.reads, False), (place.block.writes, True)):
             for r in regions:
-                low = tuple(substitute(e, bound) for e in r.low)
-                extent = tuple(substitute(e, bound) for e in r.extent)
+                low, extent = tuple(map(at, r.low)), tuple(map(at, r.extent))
                 yield Access(place, r.buffer, low, extent, write)
 
 
@@ -104,20 +103,24 @@ def accesses_of(place: Place) -> list[Access]:
     """Every access of one block to buffers from outside of it, those of its initialisation first,
     in the order of execution."""
     block, bound = place.block, _bound(place.block)
-    walker = _Touches()
-    if block.init is not None:
-        first = logical_and(
-            *(equal(bound[it.var], ZERO) for it in block.iters if it.kind == "reduce")
-        )
-        path = _Path(place.loops)
-        walker.visit(substitute(block.init, bound), path if first == TRUE else path.under(first))
-    walker.visit(substitute(block.body, bound), _Path(place.loops))
-    own = private_to(block)
-    return [
-        Access(replace(place, loops=t.loops), t.buffer, t.at, (ONE,) * len(t.at), t.write, t.conds)
-        for t in walker.found.values()
-        if t.buffer not in own
-    ]
+    first = logical_and(*(equal(bound[it.var], ZERO) for it in block.iters if it.kind == "reduce"))
+    starting = () if first == TRUE else (first,)
+    at = substitution(bound)
+
+    inner: dict[int, For] = {}  # one copy of each loop, whose identity tells it from others
+
+    def loop(f: For) -> For:
+        return inner.setdefault(id(f), replace(f, low=at(f.low), extent=at(f.extent)))
+
+    found: dict[object, Access] = {}
+    for t in _touches_of(block):
+        conds = tuple(map(at, t.conds))
+        moved = replace(
+            t, at=tuple(map(at, t.at)), conds=(*starting, *conds) if t.initial else conds,
+            loops=(*place.loops, *map(loop, t.loops)),
+        )  # fmt: skip
+        found.setdefault(moved.key(), moved.access(place))
+    return list(found.values())
 
 
 def started_loops(root: Stmt) -> list[For]:
@@ -142,16 +145,51 @@ def _bound(block: Block) -> dict[Var, Expr]:
 
 @dataclass(frozen=True, slots=True)
 class _Touch:
+    """An access in terms of a block's iterators; `loops` are those inside of the block; `initial`:
+    it belongs to the initialisation."""
+
     buffer: Buffer
     at: tuple[Expr, ...]
     write: bool
     loops: tuple[For, ...]
     conds: tuple[Expr, ...]
+    initial: bool
 
     def key(self) -> object:
         """What tells two accesses apart; loops count by their variables, not by what they hold."""
         around = tuple(f.var for f in self.loops)
         return self.buffer, self.at, self.write, around, self.conds
+
+    def access(self, place: Place) -> Access:
+        """The access of a block at a place, in terms of the loops there."""
+        ones = (ONE,) * len(self.at)
+        at = replace(place, loops=self.loops)
+        return Access(at, self.buffer, self.at, ones, self.write, self.conds)
+
+
+# What blocks touch, by the identity of their statements, which steps of a schedule share: only
+# bindings change most of the time. Statements are kept with their ids.
+_KNOWN: dict[tuple[int, int], tuple[Stmt, Stmt | None, tuple[_Touch, ...]]] = {}
+_KNOWN_BLOCKS = 256
+
+
+def _touches_of(block: Block) -> tuple[_Touch, ...]:
+    """The accesses of a block to buffers from outside of it, in the order of execution."""
+    at = id(block.body), id(block.init)
+    known = _KNOWN.get(at)
+    if known is None:
+        if len(_KNOWN) >= _KNOWN_BLOCKS:
+            _KNOWN.clear()
+        walker = _Touches()
+        if block.init is not None:
+            walker.initial = True
+            walker.visit(block.init, _Path(()))
+            walker.initial, walker.seen = False, {}
+        walker.visit(block.body, _Path(()))
+        own = private_to(block)
+        found = tuple(t for t in walker.found.values() if t.buffer not in own)
+        known = _KNOWN[at] = block.body, block.init, found
+    return known[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +215,7 @@ class _Touches:
         self.found: dict[object, _Touch] = {}
         self.lets: dict[Var, Expr] = {}
         self.seen: dict[tuple[int, tuple[int, ...]], Node] = {}  # nodes are kept, with their ids
+        self.initial = False
 
     def visit(self, n: Node, path: _Path) -> None:
         """Accesses below a node."""
@@ -201,8 +240,9 @@ class _Touches:
                 self.visit(child, inside)
             if isinstance(n, Load | Store):
                 at, conds = map(self._closed, n.indices), map(self._closed, path.conds)
-                touch = _Touch(n.buffer, tuple(at), isinstance(n, Store), path.loops, tuple(conds))
-                self.found.setdefault(touch.key(), touch)
+                write, known = isinstance(n, Store), (tuple(at), tuple(conds))
+                touch = _Touch(n.buffer, known[0], write, path.loops, known[1], self.initial)
+                self.found.setdefault((self.initial, touch.key()), touch)
 
     def _closed(self, e: Expr) -> Expr:
         """`e` without the scalars that were bound around it."""

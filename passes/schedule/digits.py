@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from aisc.ir.node import Node, map_children, walk
-from aisc.ir.tensor.expr import Binary, Expr, Var, binary
+from aisc.ir.tensor.expr import Binary, Const, Expr, Var, binary
 from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.visitor import substitute
 
@@ -105,19 +105,55 @@ def _all_in(mono: tuple[Expr, ...], allowed: AbstractSet[Var]) -> bool:
 
 def _follows(var: Var, known: dict[Linear, None], ranges: Indexer, fixed: frozenset[Var]) -> bool:
     """Whether `var` is put together from the digits: x from ``x // e`` and ``x % e``."""
-    while ranges.linear(var) not in known:
+    whole = ranges.linear(var)
+    while whole not in known:
+        flat = {_flat(ranges.build(form)) for form in known}
         found: list[Linear] = []
         for form in known:
-            quotient = _quotient(form)
-            if quotient is None or not _all_in((quotient.b,), fixed):
-                continue
-            x = ranges.linear(quotient.a)
-            if x not in known and ranges.linear(binary("mod", quotient.a, quotient.b)) in known:
-                found.append(x)
-        if not found:
+            found += _from_quotient(form, known, ranges, fixed)
+            rest = _remainder(form)
+            if rest is not None and _flat(rest) in flat:
+                found.append(ranges.linear(rest.a))
+        new = dict.fromkeys(x for x in found if x not in known)
+        if not new:
             return False
-        known |= dict.fromkeys(found)
+        known |= new
     return True
+
+
+def _from_quotient(
+    form: Linear, known: Mapping[Linear, None], ranges: Indexer, fixed: frozenset[Var]
+) -> list[Linear]:
+    """x, where the form is ``x // e`` and ``x % e`` is known, for an e of any form."""
+    quotient = _quotient(form)
+    if quotient is None or not _all_in((quotient.b,), fixed):
+        return []
+    rest = ranges.linear(binary("mod", quotient.a, quotient.b))
+    return [ranges.linear(quotient.a)] if rest in known else []
+
+
+def _remainder(form: Linear) -> Binary | None:
+    """``x // e`` for a form ``x - e*(x // e)``, which is how ``x % e`` is written."""
+    if form.const or len(form.terms) != 2:
+        return None
+    for (x, one), (mono, c) in (form.terms, form.terms[::-1]):
+        q = mono[0]
+        if (
+            isinstance(q, Binary) and q.op == "floordiv" and q.b == Const(-c)
+            and one == 1 and len(mono) == 1 and x == (q.a,)
+        ):  # fmt: skip
+            return q
+    return None
+
+
+def _flat(e: Expr) -> Expr:
+    """A quotient of a quotient by constants as one: ``x // a // b`` is ``x // (a*b)``."""
+    while isinstance(e, Binary) and e.op == "floordiv" and isinstance(e.a, Binary):
+        inner = e.a
+        if inner.op != "floordiv" or not (isinstance(e.b, Const) and isinstance(inner.b, Const)):
+            break
+        e = Binary("floordiv", inner.a, Const(int(inner.b.value) * int(e.b.value)))
+    return e
 
 
 def _quotient(form: Linear) -> Binary | None:

@@ -19,10 +19,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from aisc.ir.diagnostics import CompileError, error
-from aisc.ir.node import walk
 from aisc.ir.optional import attempt
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Invoke
+from aisc.ir.tensor.tree import statements
 from aisc.passes.schedule.arguments import checked, signature
 from aisc.passes.schedule.kinds import require_kinds
 from aisc.passes.schedule.picks import Pick
@@ -108,7 +108,7 @@ class Schedule(Steps):
         if not isinstance(func, Func):
             got = type(func).__name__
             raise error("E302", "a function of the tensor IR is scheduled", f"got {got}")
-        if any(isinstance(n, Invoke) for n in walk(func.body)):
+        if any(isinstance(n, Invoke) for n in statements(func.body)):
             raise error("E302", f"{func.name} holds instructions and cannot be scheduled")
         return Schedule(func)
 

@@ -39,7 +39,7 @@ from aisc.ir.tensor.stmt import (
     While,
     seq,
 )
-from aisc.ir.tensor.visitor import substitute
+from aisc.ir.tensor.visitor import once, substitute
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,55 +57,7 @@ class LowerBlocks:
 def simplified(stmt: Stmt, index: Indexer) -> Stmt:
     """A statement with what the ranges of its loops and of `index` decide: indices in normal form,
     conditions dropped or left out with what they guard."""
-    if isinstance(stmt, Seq):
-        return seq(*(simplified(s, index) for s in stmt.stmts))
-    if isinstance(stmt, For):
-        return _loop(stmt, index)
-    if isinstance(stmt, Block):
-        return simplified(unblock(stmt), index)
-    if isinstance(stmt, If):
-        return _if(stmt, index)
-    if isinstance(stmt, Store):
-        at = tuple(index.simplify(i) for i in stmt.indices)
-        return replace(stmt, indices=at, value=simplify_value(stmt.value, index))
-    if isinstance(stmt, Prefetch):
-        at = tuple(index.simplify(i) for i in stmt.indices)
-        return replace(stmt, indices=at)
-    if isinstance(stmt, Let):
-        value = simplify_value(stmt.value, index)
-        return Let(stmt.var, value, simplified(stmt.body, index))
-    if isinstance(stmt, While):
-        return While(simplify_value(stmt.cond, index), simplified(stmt.body, index))
-    if isinstance(stmt, Invoke):
-        operands = tuple(
-            Region(
-                r.buffer,
-                tuple(index.simplify(e) for e in r.low),
-                tuple(index.simplify(e) for e in r.extent),
-            )
-            for r in stmt.operands
-        )
-        return replace(stmt, operands=operands)
-    return stmt
-
-
-def _loop(loop: For, index: Indexer) -> Stmt:
-    low, extent = index.simplify(loop.low), index.simplify(loop.extent)
-    if extent == Const(1):
-        return simplified(substitute(loop.body, {loop.var: low}), index)
-    ends = index.bounds(low), index.bounds(low + extent)
-    body = simplified(loop.body, index.bind(loop.var, ends[0][0], ends[1][1] - 1))
-    return Seq(()) if body == Seq(()) else replace(loop, low=low, extent=extent, body=body)
-
-
-def _if(stmt: If, index: Indexer) -> Stmt:
-    cond = simplify_value(stmt.cond, index)
-    if isinstance(cond, Const):
-        taken = stmt.then if cond.value else stmt.other
-        return Seq(()) if taken is None else simplified(taken, index)
-    then = simplified(stmt.then, index)
-    other = None if stmt.other is None else simplified(stmt.other, index)
-    return If(cond, then, other)
+    return _Simplifier(index).stmt(stmt)
 
 
 def unblock(block: Block) -> Stmt:
@@ -130,21 +82,74 @@ def unblock(block: Block) -> Stmt:
 
 def simplify_value(expr: Expr, index: Indexer) -> Expr:
     """`expr` with simplified indices and conditions, and decided selects replaced by their arm."""
+    return _Simplifier(index).value(expr)
 
-    def go(e: Node) -> Node:
+
+class _Simplifier:
+    """Simplifies what stands in the same loops; values that statements share once."""
+
+    def __init__(self, index: Indexer) -> None:
+        self.index = index
+        self.sources: list[Node] = []  # values are known by identity as long as these live
+        self._kept = once(self._value)
+
+    def stmt(self, s: Stmt) -> Stmt:
+        """A statement, simplified."""
+        self.sources.append(s)
+        if isinstance(s, Seq):
+            return seq(*(self.stmt(x) for x in s.stmts))
+        if isinstance(s, For):
+            return self._loop(s)
+        if isinstance(s, Block):
+            return self.stmt(unblock(s))
+        if isinstance(s, If):
+            return self._if(s)
+        if isinstance(s, Store):
+            return replace(s, indices=self._all(s.indices), value=self.value(s.value))
+        if isinstance(s, Prefetch):
+            return replace(s, indices=self._all(s.indices))
+        if isinstance(s, Let):
+            return Let(s.var, self.value(s.value), self.stmt(s.body))
+        if isinstance(s, While):
+            return While(self.value(s.cond), self.stmt(s.body))
+        if isinstance(s, Invoke):
+            parts = (Region(r.buffer, self._all(r.low), self._all(r.extent)) for r in s.operands)
+            return replace(s, operands=tuple(parts))
+        return s
+
+    def _all(self, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        return tuple(map(self.index.simplify, indices))
+
+    def _loop(self, loop: For) -> Stmt:
+        low, extent = self.index.simplify(loop.low), self.index.simplify(loop.extent)
+        if extent == Const(1):
+            return self.stmt(substitute(loop.body, {loop.var: low}))
+        ends = self.index.bounds(low), self.index.bounds(low + extent)
+        body = simplified(loop.body, self.index.bind(loop.var, ends[0][0], ends[1][1] - 1))
+        return Seq(()) if body == Seq(()) else replace(loop, low=low, extent=extent, body=body)
+
+    def _if(self, s: If) -> Stmt:
+        cond = self.value(s.cond)
+        if isinstance(cond, Const):
+            taken = s.then if cond.value else s.other
+            return Seq(()) if taken is None else self.stmt(taken)
+        return If(cond, self.stmt(s.then), None if s.other is None else self.stmt(s.other))
+
+    def value(self, expr: Expr) -> Expr:
+        """A value, simplified."""
+        self.sources.append(expr)
+        result = self._kept(expr)
+        assert isinstance(result, Expr), "a value is an expression"
+        return result
+
+    def _value(self, e: Node) -> Node:
         if isinstance(e, Load):
-            return Load(e.buffer, tuple(index.simplify(i) for i in e.indices))
+            return Load(e.buffer, self._all(e.indices))
         if isinstance(e, Select):
-            cond = go(e.cond)
+            cond = self._kept(e.cond)
             assert isinstance(cond, Expr), "a condition is an expression"
             if isinstance(cond, Const):
-                return go(e.then if cond.value else e.other)
-            return map_children(replace(e, cond=cond), lambda c: c if c is cond else go(c))
-        if isinstance(e, Binary):
-            mapped = map_children(e, go)
-            return index.simplify(mapped)
-        return map_children(e, go)
-
-    result = go(expr)
-    assert isinstance(result, Expr), "a value is an expression"
-    return result
+                return self._kept(e.then if cond.value else e.other)
+            return map_children(replace(e, cond=cond), lambda c: c if c is cond else self._kept(c))
+        mapped = map_children(e, self._kept)
+        return self.index.simplify(mapped) if isinstance(mapped, Binary) else mapped

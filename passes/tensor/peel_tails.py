@@ -30,7 +30,7 @@ from aisc.ir.tensor.expr import (
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.stmt import For, If, Seq, Stmt, Store, seq
-from aisc.ir.tensor.tree import statements
+from aisc.ir.tensor.tree import statements, transform_statements
 from aisc.ir.tensor.visitor import transform
 from aisc.passes.schedule.copies import Names, copied
 from aisc.passes.tensor.lower_blocks import simplified
@@ -50,12 +50,12 @@ class PeelTails:
         names = Names(func)
         index = Indexer({d.name: (0, float("inf")) for d in func.dims})
 
-        def go(n: Node) -> Node:
+        def go(n: Stmt) -> Stmt:
             if isinstance(n, Seq):
                 return seq(*n.stmts)
             return _divided(n, index, names) if isinstance(n, For) and _is_small(n) else n
 
-        body = transform(func.body, go)
+        body = transform_statements(func.body, go)
         return func if body is func.body else replace(func, body=body)
 
 

@@ -31,6 +31,7 @@ from aisc.ir.tensor.expr import (
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.linear import Indexer, Linear
 from aisc.ir.tensor.stmt import For, Stmt, Store, seq
+from aisc.ir.tensor.tree import transform_statements
 from aisc.ir.tensor.visitor import transform
 from aisc.passes.schedule.copies import Names, copied
 from aisc.passes.tensor.lower_blocks import simplified
@@ -47,13 +48,13 @@ class SkipTurns:
         names, dims = Names(func), {d.name for d in func.dims}
         index = Indexer({d: (0, float("inf")) for d in dims})
 
-        def go(n: Node) -> Node:
+        def go(n: Stmt) -> Stmt:
             if not isinstance(n, For) or n.kind != "serial" or n.low != ZERO:
                 return n
             limits = _limits(n, index, dims)
             return _divided(n, limits, index, names) if limits else n
 
-        body = transform(func.body, go)
+        body = transform_statements(func.body, go)
         return func if body is func.body else replace(func, body=body)
 
 

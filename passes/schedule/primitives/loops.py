@@ -22,8 +22,9 @@ from aisc.ir.tensor.tree import (
     nest,
     places,
     replace_stmt,
+    transform_statements,
 )
-from aisc.ir.tensor.visitor import substitute, transform
+from aisc.ir.tensor.visitor import substitute
 from aisc.passes.schedule.copies import Names
 from aisc.passes.schedule.kinds import MAX_LANES, MAX_UNROLL
 from aisc.passes.schedule.legality import require_independent, require_reorderable
@@ -277,7 +278,8 @@ def unroll(func: Func, loop: str) -> Func:
     if all(f is not old for f in loops_of(done.body)):
         return done
     marked = replace(old, kind="unroll")  # it stands inside of a block
-    return replace(func, body=transform(func.body, lambda node: marked if node is old else node))
+    body = transform_statements(func.body, lambda n: marked if n is old else n)
+    return replace(func, body=body)
 
 
 def _most_turns(func: Func, loop: For) -> int | None:

@@ -60,20 +60,20 @@ def set_scope(func: Func, name: str, space: str, loop: str = "") -> Func:
         raise error("E302", f"set_scope({name}): only scratch buffers can be moved")
     new = replace(old, space=space)
     cut = without_alloc(func, old)
-    cut = replace(cut, body=replace_buffers(cut.body, {old: new}))
-    at = innermost_common_loop(cut, new)
+    at = innermost_common_loop(cut, old)
     if loop:
         around = find_loop(cut, loop)
         if at is None or all(f is not at for f in loops_of(around)):
             raise error("E302", f"set_scope({name}): it is used outside of loop '{loop}'")
         at = around
     if at is None or space == "global":
-        return replace(cut, body=seq(Alloc(new), cut.body))
+        return replace(cut, body=replace_buffers(seq(Alloc(old), cut.body), {old: new}))
     loops = (*outer_loops(cut, at), at)
-    found = [a for a in accesses_under(at.body, loops) if a.buffer == new]
+    found = [a for a in accesses_under(at.body, loops) if a.buffer == old]
     if not own_elements(cut, loops, found):  # else nobody else has written what is read
-        require_own_values(cut, new, at, f"set_scope({name})")
-    return replace_stmt(cut, at, replace(at, body=seq(Alloc(new), at.body)))
+        require_own_values(cut, old, at, f"set_scope({name})")
+    moved = replace_stmt(cut, at, replace(at, body=seq(Alloc(old), at.body)))
+    return replace(moved, body=replace_buffers(moved.body, {old: new}))
 
 
 def _copy_nest(func: Func, name: str, src: Buffer, dst: Buffer) -> tuple[Stmt, ...]:

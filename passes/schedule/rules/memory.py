@@ -17,12 +17,11 @@ from __future__ import annotations
 from functools import partial
 from math import prod
 
-from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Block, For, Prefetch, Store
-from aisc.ir.tensor.tree import Place, find_place, places
+from aisc.ir.tensor.tree import Place, find_place, places, statements
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.epilogue import result_of, through_private
 from aisc.passes.schedule.rules.structure import has_calls, lanes_of
@@ -57,7 +56,9 @@ def use_memory(s: Schedule, d: Chooser) -> Schedule:
     """The last steps on the nests of a function: hints about far memory."""
     far = is_far(s.func, d.target)
     blocks = [p.block for p in places(s.func.body)]
-    asked = {n.buffer for n in walk(s.func.body) if isinstance(n, Prefetch)}  # epilogues of tiles
+    asked = {
+        n.buffer for n in statements(s.func.body) if isinstance(n, Prefetch)
+    }  # epilogues of tiles
     for block in blocks:
         if not block.combiner and not has_calls(block):
             found = [w.buffer for w in block.writes if w.buffer.role == "output"]
