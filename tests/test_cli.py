@@ -208,6 +208,26 @@ def test_bench(aisc: Run, model: Path, tmp_path: Path) -> None:
     assert aisc("bench", model, "--threads", "none").code == 2
 
 
+def test_bench_streams(aisc: Run, model: Path, tmp_path: Path) -> None:
+    place = tmp_path / "bench.json"
+    pytest.importorskip("onnxruntime")
+    load = ["--streams", "3", "--duration", "0.2s", "--against", "onnxruntime"]
+    result = aisc("bench", model, *load, "--json", place)
+    assert result.code == 0
+    assert "req/s" in result.out
+    rows = json.loads(place.read_text())
+    assert [(r["runtime"], r["streams"], r["threads"]) for r in rows] == [
+        ("aisc", 3, 1), ("onnxruntime", 3, 1),
+    ]  # fmt: skip
+    for r in rows:
+        assert 0 < r["p50_ms"] <= r["p95_ms"] <= r["p99_ms"]
+        assert r["requests"] >= 3
+        assert r["ratio"] > 0
+    assert rows[0]["ratio"] == 1
+    assert aisc("bench", model, "--streams", "2", "--profile").code == 2
+    assert aisc("bench", model, "--streams", "2", "--duration", "soon").code == 2
+
+
 def test_bench_profile(aisc: Run, model: Path, tmp_path: Path) -> None:
     places = tmp_path / "profile.json", tmp_path / "trace.json"
     options = ["--threads", "1,2", "--warmup", 0, "--iterations", 2, "--shape", "n=8"]

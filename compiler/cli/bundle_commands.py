@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,10 @@ def run_bundle(
     running.run_once(load(path, threads=choices["threads"]), inputs, outputs)
 
 
-def bench_bundle(
-    path: Path,
-    peers: Sequence[str],
-    threads: Sequence[int],
-    runs: tuple[int, int],
-    json_output: Path | None,
-    dims: Mapping[str, int],
-    choices: dict[str, Any],
-) -> None:
+def bench_bundle(path: Path, what: running.Measuring, choices: dict[str, Any]) -> None:
     """``aisc bench``."""
-    _refuse(path, choices, **{"--against": bool(peers)})
-    running.bench(
-        str(path), lambda n: load(path, threads=n), peers, threads, runs, json_output, dims
-    )
+    _refuse(path, choices, **{"--against": bool(what.peers)})
+    running.bench(str(path), lambda n: load(path, threads=n), what)
 
 
 def check_bundle(path: Path, choices: dict[str, Any]) -> None:

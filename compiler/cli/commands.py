@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from aisc.artifact.cache import cache_of
@@ -18,6 +17,7 @@ from aisc.cli import running
 from aisc.cli.dimension_table import dimension_table
 from aisc.cli.host_table import host_operators, host_table
 from aisc.cli.placement_table import crossing_table, crossings, placement_table
+from aisc.cli.spinner import spinner
 from aisc.codegen.files import write_whole
 from aisc.codegen.run import bundle
 from aisc.codegen.run.executable import Executable
@@ -45,15 +45,8 @@ _out = Console()
 @contextmanager
 def progress(title: str) -> Iterator[StepProgress]:
     """An instrument that shows the running step on a terminal's standard error."""
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        console=_err,
-        transient=True,
-        disable=not _err.is_terminal,
-    ) as bar:
-        task = bar.add_task(title)
-        yield StepProgress(lambda step: bar.update(task, description=f"{title}: {step}"))
+    with spinner(title) as show:
+        yield StepProgress(show)
 
 
 def _lookup(tuned: Path | None, target: targets.Target) -> Lookup:
@@ -174,22 +167,14 @@ def run_model(
 
 
 def bench_model(
-    model: str,
-    target: str,
-    peers: Sequence[str],
-    threads: Sequence[int],
-    runs: tuple[int, int],
-    json_output: Path | None,
-    dims: Mapping[str, int],
-    choices: dict[str, Any],
-    tuned: Path | None,
+    model: str, target: str, what: running.Measuring, choices: dict[str, Any], tuned: Path | None
 ) -> None:
     """``aisc bench``."""
 
     def make(count: int) -> Executable:
         return _executable(model, target, {**choices, "threads": count}, tuned)
 
-    running.bench(model, make, peers, threads, runs, json_output, dims)
+    running.bench(model, make, what)
 
 
 def profile_model(

@@ -143,6 +143,10 @@ def bench(
     threads: Annotated[str, typer.Option(help="Numbers of threads, e.g. 1,2.")] = "1",
     warmup: Annotated[int, typer.Option(min=0, help="Runs that are not counted.")] = 5,
     iterations: Annotated[int, typer.Option(min=1, help="Counted runs of each side.")] = 50,
+    streams: Annotated[
+        int, typer.Option(min=0, max=1024, help="Requests at once, each on --threads: per second.")
+    ] = 0,
+    duration: Annotated[str, typer.Option(help="Time of each side with --streams.")] = "10s",
     json_output: Annotated[Path | None, typer.Option("--json", help="Write results here.")] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Time, work and share of the limits per layer.")
@@ -160,7 +164,8 @@ def bench(
     shape: Shapes = None,
     tuned: Tuned = None,
 ) -> None:
-    """Measure the latency of a model or a bundle, interleaved with other runtimes, or a profile."""
+    """Measure the latency or the throughput of a model or a bundle, interleaved with other
+    runtimes, or a profile."""
     counts = [int(t) for t in threads.split(",") if t.isdigit() and int(t) > 0]
     if not counts:
         raise typer.BadParameter("expected numbers such as 1,2", param_hint="--threads")
@@ -169,20 +174,25 @@ def bench(
     profile = profile or trace is not None
     if profile and peers:
         raise typer.BadParameter("a profile is of aisc alone", param_hint="--against")
+    if profile and streams:
+        raise typer.BadParameter("a profile is of one call at a time", param_hint="--streams")
+    from aisc.cli.running import Measuring
+
+    runs, seconds = (warmup, iterations), _seconds(duration, "--duration")
+    what = Measuring(peers, counts, runs, streams, seconds, dims, json_output)
     if _is_bundle(model):
         from aisc.cli.bundle_commands import bench_bundle
 
         choices.update(target=target, tuned=tuned, profile=profile)
-        bench_bundle(Path(model), peers, counts, (warmup, iterations), json_output, dims, choices)
+        bench_bundle(Path(model), what, choices)
         return
     from aisc.cli.commands import bench_model, profile_model
 
     if profile:
-        runs, places = (warmup, iterations), (json_output, trace)
+        places = json_output, trace
         profile_model(model, target, counts, runs, places, top, dims, choices, tuned)
         return
-    runs = warmup, iterations
-    bench_model(model, target, peers, counts, runs, json_output, dims, choices, tuned)
+    bench_model(model, target, what, choices, tuned)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,31 +85,67 @@ def _random(port: Port, sizes: Mapping[str, int], rng: np.random.Generator) -> N
     return rng.integers(0, 2, shape).astype(port.dtype.numpy)
 
 
-def bench(
-    model: str,
-    make: Callable[[int], Executable],
-    peers: Sequence[str],
-    threads: Sequence[int],
-    runs: tuple[int, int],
-    json_output: Path | None,
-    dims: Mapping[str, int],
-) -> None:
-    """Measure the executable that `make` gives for each number of threads on inputs of sizes
-    `dims`, print a table."""
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """What ``aisc bench`` is asked for.
+
+    peers: against whom. threads: numbers of threads, of a call or of each stream.
+    runs: calls that are not counted, and that are.
+    streams: requests in flight, for `seconds`; 0 for one call after the other.
+    dims: sizes of symbolic dimensions. json_output: where to write the numbers.
+    """
+
+    peers: Sequence[str]
+    threads: Sequence[int]
+    runs: tuple[int, int]
+    streams: int
+    seconds: float
+    dims: Mapping[str, int]
+    json_output: Path | None
+
+
+# Keys of the numbers, their titles and how they are written.
+_CALLS = (
+    ("median_ms", "median ms", ".3f"),
+    ("p90_ms", "p90 ms", ".3f"),
+    ("min_ms", "min ms", ".3f"),
+)
+_STREAMS = (
+    ("requests_per_second", "req/s", ".1f"),
+    ("p50_ms", "p50 ms", ".2f"), ("p95_ms", "p95 ms", ".2f"), ("p99_ms", "p99 ms", ".2f"),
+)  # fmt: skip
+
+
+def bench(model: str, make: Callable[[int], Executable], what: Measuring) -> None:
+    """Measure the executable that `make` gives for each number of threads, print a table."""
     from rich.console import Console
     from rich.table import Table
 
-    from aisc.measure.bench import measure_latency
-
     rows: list[Mapping[str, Any]] = []
-    for count in threads:
-        exe = make(count)
-        rows += measure_latency(model, exe, random_feeds(exe, dims), peers, count, *runs)
-    table = Table("runtime", "threads", "median ms", "p90 ms", "min ms", "aisc is faster by")
+    for count in what.threads:
+        rows += _measured(model, make(count), count, what)
+    columns = _STREAMS if what.streams else _CALLS
+    better = "ahead by" if what.streams else "aisc is faster by"
+    counts = "streams" if what.streams else "threads"
+    table = Table("runtime", counts, *(title for _, title, _ in columns), better)
     for row in rows:
         ratio = f"{row['ratio']:.2f} x" if row["runtime"] != "aisc" else ""
-        numbers = [f"{row[k]:.3f}" for k in ("median_ms", "p90_ms", "min_ms")]
-        table.add_row(row["runtime"], str(row["threads"]), *numbers, ratio)
+        numbers = [format(row[key], form) for key, _, form in columns]
+        count = f"{row['streams']} x {row['threads']}" if what.streams else str(row["threads"])
+        table.add_row(row["runtime"], count, *numbers, ratio)
     Console().print(table)
-    if json_output is not None:
-        write_whole(json_output, json.dumps(rows, indent=2).encode())
+    if what.json_output is not None:
+        write_whole(what.json_output, json.dumps(rows, indent=2).encode())
+
+
+def _measured(model: str, exe: Executable, threads: int, what: Measuring) -> list[dict[str, Any]]:
+    from aisc.cli.spinner import spinner
+    from aisc.measure.bench import measure_latency
+    from aisc.measure.throughput import Load, measure_throughput
+
+    feeds = random_feeds(exe, what.dims)
+    if not what.streams:
+        return measure_latency(model, exe, feeds, what.peers, threads, *what.runs)
+    load = Load(what.streams, threads, what.seconds)
+    with spinner(Path(model).name) as show:
+        return measure_throughput(model, exe, feeds, what.peers, load, show)

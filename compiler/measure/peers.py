@@ -22,19 +22,26 @@ Feeds = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A runtime. `make` opens the model at a path for the shapes of the inputs and a number of
-    threads; `extra` of aisc installs `package`."""
+    """A runtime. `make` opens the model at a path for the shapes of the inputs, a number of
+    threads and a number of streams, for each of which it gives a runner: all may run at once, each
+    on so many threads. `extra` of aisc installs `package`."""
 
     name: str
     package: str
     extra: str
-    make: Callable[[str, Feeds, int], Runner]
+    make: Callable[[str, Feeds, int, int], Sequence[Runner]]
 
     def open(self, model: str, feeds: Feeds, threads: int) -> Runner:
         """The model ready to run on `feeds`. E402 when the runtime is not installed or cannot run
         the model."""
+        return self.open_streams(model, feeds, threads, 1)[0]
+
+    def open_streams(
+        self, model: str, feeds: Feeds, threads: int, streams: int
+    ) -> Sequence[Runner]:
+        """The same, ready for as many requests at once, by the runtime's own means for that."""
         try:
-            return self.make(model, feeds, threads)
+            return self.make(model, feeds, threads, streams)
         except ImportError as fault:
             hint = f"pip install aisc[{self.extra}]"
             raise error("E402", f"{self.name} is not installed", str(fault), hint) from None
@@ -65,7 +72,7 @@ def peer(name: str) -> Peer:
     return PEERS[name]
 
 
-def _onnxruntime(model: str, feeds: Feeds, threads: int) -> Runner:
+def _onnxruntime(model: str, feeds: Feeds, threads: int, streams: int) -> Sequence[Runner]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -73,10 +80,10 @@ def _onnxruntime(model: str, feeds: Feeds, threads: int) -> Runner:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     inputs = dict(feeds)
-    return lambda: session.run(None, inputs)
+    return [lambda: session.run(None, inputs)] * streams  # a session serves several threads
 
 
-def _openvino(model: str, feeds: Feeds, threads: int) -> Runner:
+def _openvino(model: str, feeds: Feeds, threads: int, streams: int) -> Sequence[Runner]:
     import openvino
 
     core = openvino.Core()
@@ -85,29 +92,34 @@ def _openvino(model: str, feeds: Feeds, threads: int) -> Runner:
     settings = {
         # CPUs with bf16 or fp16 would compute in these otherwise.
         "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads * streams,
+        "NUM_STREAMS": streams,
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
     }
     compiled = core.compile_model(graph, "CPU", settings)
-    request, inputs = compiled.create_infer_request(), dict(feeds)
 
-    def run() -> list[Any]:
-        results = request.infer(inputs, share_inputs=True, share_outputs=True)
-        return [results[port] for port in compiled.outputs]
+    def runner() -> Runner:
+        request, inputs = compiled.create_infer_request(), dict(feeds)
 
-    return run
+        def run() -> list[Any]:
+            results = request.infer(inputs, share_inputs=True, share_outputs=True)
+            return [results[port] for port in compiled.outputs]
+
+        return run
+
+    return [runner() for _ in range(streams)]
 
 
-def _torch(model: str, feeds: Feeds, threads: int) -> Runner:
-    return _torch_runner(_torch_module(model, threads), feeds)
+def _torch(model: str, feeds: Feeds, threads: int, streams: int) -> Sequence[Runner]:
+    return [_torch_runner(_torch_module(model, threads), feeds)] * streams
 
 
-def _torch_compile(model: str, feeds: Feeds, threads: int) -> Runner:
+def _torch_compile(model: str, feeds: Feeds, threads: int, streams: int) -> Sequence[Runner]:
     import torch
 
     run = _torch_runner(torch.compile(_torch_module(model, threads)), feeds)
     run()  # compiles
-    return run
+    return [run] * streams
 
 
 def _torch_module(model: str, threads: int) -> Any:
