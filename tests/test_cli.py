@@ -225,6 +225,8 @@ def test_bench_streams(aisc: Run, model: Path, tmp_path: Path) -> None:
         assert r["ratio"] > 0
     assert rows[0]["ratio"] == 1
     assert aisc("bench", model, "--streams", "2", "--profile").code == 2
+    assert aisc("bench", model, "--wait", "passive", "--iterations", 1, "--threads", 2).code == 0
+    assert aisc("bench", model, "--wait", "lazily").code == 2
     assert aisc("bench", model, "--streams", "2", "--duration", "soon").code == 2
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,6 +195,39 @@ def test_workers_stay_awake_where_calls_follow_each_other(exe: aisc.Executable) 
     assert SPIN_INSIDE in {spins for spins, _ in seen}
     assert {result for _, result in seen} == {alone}
     assert after(0.01) == (SPIN_BETWEEN, alone)
+
+
+def test_passive_threads_never_spin_for_long(
+    exe: aisc.Executable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bits are those of active ones; a worker waits for a moment only, however soon the next
+    call comes. The way of waiting can be chosen when a model is compiled or opened, or later."""
+    x = rows(300)
+    alone = exe(x).tobytes()
+    other = aisc.compile(mlp(), threads=2, wait="passive", cache=False)
+    assert (exe.wait, other.wait) == ("active", "passive")
+    for _ in range(300):
+        assert other(x).tobytes() == alone
+        pool = pools.acquire(other.image.runtime, 2, passive=True)
+        assert pool is not None
+        pool.lock.release()
+        assert ctypes.c_int64.from_address(pool.address + PAUSES).value == SPIN_BETWEEN
+    active = pools.acquire(exe.image.runtime, 2)
+    assert active is not None
+    active.lock.release()
+    assert active is not pool
+    out = np.empty_like(exe(x))
+    assert other.bind(x, out=out)().tobytes() == alone
+    other.save(tmp_path / "m.aisc")
+    assert aisc.load(tmp_path / "m.aisc", wait="passive").wait == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert aisc.load(tmp_path / "m.aisc").wait == "passive"
+    monkeypatch.setenv("AISC_WAIT_POLICY", "active")
+    opened = aisc.load(tmp_path / "m.aisc")
+    assert opened.wait == "active"
+    with pytest.raises(aisc.ExecutionError, match="lazy") as caught:
+        opened.wait = "lazy"  # type: ignore[assignment]
+    assert caught.value.codes == ("E501",)
 
 
 def test_compilation_is_deterministic() -> None:

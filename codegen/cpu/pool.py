@@ -1,4 +1,5 @@
-"""The process's thread pool: one per process, started on first use, again after ``fork``."""
+"""The process's thread pools, one for each way of waiting: started on first use, again after
+``fork``."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from aisc.codegen.abi import CallFrame
-from aisc.codegen.cpu.runtime import pool_bytes
+from aisc.codegen.cpu.runtime import PASSIVE, pool_bytes
 from aisc.codegen.llvm.link import Linked
 from aisc.ir.diagnostics import execution_error
 
@@ -28,10 +29,11 @@ def _code(runtime: bytes) -> tuple[Linked, Any]:
 
 
 class Pool:
-    """`size` threads, the caller's being one of them; used by one call at a time."""
+    """`size` threads, the caller's being one of them; used by one call at a time. They spin for
+    each other for a while, unless they wait passively."""
 
-    def __init__(self, runtime: bytes, size: int) -> None:
-        self.size = size
+    def __init__(self, runtime: bytes, size: int, passive: bool = False) -> None:
+        self.size, self.passive = size, passive
         self.lock = threading.Lock()
         start = _code(_first(runtime))[1]
         memory = ctypes.create_string_buffer(_HEADER * 2 + pool_bytes(size))
@@ -39,6 +41,7 @@ class Pool:
         _memories.append(memory)
         self.address = (ctypes.addressof(memory) + _HEADER + 63) // 64 * 64
         ctypes.c_int64.from_address(self.address - 8).value = size
+        ctypes.c_int64.from_address(self.address + PASSIVE).value = passive
         status = start(self.address, size)
         if status != 0:
             raise execution_error("E502", f"{size} threads cannot be started", os.strerror(status))
@@ -70,25 +73,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def acquire(runtime: bytes, threads: int) -> Pool | None:
+def acquire(runtime: bytes, threads: int, passive: bool = False) -> Pool | None:
     """A pool with at least `threads` threads for one call, which must release its lock; ``None``
     when the call must run on its own thread, because one is enough or the pool is in use."""
     if threads <= 1:
         return None
     for pool in _pools:
-        if pool.size >= threads:
+        if pool.size >= threads and pool.passive == passive:
             break
     else:
-        pool = _started(runtime, threads)
+        pool = _started(runtime, threads, passive)
     return pool if pool.lock.acquire(False) else None
 
 
 def entered(
-    entry: Callable[[int], int], frame: CallFrame, at: int, runtime: bytes, threads: int
-) -> int:
+    entry: Callable[[int], int], frame: CallFrame, at: int, runtime: bytes, threads: int,
+    passive: bool = False,
+) -> int:  # fmt: skip
     """The status of one run of an entry on the frame at address `at`, with a pool if
     :func:`acquire` gives one."""
-    pool = acquire(runtime, threads)
+    pool = acquire(runtime, threads, passive)
     if pool is None:
         frame.pool, frame.threads = 0, 1
         return entry(at)
@@ -99,10 +103,11 @@ def entered(
         pool.lock.release()
 
 
-def _started(runtime: bytes, threads: int) -> Pool:
+def _started(runtime: bytes, threads: int, passive: bool) -> Pool:
     with _guard:
-        pool = next((p for p in _pools if p.size >= threads), None)
+        found = (p for p in _pools if p.size >= threads and p.passive == passive)
+        pool = next(found, None)
         if pool is None:
-            pool = Pool(runtime, threads)
+            pool = Pool(runtime, threads, passive)
             _pools.append(pool)
         return pool

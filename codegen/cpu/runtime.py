@@ -9,6 +9,9 @@ that comes back at once finds them awake, and one that does not costs no more th
 waiter announces itself in a counter before it sleeps, so that nobody pays for a system call to wake
 sleepers that do not exist.
 
+A pool that waits *passively*, for hosts whose cores are shared, never spins longer than that
+moment: every wait that lasts is a sleep, and nobody is taken to be awake when an inference begins.
+
 Who is woken may be put on the very core that its waker runs on, and stay there: two threads that
 sleep and wake in turn look like one to a scheduler. So a worker that finds itself on the core of
 the calling thread excludes that core from its own affinity until it meets the caller elsewhere.
@@ -18,9 +21,9 @@ thread of the job was seen last.
 
 Layout of the pool in bytes (64 apart, so that no two words share a cache line): 0 generation,
 64 pending, 128 function, 136 argument, 144 threads of the job, 152 core of the caller, 160 pauses
-of a worker after the job, 168 end of the last inference in nanoseconds, 192 barrier count, 256
-barrier generation, 320 sleepers, 384 stop; then 32 bytes (pool, tid, core) per worker from 448. The
-eight bytes before the pool hold its number of threads.
+of a worker after the job, 168 end of the last inference in nanoseconds, 176 whether the pool waits
+passively, 192 barrier count, 256 barrier generation, 320 sleepers, 384 stop; then 32 bytes (pool,
+tid, core) per worker from 448. The eight bytes before the pool hold its number of threads.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from aisc.codegen.cpu.memory_runtime import memory_text
 from aisc.ir.diagnostics import error
 
 GENERATION, PENDING, FUNCTION, ARGUMENT, THREADS, CORE = 0, 64, 128, 136, 144, 152
-PAUSES, ENDED = 160, 168
+PAUSES, ENDED, PASSIVE = 160, 168, 176
 COUNT, PHASE, SLEEPERS, STOP, WORKERS = 192, 256, 320, 384, 448
 WORKER = 32
 SPIN_INSIDE, SPIN_BETWEEN, SPIN_LOOK = 8000, 60, 1023  # the last one a mask
@@ -60,7 +63,7 @@ def runtime_text(machine: str) -> str:
         "futex": SYS_FUTEX[machine], "pause": f"@{pause}({arguments})",
         "pause type": f"@{pause}({parameters})", "generation": GENERATION,
         "pending": PENDING, "function": FUNCTION, "argument": ARGUMENT, "threads": THREADS,
-        "core": CORE, "pauses": PAUSES, "ended": ENDED, "follows": FOLLOWS,
+        "core": CORE, "pauses": PAUSES, "ended": ENDED, "passive": PASSIVE, "follows": FOLLOWS,
         "count": COUNT, "phase": PHASE, "sleepers": SLEEPERS, "stop": STOP, "workers": WORKERS,
         "inside": SPIN_INSIDE, "between": SPIN_BETWEEN, "look": SPIN_LOOK, "worker": WORKER,
         "wait": WAIT, "wake": WAKE,
@@ -123,8 +126,12 @@ leave:
 }
 
 ; Wait until the i32 at %word differs from %old: spin, then sleep.
-define internal void @aisc_wait(ptr %pool, ptr %word, i32 %old, i64 %spins) {
+define internal void @aisc_wait(ptr %pool, ptr %word, i32 %old, i64 %most) {
 entry:
+  %pp = getelementptr i8, ptr %pool, i64 $passive$
+  %passive = load i64, ptr %pp
+  %calm = icmp ne i64 %passive, 0
+  %spins = select i1 %calm, i64 $between$, i64 %most
   br label %spin
 spin:
   %k = phi i64 [0, %entry], [%k1, %next]
@@ -336,7 +343,11 @@ define i1 @aisc_pool_begin(ptr %pool) {
   %ep = getelementptr i8, ptr %pool, i64 $ended$
   %ended = load i64, ptr %ep
   %gap = sub i64 %now, %ended
-  %follows = icmp ult i64 %gap, $follows$
+  %soon = icmp ult i64 %gap, $follows$
+  %pp = getelementptr i8, ptr %pool, i64 $passive$
+  %passive = load i64, ptr %pp
+  %active = icmp eq i64 %passive, 0
+  %follows = and i1 %soon, %active
   %spins = select i1 %follows, i64 $inside$, i64 $between$
   %sp = getelementptr i8, ptr %pool, i64 $pauses$
   store i64 %spins, ptr %sp

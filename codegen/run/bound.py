@@ -38,6 +38,7 @@ class Bound:
         self._spaces = [space]
         self._enter: Callable[[int], int] = exe.entry
         self._threads, self._runtime = exe.threads, exe.image.runtime
+        self._passive = exe.wait == "passive"
 
     def __call__(self) -> Array | tuple[Array, ...]:
         """Run; raises ``ExecutionError`` as any call."""
@@ -49,7 +50,9 @@ class Bound:
             ) from None
         try:
             space.frame.error = 0
-            status = pools.entered(self._enter, space.frame, space.at, self._runtime, self._threads)
+            status = pools.entered(
+                self._enter, space.frame, space.at, self._runtime, self._threads, self._passive
+            )
             if status:
                 raise self._exe.fault(space, status)
         finally:

@@ -26,6 +26,7 @@ from aisc.codegen.llvm.link import Linked, host_machine
 from aisc.codegen.run.bound import Bound
 from aisc.codegen.run.recycle import Recycler
 from aisc.codegen.run.repeated import Repeated, repeated
+from aisc.codegen.run.threads import Wait, default_wait
 from aisc.codegen.signature import Binding, Signature, Values
 from aisc.ir.annotations import checked_arguments
 from aisc.ir.diagnostics import CompileError, ExecutionError, execution_error
@@ -96,6 +97,7 @@ class Executable:
         self.image = image
         self.machine = image.machine
         self.threads = threads
+        self._passive = default_wait() == "passive"
         self.inputs, self.outputs = signature.inputs, signature.outputs
         self.optional_inputs = signature.defaults
         self.input_names = [p.name for p in self.inputs]
@@ -118,6 +120,21 @@ class Executable:
         self._compile_with: CompileWith | None = None
         self._others: dict[tuple[str, ...], Executable] = {}
         self._versions: list[tuple[tuple[tuple[int, int], ...], Executable]] = []
+
+    @property
+    def wait(self) -> Wait:
+        """How the threads of a call wait for each other. *active*: they spin for some 200
+        microseconds before they sleep, and a while after a call, which is fastest where they have
+        cores of their own; *passive*: they sleep at once, which leaves shared cores to others.
+        Can be set; what has been bound before stays as it is."""
+        return "passive" if self._passive else "active"
+
+    @wait.setter
+    def wait(self, value: Wait) -> None:
+        if value not in ("active", "passive"):
+            raise execution_error("E501", f"threads wait 'active' or 'passive', not {value!r}")
+        self._passive = value == "passive"
+        self._repeated = None
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -333,7 +350,9 @@ class Executable:
         for k, value in enumerate(dims):
             space.dims[k] = value
         space.frame.error = 0
-        return pools.entered(self.entry, space.frame, space.at, self.image.runtime, self.threads)
+        return pools.entered(
+            self.entry, space.frame, space.at, self.image.runtime, self.threads, self._passive
+        )
 
     def _sizes(self, inputs: list[Array]) -> tuple[Values, list[Values | None]]:
         """Values of the dimensions and shapes of the outputs. Most calls have the same as the one

@@ -47,6 +47,7 @@ def repeated(exe: Executable, shapes: Sequence[Values], sizes: Sequence[Values |
     ]
     count, values, threads = len(checks), list(enumerate(dims)), exe.threads
     idle, entry, runtime, ndarray = exe.idle, exe.entry, exe.image.runtime, np.ndarray
+    passive = exe.wait == "passive"
 
     # Every name and call here counts: the whole takes two microseconds.
     def call(arrays: Sequence[Any]) -> list[Array] | None:
@@ -78,7 +79,8 @@ def repeated(exe: Executable, shapes: Sequence[Values], sizes: Sequence[Values |
             if threads == 1:
                 frame.pool, frame.threads = 0, 1
                 return None if entry(space.at) else results
-            return None if pools.entered(entry, frame, space.at, runtime, threads) else results
+            status = pools.entered(entry, frame, space.at, runtime, threads, passive)
+            return None if status else results
         finally:
             idle.append(space)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from aisc.codegen.run import bundle
 from aisc.codegen.run.bundle import Bundle
 from aisc.codegen.run.executable import Executable
-from aisc.codegen.run.threads import default_threads
+from aisc.codegen.run.threads import Wait, default_threads
 from aisc.ir.annotations import checked_arguments
 from aisc.ir.diagnostics import execution_error
 
@@ -25,17 +25,22 @@ def save(executable: Executable, path: str | PathLike[str], *, threads: int = 0)
 
 @checked_arguments
 def load(
-    path: str | PathLike[str], *, threads: int | None = None, verify: bool = True
-) -> Executable:
+    path: str | PathLike[str], *, threads: int | None = None, wait: Wait | None = None,
+    verify: bool = True,
+) -> Executable:  # fmt: skip
     """Open a bundle. Its weights are mapped, not copied; nothing is compiled.
 
     threads: how many threads a call uses; by default what was saved, else the cores.
+    wait: how they wait for each other: ``"active"`` or ``"passive"``.
     verify: compare the weights with their checksum, which reads them once.
     Raises ``ExecutionError``: E503 the file cannot be read, E504 it is damaged or no bundle, E505
     another version made it, E506 it does not suit this machine.
     The file holds machine code: open only what you would also run.
     """
-    return executable_of(bundle.read(Path(path), verify), Path(path), threads)
+    made = executable_of(bundle.read(Path(path), verify), Path(path), threads)
+    if wait is not None:
+        made.wait = wait
+    return made
 
 
 def executable_of(opened: Bundle, path: Path, threads: int | None = None) -> Executable:

@@ -25,7 +25,7 @@ def run_bundle(
 def bench_bundle(path: Path, what: running.Measuring, choices: dict[str, Any]) -> None:
     """``aisc bench``."""
     _refuse(path, choices, **{"--against": bool(what.peers)})
-    running.bench(str(path), lambda n: load(path, threads=n), what)
+    running.bench(str(path), lambda n: load(path, threads=n, wait=choices["wait"]), what)
 
 
 def check_bundle(path: Path, choices: dict[str, Any]) -> None:

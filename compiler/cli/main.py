@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from aisc.codegen.run.threads import Wait
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -35,6 +37,10 @@ Shapes = Annotated[
 ]
 Level = Annotated[int, typer.Option("-O", min=0, max=3, help="Optimisation level.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of a call.")]
+Waiting = Annotated[
+    Wait | None,
+    typer.Option("--wait", help="How threads wait: passive where cores are shared with others."),
+]
 TimeSteps = Annotated[bool, typer.Option("--time-steps", help="Print seconds per step.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not use the kernel cache.")]
 NoHost = Annotated[
@@ -162,6 +168,7 @@ def bench(
     ] = None,
     target: TargetName = "cpu",
     shape: Shapes = None,
+    wait: Waiting = None,
     tuned: Tuned = None,
 ) -> None:
     """Measure the latency or the throughput of a model or a bundle, interleaved with other
@@ -171,6 +178,7 @@ def bench(
         raise typer.BadParameter("expected numbers such as 1,2", param_hint="--threads")
     peers = [p for p in against.split(",") if p]
     choices, dims = _choices(shape, 2, None, False), dict(map(_size, dim or ()))
+    choices["wait"] = wait
     profile = profile or trace is not None
     if profile and peers:
         raise typer.BadParameter("a profile is of aisc alone", param_hint="--against")

@@ -131,8 +131,8 @@ def bench(model: str, make: Callable[[int], Executable], what: Measuring) -> Non
     for row in rows:
         ratio = f"{row['ratio']:.2f} x" if row["runtime"] != "aisc" else ""
         numbers = [format(row[key], form) for key, _, form in columns]
-        count = f"{row['streams']} x {row['threads']}" if what.streams else str(row["threads"])
-        table.add_row(row["runtime"], count, *numbers, ratio)
+        at_once = f"{row['streams']} x " if what.streams else ""
+        table.add_row(row["runtime"], f"{at_once}{row['threads']}", *numbers, ratio)
     Console().print(table)
     if what.json_output is not None:
         write_whole(what.json_output, json.dumps(rows, indent=2).encode())

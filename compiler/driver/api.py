@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aisc.codegen.backend import Backend, Host, backend_of, host_of
 from aisc.codegen.run.executable import Executable
+from aisc.codegen.run.threads import Wait
 from aisc.driver import model_cache
 from aisc.driver.collector import patient
 from aisc.driver.options import Options, from_environment
@@ -90,6 +91,7 @@ def compile(
     target: Targets = "cpu",
     *,
     threads: int | None = None,
+    wait: Wait | None = None,
     shapes: Mapping[str, Extent] | None = None,
     level: int = 2,
     cache: bool = True,
@@ -103,6 +105,7 @@ def compile(
     target: a name, a description or its file; several, by commas or as a list, where devices run
     what they can, in this order, and the host the rest.
     threads: how many threads a call uses; by default the cores of this process.
+    wait: how they wait for each other, ``"active"`` or, where cores are shared, ``"passive"``.
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
     cache: whether kernels and whole models that were compiled before are taken from the cache, and
     kept there.
@@ -114,7 +117,7 @@ def compile(
     Raises ``CompileError`` when the model cannot be compiled.
     """
     options = from_environment(
-        threads=threads, shapes=shapes, level=level, use_cache=cache, host=host,
+        threads=threads, wait=wait, shapes=shapes, level=level, use_cache=cache, host=host,
         overridable=tuple(overridable),
     )  # fmt: skip
     if tuned is None:
@@ -149,6 +152,7 @@ def executable(
         assert made is not None, "nothing stopped the pipeline"
         if place is not None and not compiled.own:
             place.keep(made)
+    made.wait = options.wait
     made.compile_again_with(compile_with)
     return made
 

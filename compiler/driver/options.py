@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from aisc.codegen.run.threads import default_threads
+from aisc.codegen.run.threads import Wait, default_threads, default_wait
 from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import error
 
@@ -39,6 +39,7 @@ class Options:
     shapes: Mapping[str, Extent] = field(default_factory=dict, metadata={"code": True})
     overridable: tuple[str, ...] = field(default=(), metadata={"code": True})
     threads: int = field(default=1, metadata={"code": False})
+    wait: Wait = field(default="active", metadata={"code": False})
     host: bool = field(default=True, metadata={"code": False})
     stop_after: str = field(default="", metadata={"code": False})
     dump_dir: str = field(default="", metadata={"code": False})
@@ -75,11 +76,13 @@ class Options:
 
 
 def from_environment(**given: object) -> Options:
-    """Options with the environment's defaults: AISC_DUMP_DIR, AISC_VERIFY, AISC_CACHE_DIR."""
+    """Options with the environment's defaults: AISC_DUMP_DIR, AISC_VERIFY, AISC_CACHE_DIR, and
+    those of :mod:`aisc.codegen.run.threads`."""
     defaults: dict[str, object] = {
         "dump_dir": os.environ.get("AISC_DUMP_DIR", ""),
         "verify": os.environ.get("AISC_VERIFY", "") == "each",
         "cache_dir": os.environ.get("AISC_CACHE_DIR", ""),
         "threads": default_threads(),
+        "wait": default_wait(),
     }
     return Options(**{**defaults, **{k: v for k, v in given.items() if v is not None}})  # type: ignore[arg-type]
