@@ -148,7 +148,10 @@ def attribute_symbols(value: object) -> Iterator[SymDim]:
 
 def defined_symbols(node: GraphNode) -> tuple[SymDim, ...]:
     """Dimensions that are known from a node on: those of its attribute ``binds``."""
-    return tuple(s for d in node.attr_map.get("binds", ()) for s in attribute_symbols(d))  # type: ignore[union-attr]
+    for key, value in node.attrs:
+        if key == "binds":
+            return tuple(attribute_symbols(value))
+    return ()
 
 
 def used_symbols(node: GraphNode) -> set[SymDim]:

@@ -110,14 +110,15 @@ def eliminate_dead(graph: Graph) -> Graph:
     """`graph` without the nodes that no output depends on, through values or through sizes; the
     same object if there are none."""
     live = set(graph.outputs)
+    binders = {node: binds for node in graph.nodes if (binds := defined_symbols(node))}
     sizes = {s for v in graph.outputs for s in v.type.symbols}
     kept: list[GraphNode] = []
     for node in reversed(graph.nodes):
-        binds = defined_symbols(node)
-        if any(v in live for v in node.outputs) or any(s in sizes for s in binds):
+        if not live.isdisjoint(node.outputs) or not sizes.isdisjoint(binders.get(node, ())):
             kept.append(node)
             live.update(node.input_values)
-            sizes |= used_symbols(node)
+            if binders:
+                sizes |= used_symbols(node)
     if len(kept) == len(graph.nodes):
         return graph
     return replace(graph, nodes=tuple(reversed(kept)))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from aisc.ir.arith.poly import Poly, symbol
 from aisc.ir.node import map_children, walk
@@ -150,12 +151,12 @@ def _segment(name: str, items: list[_Span]) -> tuple[Reserve, dict[str, int | Po
 
 
 def _largest_live_set(items: list[_Span]) -> int:
-    times = sorted({i.first for i in items})
-    sizes = {id(i): n for i in items if isinstance(n := i.root.bytes, int)}
-    return max(
-        (sum(aligned(sizes[id(i)]) for i in items if i.first <= t <= i.last) for t in times),
-        default=0,
-    )
+    changes: list[tuple[int, int]] = []  # at a step; what ends before a step comes first
+    for i in items:
+        assert isinstance(i.root.bytes, int), "sizes are known"
+        size = aligned(i.root.bytes)
+        changes += [(i.first, size), (i.last + 1, -size)]
+    return max(accumulate(size for _, size in sorted(changes)), default=0)
 
 
 @dataclass(slots=True)
