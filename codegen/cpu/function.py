@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 from aisc.codegen.llvm.function import FunctionEmitter
-from aisc.codegen.llvm.types import Val, literal
+from aisc.codegen.llvm.types import Val, constants
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.ir import dtypes
 from aisc.ir.dtypes import DType
@@ -42,8 +43,8 @@ class CpuMath(MathEmitter):
 
     def look_up(self, table: Sequence[float], place: Val) -> Val:
         """A permutation of the table."""
-        numbers = ", ".join(f"float {literal(t, dtypes.f32)}" for t in table)
-        return self._avx512("permvar.sf", f"<16 x float> <{numbers}>", place.text)
+        numbers = constants(struct.pack(f"<{len(table)}d", *table))
+        return self._avx512("permvar.sf", numbers, place.text)
 
     def scale_floor(self, v: Val, n: Val) -> Val:
         """In all lanes, rounded as usual."""

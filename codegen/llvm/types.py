@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
+from aisc.ir import dtypes
 from aisc.ir.dtypes import DType
 
 _SCALAR = {"f16": "half", "bf16": "bfloat", "f32": "float", "f64": "double", "bool": "i1"}
@@ -52,6 +54,19 @@ def literal(value: float | int | bool, dtype: DType) -> str:
     return f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}"
 
 
+@cache
+def constants(values: bytes) -> str:
+    """A vector of f32 constants, given as the bytes of f64: text that many look-ups share."""
+    numbers = (literal(v, dtypes.f32) for (v,) in struct.iter_unpack("<d", values))
+    listed = ", ".join(f"float {n}" for n in numbers)
+    return f"<{len(values) // 8} x float> <{listed}>"
+
+
+@cache
+def _register_type(name: str, bits: int, lanes: int) -> str:
+    return vector_type(_SCALAR.get(name) or f"i{bits}", lanes)
+
+
 @dataclass(frozen=True, slots=True)
 class Val:
     """An SSA name or literal, its element type and number of lanes (1: scalar)."""
@@ -63,7 +78,7 @@ class Val:
     @property
     def type(self) -> str:
         """LLVM type of the value."""
-        return vector_type(scalar_type(self.dtype), self.lanes)
+        return _register_type(self.dtype.name, self.dtype.bits, self.lanes)
 
     @property
     def text(self) -> str:

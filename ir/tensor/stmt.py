@@ -26,6 +26,7 @@ from aisc.ir.tensor.expr import Expr, Var
 if TYPE_CHECKING:
     from aisc.ir.graph.core import AttrValue
     from aisc.ir.tensor.func import Attribute, Buffer
+    from aisc.ir.tensor.tree import Place
 
 # serial, parallel (over SPMD threads), unroll, vectorize, or bind to a hardware axis.
 ForKind = Literal[
@@ -42,13 +43,14 @@ IterKind = Literal["spatial", "reduce", "ordered"]
 class Stmt(Node):
     """Base of statements.
 
-    Besides its fields a statement keeps what was asked of it: the statements below it
+    Besides its fields a statement keeps what was asked of it: the statements and blocks below it
     (:mod:`aisc.ir.tensor.tree`), the variables and the buffers that it mentions
     (:mod:`aisc.ir.tensor.visitor`)."""
 
-    __slots__ = ("_buffers", "_loops", "_statements", "_variables")
+    __slots__ = ("_buffers", "_loops", "_places", "_statements", "_variables")
     _buffers: frozenset[Buffer]
     _loops: tuple[For, ...]
+    _places: tuple[Place, ...]
     _statements: tuple[Stmt, ...]
     _variables: frozenset[Var]
 

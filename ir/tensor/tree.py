@@ -27,8 +27,16 @@ class Place:
     predicate: Expr
 
 
-def places(node: Stmt) -> Iterator[Place]:
+def places(node: Stmt) -> tuple[Place, ...]:
     """Every block below `node`, in program order."""
+    try:
+        return node._places
+    except AttributeError:
+        object.__setattr__(node, "_places", tuple(_places(node)))
+        return node._places
+
+
+def _places(node: Stmt) -> Iterator[Place]:
     stack: list[tuple[Node, tuple[For, ...], Expr]] = [(node, (), TRUE)]
     while stack:
         top, loops, cond = stack.pop()
