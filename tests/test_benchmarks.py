@@ -6,15 +6,19 @@ import argparse
 import io
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import formulas
 import kernels
 import numpy as np
 import onnx
 import pytest
+import tail
 import zoo
 from onnx_models import const, model, node, value
 from rich.console import Console
@@ -229,3 +233,20 @@ def test_formulas_give_what_numpy_gives(name: str) -> None:
     exe, inputs = formulas.compiled(head, body)
     if plain is not None:
         np.testing.assert_allclose(exe(*inputs), plain(*inputs), rtol=1e-3, atol=1e-3)
+
+
+def test_the_tail_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail, "REST", 0.0)
+    calls = Counter[str]()
+    sides: dict[str, Any] = {name: partial(calls.update, [name]) for name in ("aisc", "other")}
+    with tail.busy(1):
+        times = tail.measure(sides, tail.TURN + 1, "calls")
+    assert calls == {"aisc": 2 * (tail.TURN + 1), "other": 2 * (tail.TURN + 1)}
+    assert all(len(t) == 2 * tail.TURN and t == sorted(t) for t in times.values())
+    ordered = [float(n) for n in range(1, 1001)]
+    assert [tail.percentile(ordered, p) for p in (0, 50, 99.9, 100)] == [1, 501, 1000, 1000]
+    out = io.StringIO()
+    table = tail.table_of("calls", {"aisc": ordered, "other": [2.0] * 100})
+    Console(file=out, width=100).print(table)
+    assert "p99.9 ms" in out.getvalue()
+    assert "1.98" in out.getvalue()
