@@ -61,7 +61,7 @@ FUNCTIONS: dict[str, Callable[[Lanes], Lanes]] = {
 }
 # Functions whose f32 form computes in f32.
 SINGLE = frozenset(
-    {"exp", "exp2", "expm1", "tanh", "log", "log2", "erf", "rsqrt", "sin", "cos", "tan"}
+    {"exp", "exp2", "expm1", "tanh", "log", "log1p", "log2", "erf", "rsqrt", "sin", "cos", "tan"}
 )
 # Largest errors in ulp of the correctly rounded result, in f32 and f64.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -73,7 +73,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "tanh": (2.5, 2.5),
     "log": (1.0, 1.0),
     "log2": (2.0, 2.0),
-    "log1p": (0.51, 1.5),
+    "log1p": (1.5, 1.5),
     "asinh": (0.51, 3.0),
     "acosh": (0.51, 3.0),
     "atanh": (0.51, 3.0),

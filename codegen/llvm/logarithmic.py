@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from aisc.codegen.llvm.exponential import LN2_F32, LN2_F64, LOG2E
+from aisc.codegen.llvm.exponential import LN2_F32, LN2_F64, LOG2E, power_of_two
 from aisc.codegen.llvm.lanes import Lanes, fma, polynomial, where
 from aisc.ir import dtypes
 
@@ -89,7 +89,24 @@ def log2(x: Lanes) -> Lanes:
 
 
 def log1p(x: Lanes) -> Lanes:
-    """``log(1 + x)``: the rounding of ``1 + x`` is added back divided by ``1 + x``."""
+    """``log(1 + x)``."""
+    return _log1p_f32(x) if x.single else _log1p_f64(x)
+
+
+def _log1p_f32(x: Lanes) -> Lanes:
+    """``1 + x = 2^e (1 + f)``, where e is that of the rounded sum and f is taken from x itself, as
+    ``2^-e x + (2^-e - 1)``, so that nothing of x is lost."""
+    u = 1.0 + x
+    base = x.of(math.sqrt(0.5)).bits()
+    e = (u.bits() - base) >> 23
+    s = power_of_two(2 - e)  # 2^-e may be too small to be normal
+    f = fma(x * 0.25, s, fma(s, 0.25, -1.0))
+    y = _special(u, log_of(f, e.convert(dtypes.f32)))
+    return where(abs(x) < 2.0**-25, x, y)
+
+
+def _log1p_f64(x: Lanes) -> Lanes:
+    """The rounding of ``1 + x`` is added back divided by ``1 + x``."""
     u = 1.0 + x
     part = u - 1.0
     lost = (1.0 - (u - part)) + (x - part)

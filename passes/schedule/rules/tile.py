@@ -302,9 +302,10 @@ def _reduce_loops(s: Schedule, block: str) -> list[str]:
 
 
 def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile, d: Chooser) -> Schedule:
-    """Pack the weights into panels of the tile's width, where each is read by many rows."""
+    """Pack the weights into panels of the tile's width, where each is read by many rows. What the
+    kernel makes itself, such as a copy with a border, is not there to be packed."""
     load = reduction.weights
-    if load is None or not reduction.contraction:
+    if load is None or not reduction.contraction or load.buffer.role == "scratch":
         return s
     axis = _panel_axis(reduction, load, tile)
     if axis is None:
