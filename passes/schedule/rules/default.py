@@ -18,7 +18,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Load, Select
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.linear import mentions
-from aisc.ir.tensor.stmt import Block, Store
+from aisc.ir.tensor.stmt import Block, Iter, Store
 from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.rules.across import rows_as_lanes
 from aisc.passes.schedule.rules.attention import use_attention
@@ -106,14 +106,24 @@ def _inline_borders(s: Schedule, d: Chooser) -> Schedule:
         guarded = isinstance(block.body, Store) and isinstance(block.body.value, Select)
         if not guarded or len(readers) != 1 or has_calls(block):
             continue
-        along = _reads_along_rows(readers[0], block) and (
-            _keeps_rows(block) or _reads_rarely(readers[0], block)
-        )
-        if not along and not is_window(readers[0]):
+        if not _stays_bordered(readers[0], block):
             continue
         if d.pick(f"{name}.inline", (True, False), True):
             s = inline_where_legal(s, name)
     return s
+
+
+def _stays_bordered(reader: Block, border: Block) -> bool:
+    """Whether a window or a contraction reads the input of a border as quickly as a copy with it:
+    its lanes lie side by side, and are guarded together, or else one by one, but not often."""
+    often, row = _reads_of_element(reader, border), _row_of(reader)
+    if _reads_along_rows(reader, border):
+        sharing = 1 if row is None else known_factor(row.extent)
+        return often <= (MAX_WINDOW if _keeps_rows(border) else OFTEN * sharing)
+    store = border.body
+    assert isinstance(store, Store) and isinstance(store.value, Select), "a guarded copy"
+    apart = mentions(store.value.cond, border.iters[-1].var)
+    return is_window(reader) and _keeps_rows(border) and (often <= MAX_WINDOW or not apart)
 
 
 def _keeps_rows(block: Block) -> bool:
@@ -122,25 +132,26 @@ def _keeps_rows(block: Block) -> bool:
     return all(step_of(n, block.iters[-1].var) in (0, 1) for n in loads)
 
 
-def _reads_rarely(reader: Block, writer: Block) -> bool:
-    """Whether a contraction reads what a copy stores hardly more often than it is stored."""
-    found, sizes = analyse(reader), []
-    for block in (reader, writer):
-        extents = [known_factor(it.extent) for it in block.iters]
-        if 0 in extents:
-            return False
-        sizes.append(prod(extents))
-    results = known_factor(found.row.extent) if found is not None and found.row is not None else 1
-    return sizes[0] <= OFTEN * results * sizes[1]
+def _reads_of_element(reader: Block, writer: Block) -> float:
+    """How often a reduction reads an element that a copy stores; sizes that only the run knows are
+    taken to be the same in both."""
+    points = [prod(known_factor(it.extent) or 1 for it in b.iters) for b in (reader, writer)]
+    return points[0] / max(1, points[1])
+
+
+def _row_of(block: Block) -> Iter | None:
+    """The iterator whose values share what a contraction reads along its lanes."""
+    found = analyse(block)
+    return found.row if found is not None else None
 
 
 def _reads_along_rows(reader: Block, writer: Block) -> bool:
     """Whether a contraction reads vectors of what a block writes, each once or twice: its lanes are
     places, and it has few results for each of them."""
-    found = analyse(reader)
+    found, row = analyse(reader), _row_of(reader)
     if found is None or not found.contraction or found.weights is None:
         return False
-    if found.row is not None and not 0 < known_factor(found.row.extent) < FEW_RESULTS:
+    if row is not None and not 0 < known_factor(row.extent) < FEW_RESULTS:
         return False
     return found.weights.buffer in {w.buffer for w in writer.writes}
 
