@@ -167,6 +167,12 @@ EXAMPLES: dict[str, Make] = {
     ),
     "flatten_rows": lambda b, x: b.add("matmul", (x, b.constant(random(5, 7)))),
     "join_reduced": lambda b, x: b.add("reduce_mean", (x,), {"axes": (-1, 2), "keepdims": True}),
+    "reduce_twice": lambda b, x: b.add("reduce_max", (x,), {"axes": (1, 3), "keepdims": True}),
+    "turn_reduced": lambda b, x: b.add(
+        "reduce_mean",
+        (b.add("reshape", (b.add("concat", (x,) * 2, {"axis": 0}),), {"shape": (80, 3)}),),
+        {"axes": (1,), "keepdims": True},
+    ),
     "join_kept": lambda b, x: b.add("reduce_max", (x,), {"axes": (-3,), "keepdims": False}),
     "join_normed": lambda b, x: b.add("layer_norm", (x,), {"axis": 2}),
     "move_axis": lambda b, x: b.add(

@@ -106,3 +106,13 @@ def test_an_axis_of_one_behind_a_row_costs_no_vectors() -> None:
     kernels: Any = aisc.lower(graph_of(text, "m.aim", Path(), {}), "tensor", "x86-64-v4")
     loops = [n for k in kernels.kernels for n in walk(k.body) if isinstance(n, For)]
     assert any(n.kind == "vectorize" for n in loops)
+
+
+@pytest.mark.parametrize("op", ["sum", "mean", "max", "min", "prod"])
+@pytest.mark.parametrize(("shape", "axes"), [((5, 31, 3), [1]), ((3, 49, 2), [1]),
+                                             ((70, 5), [1]), ((6, 5, 1, 3), [1, 3]),
+                                             ((7, 9, 3), [0, 2])])  # fmt: skip
+def test_reductions_of_a_few_columns(op: str, shape: tuple[int, ...], axes: list[int]) -> None:
+    ops = check(f"reduce_{op}(x0, axes={axes})", shape)
+    assert "reshape" in ops
+    check(f"reduce_{op}(x0 * x0, axes={axes}, keepdims=false)", shape, dtype="f64")

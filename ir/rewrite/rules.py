@@ -64,7 +64,7 @@ class Match:
 
     def make_constant(self, array: np.ndarray, name: str = "c") -> Value:
         """Append a constant."""
-        return self._graph.constant(np.ascontiguousarray(array), name, self.node.loc)
+        return self._graph.constant(np.asarray(array, order="C"), name, self.node.loc)
 
 
 Apply = Callable[[Match], "Sequence[Value] | None"]

@@ -137,6 +137,9 @@ def sink_reduction(m: Match) -> Sequence[Value] | None:
     if mover is None or not isinstance(axes, tuple) or not m.node.attr("keepdims"):
         return None
     perm = _perm(mover)
+    source = mover.input_values[0].type.shape
+    if len(axes) == 1 and better_axis(source, perm[int(str(axes[0])) % len(perm)]) is not None:
+        return None
     inner = tuple(sorted(perm[a % len(perm)] for a in axes if isinstance(a, int)))
     attrs: dict[str, AttrValue] = {**m.node.attr_map, "axes": inner}
     new = m.add(m.node.op, (mover.inputs[0],), attrs, (mover,))

@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from aisc.ir.arith.poly import Dim, product
+from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.rewrite.rules import Match, Rule, rule
@@ -32,11 +35,45 @@ def flatten_rows(m: Match) -> Sequence[Value] | None:
 @rule(*REDUCTIONS)
 def join_reduced(m: Match) -> Sequence[Value] | None:
     """``reduce(x[n, c, h, w], axes=(2, 3)) -> reduce(reshape(x, [n, c, h*w]), axis=2)`` for axes
-    that follow each other: one long row instead of many short ones."""
-    axes = _axes(m)
-    if len(axes) < 2 or axes != list(range(axes[0], axes[-1] + 1)):
+    that follow each other, but for axes of one element: one long row instead of many short ones."""
+    x, axes = m.input(0), _axes(m)
+    if x is None or not axes:
         return None
-    return _joined(m, axes[0], axes[-1], {"axes": (axes[0],)})
+    shape, last = x.type.shape, axes[-1]
+    if all(d == 1 for d in shape[last + 1 :]):
+        last = len(shape) - 1
+    if last == axes[0] or any(k not in axes and shape[k] != 1 for k in range(axes[0], last)):
+        return None
+    return _joined(m, axes[0], last, {"axes": (axes[0],)})
+
+
+@rule(*REDUCTIONS)
+def reduce_twice(m: Match) -> Sequence[Value] | None:
+    """``reduce(x[n, c, 3], axes=(0, 2)) -> reduce(reduce(x, axis=0)[c, 3], axis=1)`` for a few
+    columns: what they lie in are long rows of lanes until the end."""
+    x, axes = m.input(0), _axes(m)
+    if x is None or len(axes) < 2 or axes[-1] != x.type.rank - 1 or not _is_exact(x.type.dtype):
+        return None
+    columns = x.type.shape[-1]
+    if not isinstance(columns, int) or columns >= FEW:
+        return None
+    first: dict[str, AttrValue] = {"axes": tuple(axes[:-1]), "keepdims": False}
+    part = m.add(m.node.op, (x,), first)
+    attrs: dict[str, AttrValue] = {"axes": (part.type.rank - 1,), "keepdims": False}
+    result = m.add(m.node.op, (part,), attrs)
+    return (m.add("reshape", (result,), {"shape": m.node.output.type.shape}),)
+
+
+@rule(*REDUCTIONS)
+def turn_reduced(m: Match) -> Sequence[Value] | None:
+    """``reduce(x[n, 3], axis=1) -> reduce(transpose(x)[3, n], axis=0)`` for many short rows."""
+    x, axes = m.input(0), _axes(m)
+    if x is None or len(axes) != 1 or better_axis(x.type.shape, axes[0]) != 0:
+        return None
+    matrix = m.add("reshape", (x,), {"shape": _matrix(x.type.shape)})
+    turned = m.add("transpose", (matrix,), {"perm": (1, 0)})
+    result = m.add(m.node.op, (turned,), {"axes": (0,), "keepdims": False})
+    return (m.add("reshape", (result,), {"shape": m.node.output.type.shape}),)
 
 
 @rule(*REDUCTIONS, "argmax", "argmin")
@@ -69,7 +106,7 @@ def widen_rows(m: Match) -> Sequence[Value] | None:
     fitting = (k for k in TOGETHER if rows % k == 0 and rows >= LEAST_PARTS * k)
     together = next(fitting, None)
     if together is None:
-        return None
+        return _filled_up(m, x, rows) if columns < FEWEST else None
     attrs: dict[str, AttrValue] = {"axes": tuple(axes), "keepdims": False}
     wide = (*outer, rows // together, together * columns)
     parts = m.add(m.node.op, (m.add("reshape", (x,), {"shape": wide}),), attrs)
@@ -157,9 +194,13 @@ def turn_product(m: Match) -> Sequence[Value] | None:
     return (turned(m.add("matmul", (turned(b), a), m.node.attr_map, (mover,))),)
 
 
-# Short rows that make one of several vectors, most first, and how many such parts are worth it.
-TOGETHER, LEAST_PARTS = (16, 8, 4), 4
-FEWEST = 4  # columns from which on a product has tiles
+# Short rows that make one of several vectors, whole ones first, and then most; and how many such
+# parts are worth it.
+WHOLE = (16, 8, 4)
+TOGETHER, LEAST_PARTS = (*WHOLE, *range(15, 4, -1)), 4
+# What may be added to the operands of a reduction.
+NEUTRAL = {"reduce_sum": 0, "reduce_prod": 1, "reduce_max": -np.inf, "reduce_min": np.inf}
+FEWEST = 4  # columns from which on there are tiles
 
 
 def _axes(m: Match) -> list[int]:
@@ -180,6 +221,31 @@ def _joined(m: Match, first: int, last: int, attrs: dict[str, AttrValue]) -> Seq
     row = m.add("reshape", (x,), {"shape": joined})
     result = m.add(m.node.op, (row,), attrs | {"keepdims": False})
     return (m.add("reshape", (result,), {"shape": m.node.output.type.shape}),)
+
+
+def _filled_up(m: Match, x: Value, rows: int) -> Sequence[Value] | None:
+    """A reduction along the last axis but one over more rows, which change nothing: as many as make
+    several parts. That copies the operand, which is worth it where there are no vectors else."""
+    together = next((k for k in WHOLE if rows >= LEAST_PARTS * k), None)
+    op, divided = ("reduce_sum", True) if m.node.op == "reduce_mean" else (m.node.op, False)
+    if together is None or not _is_exact(x.type.dtype):
+        return None
+    dtype = x.type.dtype.numpy
+    pads = [0] * (2 * x.type.rank)
+    pads[-2] = -rows % together
+    neutral = m.make_constant(np.array(NEUTRAL[op], dtype))
+    filled = m.add("pad", (x, neutral), {"pads": tuple(pads)})
+    attrs: dict[str, AttrValue] = {"axes": (x.type.rank - 2,), "keepdims": False}
+    result = m.add(op, (filled,), attrs)
+    if divided:
+        result = m.add("div", (result, m.make_constant(np.array(rows, dtype))))
+    return (m.add("reshape", (result,), {"shape": m.node.output.type.shape}),)
+
+
+def _is_exact(t: DType) -> bool:
+    """Whether sums of sums are as good as sums: numbers that are not rounded to a few bits, nor
+    divided like integers."""
+    return t.is_float and t.bits >= 32
 
 
 def _matrix(shape: Sequence[Dim]) -> tuple[Dim, ...]:
@@ -229,6 +295,6 @@ def rules() -> tuple[Rule, ...]:
     """The table; the map rule is indexed by every elementwise operator of the registry."""
     maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
     return (
-        turn_product, few_columns, flatten_rows, join_reduced, join_kept, widen_rows, join_normed,
-        move_axis, rule(*maps)(sink_rows),
+        turn_product, few_columns, flatten_rows, join_reduced, reduce_twice, turn_reduced,
+        join_kept, widen_rows, join_normed, move_axis, rule(*maps)(sink_rows),
     )  # fmt: skip
