@@ -25,6 +25,9 @@ from aisc.passes.schedule.schedule import Schedule, unless_refused
 LEAST_TURNS = 4
 LAST_CHUNKS = 4
 SHORTEST_ROW = 4  # elements of a row from which on it is a vector, perhaps a shorter one
+# Vectors of a row up to which several are worked on at once, and how many.
+SHORT_ROW, AT_ONCE = 8, (4, 5, 6, 7, 3, 2)
+UNKNOWN = 1 << 20
 # Vectors of partial results.
 PARTIALS = (1, 2, 4, 8)
 
@@ -41,6 +44,8 @@ def schedule_rows(s: Schedule, d: Chooser) -> Schedule | None:
     names = [x.var.name for x in top_loops(s.func.body)]
     if len(names) > 1 and not d.pick(f"{last}.rows_fused", (True, False), True):
         return None
+    s, several = _several_rows(s, names, axes, d)
+    names = [x.var.name for x in top_loops(s.func.body)]
     merged = unless_refused(s, partial(_merge, names=names, axes=axes))
     if merged is s and axes and len(names) > 1:  # a row reads what others have made
         return None
@@ -53,8 +58,54 @@ def schedule_rows(s: Schedule, d: Chooser) -> Schedule | None:
         if d.pick(f"{block}.on_stack", (True, False), own):
             s = unless_refused(s, partial(_stack, b.name))
     for place in list(places(s.func.body)):
-        s = unless_refused(s, partial(_vectorize_row, place.block.name, axes, d))
+        inner = axes + bool(several)
+        s = unless_refused(s, partial(_vectorize_row, place.block.name, inner, d))
+    for loop in several:
+        s = unless_refused(s, partial(_unroll, loop))
     return s
+
+
+def _several_rows(
+    s: Schedule, names: list[str], axes: int, d: Chooser
+) -> tuple[Schedule, list[str]]:
+    """Each nest with a loop over a few rows inside of those over rows, and these loops, where rows
+    are short and looked at again: what is computed of a row waits for itself, from its sum to its
+    root or logarithm, and several rows wait at the same time."""
+    found = list(places(s.func.body))
+    last = found[-1].block
+    again = sum(it.kind == "spatial" for it in last.iters) > axes and not last.combiner
+    counts = [_known(f) for f in found[0].loops[:axes]]
+    axis = max((k for k, n in enumerate(counts) if n > 1), default=0)
+    several = [n for n in AT_ONCE if n <= counts[axis] < UNKNOWN] if again and names[1:] else []
+    longest = max(prod(map(_known, p.loops[axes:])) for p in found)
+    short = several and longest <= SHORT_ROW * lanes_of(last, d.target)
+    whole = (n for n in several if counts[axis] % n == 0)  # no row is asked whether it is there
+    own = next(whole, several[0]) if short else 1
+    rows = d.pick(f"{last.name}.rows_at_once", (1, *several), own)
+    if rows == 1:
+        return s, []
+    inner = []
+    for name in names:
+        loops = _row_loops(find_loop(s.func, name), axes)
+        own = (f"{loops[axis]}_t", f"{loops[axis]}_r")
+        s = s.split(loops[axis], rows, names=own)
+        if axis + 1 < axes:
+            s = s.reorder(*loops[axis + 1 :], own[1])
+        inner.append(own[1])
+    return s, inner
+
+
+def _row_loops(nest: For, axes: int) -> list[str]:
+    """The loops over rows, from the outermost one."""
+    loops = [nest]
+    while len(loops) < axes and isinstance(loops[-1].body, For):
+        loops.append(loops[-1].body)
+    return [f.var.name for f in loops]
+
+
+def _known(loop: For) -> int:
+    """Iterations of a loop; as many as make a row long where only the run knows."""
+    return int(loop.extent.value) if isinstance(loop.extent, Const) else UNKNOWN
 
 
 def _row_axes(s: Schedule, d: Chooser) -> int | None:
@@ -199,6 +250,10 @@ def _row_bytes(b: Buffer, axes: int, most: int) -> int | None:
     known = len(sizes) == b.rank - min(axes, b.rank)
     size = prod(sizes) * b.dtype.bytes
     return size if known and size <= most else None
+
+
+def _unroll(loop: str, s: Schedule) -> Schedule:
+    return s.unroll(loop)
 
 
 def _stack(name: str, s: Schedule) -> Schedule:
