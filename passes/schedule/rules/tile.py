@@ -48,6 +48,8 @@ OPERANDS = 4
 # Steps of the innermost reduce loops that may be unrolled.
 MOST_UNROLLED = 16
 UNKNOWN_EXTENT = 1 << 20
+# Steps of a product that is done before a large tile has begun, and rows of which all are one tile.
+FEW_STEPS, FEW_ROWS = 12, 4
 # Cycles from one tile to the next: addresses, masks, the epilogue's beginning.
 AROUND = 30
 
@@ -94,16 +96,18 @@ def tile_options(reduction: Reduction, d: Chooser) -> list[Tile]:
     budget = target.vector_registers - OPERANDS
     width, height = _extent(reduction.lane), _extent(reduction.row)
     heights = range(1, min(_most_rows(reduction, target), height) + 1)
-    limit = 8 if height < 4 else 4 if reduction.contraction else 2
+    steps = prod(_extent(it) for it in reduction.block.iters if it.kind == "reduce")
+    limit = 8 if height < FEW_ROWS else 4 if reduction.contraction else 2
     if is_window(reduction.block):  # unrolled taps share inputs, which need registers as well
         budget, limit = target.in_flight, 1
+    if reduction.contraction and steps <= FEW_STEPS and height >= FEW_ROWS:
+        budget, limit = target.in_flight, 1  # tiles overlap, and write few rows at a time
     found = [
         Tile(r, v, lanes)
         for v in range(1, limit + 1)
         for r in heights
         if r * v + v + 1 <= budget + 3 and r * v <= budget
     ]
-    steps = prod(_extent(it) for it in reduction.block.iters if it.kind == "reduce")
     return sorted(found, key=lambda t: _cost(t, width, height, steps, reduction.contraction))
 
 
