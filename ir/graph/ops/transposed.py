@@ -237,30 +237,41 @@ class _Form:
 
     def by_phases(self, x: Value, w: Value, bias: Value | None) -> Value:
         """One transposed convolution of stride 1 for all phases, which are then put between each
-        other; a kernel shorter than the stride has no taps for the last phases."""
+        other; a kernel shorter than the stride has no taps for the last phases. What lies between
+        the pads in no phase is not computed."""
         window = self.window
         phases = [min(k, s) for k, s in zip(window.kernel, window.strides, strict=True)]
         w = self._phase_weights(w, phases)
-        _, _, sizes = window.split(x.type.shape)
-        whole = [
-            (d + (t - 1)) * s
-            for d, t, s in zip(sizes, w.type.static_shape[2:], window.strides, strict=True)
-        ]
-        more = [b + d - e for b, d, e in zip(window.begins, self.sizes, whole, strict=True)]
+        cuts, ends, turns = self._phase_pads(x, w)
+        begins = [b - c * s for b, c, s in zip(window.begins, cuts, window.strides, strict=True)]
+        whole = [q * s for q, s in zip(turns, window.strides, strict=True)]
+        more = [b + d - e for b, d, e in zip(begins, self.sizes, whole, strict=True)]
         behind = [d if isinstance(d, int) and d > 0 else 0 for d in more]
         # Where no tap comes there is still the bias.
         full = list(window.strides) == phases and not any(behind)
         none = [0] * window.spatial
         if self._is_sparse(w, phases):
-            y = self._one_by_one(x, w, bias if full else None, phases)
+            y = self._one_by_one(x, w, bias if full else None, phases, cuts, ends)
         else:
             inner = self._phase_bias(bias, phases) if bias is not None and full else None
-            y = self.unit(x, w, inner, none, none)
+            y = self.unit(x, w, inner, cuts, ends)
         y = self._put_together(y, phases)
         if any(behind):
             y = self.op("pad", y, pads=self.pads(none, behind))
-        y = self._cut(y)
+        y = self._cut(y, begins)
         return y if full else self.with_bias(y, bias)
+
+    def _phase_pads(self, x: Value, w: Value) -> tuple[list[int], list[int], list[Dim]]:
+        """What is cut off all phases before and behind, and the places of a phase that are left."""
+        window, cuts, ends, turns = self.window, list[int](), list[int](), list[Dim]()
+        _, _, sizes = window.split(x.type.shape)
+        for a, (size, taps) in enumerate(zip(sizes, w.type.static_shape[2:], strict=True)):
+            begin, stride = window.begins[a], window.strides[a]
+            behind = size + (taps - 1) - (begin + self.sizes[a] + (stride - 1)) // stride
+            cuts.append(begin // stride)
+            ends.append(max(0, behind) if isinstance(behind, int) else 0)
+            turns.append(size + (taps - 1) - cuts[-1] - ends[-1])
+        return cuts, ends, turns
 
     def _is_sparse(self, w: Value, phases: Sequence[int]) -> bool:
         """Whether so many taps of :meth:`_phase_weights` are none that phases are better computed
@@ -270,7 +281,10 @@ class _Form:
         enough = min(inputs, outputs // math.prod(phases)) >= ENOUGH_CHANNELS
         return self.group == 1 and enough and every > SPARSE * own
 
-    def _one_by_one(self, x: Value, w: Value, bias: Value | None, phases: Sequence[int]) -> Value:
+    def _one_by_one(
+        self, x: Value, w: Value, bias: Value | None, phases: Sequence[int], cuts: Sequence[int],
+        behind: Sequence[int],
+    ) -> Value:  # fmt: skip
         """All phases, each with no more taps than it has, as channels."""
         kernel, strides = self.window.kernel, self.window.strides
         inputs, every, *most = w.type.static_shape
@@ -281,8 +295,8 @@ class _Form:
                 "slice", w, starts=(0, number * outputs, *[0] * len(own)),
                 ends=(inputs, (number + 1) * outputs, *own), steps=(1,) * w.type.rank,
             )  # fmt: skip
-            ends = [t - m for t, m in zip(own, most, strict=True)]
-            results.append(self.unit(x, part, bias, [0] * len(own), ends))
+            ends = [t - m + e for t, m, e in zip(own, most, behind, strict=True)]
+            results.append(self.unit(x, part, bias, cuts, ends))
         return self.op("concat", *results, axis=self.window.channel_axis)
 
     def _phase_weights(self, w: Value, phases: Sequence[int]) -> Value:
@@ -333,9 +347,8 @@ class _Form:
         ends = (0, *behind, 0, 0) if self.last else (0, 0, 0, *behind)
         return (*none, *ends)
 
-    def _cut(self, y: Value) -> Value:
-        """What is left between the pads."""
-        begins = self.window.begins
+    def _cut(self, y: Value, begins: Sequence[int]) -> Value:
+        """What is left between the pads, which begin with so many elements."""
         ends = [b + d for b, d in zip(begins, self.sizes, strict=True)]
         n, c, _ = self.window.split(y.type.shape)
         return self.op(
