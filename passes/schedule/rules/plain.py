@@ -23,6 +23,8 @@ SHORT_ROW = 4
 LEAST_PART = 4
 # Nests into which one is cut where conditions change, and turns of a row that are apart for them.
 MOST_PIECES = 16
+# Turns of a loop that are told apart because lanes are masked differently in each.
+FEW_PHASES = 4
 # Vectors of a period that are told apart: with elementary functions and without.
 PERIOD_OF_CALLS, PERIOD = 8, 16
 
@@ -102,6 +104,7 @@ def _lanes(s: Schedule, name: str, w: Walk, first: int, d: Chooser) -> Schedule:
     alone = first == last and w.loops[last].var in w.bent and w.size(last) is not None
     if alone and size <= most * lanes and d.pick(f"{name}.apart", (True, False), True):
         return _periods(s, name, w, (last, size), lanes, d)
+    s = _with_neighbour(s, w, first)
     first = _static(w, first, lanes)
     joint = d.pick(f"{name}.joint", range(1, last - first + 2), last - first + 1)
     loops = w.loops[last + 1 - joint :]
@@ -113,6 +116,17 @@ def _lanes(s: Schedule, name: str, w: Walk, first: int, d: Chooser) -> Schedule:
             size *= int(f.extent.value) if isinstance(f.extent, Const) else 1
         return _row(s, block, loop, size, tuple(edges), len(loops) == len(w.loops), d)
     return cut(s, block, loop, None, (), d)
+
+
+def _with_neighbour(s: Schedule, w: Walk, first: int) -> Schedule:
+    """The loop around a stretch unrolled, where it is short and a condition takes it together with
+    what is in the stretch, as the phases of places a stride apart: then lanes are masked by what is
+    known while code is made."""
+    if first == 0 or not {f.var for f in w.loops[first:]} & w.tangled:
+        return s
+    around = w.loops[first - 1]
+    short = 1 < (w.size(first - 1) or FEW_PHASES + 1) <= FEW_PHASES
+    return s.unroll(around.var.name) if short and around.var in w.tangled else s
 
 
 def _fused(s: Schedule, loops: Sequence[For]) -> tuple[Schedule, str]:
