@@ -4,13 +4,15 @@
         [--against onnxruntime,openvino] [--json FILE] [--save]
 
 *recurrent*: LSTM, GRU and RNN of usual sizes. *chains*: 12 pairs of products whose weights, 226 MB,
-come from memory, with 1 to 512 rows. *calls*: the smallest model, called 10,000 times. Exit code 1
-when results differ or aisc fails.
+come from memory, with 1 to 512 rows; their share of the multiply-add peak, and the one that the
+rate of memory allows. *calls*: the smallest model, called 10,000 times. Exit code 1 when results
+differ or aisc fails.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fuzzing import command, nets, report, results
 from fuzzing.measuring import Plan, Row
@@ -24,7 +26,7 @@ def measure(kind: str, plan: Plan, limit: float, small: bool, err: Console) -> l
     if kind == "calls":
         return [nets.calls(plan, 100 if small else nets.CALLS)]
     makers = [(Row(), make) for make in nets.makers(kind, small)]
-    return command.measure(makers, plan, limit, err)
+    return command.measure(makers, replace(plan, roofline=kind == "chains"), limit, err)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

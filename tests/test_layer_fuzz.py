@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,15 @@ def test_nets_have_names_of_their_own() -> None:
 # -- measuring -----------------------------------------------------------------------------------
 
 
-def test_small_nets_are_measured(onnxruntime: None) -> None:
+def test_small_nets_are_measured(onnxruntime: None, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [TINY.layer(), nets.makers("chains", small=True)[2]()]
     for row in (measuring.measured(x, QUICK) for x in layers):
         assert row["best"] == "onnxruntime" and row["ratio"] > 0, row
         assert row["us"].keys() == {"aisc", "onnxruntime"}
+    monkeypatch.setattr(measuring, "ceilings", lambda threads: {"gflops": 1e3, "gbytes": 1e2})
+    chain = measuring.measured(layers[1], replace(QUICK, roofline=True))
+    assert chain["peak"] > 0 and 0 < chain["allowed"] <= 1
+    assert "allowed" in [c.header for c in report.row_table([chain], "").columns]
     calls = nets.calls(QUICK, 20)
     assert calls["us"]["aisc, called"] > 0 and calls["ratio"] > 0
 

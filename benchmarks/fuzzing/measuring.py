@@ -12,7 +12,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ import numpy as np
 import onnx
 
 import aisc
+from aisc.driver.api import build
+from aisc.driver.options import from_environment
 from aisc.ir.diagnostics import CompileError
 from aisc.measure.peers import peer
+from aisc.measure.profile import profile_runs
 from fuzzing.draft import Array, Layer
+from fuzzing.results import ceilings
 
 Run = Callable[[], Sequence[Any]]
 Row = dict[str, Any]
@@ -30,18 +35,20 @@ MOST_CALLS = 3000  # of a turn
 # Seconds of a call from which on the clock is that of the process, where it has one thread: a
 # scheduler that shares the core with others interrupts every such call.
 LONG_CALL = 1e-3
+PROFILED = 5  # runs for what a layer needs at least
 RELATIVE, ABSOLUTE = 2e-3, 1e-4  # the latter of the largest element
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How to measure: peers in the order in which their results count, threads of every side,
-    rounds, seconds of a turn."""
+    rounds, seconds of a turn; `roofline`: what the machine allows is measured, too."""
 
     peers: tuple[str, ...] = ("onnxruntime", "openvino")
     threads: int = 1
     rounds: int = 5
     turn: float = 0.02
+    roofline: bool = False
 
 
 def measured(layer: Layer, plan: Plan) -> Row:
@@ -65,7 +72,8 @@ def measured(layer: Layer, plan: Plan) -> Row:
         return {**row, "fault": "results differ"}
     row["left_out"] |= wrong
     runs = {n: run for n, run in sides.items() if n not in wrong}
-    return row | timed({"aisc": lambda: exe.run(None, feeds), **runs}, plan)
+    row |= timed({"aisc": lambda: exe.run(None, feeds), **runs}, plan)
+    return row | shares(layer, plan, row["us"]["aisc"] * 1e-6) if plan.roofline else row
 
 
 def opened(layer: Layer, plan: Plan) -> tuple[dict[str, Run], dict[str, str]]:
@@ -113,6 +121,26 @@ def _close(got: Array, want: Array) -> bool:
     largest = np.abs(want).max(initial=0.0, where=np.isfinite(want))
     bound = ABSOLUTE * max(1e-6, float(largest))
     return np.allclose(got, want, rtol=RELATIVE, atol=bound, equal_nan=True)
+
+
+# -- limits ----------------------------------------------------------------------------------------
+def shares(layer: Layer, plan: Plan, seconds: float) -> Row:
+    """Of the multiply-add peak: ``peak``, the share that a call of so many seconds reaches, and
+    ``allowed``, that of kernels whose time is that of their operations or that of their bytes at
+    the rate of large copies, whichever is longer."""
+    options = from_environment(threads=plan.threads, profile=True)
+    profile = profile_runs(build(layer.model, "cpu", options), layer.feeds, 1, PROFILED)
+    most = _most(plan.threads)
+    profile = replace(profile, fma=most["gflops"], copy=most["gbytes"])
+    kernels = [r for r in profile.rows if r.kind == "kernel"]
+    least = sum(map(profile.least, kernels))
+    at_peak = sum(r.flops for r in kernels) / profile.fma / 1e9
+    return {"peak": at_peak / seconds, "allowed": at_peak / least}
+
+
+@cache
+def _most(threads: int) -> Row:
+    return ceilings(threads)
 
 
 # -- times -----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fuzzing.report import ALL, CALL_US, LIMITS, group_cells, micros
+from fuzzing.report import ALL, CALL_US, LIMITS, SHARES, group_cells, micros, share_cells
 
 Row = dict[str, Any]
 BEGIN = "<!-- Written by docs/generate.py from benchmarks/results/; do not edit. -->"
@@ -56,11 +56,12 @@ def _layers(entry: Row) -> list[str]:
 
 def _nets(entry: Row) -> list[str]:
     timed = [r for r in entry["nets"] if "ratio" in r]
+    told = [k for k in SHARES if any(k in r for r in timed)]
     rows = (
         [r["what"], micros(r["us"]["aisc"]), micros(r["us"][r["best"]]), r["best"],
-         f"{r['ratio']:.2f}"] for r in timed
+         f"{r['ratio']:.2f}", *share_cells(r, told)] for r in timed
     )  # fmt: skip
-    return [*grid(NET_HEAD, rows), ""]
+    return [*grid((*NET_HEAD, *(SHARES[k] for k in told)), rows), ""]
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -15,6 +15,8 @@ Row = dict[str, Any]
 CALL_US = 15.0  # what the nearest peer does in less is a call more than a layer
 LIMITS = (0.9, 0.6)
 WORST = 25
+# Shares of the multiply-add peak: what is told of a row, and the head of its column.
+SHARES = {"peak": "of peak", "allowed": "allowed"}
 ALL = "all"
 
 
@@ -67,6 +69,7 @@ def brief(row: Row) -> Row:
     if "ratio" in row:
         kept["ratio"] = round(row["ratio"], 3)
         kept["us"] = {name: round(us, 2) for name, us in row["us"].items()}
+    kept |= {k: round(row[k], 3) for k in SHARES if k in row}
     return kept
 
 
@@ -107,7 +110,8 @@ def row_table(rows: Sequence[Row], title: str) -> Table:
     """Layers or nets, a row each."""
     table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, title=title)
     numbered = any("number" in r for r in rows)
-    for head in ("ratio", "aisc µs", "peer µs"):
+    told = [k for k in SHARES if any(k in r for r in rows)]
+    for head in ("ratio", "aisc µs", "peer µs", *(SHARES[k] for k in told)):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("peer", no_wrap=True)
     table.add_column("what" if not numbered else "layer", overflow="fold")
@@ -115,8 +119,14 @@ def row_table(rows: Sequence[Row], title: str) -> Table:
         mine, theirs = (micros(row["us"][name]) for name in ("aisc", row["best"]))
         number = f"#{row['number']} " if "number" in row else ""
         what = number + row["what"]
-        table.add_row(f"{row['ratio']:.2f}", mine, theirs, row["best"], what)
+        limits = share_cells(row, told)
+        table.add_row(f"{row['ratio']:.2f}", mine, theirs, *limits, row["best"], what)
     return table
+
+
+def share_cells(row: Row, told: Sequence[str]) -> list[str]:
+    """The texts of shares of the peak."""
+    return [f"{row[k]:.0%}" if k in row else "" for k in told]
 
 
 def micros(us: float) -> str:
