@@ -142,7 +142,7 @@ EXAMPLES: dict[str, Make] = {
     "pool_is_reduction": lambda b, x: b.add(
         "avg_pool", (x,), {"kernel_shape": (9, 5), "pads": (0, 0, 5, 0)}
     ),
-    "separate_maxima": lambda b, x: b.add(
+    "separate_windows": lambda b, x: b.add(
         "max_pool", (x,), {"kernel_shape": (5, 6), "pads": (2, 3, 4, 5), "dilations": (1, 2)}
     ),
     "where_known": lambda b, x: b.add(

@@ -13,6 +13,8 @@ from aisc.ir.rewrite.rules import Match, rule
 
 # A chain of pools reads and writes what lies between them, so it has to save more than a little.
 WORTH_SEPARATING = 2
+# What a vector of elements that lie apart takes, in vectors of such that lie together.
+APART = 3
 
 
 @rule("max_pool", "avg_pool")
@@ -35,23 +37,29 @@ def pool_is_reduction(m: Match) -> Sequence[Value] | None:
     return (m.add(op, m.node.inputs, {"axes": axes, "keepdims": True}),)
 
 
-@rule("max_pool")
-def separate_maxima(m: Match) -> Sequence[Value] | None:
-    """``max_pool(x, [h, w]) -> max_pool(max_pool(x, [1, w]), [h, 1])`` for large windows: h + w
-    places for a result instead of h * w."""
+@rule("max_pool", "avg_pool")
+def separate_windows(m: Match) -> Sequence[Value] | None:
+    """``max_pool(x, [h, w]) -> max_pool(max_pool(x, [h, 1]), [1, w])`` for large windows: h + w
+    places for a result instead of h * w; ``avg_pool`` likewise, whose windows have the same places
+    inside the image in each row."""
     window = pool_window(call_of(m.node))
     long = [a for a in range(window.spatial) if window.kernel[a] > 1]
-    if len(long) < 2:
+    if len(long) < 2 or (m.node.op == "avg_pool" and m.node.output.type.dtype.bits < 32):
         return None
+    lanes = None if window.channels_last else window.spatial - 1
+    strided = lanes is not None and window.strides[lanes] > 1
     # Each pool but the last one runs where the strides of later ones have not thinned out results.
     places = sum(
-        window.kernel[a] * prod(window.strides[b] for b in long[:k]) for k, a in enumerate(long)
+        window.kernel[a]
+        * prod(window.strides[b] for b in long[k + 1 :])
+        * (APART if strided and a == lanes else 1)
+        for k, a in enumerate(long)
     )
-    if WORTH_SEPARATING * places > prod(window.kernel):
+    if WORTH_SEPARATING * places > prod(window.kernel) * (APART if strided else 1):
         return None
     value = m.input(0)
-    for axis in reversed(long):
-        value = m.add("max_pool", (value,), {**m.node.attr_map, **_alone(window, axis)})
+    for axis in long:
+        value = m.add(m.node.op, (value,), {**m.node.attr_map, **_alone(window, axis)})
     return None if value is None else (value,)
 
 
@@ -68,4 +76,4 @@ def _alone(window: Window, axis: int) -> dict[str, AttrValue]:
     }  # fmt: skip
 
 
-RULES = (pool_is_reduction, separate_maxima)
+RULES = (pool_is_reduction, separate_windows)
