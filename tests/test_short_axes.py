@@ -116,3 +116,10 @@ def test_reductions_of_a_few_columns(op: str, shape: tuple[int, ...], axes: list
     ops = check(f"reduce_{op}(x0, axes={axes})", shape)
     assert "reshape" in ops
     check(f"reduce_{op}(x0 * x0, axes={axes}, keepdims=false)", shape, dtype="f64")
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (5, 1, 33), (6, 9, 3), (13, 2, 8), (4, 0)])
+def test_running_sums_of_several_rows(shape: tuple[int, ...]) -> None:
+    for axis in range(1, len(shape)):
+        check(f"cumsum(x0, axis={axis})", shape)
+        check(f"cumsum(x0, axis={axis}, exclusive=true, reverse=true)", shape, dtype="f64")

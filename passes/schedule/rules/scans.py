@@ -12,12 +12,15 @@ from aisc.ir.node import walk
 from aisc.ir.tensor.expr import ONE, Const, Expr, Load, Select, Var, of_dim
 from aisc.ir.tensor.linear import mentions, operands
 from aisc.ir.tensor.stmt import Block, Iter, Store
-from aisc.ir.tensor.tree import Place, find_loop
+from aisc.ir.tensor.tree import Place, find_loop, find_place
 from aisc.passes.schedule.rules.across import keep_totals
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.plain import SHORT_ROW, cut
 from aisc.passes.schedule.rules.structure import is_straight, lanes_of
 from aisc.passes.schedule.schedule import Schedule
+
+# Rows that are worked on at once, where there are no vectors, best first.
+AT_ONCE = (4, 5, 6, 7, 3, 2)
 
 
 def is_scan(block: Block) -> bool:
@@ -37,7 +40,7 @@ def vectorize_scan(s: Schedule, place: Place, d: Chooser) -> Schedule:
         return s
     if block.combiner or block.iters[-1].kind == "ordered":
         # What follows each other lies together: no lanes.
-        return s if block.combiner else keep_totals(s, block, d)
+        return s if block.combiner else keep_totals(_side_by_side(s, block, (), d), block, d)
     flat = _static_suffix(block, spatial[-_joint_axes(block) :], lanes_of(block, d.target))
     flat = _longer(block, spatial, flat)
     joint = d.pick(f"{block.name}.joint", range(1, len(flat) + 1), len(flat))
@@ -48,7 +51,36 @@ def vectorize_scan(s: Schedule, place: Place, d: Chooser) -> Schedule:
         last = f"{flat[0]}_f{k}"
     loop = find_loop(s.func, last)
     size = int(loop.extent.value) if isinstance(loop.extent, Const) else None
-    return keep_totals(cut(s, block, last, size, (), d), block, d)
+    whole = s
+    s = cut(s, block, last, size, (), d)
+    if s is whole:
+        s = _side_by_side(s, block, (last,), d)
+    return keep_totals(s, block, d)
+
+
+def _side_by_side(s: Schedule, block: Block, columns: tuple[str, ...], d: Chooser) -> Schedule:
+    """Several rows at a time, and all of their few `columns`, as totals in registers: each waits
+    for its own last step only."""
+    kinds = dict(zip(block.bindings, (it.kind for it in block.iters), strict=True))
+    loops = find_place(s.func, block.name).loops
+    first = next(k for k, f in enumerate(loops) if kinds.get(f.var) == "ordered")
+    around = [f for f in loops[:first] if f.extent != ONE]
+    row = around[-1] if around else None
+    count = int(row.extent.value) if row and isinstance(row.extent, Const) else 0
+    options = [n for n in AT_ONCE if n <= count]
+    whole = (n for n in options if count % n == 0)  # no row is asked whether it is there
+    own = next(whole, options[0]) if options else 1
+    rows = d.pick(f"{block.name}.rows_at_once", (1, *options), own)
+    inner = list(columns)
+    if row is not None and rows > 1:
+        names = (f"{row.var.name}_t", f"{row.var.name}_r")
+        s = s.split(row.var.name, rows, names=names)
+        behind = loops[loops.index(row) + 1 :]
+        s = s.reorder(*(f.var.name for f in behind if f.var.name not in columns), names[1])
+        inner.insert(0, names[1])
+    for loop in inner:
+        s = s.unroll(loop)
+    return s
 
 
 def _static_suffix(block: Block, spatial: list[str], lanes: int) -> list[str]:
