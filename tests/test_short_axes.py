@@ -13,7 +13,7 @@ import aisc
 from aisc.frontend.lang.model import graph_of
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.node import walk
-from aisc.ir.tensor.stmt import For
+from aisc.ir.tensor.stmt import Alloc, For
 from aisc.passes.graph.legalize import Legalize
 
 rng = np.random.default_rng(0)
@@ -123,3 +123,24 @@ def test_running_sums_of_several_rows(shape: tuple[int, ...]) -> None:
     for axis in range(1, len(shape)):
         check(f"cumsum(x0, axis={axis})", shape)
         check(f"cumsum(x0, axis={axis}, exclusive=true, reverse=true)", shape, dtype="f64")
+
+
+@pytest.mark.parametrize("layout", [(1, 4, 9, 7), (2, 4, 5, 1)])
+def test_reductions_without_lanes_are_in_registers(layout: tuple[int, ...]) -> None:
+    n, c, h, w = layout
+    for axes in ([1, 3], [0, 2]):
+        check(f"reduce_sum(transpose(x0, perm=[0, 3, 1, 2]) * x1, axes={axes})",
+              (n, c, h, w), (n, w, c, h))  # fmt: skip
+
+
+def test_groups_of_few_outputs_go_through_their_steps_together() -> None:
+    text = """model m(x: f32[2, 12, 6, 8, 2]) {
+        param w: f32[4, 6, 1, 3, 1] = normal()
+        return conv(x, w, group=2, strides=[1, 3, 1], dilations=[1, 2, 1]) }"""
+    g = graph_of(text, "m.aim", Path(), {})
+    x = rng.standard_normal((2, 12, 6, 8, 2), np.float32)
+    got = aisc.compile(g, threads=2, cache=False)(x)
+    np.testing.assert_allclose(got, interpret(g, [x])[0], rtol=1e-4, atol=1e-5)
+    kernels: Any = aisc.lower(g, "program", "x86-64-v4")
+    spaces = [n.buffer.space for k in kernels.kernels for n in walk(k.body) if isinstance(n, Alloc)]
+    assert "register" in spaces

@@ -27,8 +27,9 @@ from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
 from aisc.passes.schedule.rules.memory import use_memory
 from aisc.passes.schedule.rules.parallel import divide
 from aisc.passes.schedule.rules.plain import vectorize_map
-from aisc.passes.schedule.rules.row import chunk, schedule_rows, top_loops
+from aisc.passes.schedule.rules.row import chunk, chunk_loop, schedule_rows, top_loops
 from aisc.passes.schedule.rules.scans import is_scan, vectorize_scan
+from aisc.passes.schedule.rules.singles import several_results
 from aisc.passes.schedule.rules.source_order import keep_source_order
 from aisc.passes.schedule.rules.structure import (
     MAX_WINDOW,
@@ -75,8 +76,10 @@ def _schedule_nests(s: Schedule, d: Chooser) -> Schedule:
         reduction = analyse(find_place(s.func, name).block)
         if reduction is not None and _worth_tiling(reduction, d.target):
             s = schedule_tile(s, reduction, d)
-        else:
+        elif chunk_loop(find_place(s.func, name).block, d) is not None:
             s = d.attempt(s, partial(chunk, name=name, d=d))
+        elif reduction is not None:
+            s = d.attempt(s, partial(several_results, name=name, d=d))
     for name in [p.block.name for p in places(s.func.body)]:
         place = find_place(s.func, name)
         if all(f.kind == "serial" for f in place.loops):
