@@ -178,6 +178,7 @@ EXAMPLES: dict[str, Make] = {
     "move_axis": lambda b, x: b.add(
         "softmax", (b.add("reshape", (x,), {"shape": (4, 10, 3)}),), {"axis": 1}
     ),
+    "join_behind": lambda b, x: b.add("log_softmax", (x,), {"axis": 1}),
     "few_columns": lambda b, x: b.add("matmul", (x, transposed(b, two_rows(b, x), 0, 1, 3, 2))),
     "widen_rows": lambda b, x: b.add(
         "reduce_max",

@@ -153,6 +153,22 @@ def move_axis(m: Match) -> Sequence[Value] | None:
     return (m.add("transpose", (made,), {"perm": back}),)
 
 
+@rule("softmax", "log_softmax")
+def join_behind(m: Match) -> Sequence[Value] | None:
+    """``softmax(x[n, k, h, w], axis=1) -> reshape(softmax(reshape(x, [n, k, h*w]), axis=1))``: axes
+    of known sizes behind the one that is worked along are lanes together."""
+    x, axis = m.input(0), m.node.attr("axis")
+    if x is None or not isinstance(axis, int):
+        return None
+    axis %= x.type.rank
+    behind = x.type.shape[axis + 1 :]
+    if len(behind) < 2 or not all(isinstance(d, int) for d in behind):
+        return None
+    joined = m.add("reshape", (x,), {"shape": (*x.type.shape[: axis + 1], product(behind))})
+    made = m.add(m.node.op, (joined,), {"axis": axis})
+    return (m.add("reshape", (made,), {"shape": x.type.shape}),)
+
+
 @rule("matmul")
 def few_columns(m: Match) -> Sequence[Value] | None:
     """``matmul(a[n, k], b[k, 2]) -> reduce_sum(a[n, 1, k] * transpose(b)[1, 2, k])``: sums along
@@ -296,5 +312,5 @@ def rules() -> tuple[Rule, ...]:
     maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
     return (
         turn_product, few_columns, flatten_rows, join_reduced, reduce_twice, turn_reduced,
-        join_kept, widen_rows, join_normed, move_axis, rule(*maps)(sink_rows),
+        join_kept, widen_rows, join_normed, join_behind, move_axis, rule(*maps)(sink_rows),
     )  # fmt: skip
