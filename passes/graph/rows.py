@@ -109,7 +109,7 @@ def widen_rows(m: Match) -> Sequence[Value] | None:
         return _filled_up(m, x, rows) if columns < FEWEST else None
     attrs: dict[str, AttrValue] = {"axes": tuple(axes), "keepdims": False}
     wide = (*outer, rows // together, together * columns)
-    parts = m.add(m.node.op, (m.add("reshape", (x,), {"shape": wide}),), attrs)
+    parts = m.add(m.node.op, (_reshaped(m, x, wide),), attrs)
     parts = m.add("reshape", (parts,), {"shape": (*outer, together, columns)})
     result = m.add(m.node.op, (parts,), attrs)
     return (m.add("reshape", (result,), {"shape": m.node.output.type.shape}),)
@@ -234,9 +234,31 @@ def _joined(m: Match, first: int, last: int, attrs: dict[str, AttrValue]) -> Seq
     assert x is not None, "a reduction has an operand"
     shape = x.type.shape
     joined = (*shape[:first], product(shape[first : last + 1]), *shape[last + 1 :])
-    row = m.add("reshape", (x,), {"shape": joined})
-    result = m.add(m.node.op, (row,), attrs | {"keepdims": False})
+    result = m.add(m.node.op, (_reshaped(m, x, joined),), attrs | {"keepdims": False})
     return (m.add("reshape", (result,), {"shape": m.node.output.type.shape}),)
+
+
+def _reshaped(m: Match, x: Value, shape: Sequence[Dim]) -> Value:
+    """`x` in another shape. What is computed elementwise for this alone, from operands that no
+    kernel makes whose epilogue it could be, has that shape itself: it is computed where it is
+    read."""
+    made = m.producer(x)
+    if made is None or not _is_own_map(m, x):
+        return m.add("reshape", (x,), {"shape": tuple(shape)})
+    inputs = [v if v.type.rank == 0 else _reshaped(m, v, shape) for v in made.input_values]
+    return m.add(made.op, inputs, made.attr_map, (made,))
+
+
+def _is_own_map(m: Match, x: Value) -> bool:
+    """Whether nothing but maps of one shape, each read once, leads from operands to `x`."""
+    made = m.producer(x)
+    if made is None or opdef.get(made.op).kind != "map" or not m.single_use(made):
+        return False
+    inputs = [v for v in made.input_values if v.type.rank > 0]
+    return all(
+        v.type.shape == x.type.shape and (m.producer(v) is None or _is_own_map(m, v))
+        for v in inputs
+    )
 
 
 def _filled_up(m: Match, x: Value, rows: int) -> Sequence[Value] | None:
