@@ -109,24 +109,35 @@ def _inline_borders(s: Schedule, d: Chooser) -> Schedule:
         guarded = isinstance(block.body, Store) and isinstance(block.body.value, Select)
         if not guarded or len(readers) != 1 or has_calls(block):
             continue
-        if not _stays_bordered(readers[0], block):
+        if not _stays_bordered(readers[0], block, d.target):
             continue
         if d.pick(f"{name}.inline", (True, False), True):
             s = inline_where_legal(s, name)
     return s
 
 
-def _stays_bordered(reader: Block, border: Block) -> bool:
+def _stays_bordered(reader: Block, border: Block, target: Target) -> bool:
     """Whether a window or a contraction reads the input of a border as quickly as a copy with it:
-    its lanes lie side by side, and are guarded together, or else one by one, but not often."""
-    often, row = _reads_of_element(reader, border), _row_of(reader)
+    its lanes lie side by side, and are guarded together, or else one by one, but not often, and
+    for rows of which it is known where they are."""
+    store, often, row = border.body, _reads_of_element(reader, border), _row_of(reader)
+    assert isinstance(store, Store) and isinstance(store.value, Select), "a guarded copy"
+    guard = store.value.cond
     if _reads_along_rows(reader, border):
         sharing = 1 if row is None else known_factor(row.extent)
-        return often <= (MAX_WINDOW if _keeps_rows(border) else OFTEN * sharing)
-    store = border.body
-    assert isinstance(store, Store) and isinstance(store.value, Select), "a guarded copy"
-    apart = mentions(store.value.cond, border.iters[-1].var)
+        rows = any(mentions(guard, it.var) for it in border.iters[-2:-1])
+        known = not rows or _in_whole_tiles(reader, target)
+        return often <= (MAX_WINDOW if known and _keeps_rows(border) else OFTEN * sharing)
+    apart = mentions(guard, border.iters[-1].var)
     return is_window(reader) and _keeps_rows(border) and (often <= MAX_WINDOW or not apart)
+
+
+def _in_whole_tiles(reader: Block, target: Target) -> bool:
+    """Whether the rows of a window are all in whole tiles, or few."""
+    rows = [known_factor(it.extent) for it in reader.iters if it.kind == "spatial"][-2:-1] or [1]
+    sizes = range(target.in_flight // 2 + 1, target.in_flight + 1)
+    few = 0 < rows[0] <= 2 * target.in_flight
+    return few or (rows[0] > 0 and any(rows[0] % n == 0 for n in sizes))
 
 
 def _keeps_rows(block: Block) -> bool:

@@ -87,11 +87,11 @@ def _several_rows(
     inner = []
     for name in names:
         loops = _row_loops(find_loop(s.func, name), axes)
-        own = (f"{loops[axis]}_t", f"{loops[axis]}_r")
-        s = s.split(loops[axis], rows, names=own)
+        turns, row = f"{loops[axis]}_t", f"{loops[axis]}_r"
+        s = s.split(loops[axis], rows, names=(turns, row))
         if axis + 1 < axes:
-            s = s.reorder(*loops[axis + 1 :], own[1])
-        inner.append(own[1])
+            s = s.reorder(*loops[axis + 1 :], row)
+        inner.append(row)
     return s, inner
 
 
