@@ -23,8 +23,9 @@ from aisc.ir.types import TensorType
 
 # What part of the multiply-adds of all phases must have a tap, and channels of each to begin with.
 SPARSE, ENOUGH_CHANNELS = 1.25, 16
-# What folding costs per result and tap, in multiply-adds, and the most taps that are worth it.
-FOLDED = 6
+# What folding costs per result and tap, in multiply-adds: where a cache holds all products, and
+# where these are more than `MANY`; and the most taps that are worth it.
+FOLDED, FOLDED_FAR, MANY = 6, 16, 1 << 18
 MOST_TAPS = 64
 
 
@@ -158,7 +159,8 @@ class _Form:
         then added up where they belong."""
         kernel, steps = w.type.static_shape[2:], self.window.dilations
         reach = [(k - 1) * d for k, d in zip(kernel, steps, strict=True)]
-        if min((*pads, *ends)) >= 0 and self._is_small(x, w, reach):
+        more = [r - b - e for r, b, e in zip(reach, pads, ends, strict=True)]
+        if min((*pads, *ends)) >= 0 and self._is_small(x, w, more):
             return self.with_bias(self._folded(x, w, pads, ends), bias)
         begins = [r - b for r, b in zip(reach, pads, strict=True)]
         ends = [r - e for r, e in zip(reach, ends, strict=True)]
@@ -167,17 +169,19 @@ class _Form:
         layout = self.call.attrs["data_layout"]
         return self.op("conv", *inputs, group=self.group, dilations=steps, data_layout=layout)
 
-    def _is_small(self, x: Value, w: Value, reach: Sequence[int]) -> bool:
-        """Whether a convolution would read so much border that folding products costs less."""
+    def _is_small(self, x: Value, w: Value, more: Sequence[int]) -> bool:
+        """Whether a convolution, which has so many `more` results than places along each axis,
+        would read so much border that folding products costs less."""
         _, _, sizes = self.window.split(x.type.shape)
-        inputs, taps = w.type.static_shape[0], w.type.static_shape[2:]
+        inputs, outputs, *taps = w.type.static_shape
         if self.group > 1 or infer.accumulator(x.type.dtype) is not x.type.dtype:
             return False
         if not all(isinstance(d, int) for d in sizes) or math.prod(taps) > MOST_TAPS:
             return False
         places = math.prod(d for d in sizes if isinstance(d, int))
-        results = math.prod(d + r for d, r in zip(sizes, reach, strict=True) if isinstance(d, int))
-        return (results - places) * inputs > FOLDED * results
+        results = math.prod(d + r for d, r in zip(sizes, more, strict=True) if isinstance(d, int))
+        cost = FOLDED if places * outputs * math.prod(taps) <= MANY else FOLDED_FAR
+        return (results - places) * inputs > cost * results
 
     def _folded(self, x: Value, w: Value, pads: Sequence[int], ends: Sequence[int]) -> Value:
         n, _, sizes = self.window.split(x.type.shape)
