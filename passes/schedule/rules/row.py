@@ -18,7 +18,15 @@ from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Block, For, Iter, Seq, Stmt, Store
 from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
-from aisc.passes.schedule.rules.structure import analyse, is_window, lane_options, lanes_of, step_of
+from aisc.passes.schedule.rules.plain import vectorize_map
+from aisc.passes.schedule.rules.structure import (
+    analyse,
+    has_calls,
+    is_window,
+    lane_options,
+    lanes_of,
+    step_of,
+)
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 
 # Turns over vectors of partial results from which on these pay.
@@ -41,11 +49,13 @@ def schedule_rows(s: Schedule, d: Chooser) -> Schedule | None:
     for place in list(places(s.func.body)):
         if place.block.combiner:
             s = chunk(s, place.block.name, d)
-    names = [x.var.name for x in top_loops(s.func.body)]
+    after = _costly_numbers(s, axes)
+    apart = [find_place(s.func, name).loops[0].var.name for name in after]
+    names = [x.var.name for x in top_loops(s.func.body) if x.var.name not in apart]
     if len(names) > 1 and not d.pick(f"{last}.rows_fused", (True, False), True):
         return None
     s, several = _several_rows(s, names, axes, d)
-    names = [x.var.name for x in top_loops(s.func.body)]
+    names = [x.var.name for x in top_loops(s.func.body) if x.var.name not in apart]
     merged = unless_refused(s, partial(_merge, names=names, axes=axes))
     if merged is s and axes and len(names) > 1:  # a row reads what others have made
         return None
@@ -62,7 +72,24 @@ def schedule_rows(s: Schedule, d: Chooser) -> Schedule | None:
         s = unless_refused(s, partial(_vectorize_row, place.block.name, inner, d))
     for loop in several:
         s = unless_refused(s, partial(_unroll, loop))
+    for name in after:
+        s = d.attempt(s, partial(vectorize_map, place=find_place(s.func, name), d=d))
     return s
+
+
+def _costly_numbers(s: Schedule, axes: int) -> list[str]:
+    """The last maps that compute a number of each row by elementary functions: vectors of rows
+    after all of them, rather than one number after the other."""
+    found = [p.block for p in places(s.func.body)]
+    count = 0
+    while count + 1 < len(found) and _is_number(found[-1 - count], axes):
+        count += 1
+    last = found[len(found) - count :]
+    return [b.name for b in last] if any(map(has_calls, last)) else []
+
+
+def _is_number(block: Block, axes: int) -> bool:
+    return not block.combiner and len(block.iters) == axes
 
 
 def _several_rows(
@@ -103,6 +130,11 @@ def _row_loops(nest: For, axes: int) -> list[str]:
     return [f.var.name for f in loops]
 
 
+def _size(extent: Expr) -> int:
+    """A constant extent, or 0."""
+    return int(extent.value) if isinstance(extent, Const) else 0
+
+
 def _known(loop: For) -> int:
     """Iterations of a loop; as many as make a row long where only the run knows."""
     return int(loop.extent.value) if isinstance(loop.extent, Const) else UNKNOWN
@@ -131,7 +163,9 @@ def _row_axes(s: Schedule, d: Chooser) -> int | None:
 
 def _is_row(block: Block, d: Chooser) -> bool:
     found = analyse(block)
-    if found is None or found.contraction or is_window(block):
+    if found is None or is_window(block):
+        return False
+    if found.contraction and not 0 < _size(found.lane.extent) < SHORTEST_ROW:  # it gets tiles
         return False
     return chunk_loop(block, d) is not None
 
