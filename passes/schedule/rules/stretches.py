@@ -224,7 +224,8 @@ class _Edges:
             return None
         for limit, inner in ((atom.a, atom.b), (atom.b, atom.a)):
             if isinstance(limit, Const):
-                self._edge(index.linear(inner - limit), "le" if atom.op == "min" else "lt")
+                gap = _innermost(inner) - limit  # another limit inside changes it elsewhere
+                self._edge(index.linear(gap), "le" if atom.op == "min" else "lt")
                 return index.linear(inner)
         return None
 
@@ -249,6 +250,18 @@ class _Edges:
         strict = op in ("lt", "ge") if c > 0 else op in ("le", "gt")
         points = {zero, after} if op in ("eq", "ne") else {zero if strict else after}
         self.edges.setdefault(var, set()).update(points)
+
+
+def _innermost(e: Expr) -> Expr:
+    """What is inside of limits: ``i - 1`` of ``max(i - 1, 0)``."""
+    while isinstance(e, Binary) and e.op in ("min", "max"):
+        if isinstance(e.b, Const):
+            e = e.a
+        elif isinstance(e.a, Const):
+            e = e.b
+        else:
+            break
+    return e
 
 
 def _add(steps: Steps, var: Var, step: int | None) -> None:
