@@ -144,3 +144,12 @@ def test_groups_of_few_outputs_go_through_their_steps_together() -> None:
     kernels: Any = aisc.lower(g, "program", "x86-64-v4")
     spaces = [n.buffer.space for k in kernels.kernels for n in walk(k.body) if isinstance(n, Alloc)]
     assert "register" in spaces
+
+
+def test_costly_numbers_of_rows_are_of_all_rows() -> None:
+    for text in (
+        "exp(reduce_sum(x0, axes=[1], keepdims=false))",
+        "reduce_log_sum_exp(x0, axes=[1])",
+    ):
+        check(text, (70, 9))
+        check(text, (6, 40), open_=True)

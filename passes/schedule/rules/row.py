@@ -60,7 +60,10 @@ def schedule_rows(s: Schedule, d: Chooser) -> Schedule | None:
     if merged is s and axes and len(names) > 1:  # a row reads what others have made
         return None
     s = merged
+    shared = {r.buffer for name in after for r in find_place(s.func, name).block.reads}
     for b, block in _scratch(s).items():
+        if b in shared:  # of all rows
+            continue
         size = _row_bytes(b, axes, 2 * d.target.first_cache.bytes)
         if size is None:
             continue
