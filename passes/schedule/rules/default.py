@@ -123,13 +123,14 @@ def _stays_bordered(reader: Block, border: Block, target: Target) -> bool:
     store, often, row = border.body, _reads_of_element(reader, border), _row_of(reader)
     assert isinstance(store, Store) and isinstance(store.value, Select), "a guarded copy"
     guard = store.value.cond
+    rows = any(mentions(guard, it.var) for it in border.iters[-2:-1])
+    known = not rows or _in_whole_tiles(reader, target)
     if _reads_along_rows(reader, border):
         sharing = 1 if row is None else known_factor(row.extent)
-        rows = any(mentions(guard, it.var) for it in border.iters[-2:-1])
-        known = not rows or _in_whole_tiles(reader, target)
         return often <= (MAX_WINDOW if known and _keeps_rows(border) else OFTEN * sharing)
     apart = mentions(guard, border.iters[-1].var)
-    return is_window(reader) and _keeps_rows(border) and (often <= MAX_WINDOW or not apart)
+    plain = often <= MAX_WINDOW or (known and not apart)
+    return is_window(reader) and _keeps_rows(border) and plain
 
 
 def _in_whole_tiles(reader: Block, target: Target) -> bool:
