@@ -19,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 from aisc.codegen.arrays import Array, array_at
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.image import DeviceCode, Image
+from aisc.codegen.weights import WeightSource
 from aisc.ir.arith.poly import evaluate
 from aisc.ir.diagnostics import error, execution_error
 from aisc.ir.target import Target
@@ -99,7 +100,11 @@ class Host(Backend, Protocol):
         names: tuple[Sequence[str], Sequence[str]],
         profile: bool = False,
     ) -> Image:
-        """The image of a planned Program. `names`: what the model calls inputs and outputs."""
+        """The image of a planned Program, but for its weights. `names`: what the model calls inputs
+        and outputs."""
+
+    def packing(self, program: Program, objects: Sequence[bytes]) -> WeightSource:
+        """The weights of a planned Program as its code reads them, in the order of its image."""
 
 
 def backend_of(target: Target) -> Backend:

@@ -28,8 +28,9 @@ class Importer(Protocol):
     def accepts(self, source: object) -> bool:
         """Whether `source`, bytes or an object, is a model of this kind."""
 
-    def is_whole(self, path: Path) -> bool:
-        """Whether a file is all there is to its model, so that an equal file is an equal model."""
+    def parts(self, path: Path) -> Sequence[str] | None:
+        """The other files of the model in `path`, by their names from its folder on: where it and
+        these are equal, so is the model. ``None`` when that cannot be told."""
 
     def __call__(
         self, source: Any, shapes: Mapping[str, Extent], *, overridable: Sequence[str] = ()
@@ -55,10 +56,11 @@ def importer_for(source: object) -> Importer:
                 f"got {type(source).__name__}")  # fmt: skip
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a model consists of this file alone, as far as its kind can tell."""
+def parts(path: Path) -> Sequence[str] | None:
+    """The other files of a model, by their names from its folder on; ``None`` when its kind cannot
+    tell."""
     found = _named(path.suffix.lower().removeprefix("."))
-    return found is not None and found.is_whole(path)
+    return None if found is None else found.parts(path)
 
 
 def suffixes() -> tuple[str, ...]:

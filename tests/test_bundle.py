@@ -18,8 +18,10 @@ import pytest
 import aisc
 from aisc.cli.main import main
 from aisc.codegen.image import Image
-from aisc.codegen.run import bundle
-from aisc.codegen.run.bundle import About, WeightSum
+from aisc.codegen.run import bundle, bundle_writer
+from aisc.codegen.run.bundle import About
+from aisc.codegen.run.weight_sum import WeightSum
+from aisc.codegen.weights import Ready
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError, ExecutionError
@@ -67,8 +69,9 @@ def refused(path: Path, **choices: Any) -> str:
 def altered(image: Image, path: Path, about: dict[str, Any] | None = None, **changes: Any) -> Path:
     """A well-formed bundle with something else in its head."""
     made = About(aisc.__version__, "llvm", 0, bundle.convention())
-    pieces = bundle.encode(replace(image, **changes), replace(made, **(about or {})))
-    path.write_bytes(b"".join(pieces))
+    image = replace(image, **changes)
+    with open(path, "w+b") as file:
+        bundle_writer.write_into(file, image, Ready(image.weights), replace(made, **(about or {})))
     return path
 
 
@@ -259,7 +262,7 @@ def with_head(good: bytes, change: dict[str, Any]) -> bytes:
     body = text.ljust(at - 80, b"\0") + good[code_at : code_at + sizes[1]]
     body = body.ljust(weights_at - 80, b"\0")
     numbers = (len(text), sizes[1], weights_at, weights_at + sizes[3] - sizes[2])
-    preamble = bundle._PREAMBLE.pack(bundle.MAGIC, bundle.FORMAT, 0, *numbers)
+    preamble = bundle.PREAMBLE.pack(bundle.MAGIC, bundle.FORMAT, 0, *numbers)
     sha = bundle.hashlib.sha256(preamble + body).digest()
     return preamble + sha + body + good[sizes[2] :]
 

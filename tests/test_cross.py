@@ -13,7 +13,7 @@ from onnx import helper
 from test_ops_machine import COMPUTED, graph_of
 
 import aisc
-from aisc.codegen.run import bundle
+from aisc.codegen.run import bundle, bundle_writer
 from aisc.driver import api
 from aisc.driver.options import Options
 from aisc.ir.diagnostics import ExecutionError
@@ -75,7 +75,7 @@ def test_a_bundle_is_made_here_and_runs_there(target: str, tmp_path: Path) -> No
     made = api.build(DIGITS, target, Options(threads=2, use_cache=False, load=False))
     assert made.executable is None
     assert made.image is not None
-    bundle.write(made.image, tmp_path / "digits.aisc")
+    bundle_writer.write(made.image, tmp_path / "digits.aisc")
     image = bundle.read(tmp_path / "digits.aisc").image
     assert {machine_of(o) for o in (image.runtime, *image.objects)} == {FOREIGN[target][0]}
     with pytest.raises(ExecutionError, match="another machine") as caught:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +18,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import aisc
+from aisc.artifact import facts
 from aisc.artifact.cache import Cache, cache_of
+from aisc.codegen.run import bundle
 from aisc.codegen.run.executable import Executable
+from aisc.codegen.weights import Ready
 from aisc.driver import api
 from aisc.driver import model_cache as images
 from aisc.driver.options import Options
@@ -58,6 +65,19 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(api, "build", counting)
     return seen
+
+
+class Failing(Ready):
+    """Weights of which the last one cannot be made."""
+
+    def __init__(self, weights: Sequence[Any], fault: BaseException) -> None:
+        super().__init__(weights)
+        self.last, self.fault = len(weights) - 1, fault
+
+    def array(self, k: int, allocate: Any) -> Any:
+        if k == self.last:
+            raise self.fault
+        return super().array(k, allocate)
 
 
 def same(a: Executable, b: Executable) -> None:
@@ -130,11 +150,65 @@ def test_a_damaged_image_is_made_again(
     assert len(built) == 2
 
 
-def test_models_in_several_files_are_not_kept(store: Cache, tmp_path: Path) -> None:
-    path = tmp_path / "outside.onnx"
-    onnx.save(model(), str(path), save_as_external_data=True, location="w.bin", size_threshold=0)
+def several_files(folder: Path, scale: float = 1.0) -> Path:
+    path = folder / "parts.onnx"
+    given = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0}
+    onnx.save(model(scale), str(path), **given)
+    return path
+
+
+def test_models_in_several_files_are_known_by_all_of_them(
+    store: Cache, tmp_path: Path, built: list[Any]
+) -> None:
+    path = several_files(tmp_path)
+    first = aisc.compile(path)
+    same(first, aisc.compile(path))
+    assert len(built) == len(store.files()) == 1
+    (tmp_path / "w.bin").unlink()
+    assert several_files(tmp_path, 2.0) == path
+    np.testing.assert_array_equal(aisc.compile(path)(X), 2 * first(X))
+    assert len(built) == 2
+    (tmp_path / "w.bin").unlink()
+    with pytest.raises(aisc.CompileError, match="E104"):
+        aisc.compile(path)
+
+
+def test_contents_are_read_once(
+    store: Cache, tmp_path: Path, built: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was changed a moment ago may change again under the same stamp."""
+    path = several_files(tmp_path)
+    read: list[Path] = []
+    digest = images._digest_of
+    monkeypatch.setattr(images, "_digest_of", lambda p: (read.append(p), digest(p))[1])
+    for _ in range(2):
+        aisc.compile(path)
+    assert read == [path, tmp_path / "w.bin"] * 2
+    monkeypatch.setattr(facts, "_SETTLED_NS", -(10**18))
+    for _ in range(3):
+        aisc.compile(path)
+    assert read == [path, tmp_path / "w.bin"] * 3
+    with open(tmp_path / "w.bin", "r+b") as f:
+        f.write(b"\0\0\0\0")
     aisc.compile(path)
-    assert store.files() == []
+    assert read[6:] == [tmp_path / "w.bin"]
+    assert len(built) == 2
+
+
+def test_weights_of_an_image_are_verified_once(
+    store: Cache, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the machine was started again, when what was written may not have got to the disk; the
+    first is the one that is not there, the second opens what was written."""
+    verified: list[bool] = []
+    read = bundle.read
+    monkeypatch.setattr(
+        bundle, "read", lambda p, verify, **m: (verified.append(verify), read(p, verify, **m))[1]
+    )
+    for session in ("a", "a", "b", "b", "", ""):
+        monkeypatch.setattr(images, "_session", lambda session=session: session)
+        aisc.compile(path)
+    assert verified == [True, False, False, True, False, True, True]
 
 
 def test_a_model_that_changes_meanwhile_is_not_kept(
@@ -158,10 +232,6 @@ def test_what_is_not_kept(store: Cache, path: Path, monkeypatch: pytest.MonkeyPa
     aisc.compile(path)
     assert store.files() == []
     monkeypatch.delenv("AISC_VERIFY")
-    place = images.place_of(path, [api.resolve_target("cpu")], Options())
-    assert place is not None
-    replace(place, store=replace(store, limit=1 << 16)).keep(aisc.compile(path, cache=False))
-    assert store.files() == []
     with pytest.raises(aisc.CompileError, match="E101"):
         aisc.compile(path.with_name("missing.onnx"))
     os.mkfifo(path.with_name("fifo.onnx"))
@@ -177,7 +247,7 @@ def test_old_images_give_way(store: Cache, path: Path) -> None:
     small = replace(store, limit=2 * size + 100)
     place = images.place_of(path, [api.resolve_target("cpu")], Options())
     assert place is not None
-    replace(place, store=small).keep(executable)
+    replace(place, store=small).keep(executable.image, Ready(executable.image.weights))
     assert len(store.files()) == 2
     assert store.path(place.key) in store.files()
 
@@ -191,3 +261,47 @@ def test_what_was_never_finished_is_removed(store: Cache, path: Path) -> None:
     os.utime(old, (0, 0))
     store.prune()
     assert (old.exists(), new.exists()) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [(OSError(errno.ENOSPC, "no space"), "the disk is full"), (OSError(errno.EIO, "?"), ""),
+     (KeyboardInterrupt(), "")],
+)  # fmt: skip
+def test_an_interrupted_write_leaves_nothing(
+    store: Cache, path: Path, caplog: pytest.LogCaptureFixture, fault: BaseException, said: str
+) -> None:
+    place = images.place_of(path, [api.resolve_target("cpu")], Options())
+    assert place is not None
+    image = aisc.compile(path, cache=False).image
+    with contextlib.suppress(KeyboardInterrupt):
+        assert place.keep(image, Failing(image.weights, fault)) is None
+    assert [p for p in store.folder.rglob("*") if p.is_file()] == []
+    assert caplog.messages == ([] if not said else [caplog.messages[0]])
+    assert said in caplog.text
+    same(aisc.compile(path), aisc.compile(path))
+
+
+def test_a_limit_that_does_not_allow_an_image_is_told(
+    store: Cache, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AISC_CACHE_LIMIT", "100k")
+    y = aisc.compile(path)(X)
+    assert store.files() == []
+    (line,) = caplog.messages
+    assert "is not kept for the next time: the limit of the cache is" in line
+    assert "AISC_CACHE_LIMIT" in line
+    caplog.clear()
+    monkeypatch.setenv("AISC_CACHE_LIMIT", "0.5 MB")
+    assert aisc.compile(path)(X).tobytes() == y.tobytes()
+    assert (len(store.files()), caplog.messages) == (1, [])
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda p: SimpleNamespace(total=1 << 40, free=1 << 30)
+    )
+    store.clear()
+    aisc.compile(path)
+    assert store.files() == []
+    assert "has only 1.1 GB left" in caplog.text
+    monkeypatch.setenv("AISC_CACHE_LIMIT", "much")
+    with pytest.raises(aisc.CompileError, match="AISC_CACHE_LIMIT=MUCH"):
+        aisc.compile(path)

@@ -24,8 +24,8 @@ class Importer:
     def accepts(self, source):
         return hasattr(source, "operators")
 
-    def is_whole(self, path):
-        return True
+    def parts(self, path):
+        return ()
 
     def __call__(self, source, shapes, *, overridable=()):
         names = source.operators if self.accepts(source) else source.read_text().split()
@@ -62,7 +62,7 @@ def test_files_of_a_plug_in(plugin: Path) -> None:
     path.write_text("relu sqrt")
     np.testing.assert_array_equal(aisc.compile(path, threads=1, cache=False)(X), [0, 2, 3])
     assert ".ops" in str(refusal(plugin / "net.txt")), "what is known"
-    assert registry.is_whole(path)
+    assert registry.parts(path) == ()
 
 
 def test_objects_of_a_plug_in(plugin: Path) -> None:

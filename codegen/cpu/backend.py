@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Scheduled
 from aisc.codegen.cpu.entry_module import entry_text
 from aisc.codegen.cpu.function import CpuFunction
 from aisc.codegen.cpu.image import image_of
+from aisc.codegen.cpu.packing import Packing, packer_calls
 from aisc.codegen.cpu.policy import CpuPolicy
 from aisc.codegen.cpu.runtime import runtime_text
 from aisc.codegen.cpu.runtime_object import runtime_object
 from aisc.codegen.cpu.schedule import gated, optimized
-from aisc.codegen.image import DeviceCode, Image
+from aisc.codegen.image import DeviceCode, Image, Machine
 from aisc.codegen.llvm import engine, generate, link
 from aisc.codegen.llvm.function import zeros_global
-from aisc.ir.node import walk
 from aisc.ir.target import Target, host
-from aisc.ir.tensor.func import Func, Program, empty_body
-from aisc.ir.tensor.stmt import CallKernel
+from aisc.ir.tensor.func import Func, Program
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.picks import Choices
 from aisc.passes.schedule.rules.chooser import Chooser
@@ -121,21 +120,24 @@ class CpuBackend:
         names: tuple[Sequence[str], Sequence[str]],
         profile: bool = False,
     ) -> Image:
-        """The image of a planned Program, its weights packed: by its own code, or where that does
-        not run here by code for this machine."""
-        return image_of(program, objects, devices, self.target, names, _packers, profile)
+        """The image of a planned Program, but for its weights."""
+        return image_of(program, objects, devices, self.target, names, profile)
 
+    def packing(self, program: Program, objects: Sequence[bytes]) -> Packing:
+        """The weights of a planned Program, packed by its own code, or where that does not run
+        here by code for this machine."""
+        fits = self._machine.unfit(link.host_machine()) is None
+        if fits or program.prepare is None:
+            return Packing(program, [self.runtime, *objects])
+        home = CpuBackend(host())
+        called = {call.kernel for call in packer_calls(program)}
+        packers = home.emit([k for k in program.kernels if k.name in called])
+        return Packing(program, [home.runtime, home.assemble(packers).object])
 
-def _packers(program: Program) -> list[bytes]:
-    """Objects of this machine that pack the weights of a program for another one."""
-    assert program.prepare is not None, "there is something to pack"
-    home = CpuBackend(host())
-    called = {s.kernel for s in walk(program.prepare.body) if isinstance(s, CallKernel)}
-    kernels = tuple(k for k in program.kernels if k.name in called)
-    nothing = Func("entry", (), (), empty_body(), target=program.entry.target)
-    alone = replace(program, kernels=kernels, entry=nothing)
-    texts = home.emit(kernels), home.emit_entry(alone)
-    return [runtime_object(home.target), *(home.assemble(text).object for text in texts)]
+    @property
+    def _machine(self) -> Machine:
+        t = self.target
+        return Machine(t.kind, t.triple, t.arch, t.features)
 
 
 def _functions(funcs: Sequence[Func], target: Target) -> tuple[list[str], dict[str, None]]:

@@ -17,31 +17,24 @@ from aisc.ir.tensor.func import Func, Program
 def entry_text(
     program: Program, costs: Costs, profile: bool = False
 ) -> tuple[str, dict[str, None], list[str]]:
-    """Definitions of ``aisc_entry`` and, if there is one, ``aisc_prepare``; declarations and
-    globals that they need. `costs`: what threads of the machine cost; `profile`: whether the entry
-    fills the frame's profile."""
+    """Definition of ``aisc_entry``; declarations and globals that it needs. `costs`: what threads
+    of the machine cost; `profile`: whether the entry fills the frame's profile."""
     kernels = {k.name: k for k in program.kernels}
+    entry = program.entry
     parts: list[str] = []
     declarations: dict[str, None] = {}
-    globals_: list[str] = []
-    for func, name in ((program.entry, "entry"), (program.prepare, "prepare")):
-        if func is None:
-            continue
-        memory = memory_of(func, name)
-        stamps = Stamps(sites_of(func, kernels)) if profile and name == "entry" else None
-        for emitter, text in _emitted(func, kernels, memory, costs, stamps):
-            parts.append(text)
-            declarations.update(emitter.w.declarations)
-        globals_ += memory.globals()
-        asleep, awake = (
-            least_sizes(func, kernels, w) for w in (costs.fork_work, costs.follow_work)
-        )
-        parts.append(fork_text(name, len(func.dims), asleep, awake))
+    memory = memory_of(entry)
+    stamps = Stamps(sites_of(entry, kernels)) if profile else None
+    for emitter, text in _emitted(entry, kernels, memory, costs, stamps):
+        parts.append(text)
+        declarations.update(emitter.w.declarations)
+    asleep, awake = (least_sizes(entry, kernels, w) for w in (costs.fork_work, costs.follow_work))
+    parts.append(fork_text(memory.entry, len(entry.dims), asleep, awake))
     declarations.update(dict.fromkeys(DECLARATIONS))
     if profile:
         declarations[CLOCK] = None
         parts.append(stamp_text())
-    return "\n\n".join(parts), declarations, globals_
+    return "\n\n".join(parts), declarations, memory.globals()
 
 
 def _emitted(

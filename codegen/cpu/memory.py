@@ -61,7 +61,7 @@ class Memory:
         return found
 
 
-def memory_of(entry: Func, name: str = "entry") -> Memory:
+def memory_of(entry: Func) -> Memory:
     """The layout of an entry's memory block."""
     results = max((len(n.binds) for n in walk(entry.body) if isinstance(n, HostCall)), default=0)
     at = 1 + results
@@ -72,7 +72,7 @@ def memory_of(entry: Func, name: str = "entry") -> Memory:
             spans = tuple((s.first, s.last) for s in n.slots)
             segments[n.segment] = Words(at, at + 1, at + 2, at + 3, at + 3 + count, spans)
             at += 3 + 2 * count
-    return Memory(name, segments, at)
+    return Memory("entry", segments, at)
 
 
 def emit_reserve(em: EntryEmitter, memory: Memory, s: Reserve) -> str:

@@ -16,17 +16,18 @@
 The head holds the signature, what the code was made for and by, and the places of objects and
 weights. Reading believes nothing: sizes are compared with the file before anything is read, all
 before the weights with its SHA-256 before it is parsed, the weights with a faster sum.
+
+In a cache, a bundle may have weights of others: its head names these lenders with their sums, and a
+place may be one in the weights of a lender.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import mmap
-import os
 import stat
 import struct
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,12 +37,13 @@ from numpy.typing import NDArray
 
 from aisc.codegen import abi, faults, signature
 from aisc.codegen.cpu.runtime import runtime_text
-from aisc.codegen.files import write_whole
 from aisc.codegen.image import DeviceCode, Image, Launch, Machine
 from aisc.codegen.llvm import generate
+from aisc.codegen.run.weight_sum import WeightSum
 from aisc.codegen.signature import Port
 from aisc.ir.arith.dim_json import integer, text
 from aisc.ir.diagnostics import CompileError, execution_error
+from aisc.ir.mapped import Bytes, mapped
 from aisc.ir.version import VERSION
 
 if TYPE_CHECKING:
@@ -51,14 +53,14 @@ MAGIC = b"\x89AISC\r\n\x1a"
 FORMAT = 4
 PAGE = 4096
 ALIGNMENT = 64
-_PREAMBLE = struct.Struct("<8sIIQQQQ")
-_HEAD_AT = _PREAMBLE.size + 32
+PREAMBLE = struct.Struct("<8sIIQQQQ")
+HEAD_AT = PREAMBLE.size + 32
 # No head of a real model comes near; a larger one is not worth hashing.
 _MAX_HEAD = 1 << 28
-_ROW = 4096  # words that the sum of the weights works on at once: fits the first-level cache
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
-Bytes = NDArray[np.uint8]
+
+# The weights of another bundle, by its name and their checksum; raises ``ExecutionError``.
+Lend = Callable[[str, str], Bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +95,6 @@ def about(threads: int = 0) -> About:
     return About(VERSION, generate.version(), threads, convention())
 
 
-def write(image: Image, path: Path, threads: int = 0) -> None:
-    """Write what was compiled, for whichever machine, whole or not at all; E503."""
-    write_whole(path, encode(image, about(threads)))
-
-
 def is_bundle(path: Path) -> bool:
     """Whether a regular file begins as a bundle does."""
     try:
@@ -109,156 +106,58 @@ def is_bundle(path: Path) -> bool:
         return False
 
 
-# -- writing -------------------------------------------------------------------------------------
-
-
-def encode(image: Image, about: About) -> Iterator[bytes | memoryview]:
-    """The contents of a bundle, piece by piece; weights are not copied."""
-    on_devices = (o for d in image.devices for o in d.objects)
-    objects = (image.runtime, *image.objects, *on_devices)
-    places, end = _places(image.weights)
-    head = _head(image, about, [len(o) for o in objects], places, _sum_of(image.weights, places))
-    code = b"".join(objects)
-    code_at = _up(_HEAD_AT + len(head), PAGE)
-    weights_at = _up(code_at + len(code), PAGE)
-    numbers = (len(head), len(code), weights_at, weights_at + end)
-    preamble = _PREAMBLE.pack(MAGIC, FORMAT, 0, *numbers)
-    body = (head + bytes(code_at - _HEAD_AT - len(head)) + code).ljust(weights_at - _HEAD_AT, b"\0")
-    yield preamble + hashlib.sha256(preamble + body).digest() + body
-    yield from _pieces(image.weights, places, end)
-
-
-def _head(image: Image, about: About, objects: list[int], places: list[int], total: str) -> bytes:
-    machine = image.machine
-    data = {
-        "version": about.version,
-        "llvm": about.llvm,
-        "convention": about.convention,
-        "threads": about.threads,
-        "target": [machine.kind, machine.triple, machine.arch, list(machine.features)],
-        "signature": signature.to_json(image.signature),
-        "objects": objects,
-        "weights": places,
-        "sum": total,
-        "calls": [_launch_to_json(c) if isinstance(c, Launch) else None for c in image.calls],
-        "host": _host_text([c for c in image.calls if not isinstance(c, Launch)]),
-        "devices": [[d.target, d.kind, len(d.objects)] for d in image.devices],
-        "faults": faults.to_json(image.faults),
-    }
-    return json.dumps(data, separators=(",", ":"), sort_keys=True).encode()
-
-
-def _host_text(calls: Sequence[HostCall]) -> str:
-    """Operators without native code as IR text. Only where there are some the IR is loaded."""
-    if not calls:
-        return ""
-    from aisc.codegen.host import to_text
-
-    return to_text(calls)
-
-
-def _host_calls(text: str) -> tuple[HostCall, ...]:
-    if not text:
-        return ()
-    from aisc.codegen.host import from_text
-
-    return from_text(text)
-
-
-def _up(n: int, step: int) -> int:
-    return -(-n // step) * step
-
-
-def _places(weights: Sequence[NDArray[Any]]) -> tuple[list[int], int]:
-    """Offsets of weights in their section, and its size; an array that serves as several weights
-    lies there once."""
-    known: dict[int, int] = {}
-    places, at = [], 0
-    for w in weights:
-        place = known.setdefault(id(w), at)
-        places.append(place)
-        if place == at:
-            at = _up(at + w.nbytes, ALIGNMENT)
-    return places, _up(at, PAGE)
-
-
-def _pieces(weights: Sequence[NDArray[Any]], places: list[int], end: int) -> Iterator[memoryview]:
-    """The bytes of the section of weights."""
-    at = 0
-    for w, place in zip(weights, places, strict=True):
-        if place < at:
-            continue  # it is there already
-        if place > at:
-            yield memoryview(bytes(place - at))
-        if w.nbytes:
-            yield w.reshape(-1).view(np.uint8).data
-        at = place + w.nbytes
-    yield memoryview(bytes(end - at))
-
-
-def _sum_of(weights: Sequence[NDArray[Any]], places: list[int]) -> str:
-    total = WeightSum()
-    for piece in _pieces(weights, places, _places(weights)[1]):
-        total.add(np.frombuffer(piece, np.uint8))
-    return total.digest()
-
-
-class WeightSum:
-    """A checksum near the speed of memory: rows of words as coefficients of a polynomial modulo
-    2^64, one for each column, and SHA-256 of the values. A change within one row is always found,
-    any other but for a chance of 2^-64. Not meant to withstand an attacker."""
-
-    def __init__(self) -> None:
-        self._state = np.zeros(_ROW, np.uint64)
-        self._rest = np.zeros(0, np.uint8)
-        self._size = 0
-
-    def add(self, data: Bytes) -> None:
-        """Continue with `data`."""
-        self._size += data.size
-        row = _ROW * 8
-        if self._rest.size:
-            missing = row - self._rest.size
-            self._rest = np.concatenate([self._rest, data[:missing]])
-            data = data[missing:]
-            if self._rest.size < row:
-                return
-            self._rows(self._rest)
-        whole = data.size // row * row
-        self._rows(data[:whole])
-        self._rest = data[whole:].copy()
-
-    def _rows(self, data: Bytes) -> None:
-        state = self._state
-        if data.ctypes.data % 8:
-            data = data.copy()
-        for row in data.view(np.uint64).reshape(-1, _ROW):
-            np.multiply(state, _FACTOR, out=state)
-            np.add(state, row, out=state)
-
-    def digest(self) -> str:
-        """The checksum as hex."""
-        return hashlib.sha256(
-            self._state.tobytes() + self._rest.tobytes() + self._size.to_bytes(8, "little")
-        ).hexdigest()
-
-
-# -- reading -------------------------------------------------------------------------------------
-
-
-def read(path: Path, verify: bool = True) -> Bundle:
+def read(path: Path, verify: bool = True, lend: Lend | None = None) -> Bundle:
     """The bundle in a file. `verify`: whether the weights are compared with their checksum, which
-    reads all of them.
+    reads all of them. `lend`: gives the weights of other bundles, some of which may be its own.
 
     E503 when the file cannot be read, E504 when it is damaged or no bundle, E505 when another
     version made it. Whether it suits the machine is for :meth:`Machine.unfit` to say.
     """
+    found = _parts(path)
+    try:
+        lenders = [(text(name), text(total)) for name, total in found.head.get("lenders", ())]
+    except (ValueError, TypeError):
+        _damaged(path, "its head has another form")
+    if lenders and lend is None:
+        _damaged(path, "it has weights of other models: it belongs to a cache")
+    sections = [found.weights, *(lend(name, total) for name, total in lenders if lend is not None)]
+    try:
+        image = _image(found.head, found.code, sections)
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, CompileError):
+        _damaged(path, "its head has another form")
+    if verify:
+        _verify(path, found)
+    return Bundle(image, found.about, found.size)
+
+
+def own_weights(path: Path, verify: bool = True) -> tuple[Bytes, str]:
+    """The weights that a bundle holds itself, and their checksum. Errors as those of
+    :func:`read`."""
+    found = _parts(path)
+    if verify:
+        _verify(path, found)
+    return found.weights, found.sum
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A file whose head and code match their checksum; `sum`: that of the weights."""
+
+    head: dict[str, Any]
+    about: About
+    sum: str
+    code: bytes
+    weights: Bytes
+    size: int
+
+
+def _parts(path: Path) -> _Parts:
     data = _mapped(path)
     head_size, code_size, weights_at = _check_preamble(path, data)
-    body = data[_HEAD_AT:weights_at]
-    sha = hashlib.sha256(data[: _PREAMBLE.size].data)
+    body = data[HEAD_AT:weights_at]
+    sha = hashlib.sha256(data[: PREAMBLE.size].data)
     sha.update(body.data)
-    if sha.digest() != data[_PREAMBLE.size : _HEAD_AT].tobytes():
+    if sha.digest() != data[PREAMBLE.size : HEAD_AT].tobytes():
         _damaged(path, "its head or code does not match its checksum")
     try:
         head = json.loads(body[:head_size].tobytes())
@@ -266,23 +165,20 @@ def read(path: Path, verify: bool = True) -> Bundle:
             text(head["version"]), text(head["llvm"]), integer(head["threads"]),
             text(head["convention"]),
         )  # fmt: skip
+        total = text(head["sum"])
     except (ValueError, KeyError, TypeError, RecursionError):
         _damaged(path, "its head has another form")
     _check_version(path, made_by)
-    code_at = _up(_HEAD_AT + head_size, PAGE)
+    code_at = up(HEAD_AT + head_size, PAGE)
     code = data[code_at : code_at + code_size].tobytes()
-    weights = data[weights_at:]
-    try:
-        image = _image(head, code, weights)
-        expected = text(head["sum"])
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, CompileError):
-        _damaged(path, "its head has another form")
-    if verify:
-        total = WeightSum()
-        total.add(weights)
-        if total.digest() != expected:
-            _damaged(path, "its weights do not match their checksum")
-    return Bundle(image, made_by, data.size)
+    return _Parts(head, made_by, total, code, data[weights_at:], data.size)
+
+
+def _verify(path: Path, found: _Parts) -> None:
+    total = WeightSum()
+    total.add(found.weights)
+    if total.digest() != found.sum:
+        _damaged(path, "its weights do not match their checksum")
 
 
 def _mapped(path: Path) -> Bytes:
@@ -291,29 +187,33 @@ def _mapped(path: Path) -> Bytes:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             raise execution_error("E504", f"{path} is no bundle: not a regular file")
-        with open(path, "rb") as f:
-            size = os.fstat(f.fileno()).st_size
-            if size < _HEAD_AT or f.read(len(MAGIC)) != MAGIC:
-                raise execution_error(
-                    "E504", f"{path} is no bundle", "make one with aisc compile MODEL -o FILE.aisc"
-                )
-            return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        data = mapped(path)
     except OSError as fault:
         raise execution_error("E503", f"cannot read {path}", fault.strerror or str(fault)) from None
-    except ValueError:  # the file has become empty
-        _damaged(path, "it is empty")
+    except ValueError:
+        data = np.empty(0, np.uint8)
+    if data.size < HEAD_AT or data[: len(MAGIC)].tobytes() != MAGIC:
+        raise execution_error(
+            "E504", f"{path} is no bundle", "make one with aisc compile MODEL -o FILE.aisc"
+        )
+    return data
+
+
+def up(n: int, step: int) -> int:
+    """The multiple of `step` that is `n` or follows it."""
+    return -(-n // step) * step
 
 
 def _check_preamble(path: Path, data: Bytes) -> tuple[int, int, int]:
     """Sizes of head and code and the place of the weights, when they fit the file."""
-    _, form, zero, head, code, weights_at, size = _PREAMBLE.unpack(data[: _PREAMBLE.size].tobytes())
+    _, form, zero, head, code, weights_at, size = PREAMBLE.unpack(data[: PREAMBLE.size].tobytes())
     if form != FORMAT:
         raise execution_error(
             "E505", f"{path} has format {form}", f"expected format {FORMAT}", "compile it again"
         )
     if size != data.size:
         _damaged(path, f"it should have {size} bytes and has {data.size}")
-    expected = _up(_up(_HEAD_AT + head, PAGE) + code, PAGE)
+    expected = up(up(HEAD_AT + head, PAGE) + code, PAGE)
     if zero or head > _MAX_HEAD or weights_at != expected or weights_at > size:
         _damaged(path, "its sizes contradict each other")
     return head, code, weights_at
@@ -332,8 +232,9 @@ def _check_version(path: Path, about: About) -> None:
         )  # fmt: skip
 
 
-def _image(head: dict[str, Any], code: bytes, section: Bytes) -> Image:
-    """The image of a head; ``ValueError`` and its like when something does not fit."""
+def _image(head: dict[str, Any], code: bytes, sections: Sequence[Bytes]) -> Image:
+    """The image of a head; ``ValueError`` and its like when something does not fit. `sections`:
+    the weights of the file itself, and those of its lenders."""
     kind, triple, arch, features = head["target"]
     machine = Machine(text(kind), text(triple), text(arch), tuple(map(text, features)))
     made = signature.from_json(head["signature"])
@@ -345,8 +246,12 @@ def _image(head: dict[str, Any], code: bytes, section: Bytes) -> Image:
         at += size
     if at != len(code) or not objects:
         raise ValueError("objects do not fill the code")
-    places = list(map(integer, head["weights"]))
-    weights = tuple(_weight(section, p, at) for p, at in zip(made.weights, places, strict=True))
+    places = [_place(at) for at in head["weights"]]
+    if not all(0 <= k < len(sections) for k, _ in places):
+        raise ValueError("a weight lies in no file")
+    weights = tuple(
+        _weight(sections[k], p, at) for p, (k, at) in zip(made.weights, places, strict=True)
+    )
     devices = tuple(_devices(head["devices"], objects))
     calls = tuple(_calls(head["calls"], text(head["host"]), {d.target for d in devices}))
     said = faults.from_json(head["faults"])
@@ -369,6 +274,14 @@ def _devices(rows: Any, objects: list[bytes]) -> list[DeviceCode]:
     return devices
 
 
+def _host_calls(text: str) -> tuple[HostCall, ...]:
+    if not text:
+        return ()
+    from aisc.codegen.host import from_text
+
+    return from_text(text)
+
+
 def _calls(rows: Any, host: str, devices: Container[str]) -> Iterator[HostCall | Launch]:
     """What the entry calls back for, in order; a row that is no kernel stands for an operator."""
     operators = list(_host_calls(host))
@@ -384,8 +297,12 @@ def _calls(rows: Any, host: str, devices: Container[str]) -> Iterator[HostCall |
         yield Launch(text(target), text(kernel), buffers, dims)
 
 
-def _launch_to_json(c: Launch) -> list[object]:
-    return [c.target, c.kernel, c.buffers, c.dims]
+def _place(at: Any) -> tuple[int, int]:
+    """The number of a section and the place there: one number alone is a place in the own one."""
+    if isinstance(at, list):
+        lender, place = map(integer, at)
+        return lender + 1, place
+    return 0, integer(at)
 
 
 def _weight(section: Bytes, port: Port, at: int) -> NDArray[Any]:

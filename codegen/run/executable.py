@@ -224,7 +224,7 @@ class Executable:
         threads: how many threads a call uses once it is opened; 0: the cores of that process.
         Raises ``CompileError`` E503 when the file cannot be written.
         """
-        from aisc.codegen.run.bundle import write
+        from aisc.codegen.run.bundle_writer import write
 
         write(self.image, Path(path), threads)
 

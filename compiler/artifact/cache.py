@@ -11,16 +11,23 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from aisc.codegen.files import write_whole
-from aisc.ir.diagnostics import CompileError
+from aisc.codegen.files import whole_file
+from aisc.ir.diagnostics import CompileError, error
 
 LIMIT_BYTES = 1 << 30
-IMAGE_LIMIT_BYTES = 1 << 31
+IMAGE_LIMIT_BYTES = 1 << 31  # or a part of the file system, where that is more
+IMAGE_SHARE = 0.1
+FACT_LIMIT_BYTES = 1 << 24
+_FREE_SHARE = 0.05  # of a file system that stays free
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _ABANDONED = 3600.0  # seconds after which a file that was never finished is nobody's
 _MAGIC = b"AISC1\n"
 
@@ -35,11 +42,43 @@ def default_folder() -> Path:
 
 
 def cache_of(folder: str, kind: str = "") -> Cache:
-    """The cache in a folder, or in the user's own: of kernels, or of whole ``images``."""
+    """The cache in a folder, or in the user's own: of kernels, of whole ``images``, or of ``facts``
+    about files."""
     base = Path(folder) if folder else default_folder()
     if kind == "images":
-        return Cache(base / "images", IMAGE_LIMIT_BYTES, "aisc")
+        return Cache(base / "images", _image_limit(base), "aisc")
+    if kind == "facts":
+        return Cache(base / "facts", FACT_LIMIT_BYTES)
     return Cache(base)
+
+
+def _image_limit(folder: Path) -> int:
+    """``AISC_CACHE_LIMIT``, bytes with a unit (K, M, G, T) or none, else what suits the disk; E401
+    for another text."""
+    text = os.environ.get("AISC_CACHE_LIMIT", "").strip().upper().removesuffix("B")
+    if text:
+        number, unit = (text[:-1], text[-1]) if text[-1] in _UNITS else (text, "")
+        try:
+            return int(float(number) * _UNITS[unit])
+        except (ValueError, OverflowError):
+            hint = "bytes, or a number with K, M, G or T: 20G"
+            raise error("E401", f"AISC_CACHE_LIMIT={text} is no size", hint) from None
+    usage = _usage(folder)
+    return max(IMAGE_LIMIT_BYTES, int(usage.total * IMAGE_SHARE) if usage else 0)
+
+
+def shown(size: int) -> str:
+    """A number of bytes for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _usage(folder: Path) -> shutil._ntuple_diskusage | None:
+    """Sizes of the file system in which a folder is, or would be."""
+    there = next((p for p in (folder, *folder.absolute().parents) if p.exists()), None)
+    try:
+        return None if there is None else shutil.disk_usage(there)
+    except OSError:
+        return None
 
 
 def key_of(*parts: str) -> str:
@@ -74,20 +113,36 @@ class Cache:
         return record
 
     def touch(self, key: str) -> None:
-        """Count a record as used now."""
+        """Count a record as used now. Its time is a full one, which no change of it would give it:
+        those are as coarse as the clock of the file system."""
+        now = time.time_ns()
         with contextlib.suppress(OSError):
-            os.utime(self.path(key))
+            os.utime(self.path(key), ns=(now, now))
 
     def put(self, key: str, sections: Mapping[str, bytes]) -> None:
         """Store sections under `key`."""
-        self.write(key, (_encode(sections),))
+        with contextlib.suppress(OSError, CompileError), self.writing(key) as file:
+            file.write(_encode(sections))  # the cache is only a convenience
 
-    def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Store the contents of a record, atomically."""
+    @contextmanager
+    def writing(self, key: str) -> Iterator[BinaryIO]:
+        """A record in the making, which is there when the block ends; nothing is left of it when
+        the block fails. Raises ``OSError``, or ``CompileError`` E503."""
         path = self.path(key)
-        with contextlib.suppress(OSError, CompileError):  # the cache is only a convenience
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, pieces, durable=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path, durable=False) as file:
+            yield file
+
+    def room_for(self, size: int) -> str:
+        """Make room for a record, so that the limit holds with it; why there cannot be any, or
+        nothing."""
+        if size > self.limit:
+            return f"the limit of the cache is {shown(self.limit)}, set AISC_CACHE_LIMIT"
+        self.prune(size)
+        usage = _usage(self.folder)
+        if usage is not None and usage.free - size < usage.total * _FREE_SHARE:
+            return f"the disk of {self.folder} has only {shown(usage.free)} left"
+        return ""
 
     def files(self) -> list[Path]:
         """All records."""
@@ -104,9 +159,9 @@ class Cache:
             p.unlink(missing_ok=True)
         return len(found)
 
-    def prune(self) -> None:
-        """Drop the least recently used records until the limit holds, and what a process that
-        ended while it wrote has left."""
+    def prune(self, more: int = 0) -> None:
+        """Drop the least recently used records until the limit holds with `more` bytes, and what a
+        process that ended while it wrote has left."""
         with contextlib.suppress(OSError):
             for path in self.folder.glob("??/*.tmp"):
                 if time.time() - path.stat().st_mtime > _ABANDONED:
@@ -114,7 +169,7 @@ class Cache:
             stats = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in self.files())
             total = sum(s for _, s, _ in stats)
             for _, size, path in stats:
-                if total <= self.limit:
+                if total + more <= self.limit:
                     break
                 path.unlink(missing_ok=True)
                 total -= size

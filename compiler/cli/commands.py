@@ -19,7 +19,7 @@ from aisc.cli.host_table import host_operators, host_table
 from aisc.cli.placement_table import crossing_table, crossings, placement_table
 from aisc.cli.spinner import spinner
 from aisc.codegen.files import write_whole
-from aisc.codegen.run import bundle
+from aisc.codegen.run.bundle_writer import write
 from aisc.codegen.run.executable import Executable
 from aisc.driver import api
 from aisc.driver.api import build
@@ -144,7 +144,7 @@ def _emit_bundle(
         raise error("E401", "a bundle needs a file", "give -o FILE.aisc")
     image = _build(model, target, {**choices, "load": False}, tuned, timer).image
     assert image is not None, "nothing stopped the pipeline"
-    bundle.write(image, output, choices["threads"] or 0)
+    write(image, output, choices["threads"] or 0)
 
 
 def _print_times(timer: Timer) -> None:
@@ -268,3 +268,5 @@ def handle_cache(action: str) -> None:
         else:
             size = store.size() / 1e6
             print(f"{store.folder}: {len(store.files())} {what}, {size:.1f} MB")
+    if action == "clear":
+        cache_of("", "facts").clear()

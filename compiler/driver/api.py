@@ -23,6 +23,7 @@ from aisc.ir.diagnostics import error, execution_error
 from aisc.ir.target import Target
 
 if TYPE_CHECKING:
+    from aisc.codegen.weights import Keep
     from aisc.driver.instruments import Instrument, Timer
     from aisc.driver.kernel import Lookup
     from aisc.driver.pipeline import Compiled
@@ -72,8 +73,9 @@ def build(
     options: Options,
     *instruments: Instrument,
     lookup: Lookup | None = None,
+    keep: Keep | None = None,
 ) -> Compiled:
-    """Run the pipeline; `lookup` gives tuned choices."""
+    """Run the pipeline; `lookup` gives tuned choices, `keep` may store the result."""
     with patient():
         from aisc.driver.instruments import instruments_for
         from aisc.driver.kernel import untuned
@@ -81,7 +83,7 @@ def build(
 
         watching = instruments_for(options, *instruments)
         host, devices = backends_of(target)
-        context = Context(host, options, watching, lookup or untuned, devices)
+        context = Context(host, options, watching, lookup or untuned, devices, keep)
         return run_pipeline(model, context)
 
 
@@ -147,11 +149,9 @@ def executable(
     place = model_cache.place_of(model, [b.target for b in (host, *devices)], options)
     made = None if place is None else place.open(options.threads)
     if made is None:
-        compiled = build(model, target, options, *instruments)
-        made = compiled.executable
+        keep = None if place is None else place.keep
+        made = build(model, target, options, *instruments, keep=keep).executable
         assert made is not None, "nothing stopped the pipeline"
-        if place is not None and not compiled.own:
-            place.keep(made)
     made.wait = options.wait
     made.compile_again_with(compile_with)
     return made

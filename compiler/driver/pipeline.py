@@ -18,6 +18,7 @@ from aisc.codegen.backend import Backend, Host
 from aisc.codegen.image import DeviceCode, Image
 from aisc.codegen.run.executable import Executable
 from aisc.codegen.signature import Port
+from aisc.codegen.weights import Keep, with_weights
 from aisc.driver.crew import ALONE, Crew
 from aisc.driver.instruments import Instruments, Product
 from aisc.driver.kernel import BuiltKernel, Look, Lookup, untuned
@@ -46,13 +47,15 @@ Names = tuple[Sequence[str], Sequence[str]]
 @dataclass(frozen=True, slots=True)
 class Context:
     """What steps may depend on; passed, never ambient. `host` makes the entry and the kernels that
-    no device takes; devices are asked in their order."""
+    no device takes; devices are asked in their order. `keep` may store what a model becomes, unless
+    there are operators of a user in it."""
 
     host: Host
     options: Options
     instruments: Instruments
     lookup: Lookup = untuned
     devices: tuple[Backend, ...] = ()
+    keep: Keep | None = None
 
     @property
     def machines(self) -> Machines:
@@ -76,7 +79,6 @@ class Compiled:
     """What a compilation gives: an image and an executable of it, unless it was stopped before or
     was not to be loaded.
 
-    own: whether the model has operators of a user, as far as the pipeline has seen it.
     origins: with the option profile, the kernel before scheduling for each function that the
     planned entry calls.
     """
@@ -88,7 +90,6 @@ class Compiled:
     from_cache: int = 0
     origins: Mapping[str, Func] = field(default_factory=dict)
     image: Image | None = None
-    own: bool = False
 
 
 def run_pipeline(model: Any, ctx: Context) -> Compiled:
@@ -111,7 +112,8 @@ def _crew(graph: Graph, ctx: Context) -> Crew:
 
 def _compiled(graph: Graph, ctx: Context, defaults: tuple[Port, ...], crew: Crew) -> Compiled:
     """Steps 3 to 12."""
-    own = opdef.uses_custom(graph)
+    if opdef.uses_custom(graph):
+        ctx = replace(ctx, keep=None)
     if not ctx.continues("specialize"):
         return Compiled(None, graph)
     machines = ctx.machines
@@ -131,7 +133,7 @@ def _compiled(graph: Graph, ctx: Context, defaults: tuple[Port, ...], crew: Crew
     if not ctx.continues("lower"):
         return Compiled(None, program)
     names = ([v.name for v in graph.inputs], list(graph.result_names))
-    return replace(finish(program, ctx, names, defaults, crew=crew), own=own)
+    return finish(program, ctx, names, defaults, crew=crew)
 
 
 def _fuse(graph: Graph, join: bool, machines: Machines) -> Graph:
@@ -207,10 +209,10 @@ def finish(
         return Compiled(None, listing, plan)
     with ctx.instruments.step("load"):
         host, devices = _objects(program, built, ctx)
-        image = ctx.host.image(
-            plan.program, [*host, made.object], devices, names, ctx.options.profile
-        )
+        objects = [*host, made.object]
+        image = ctx.host.image(plan.program, objects, devices, names, ctx.options.profile)
         image = replace(image, signature=replace(image.signature, defaults=defaults))
+        image = with_weights(image, ctx.host.packing(plan.program, objects), ctx.keep)
         executable = Executable(image, ctx.options.threads) if ctx.options.load else None
     hits = sum(b.cached for b in built.values())
     origins = _origins(program, scheduled) if ctx.options.profile else {}

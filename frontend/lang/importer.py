@@ -19,11 +19,11 @@ class LangImporter:
         return False
 
     @staticmethod
-    def is_whole(path: Path) -> bool:
-        """Whether no weights lie in another file."""
-        from aisc.frontend.lang.model import is_whole
+    def parts(path: Path) -> Sequence[str] | None:
+        """Its files of weights; ``None`` when it imports others, which have weights as well."""
+        from aisc.frontend.lang.model import parts
 
-        return is_whole(path)
+        return parts(path)
 
     def __call__(
         self,

@@ -51,9 +51,11 @@ def import_model(
     return graph_of(text_of(path), str(path), path.parent, shapes or {})
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a file names no weights and imports nothing, which are in other ones."""
-    return re.search(r"^[ \t]*(weights|import)\b", text_of(path), re.MULTILINE) is None
+def parts(path: Path) -> Sequence[str] | None:
+    """The files of weights that a file names; ``None`` where it imports others."""
+    lines = re.findall(r"^[ \t]*(?:weights|import)\b.*", text_of(path), re.MULTILINE)
+    names = [re.match(r'[ \t]*weights[ \t]*"([^"\\]*)"', line) for line in lines]
+    return None if None in names else tuple(n[1] for n in names if n is not None)
 
 
 def text_of(path: Path) -> str:

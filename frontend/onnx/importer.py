@@ -22,7 +22,7 @@ from aisc.frontend.building.limits import MAX_BYTES, reach
 from aisc.frontend.building.report import Report
 from aisc.frontend.onnx.checks import check_declared, check_versions
 from aisc.frontend.onnx.functions import Frame, local_functions, opset_table
-from aisc.frontend.onnx.reader import Source, is_whole, read
+from aisc.frontend.onnx.reader import Source, parts, read
 from aisc.frontend.onnx.tensors import MAX_RANK, element_type, to_blob
 from aisc.frontend.onnx.translate import Translator
 from aisc.ir.arith.poly import Dim, Extent, Poly, symbol
@@ -330,9 +330,9 @@ class OnnxImporter:
         return isinstance(source, bytes) or type(source).__name__ == "ModelProto"
 
     @staticmethod
-    def is_whole(path: Path) -> bool:
-        """Whether no tensor has its data in another file."""
-        return is_whole(path)
+    def parts(path: Path) -> Sequence[str] | None:
+        """The files of external data."""
+        return parts(path)
 
     def __call__(
         self,

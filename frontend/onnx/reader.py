@@ -14,8 +14,10 @@ import numpy as np
 from aisc.frontend.onnx.wire import Contents, lift_weights
 from aisc.ir.diagnostics import error
 from aisc.ir.location import Loc
+from aisc.ir.mapped import mapped
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
     from onnx import ModelProto, TensorProto
 
 MAX_FILE_BYTES = (1 << 31) - 1  # what protocol buffers can hold
@@ -49,9 +51,25 @@ def read(source: str | os.PathLike[str] | bytes | ModelProto) -> Source:
     return Source(_parse(light, str(path)), str(path), path.absolute().parent, weights)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether no tensor of a readable model has its data in another file."""
-    return b"location" not in lift_weights(_load(path))[0]  # the key of such an entry
+def parts(path: Path) -> tuple[str, ...]:
+    """The files in which tensors of a readable model have their data."""
+    light, _ = lift_weights(_load(path))
+    if b"location" not in light:  # the key of such an entry; most models need no parser
+        return ()
+    tensors = _tensors(_parse(light, str(path)))
+    entries = (e for t in tensors if t.data_location == 1 for e in t.external_data)
+    return tuple(sorted({e.value for e in entries if e.key == "location"}))
+
+
+def _tensors(message: Message) -> Iterator[TensorProto]:
+    """Every tensor in a message, wherever it stands."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for form, value in message.ListFields():
+        if form.message_type is not None:
+            for inner in (value,) if hasattr(value, "ListFields") else value:
+                yield from _tensors(inner)
 
 
 def _load(path: Path) -> Contents:
@@ -63,7 +81,7 @@ def _load(path: Path) -> Contents:
         if size > MAX_FILE_BYTES:
             note = "store the weights as external data"
             raise error("E105", f"the file has {size} bytes", note, loc=loc)
-        return np.memmap(path, np.uint8, mode="r") if size else np.empty(0, np.uint8)
+        return mapped(path) if size else np.empty(0, np.uint8)
     except (OSError, ValueError) as fault:
         raise error("E101", "the file cannot be read", str(fault), loc=loc) from None
 

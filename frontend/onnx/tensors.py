@@ -1,6 +1,7 @@
 """TensorProto -> Blob. Sizes are checked before anything is allocated; data are viewed, not copied.
 
-External data must lie inside the model's folder (after symbolic links) and are mapped.
+External data must lie inside the model's folder (after symbolic links). Large data stay in their
+file, which is mapped.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
 from aisc.ir.location import Loc
+from aisc.ir.mapped import mapped, part_of
 
 if TYPE_CHECKING:
     from onnx import TensorProto
@@ -106,8 +108,7 @@ def _check_places(tensor: TensorProto, raw: Contents | None, loc: Loc) -> None:
 def _raw(
     tensor: TensorProto, t: DType, count: int, loc: Loc, raw: Contents | None
 ) -> np.ndarray[Any, Any]:
-    # A copy of its own: the file may change, and its bytes lie at no multiple of the element's.
-    data = tensor.raw_data if raw is None else np.array(raw)
+    data = tensor.raw_data if raw is None else part_of(raw)
     _check_count(tensor, len(data), count * t.bytes, "bytes", loc)
     flat = np.frombuffer(data, t.numpy) if count else np.empty(0, t.numpy)
     return _clean_bool(flat, t)
@@ -165,7 +166,7 @@ def _external(
     if count == 0:
         return np.empty(0, t.numpy)
     try:
-        flat = np.memmap(path, t.numpy, mode="r", offset=offset, shape=(count,))
+        flat = mapped(path)[offset : offset + length].view(t.numpy)
     except (OSError, ValueError) as fault:
         raise fail(f"'{place}' cannot be mapped", str(fault)) from None
     return _clean_bool(flat, t)

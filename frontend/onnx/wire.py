@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from aisc.ir.mapped import give_back
+
 # Field numbers of onnx.proto.
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -56,6 +58,8 @@ def _light_graph(view: memoryview, start: int, end: int) -> tuple[bytes, dict[in
             rest = bytes(view[body:raw_at]) + bytes(view[raw_end:after])
             parts += [view[kept:at], _header(_INITIALIZER, len(rest)), rest]
             lifted[number], kept = (raw_body, raw_end), after
+            # Looking at its head may have brought in as much of a file as a large page holds.
+            give_back(np.frombuffer(view[:raw_end], np.uint8))
         number += 1
     parts.append(view[kept:end])
     return b"".join(parts), lifted

@@ -9,8 +9,9 @@ are only repeated for maps cost these nothing, and are not folded when there are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -18,10 +19,12 @@ import numpy as np
 from aisc.ir.blob import Blob
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value, attribute_symbols
-from aisc.ir.graph.opdef import run_reference
+from aisc.ir.graph.opdef import Array, run_reference
+from aisc.ir.mapped import LARGE_BYTES, give_back, is_mapped
 from aisc.ir.rewrite.driver import eliminate_dead
 
 MIN_GROWTH = 1 << 26
+AGAIN_BYTES = 1 << 23  # of results that are computed again rather than kept
 REPEATED_BYTES = 1 << 20  # of repeated elements that are not worth a thought
 GROWTH = 4  # times a model's own weights: what 8-bit weights need as f32, and more
 
@@ -37,7 +40,7 @@ class Budget:
         """The budget of a model of which constants may have been folded before."""
         own = grown = 0
         for blob in dict.fromkeys(_blobs(graph)):
-            own += blob.array.nbytes - blob.grown
+            own += blob.nbytes - blob.grown
             grown += blob.grown
         return Budget(max(MIN_GROWTH, GROWTH * own) - grown)
 
@@ -45,7 +48,7 @@ class Budget:
         """What `size` bytes computed from blobs, each with a number of users, are more than what
         the model itself has for them; ``None`` when that is more than is left. An operand counts
         in equal parts for its users."""
-        own = sum((b.array.nbytes - b.grown) // users for b, users in sources.items())
+        own = sum((b.nbytes - b.grown) // users for b, users in sources.items())
         grown = max(0, size - own)
         cost = max(0, grown - sum(b.grown // users for b, users in sources.items()))
         if cost > max(self.left, 0):
@@ -107,7 +110,7 @@ class Fold:
             return False
         if not all(v.type.is_static for v in node.outputs):
             return False
-        source = sum(known[v].array.nbytes for v in node.input_values)
+        source = sum(known[v].nbytes for v in node.input_values)
         return _size(node) <= max(self.limit, source)
 
 
@@ -125,17 +128,55 @@ def _size(node: GraphNode) -> int:
 
 def _evaluated(node: GraphNode, known: Mapping[Value, Blob], grown: int) -> list[GraphNode]:
     """Constants in place of a node; none where it fails on its operands, as the run will report."""
-    arrays = [None if v is None else known[v].array for v in node.inputs]
+    operands = [None if v is None else known[v] for v in node.inputs]
     made: list[GraphNode] = []
     try:
+        arrays = [None if b is None else b.array for b in operands]
         results = run_reference(node, arrays)
     except (IndexError, ValueError, ZeroDivisionError, MemoryError):
         return []
     for value, result in zip(node.outputs, results, strict=True):
-        array = np.ascontiguousarray(result).reshape(result.shape)
-        blob = Blob(array, min(grown, array.nbytes))
+        blob = _blob(node, operands, arrays, result, min(grown, result.nbytes))
         grown -= blob.grown
         made.append(replace(
             node, op="constant", inputs=(), outputs=(value,), attrs=(("value", blob),), regions=(),
         ))  # fmt: skip
+    _give_back(arrays)
     return made
+
+
+def _blob(
+    node: GraphNode,
+    operands: Sequence[Blob | None],
+    arrays: Sequence[Array | None],
+    result: Array,
+    grown: int,
+) -> Blob:
+    """A result as a constant that keeps as little as it can. One that only arranges a large operand
+    anew is a view of it, a large part of a file stays in the file; and what is as cheap to compute
+    as to read is computed again when it is wanted."""
+    if result.nbytes >= LARGE_BYTES:
+        for blob, array in zip(operands, arrays, strict=True):
+            if blob is None or array is None or not blob.is_kept:
+                continue
+            is_view = np.may_share_memory(result, array)
+            if is_view and (result.nbytes == array.nbytes or is_mapped(array)):
+                return Blob(result, grown)
+    is_cheap = opdef.get(node.op).kind in ("map", "movement") and len(node.outputs) == 1
+    if result.nbytes >= AGAIN_BYTES and is_cheap:
+        return Blob(result, grown, partial(_again, node, operands))
+    return Blob(np.ascontiguousarray(result).reshape(result.shape), grown)
+
+
+def _again(node: GraphNode, operands: Sequence[Blob | None]) -> Array:
+    """The result of a node with one."""
+    arrays = [None if b is None else b.array for b in operands]
+    (result,) = run_reference(node, arrays)
+    _give_back(arrays)
+    return result
+
+
+def _give_back(arrays: Sequence[Array | None]) -> None:
+    for array in arrays:
+        if array is not None:
+            give_back(array)

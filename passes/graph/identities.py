@@ -92,9 +92,9 @@ def relu_twice(m: Match) -> Sequence[Value] | None:
 def _neutral(m: Match, number: float) -> bool:
     """Whether the right operand is a constant full of `number` that does not widen the left."""
     c, x = m.constant(m.input(1)), m.input(0)
-    if c is None or x is None or x.type != m.node.output.type or c.array.size == 0:
+    if c is None or x is None or x.type != m.node.output.type or c.size == 0:
         return False
-    return c.array.size <= 1 << 16 and bool(np.all(c.array == number))
+    return c.size <= 1 << 16 and bool(np.all(c.array == number))
 
 
 @rule("mul", "div")

@@ -20,7 +20,7 @@ def where_known(m: Match) -> Sequence[Value] | None:
     """``where(false, a, b) -> b``, ``where(true, a, b) -> a`` for a constant that is the same
     everywhere."""
     blob = m.constant(m.input(0))
-    if blob is None or blob.array.size == 0:
+    if blob is None or blob.size == 0:
         return None
     arms = [m.input(2), m.input(1)]
     for value, arm in zip((False, True), arms, strict=True):
@@ -39,7 +39,7 @@ def drop_rows_after(m: Match) -> Sequence[Value] | None:
     c, zero, p = chosen.input_values
     blob = m.constant(zero)
     rank, result = chosen.output.type.rank, m.node.output.type
-    if blob is None or blob.array.size != 1 or np.any(blob.array != 0) or p.type.rank != rank:
+    if blob is None or blob.size != 1 or np.any(blob.array != 0) or p.type.rank != rank:
         return None
     if c.type.rank == 0 or c.type.shape[-1] != 1 or c.type.rank > rank or rank != result.rank:
         return None
@@ -86,7 +86,7 @@ def _scaled(m: Match, v: Value | None) -> _Scaled | None:
         return None
     for x, c in (node.input_values, node.input_values[::-1]):
         blob = m.constant(c)
-        if blob is not None and blob.array.size == 1 and x.type == node.output.type:
+        if blob is not None and blob.size == 1 and x.type == node.output.type:
             return _Scaled(x, blob, node, mover)
     return None
 

@@ -65,7 +65,7 @@ def _source_type(cast: GraphNode) -> DType:
 
 def _narrowed(v: Value, blob: Blob | None) -> tuple[GraphNode, ...]:
     """A narrower constant and the cast of it, or nothing where none holds the values."""
-    if blob is None or blob.dtype is not dtypes.i32 or blob.array.size < 2:
+    if blob is None or blob.dtype is not dtypes.i32 or blob.size < 2:
         return ()
     least, most = int(blob.array.min()), int(blob.array.max())
     for dtype in NARROW:

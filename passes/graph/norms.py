@@ -49,7 +49,7 @@ def _ints(node: GraphNode, name: str) -> tuple[int, ...]:
 def sum_is_mean(m: Match) -> Sequence[Value] | None:
     """``reduce_sum(x, axes) / n -> reduce_mean(x, axes)`` where `n` is the number of terms."""
     node, count = m.producer(m.input(0), "reduce_sum"), m.constant(m.input(1))
-    if node is None or count is None or count.array.size != 1 or not m.single_use(node):
+    if node is None or count is None or count.size != 1 or not m.single_use(node):
         return None
     x, t = node.input_values[0], m.node.output.type
     terms = product(tuple(x.type.shape[a] for a in _ints(node, "axes")))
@@ -128,12 +128,12 @@ def _root(m: Match, v: Value) -> tuple[Value, float] | None:
     node = m.producer(_source(m, v))
     if m.node.op == "mul" and node is not None:
         one = m.constant(node.inputs[0]) if node.op == "div" else None
-        is_one = one is not None and one.array.size == 1 and one.array.reshape(-1)[0] == 1
+        is_one = one is not None and one.size == 1 and one.array.reshape(-1)[0] == 1
         below = node.inputs[1] if is_one else node.inputs[0] if node.op == "reciprocal" else None
         node = m.producer(below)
     added = m.producer(node.inputs[0], "add") if node is not None and node.op == "sqrt" else None
     blob = None if added is None else m.constant(added.inputs[1])
-    if added is None or blob is None or blob.array.size != 1:
+    if added is None or blob is None or blob.size != 1:
         return None
     epsilon = float(blob.array.reshape(-1)[0])
     return (added.input_values[0], epsilon) if epsilon > 0 else None
@@ -151,7 +151,7 @@ def _is_square(m: Match, square: Value | None, c: Value) -> bool:
     if node is None or node.inputs[0] is not c:
         return False
     power = m.constant(node.inputs[1]) if node.op == "pow" else None
-    two = power is not None and power.array.size == 1 and power.array.reshape(-1)[0] == 2
+    two = power is not None and power.size == 1 and power.array.reshape(-1)[0] == 2
     return two or (node.op == "mul" and node.inputs[1] is c)
 
 

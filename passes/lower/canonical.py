@@ -46,7 +46,7 @@ def group_key(region: Graph, weights: frozenset[int]) -> object:
 def _plain(value: object) -> object:
     """An attribute's value that compares as it prints: 0.0 is not -0.0, NaN is NaN."""
     if isinstance(value, Blob):
-        return value.type, value.array.tobytes()
+        return value
     if isinstance(value, tuple):
         return tuple(map(_plain, value))
     return type(value).__name__, value.hex() if isinstance(value, float) else value

@@ -51,7 +51,7 @@ def formula_is_operator(m: Match) -> Sequence[Value] | None:
 def mean_of_windows(m: Match) -> Sequence[Value] | None:
     """``index(sum over a window of x) / count -> avg_pool(x)``."""
     total, count = m.producer(m.input(0), "index"), m.constant(m.input(1))
-    if total is None or count is None or count.array.size != 1:
+    if total is None or count is None or count.size != 1:
         return None
     body = body_of(call_of(total), total.input_values)
     if body is None or body.combiner != "sum":
