@@ -20,12 +20,15 @@ import onnx
 import pytest
 import tail
 import zoo
+from large import models as large
+from large.streamed import StreamedNet, WeightFile
 from onnx_models import const, model, node, value
 from rich.console import Console
 from versus import report, statistics, subjects, worker
 from versus.rounds import Measurement, measure
 from versus.side import Side, SideFailed
 
+import aisc
 from aisc.ir.diagnostics import CompileError
 from aisc.measure.peers import PEERS, peer
 
@@ -250,3 +253,28 @@ def test_the_tail_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     Console(file=out, width=100).print(table)
     assert "p99.9 ms" in out.getvalue()
     assert "1.98" in out.getvalue()
+
+
+def test_a_decoder_whose_weights_stream_to_a_file(tmp_path: Path) -> None:
+    """A prompt at once, or in parts and token by token; and other models with the same weights."""
+    path = large.decoder(tmp_path, large.TINY)
+    run = aisc.compile(path, threads=1)
+    ids = np.arange(9, dtype=np.int64).reshape(1, 9) * 7
+    sizes = (1, large.TINY.heads, 0, large.TINY.hidden // large.TINY.heads)
+    at_once, *kept = run(ids, *[np.zeros(sizes, np.float32)] * 2 * large.TINY.layers)
+    assert np.isfinite(at_once).all()
+    results = [np.zeros(sizes, np.float32)] * (1 + 2 * large.TINY.layers)
+    for part in (ids[:, :5], ids[:, 5:8], ids[:, 8:]):
+        results = run(part, *results[1:])
+    for got, expected in zip(results, (at_once, *kept), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    file = WeightFile(tmp_path / "shared.data")
+    for _ in range(2):
+        net = StreamedNet("net", 0, file)
+        x = net.op("MatMul", net.input("x", ("n", 128)), net.normal((128, 256), 0.1))
+        net.output(x, "y", ("n", 256))
+        net.save(tmp_path / "net.onnx")
+    assert file.size == file.path.stat().st_size == 4 * 128 * 256
+    assert aisc.compile(tmp_path / "net.onnx", threads=1)(np.ones((2, 128), np.float32)).any()
+    with pytest.raises(ValueError, match=r"w has shape \(128, 256\)"):
+        StreamedNet("net", 0, file).normal((256, 128), 0.1)

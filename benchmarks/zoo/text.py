@@ -131,6 +131,36 @@ def gpt2_decode(
     return net.model()
 
 
+def gpt2(
+    net: Net, layers: int, hidden: int, heads: int, vocab: int, positions: int
+) -> None:  # fmt: skip
+    """GPT-2 on new tokens after `past` ones whose keys and values are given, none at first: a
+    prompt, a part of one, or one token. Gives logits of the last token, keys and values of all."""
+    ids = net.input("input_ids", ("batch", "sequence"), "i64")
+    shape = ("batch", heads, "past", hidden // heads)
+    past = [
+        tuple(net.input(f"past_{k}_{kind}", shape) for kind in ("key", "value"))
+        for k in range(layers)
+    ]
+    begin, new = net.size(past[0][0], 2), net.size(ids, 1)
+    end = net.op("Add", begin, new)
+    every = net.constant(np.arange(positions, dtype=np.int64).reshape(1, -1), "positions")
+    here = net.op("Slice", every, begin, end, net.ints(1))
+    table = net.normal((vocab, hidden), 0.5)
+    places = net.op("Gather", net.normal((positions, hidden), 0.5), here)
+    x = net.op("Add", net.op("Gather", table, ids), places)
+    rows = net.op("Unsqueeze", here, net.ints(-1))
+    columns = net.op("Slice", every, net.ints(0), end, net.ints(1))
+    seen = net.op("Unsqueeze", net.op("LessOrEqual", columns, rows), net.ints(1))
+    kept: list[str] = []
+    for k in range(layers):
+        x, keys, values = _decoder_layer(net, x, hidden, heads, seen=seen, past=past[k])
+        kept += [keys, values]
+    last = net.op("Slice", x, net.ints(-1), net.ints(1 << 31), net.ints(1))
+    _logits(net, last, table, hidden, vocab)
+    _present(net, kept, ("batch", heads, None, hidden // heads))
+
+
 def _logits(net: Net, x: str, table: str, hidden: int, vocab: int) -> None:
     """The final norm and the product with the table of embeddings, which the two share."""
     y = net.op("MatMul", net.norm(x, hidden), net.op("Transpose", table, perm=[1, 0]))
@@ -152,9 +182,11 @@ def _projection(net: Net, x: str, inputs: int, outputs: int) -> str:
 
 
 def _decoder_layer(
-    net: Net, x: str, hidden: int, heads: int, causal: str = "", past: tuple[str, ...] = ()
-) -> tuple[str, str, str]:
-    """One layer; returns its result, keys and values."""
+    net: Net, x: str, hidden: int, heads: int, causal: str = "", past: tuple[str, ...] = (),
+    seen: str = "",
+) -> tuple[str, str, str]:  # fmt: skip
+    """One layer; returns its result, keys and values. `causal`: a square mask that is cut to the
+    scores; `seen`: the mask of these scores."""
     wide = _projection(net, net.norm(x, hidden), hidden, 3 * hidden)
     parts = net.multi("Split", 3, wide, net.ints(hidden, hidden, hidden), axis=2)
     q, k, v = (_heads(net, p, heads, hidden, [0, 2, 1, 3]) for p in parts)
@@ -165,6 +197,8 @@ def _decoder_layer(
     scores = net.op("Div", scores, net.number(np.sqrt(hidden // heads)))
     if causal:
         scores = _masked(net, scores, causal)
+    if seen:
+        scores = net.op("Where", seen, scores, net.number(float(np.finfo(np.float32).min)))
     context = net.op("MatMul", net.op("Softmax", scores, axis=-1), v)
     x = net.op("Add", _projection(net, _merged(net, context, hidden), hidden, hidden), x)
     wide = _projection(net, net.norm(x, hidden), hidden, 4 * hidden)

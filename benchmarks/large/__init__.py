@@ -1,0 +1,1 @@
+"""Models whose weights are of any size, written without holding them in memory."""
