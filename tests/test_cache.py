@@ -86,7 +86,8 @@ def test_compilation_hits_the_cache(tmp_path: Path) -> None:
 
 def test_every_option_is_in_the_key_or_neutral() -> None:
     others = {
-        "level": 1, "shapes": {"n": 2}, "threads": 3, "stop_after": "fuse", "dump_dir": "d",
+        "level": 1, "shapes": {"n": 2}, "threads": 3, "wait": "passive", "stop_after": "fuse",
+        "dump_dir": "d",
         "verify": True, "use_cache": False, "cache_dir": "c", "host": False, "profile": True,
         "overridable": ("w",), "apart": True, "load": False,
     }  # fmt: skip
