@@ -16,7 +16,23 @@ from typing import Annotated, Any
 
 import typer
 
-from aisc.codegen.run.threads import Wait
+from aisc.cli.arguments import (
+    Level,
+    Model,
+    NoCache,
+    NoHost,
+    Ops,
+    Runnable,
+    Shapes,
+    TargetName,
+    Threads,
+    TimeSteps,
+    Tuned,
+    Waiting,
+    extent,
+    seconds,
+    size,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -25,43 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Model = Annotated[str, typer.Argument(help="The model, e.g. model.onnx.")]
-Runnable = Annotated[
-    str, typer.Argument(metavar="MODEL", help="The model, e.g. model.onnx, or a bundle of it.")
-]
-TargetName = Annotated[str, typer.Option("--target", help="cpu, a shipped target, or FILE.toml.")]
-Shapes = Annotated[
-    list[str] | None,
-    typer.Option("--shape", help="Fix a symbolic dimension (n=8), or bound it (n=1..512)."),
-]
-Level = Annotated[int, typer.Option("-O", min=0, max=3, help="Optimisation level.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of a call.")]
-Waiting = Annotated[
-    Wait | None,
-    typer.Option("--wait", help="How threads wait: passive where cores are shared with others."),
-]
-TimeSteps = Annotated[bool, typer.Option("--time-steps", help="Print seconds per step.")]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not use the kernel cache.")]
-NoHost = Annotated[
-    bool, typer.Option("--no-host", help="Refuse operators that would run on the host (numpy).")
-]
-Tuned = Annotated[Path | None, typer.Option("--tuned", help="Use the records of this database.")]
-
-
-def _load_operators(files: list[Path] | None) -> list[Path] | None:
-    if files:
-        from aisc.frontend.own.registry import load_operators
-
-        for file in files:
-            load_operators(file)
-    return files
-
-
-Ops = Annotated[
-    list[Path] | None,
-    typer.Option("--ops", help="Operators of this .aim file.", callback=_load_operators),
-]
 
 
 @app.callback()
@@ -177,7 +156,7 @@ def bench(
     if not counts:
         raise typer.BadParameter("expected numbers such as 1,2", param_hint="--threads")
     peers = [p for p in against.split(",") if p]
-    choices, dims = _choices(shape, 2, None, False), dict(map(_size, dim or ()))
+    choices, dims = _choices(shape, 2, None, False), dict(map(size, dim or ()))
     choices["wait"] = wait
     profile = profile or trace is not None
     if profile and peers:
@@ -186,8 +165,8 @@ def bench(
         raise typer.BadParameter("a profile is of one call at a time", param_hint="--streams")
     from aisc.cli.running import Measuring
 
-    runs, seconds = (warmup, iterations), _seconds(duration, "--duration")
-    what = Measuring(peers, counts, runs, streams, seconds, dims, json_output)
+    runs, time = (warmup, iterations), seconds(duration, "--duration")
+    what = Measuring(peers, counts, runs, streams, time, dims, json_output)
     if _is_bundle(model):
         from aisc.cli.bundle_commands import bench_bundle
 
@@ -236,7 +215,7 @@ def check(
     if types:
         from aisc.cli.type_table import show_types
 
-        show_types(model, dict(map(_extent, shape or ())))
+        show_types(model, dict(map(extent, shape or ())))
     if _is_bundle(model):
         from aisc.cli.bundle_commands import check_bundle
 
@@ -269,7 +248,7 @@ def tune(
     if only_list:
         list_spaces(model, target, choices)
     else:
-        tune_model(model, target, _seconds(budget), database, not reassociate, choices)
+        tune_model(model, target, seconds(budget), database, not reassociate, choices)
 
 
 @app.command("fmt")
@@ -304,7 +283,7 @@ def convert(
     """Write a model in the model language, and its weights as a .safetensors file."""
     from aisc.cli.convert_command import convert_model
 
-    convert_model(model, output, dict(map(_extent, shape or ())))
+    convert_model(model, output, dict(map(extent, shape or ())))
 
 
 @app.command()
@@ -342,9 +321,9 @@ def fuzz(
 
     if kind not in ("graphs", "schedules", "all"):
         raise typer.BadParameter("expected graphs, schedules or all", param_hint="--kind")
-    ends = _seconds(duration, "--time") if duration else None
+    ends = seconds(duration, "--time") if duration else None
     limits = {
-        "seconds": _seconds(case_time, "--case-time"), "memory": memory << 30, "target": target,
+        "seconds": seconds(case_time, "--case-time"), "memory": memory << 30, "target": target,
         "oracles": tuple(oracle or ()), "nodes": nodes, "load": tuple(load or ()),
     }  # fmt: skip
     raise typer.Exit(
@@ -355,7 +334,7 @@ def fuzz(
             out,
             kind,
             jobs,
-            _seconds(reduce, "--reduce"),
+            seconds(reduce, "--reduce"),
             limits,
         )
     )
@@ -439,37 +418,10 @@ def _choices(
     verify: bool = False,
 ) -> dict[str, Any]:
     """Command-line values as fields of ``Options``."""
-    shapes = dict(map(_extent, shape or ()))
+    shapes = dict(map(extent, shape or ()))
     choices: dict[str, Any] = {"shapes": shapes, "level": level, "threads": threads}
     choices.update(use_cache=not no_cache, dump_dir=dump_dir or None, verify=verify or None)
     return choices
-
-
-def _extent(item: str) -> tuple[str, int | tuple[int, int]]:
-    """``n=8`` or ``n=1..512``."""
-    name, _, value = item.partition("=")
-    ends = value.split("..")
-    if not name or len(ends) > 2 or not all(e.isdigit() for e in ends):
-        message = f"expected NAME=NUMBER or NAME=LEAST..GREATEST, got '{item}'"
-        raise typer.BadParameter(message, param_hint="--shape")
-    return name, int(value) if len(ends) == 1 else (int(ends[0]), int(ends[1]))
-
-
-def _size(item: str) -> tuple[str, int]:
-    """``n=8``."""
-    name, _, value = item.partition("=")
-    if not name or not value.isdigit():
-        raise typer.BadParameter(f"expected NAME=NUMBER, got '{item}'", param_hint="--dim")
-    return name, int(value)
-
-
-def _seconds(text: str, hint: str = "--budget") -> float:
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    try:
-        return float(number) * units[unit]
-    except ValueError:
-        raise typer.BadParameter("expected e.g. 60s or 5m", param_hint=hint) from None
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
