@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cold
 import formulas
 import kernels
 import numpy as np
@@ -278,3 +279,18 @@ def test_a_decoder_whose_weights_stream_to_a_file(tmp_path: Path) -> None:
     assert aisc.compile(tmp_path / "net.onnx", threads=1)(np.ones((2, 128), np.float32)).any()
     with pytest.raises(ValueError, match=r"w has shape \(128, 256\)"):
         StreamedNet("net", 0, file).normal((256, 128), 0.1)
+
+
+def test_from_nothing_to_the_first_result(tmp_path: Path) -> None:
+    model, feeds = cold.prepared("wide:4", tmp_path)
+    assert len(onnx.load(str(model)).graph.node) == 4
+    found = cold.measured(model, feeds, 1, "")
+    assert 0 < found["compile"] < found["all"]
+    row = {"model": "wide:4", "version": "here", "ratio": "", **found}
+    out = io.StringIO()
+    Console(file=out, width=100).print(cold.table_of([row]))
+    assert "wide:4" in out.getvalue()
+    for kind, count in (("deep", 8), ("wide", 6)):
+        onnx.checker.check_model(cold.GRAPHS[kind](count))
+    with pytest.raises(SystemExit, match="E1"):
+        cold.measured(feeds, feeds, 1, "")
