@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any, TypeVar
 
 MAX_DEPTH = 200  # deepest tree that texts and verified IR may have
@@ -37,6 +37,27 @@ def hash_once(cls: type[T]) -> type[T]:
 
     cls.__hash__ = kept  # type: ignore[method-assign]
     return cls
+
+
+def made_often(cls: type[T]) -> type[T]:
+    """Let a frozen dataclass with slots set its fields through their slots, which takes two thirds
+    of the time that ``object.__setattr__`` takes by name; for what a compilation makes by the
+    hundred thousand. A class with a ``__post_init__`` or factories of defaults is not one."""
+    fields = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    setters = {f"set_{name}": cls.__dict__[name].__set__ for name in fields}
+    body = "\n".join(f"    set_{name}(self, {name})" for name in fields)
+    made = _compiled("__init__", f"self, {', '.join(fields)}", body, setters)
+    made.__defaults__ = cls.__init__.__defaults__
+    made.__qualname__ = f"{cls.__qualname__}.__init__"
+    cls.__init__ = made  # type: ignore[misc]
+    return cls
+
+
+def _compiled(name: str, parameters: str, body: str, known: dict[str, Any]) -> Any:
+    """A function from its text, made as those of dataclasses are: once per class, without a loop
+    over fields."""
+    exec(f"def {name}({parameters}):\n{body}\n", known)
+    return known[name]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,8 +129,41 @@ class _Readers(dict[type[Node], Callable[[Any], tuple[Node, ...]]]):
         return made
 
 
+Mapper = Callable[[Any, Callable[[Node], Node]], Any]
+
+
+def _mapper_of(cls: type[Node]) -> Mapper:
+    """The function that gives a `cls` with something applied to its children."""
+    layout = _LAYOUTS[cls]
+    if not layout.children:
+        return lambda node, fn: node
+    lines, new = [], {name: f"node.{name}" for name in layout.fields}
+    for k, (name, many) in enumerate(layout.children):
+        lines.append(f"old{k} = node.{name}")
+        if many:
+            lines.append(f"new{k} = tuple([fn(x) for x in old{k}])")
+            lines.append(f"if all(map(is_, new{k}, old{k})): new{k} = old{k}")
+        else:
+            lines.append(f"new{k} = None if old{k} is None else fn(old{k})")
+        new[name] = f"new{k}"
+    same = " and ".join(f"new{k} is old{k}" for k in range(len(layout.children)))
+    lines.append(f"return node if {same} else cls({', '.join(new.values())})")
+    body = "\n".join(f"    {line}" for line in lines)
+    mapper: Mapper = _compiled("mapped", "node, fn", body, {"cls": cls, "is_": is_})
+    return mapper
+
+
+class _Mappers(dict[type[Node], Mapper]):
+    """Mappers by class, each made when it is first asked for."""
+
+    def __missing__(self, cls: type[Node]) -> Mapper:
+        self[cls] = made = _mapper_of(cls)
+        return made
+
+
 _LAYOUTS = _Layouts()
 _READERS = _Readers()
+_MAPPERS = _Mappers()
 
 
 def children(node: Node) -> tuple[Node, ...]:
@@ -119,23 +173,8 @@ def children(node: Node) -> tuple[Node, ...]:
 
 def map_children(node: N, fn: Callable[[Node], Node]) -> N:
     """`node` with `fn` applied to each child; the same object when nothing changes."""
-    layout = _LAYOUTS[type(node)]
-    changed: dict[str, object] = {}
-    for name, many in layout.children:
-        value = getattr(node, name)
-        if many:
-            items = [fn(x) for x in value]
-            for new, old in zip(items, value, strict=True):
-                if new is not old:
-                    changed[name] = tuple(items)
-                    break
-        elif value is not None:
-            item = fn(value)
-            if item is not value:
-                changed[name] = item
-    if not changed:
-        return node
-    return type(node)(*[changed[n] if n in changed else getattr(node, n) for n in layout.fields])
+    changed: N = _MAPPERS[type(node)](node, fn)
+    return changed
 
 
 def walk(node: Node) -> Iterator[Node]:

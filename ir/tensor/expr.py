@@ -22,7 +22,7 @@ from typing import cast as cast_to
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, DimCall, Poly, SymDim
 from aisc.ir.dtypes import DType
-from aisc.ir.node import Node, children, hash_once
+from aisc.ir.node import Node, children, hash_once, made_often
 
 if TYPE_CHECKING:
     from aisc.ir.tensor.func import Buffer
@@ -110,6 +110,7 @@ ExprLike = Union[Expr, int, float, Poly]
 
 
 @hash_once
+@made_often
 @dataclass(frozen=True, slots=True)
 class Const(Expr):
     """A literal; floats are held as Python floats already rounded to the dtype."""
@@ -134,6 +135,7 @@ def _bits(value: int | float | bool) -> object:
 
 
 @hash_once
+@made_often
 @dataclass(frozen=True, slots=True)
 class Var(Expr):
     """A loop variable, block iterator, dimension or let-bound scalar; unique within its Func."""
@@ -143,6 +145,7 @@ class Var(Expr):
 
 
 @hash_once
+@made_often
 @dataclass(frozen=True, slots=True)
 class Binary(Expr):
     """``a op b`` over operands of one dtype; comparisons give ``bool``."""
@@ -163,6 +166,7 @@ class Binary(Expr):
 
 
 @hash_once
+@made_often
 @dataclass(frozen=True, slots=True)
 class Unary(Expr):
     """``op a``; the dtype is the operand's. ``round`` rounds half to even."""
@@ -177,6 +181,7 @@ class Unary(Expr):
 
 
 @hash_once
+@made_often
 @dataclass(frozen=True, slots=True)
 class Cast(Expr):
     """Conversion of a value: a float truncates to an integer, the nearest one where it does not
@@ -187,6 +192,7 @@ class Cast(Expr):
 
 
 @hash_once
+@made_often
 @dataclass(frozen=True, slots=True)
 class Select(Expr):
     """``then`` if ``cond`` else ``other``; only the arm taken is evaluated."""
@@ -202,6 +208,7 @@ class Select(Expr):
 
 
 @hash_once
+@made_often
 @dataclass(frozen=True, slots=True)
 class Load(Expr):
     """An element of a buffer; one index per dimension."""
@@ -216,6 +223,7 @@ class Load(Expr):
 
 
 @hash_once
+@made_often
 @dataclass(frozen=True, slots=True)
 class Call(Expr):
     """A pure function from :data:`MATH_CALLS` or an intrinsic of the target."""

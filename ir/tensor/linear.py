@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aisc.ir import dtypes
+from aisc.ir.node import made_often
 from aisc.ir.tensor.expr import (
     COMPARISONS,
     FALSE,
@@ -38,6 +39,7 @@ Monomial = tuple[Expr, ...]
 Interval = tuple[float, float]
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Linear:
     """``const + sum(coeff * product(monomial))``, terms in a deterministic order."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from aisc.ir.location import UNKNOWN, Loc
-from aisc.ir.node import Node
+from aisc.ir.node import Node, made_often
 from aisc.ir.tensor.expr import Expr, Var
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Stmt(Node):
     _variables: frozenset[Var]
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class For(Stmt):
     """``for var in [low, low + extent)``."""
@@ -84,6 +85,7 @@ class Iter(Node):
     kind: IterKind
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Region(Node):
     """A rectangular part of a buffer: per dimension a low index and an extent."""
@@ -93,6 +95,7 @@ class Region(Node):
     extent: tuple[Expr, ...]
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Block(Stmt):
     """A unit of computation that declares its iterators and the regions it touches.
@@ -116,6 +119,7 @@ class Block(Stmt):
     loc: Loc = field(default=UNKNOWN, compare=False)
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Store(Stmt):
     """``buffer[indices] = value``; a hint if `stream`: nothing reads it before it has left the

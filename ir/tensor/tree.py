@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from aisc.ir.diagnostics import error
-from aisc.ir.node import Node, map_children
+from aisc.ir.node import Node, made_often, map_children
 from aisc.ir.tensor.builder import accesses
 from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, logical_and
 from aisc.ir.tensor.func import Buffer, Func
@@ -18,6 +18,7 @@ from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Prefetch, Seq, Stmt, While, seq
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Place:
     """A block with the loops around it, outermost first, and its predicate."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from aisc.ir import dtypes
-from aisc.ir.node import Node, children, map_children, walk
+from aisc.ir.node import Node, children, made_often, map_children, walk
 from aisc.ir.tensor.expr import (
     ONE,
     TRUE,
@@ -37,6 +37,7 @@ from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, con
 Names = Mapping[Var, str]
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Access:
     """One region touched by one block, in terms of the loops around it; `conds` hold where the
@@ -143,6 +144,7 @@ def _bound(block: Block) -> dict[Var, Expr]:
     return {it.var: value for it, value in zip(block.iters, block.bindings, strict=True)}
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class _Touch:
     """An access in terms of a block's iterators; `loops` are those inside of the block; `initial`:
@@ -192,6 +194,7 @@ def _touches_of(block: Block) -> tuple[_Touch, ...]:
     return known[2]
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class _Path:
     """The loops and conditions that lead to a node; `key` tells conditions apart by identity."""
