@@ -50,11 +50,15 @@ class Expr(Node):
     """Base of expressions; Python operators build new ones (integer ``//``, ``%`` floor).
 
     Besides its fields an expression keeps what was asked of it: its hash, :func:`variables`,
-    :func:`has_loads`, :func:`is_tested`, :func:`~aisc.ir.tensor.visitor.touched`."""
+    :func:`has_loads`, :func:`is_tested`, :func:`~aisc.ir.tensor.visitor.touched`, how many nodes it
+    has (:func:`~aisc.ir.tensor.visitor.size`), its place among other expressions
+    (:func:`~aisc.ir.tensor.linear.sort_key`)."""
 
-    __slots__ = ("_buffers", "_hash", "_loads", "_tested", "_variables")
+    __slots__ = ("_buffers", "_hash", "_loads", "_size", "_sort_key", "_tested", "_variables")
     _buffers: frozenset[Buffer]
     _loads: bool
+    _size: int
+    _sort_key: str
     _tested: bool
     _variables: frozenset[Var]
 

@@ -13,7 +13,7 @@ enumeration in the tests.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from aisc.ir import dtypes
@@ -85,11 +85,17 @@ def sort_key(expr: Expr) -> str:
     """A deterministic order of atoms: variables by name, then other expressions by text."""
     if isinstance(expr, Var):
         return expr.name
-    if isinstance(expr, Const):
-        return f"~{expr.value}"
-    inner = ",".join(sort_key(e) for e in operands(expr))
-    head = getattr(expr, "op", None) or getattr(expr, "name", type(expr).__name__)
-    return f"~{head}({inner})"
+    try:
+        return expr._sort_key
+    except AttributeError:
+        if isinstance(expr, Const):
+            key = f"~{expr.value}"
+        else:
+            inner = ",".join(map(sort_key, operands(expr)))
+            head = getattr(expr, "op", None) or getattr(expr, "name", type(expr).__name__)
+            key = f"~{head}({inner})"
+        object.__setattr__(expr, "_sort_key", key)
+        return key
 
 
 class Indexer:
@@ -98,20 +104,31 @@ class Indexer:
     def __init__(self, ranges: Mapping[str, Interval] | None = None) -> None:
         self.ranges: dict[str, Interval] = dict(ranges or {})
         self._linear: dict[Expr, Linear] = {}
+        self._outer: Indexer | None = None
+        self._own: Var | None = None
 
     def bind(self, var: Var, low: float, high: float) -> Indexer:
-        """A copy that also knows the range of `var`."""
-        return Indexer({**self.ranges, var.name: (low, high)})
+        """A copy that also knows the range of `var`; what does not mention it is found once for
+        both."""
+        inside = Indexer({**self.ranges, var.name: (low, high)})
+        inside._outer, inside._own = self, var
+        return inside
 
     # -- linear form -------------------------------------------------------------------------
 
     def linear(self, expr: Expr) -> Linear:
         """The linear form of an i64 expression."""
+        if isinstance(expr, Const):
+            return Linear((), int(expr.value))
         known = self._linear.get(expr)
         if known is None:
-            terms: dict[Monomial, int] = {}
-            const = self._collect(expr, 1, terms)
-            known = self._linear[expr] = _freeze(terms, const)
+            if self._outer is not None and self._own not in variables(expr):
+                known = self._outer.linear(expr)
+            else:
+                terms: dict[Monomial, int] = {}
+                const = self._collect(expr, 1, terms)
+                known = _freeze(terms, const)
+            self._linear[expr] = known
         return known
 
     def _collect(self, expr: Expr, factor: int, acc: dict[Monomial, int]) -> int:
@@ -216,12 +233,15 @@ class Indexer:
     def interval(self, lin: Linear) -> Interval:
         """Bounds of a linear form; a remainder ``x - d*(x//d)`` is recognised as [0, d)."""
         low = high = float(lin.const)
-        remaining = dict(lin.terms)
-        for mono, c in lin.terms:
-            found = self._remainder(mono, c, remaining)
-            if found is not None:
-                low, high = low + found[0], high + found[1]
-        for mono, c in remaining.items():
+        remaining: Iterable[tuple[Monomial, int]] = lin.terms
+        if any(len(mono) == 1 and _is_quotient(mono[0]) for mono, _ in lin.terms):
+            table = dict(lin.terms)
+            for mono, c in lin.terms:
+                found = self._remainder(mono, c, table)
+                if found is not None:
+                    low, high = low + found[0], high + found[1]
+            remaining = table.items()
+        for mono, c in remaining:
             lo, hi = self._monomial(mono)
             ends = (_mul(lo, c), _mul(hi, c))
             low, high = low + min(ends), high + max(ends)
@@ -253,6 +273,8 @@ class Indexer:
         lo, hi = 1.0, 1.0
         for atom in mono:
             a, b = self._atom_interval(atom)
+            if mono == (atom,):
+                return float(min(a, b)), float(max(a, b))
             corners = [_mul(x, y) for x in (lo, hi) for y in (a, b)]
             lo, hi = min(corners), max(corners)
         return lo, hi
@@ -342,11 +364,19 @@ class Indexer:
         return self.simplify(cond) == TRUE
 
 
+def _is_quotient(atom: Expr) -> bool:
+    return isinstance(atom, Binary) and atom.op == "floordiv" and isinstance(atom.b, Const)
+
+
 def _freeze(terms: Mapping[Monomial, int], const: int) -> Linear:
     kept = [(m, c) for m, c in terms.items() if c]
     if len(kept) > 1:
-        kept.sort(key=lambda t: tuple(sort_key(a) for a in t[0]))
+        kept.sort(key=_term_key)
     return Linear(tuple(kept), const)
+
+
+def _term_key(term: tuple[Monomial, int]) -> tuple[str, ...]:
+    return tuple(map(sort_key, term[0]))
 
 
 def _add(a: Linear, b: Linear) -> Linear:
@@ -370,7 +400,7 @@ def _multiply(a: Linear, b: Linear) -> Linear:
     parts_b = [*b.terms, ((), b.const)]
     for m1, c1 in parts_a:
         for m2, c2 in parts_b:
-            mono = tuple(sorted(m1 + m2, key=sort_key))
+            mono = tuple(sorted(m1 + m2, key=sort_key)) if m1 and m2 else m1 or m2
             terms[mono] = terms.get(mono, 0) + c1 * c2
     const = terms.pop((), 0)
     return _freeze(terms, const)

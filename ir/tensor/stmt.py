@@ -44,13 +44,14 @@ class Stmt(Node):
     """Base of statements.
 
     Besides its fields a statement keeps what was asked of it: the statements and blocks below it
-    (:mod:`aisc.ir.tensor.tree`), the variables and the buffers that it mentions
-    (:mod:`aisc.ir.tensor.visitor`)."""
+    (:mod:`aisc.ir.tensor.tree`), the variables and the buffers that it mentions and how many nodes
+    it has (:mod:`aisc.ir.tensor.visitor`)."""
 
-    __slots__ = ("_buffers", "_loops", "_places", "_statements", "_variables")
+    __slots__ = ("_buffers", "_loops", "_places", "_size", "_statements", "_variables")
     _buffers: frozenset[Buffer]
     _loops: tuple[For, ...]
     _places: tuple[Place, ...]
+    _size: int
     _statements: tuple[Stmt, ...]
     _variables: frozenset[Var]
 

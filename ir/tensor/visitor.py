@@ -73,24 +73,27 @@ def substitution(values: Mapping[Var, Expr]) -> Callable[[N], N]:
     """:func:`substitute` for several parts of one tree, which must outlive it: what they share is
     replaced once."""
 
-    names = frozenset(values)
+    names, memo = frozenset(values), dict[int, Node]()
 
     def go(n: Node) -> Node:
         if mentioned(n).isdisjoint(names):
             return n
-        return values.get(n, n) if isinstance(n, Var) else map_children(n, kept)
+        known = memo.get(id(n))
+        if known is None:
+            known = values[n] if isinstance(n, Var) else map_children(n, go)
+            memo[id(n)] = known
+        return known
 
-    kept = once(go)
-    return cast(Callable[[N], N], kept)
+    return cast(Callable[[N], N], go)
 
 
 def mentioned(node: Node) -> frozenset[Var]:
     """The variables that occur in a statement or an expression, and those that it binds."""
-    if isinstance(node, Expr):
-        return variables(node)
     try:
         return node._variables  # type: ignore[attr-defined,no-any-return]
     except AttributeError:
+        if isinstance(node, Expr):
+            return variables(node)
         found = frozenset[Var]().union(*map(mentioned, children(node)))
         if isinstance(node, Stmt):
             object.__setattr__(node, "_variables", found)
@@ -99,14 +102,26 @@ def mentioned(node: Node) -> frozenset[Var]:
 
 def touched(node: Node) -> frozenset[Buffer]:
     """The buffers that a statement or an expression names."""
-    if isinstance(node, Expr) and not has_loads(node):
-        return _NO_BUFFERS
     try:
         return node._buffers  # type: ignore[attr-defined,no-any-return]
     except AttributeError:
+        if isinstance(node, Expr) and not has_loads(node):
+            object.__setattr__(node, "_buffers", _NO_BUFFERS)
+            return _NO_BUFFERS
         found = frozenset(b for b in _own_buffers(node) if b).union(*map(touched, children(node)))
         if isinstance(node, Stmt | Expr):
             object.__setattr__(node, "_buffers", found)
+        return found
+
+
+def size(node: Node) -> int:
+    """How many nodes a tree has; what it holds several times counts as often."""
+    try:
+        return node._size  # type: ignore[attr-defined,no-any-return]
+    except AttributeError:
+        found = 1 + sum(map(size, children(node)))
+        if isinstance(node, Stmt | Expr):
+            object.__setattr__(node, "_size", found)
         return found
 
 
@@ -130,9 +145,7 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
     buffers = frozenset(table)
 
     def go(n: Node) -> Node:
-        if touched(n).isdisjoint(buffers):
-            return n
-        n = map_children(n, kept)
+        n = map_children(n, inner)
         if isinstance(n, Load):
             return Load(table.get(n.buffer, n.buffer), n.indices)
         if isinstance(n, Store) and n.buffer in table:
@@ -154,7 +167,11 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
         return n
 
     kept = once(go)
-    return cast(N, kept(node))
+
+    def inner(n: Node) -> Node:
+        return n if touched(n).isdisjoint(buffers) else kept(n)
+
+    return cast(N, inner(node))
 
 
 def buffers_of(node: Node) -> dict[Buffer, None]:

@@ -10,10 +10,10 @@ import operator
 from collections.abc import Callable, Mapping
 
 from aisc.ir.arith.poly import product
-from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var
 from aisc.ir.tensor.stmt import Block, Stmt, Store
 from aisc.ir.tensor.tree import places
+from aisc.ir.tensor.visitor import size
 
 
 def _per_point(block: Block) -> int:
@@ -24,7 +24,7 @@ def _per_point(block: Block) -> int:
         parts = body.value.a, body.value.b
         if any(isinstance(p, Binary) and p.op == "mul" for p in parts):
             return 2
-    return sum(1 for _ in walk(body)) // 4 + 1
+    return size(body) // 4 + 1
 
 
 _FOLD: Mapping[str, Callable[[int, int], int]] = {

@@ -18,13 +18,13 @@ from aisc.ir.tensor.expr import (
     TRUE,
     ZERO,
     Binary,
-    Const,
     Expr,
     Load,
     Select,
     Unary,
     Var,
     equal,
+    has_loads,
     logical_and,
 )
 from aisc.ir.tensor.func import Buffer
@@ -222,7 +222,7 @@ class _Touches:
 
     def visit(self, n: Node, path: _Path) -> None:
         """Accesses below a node."""
-        if isinstance(n, Const | Var) or (id(n), path.key) in self.seen:
+        if (isinstance(n, Expr) and not has_loads(n)) or (id(n), path.key) in self.seen:
             return
         self.seen[id(n), path.key] = n
         if isinstance(n, Select | If):

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, children
-from aisc.ir.tensor.expr import Expr, Load, has_loads
+from aisc.ir.tensor.expr import Load
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, Block, Region, Seq, Store, seq
 from aisc.ir.tensor.tree import Place, places
+from aisc.ir.tensor.visitor import touched
 
 
 def reads_of(block: Block) -> set[Buffer]:
@@ -91,7 +92,7 @@ def require_visible(step: str, func: Func) -> None:
     """Every buffer is declared where it is used (E302): private buffers stay in their scope."""
 
     def visit(node: Node, known: set[str]) -> None:
-        if isinstance(node, Expr) and not has_loads(node):
+        if all(b.name in known for b in touched(node)):
             return
         if isinstance(node, Seq):
             inside = set(known)
