@@ -14,9 +14,10 @@ i64; one that comes from data is tested by the run, and says what against (:func
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, TypeVar, Union
 from typing import cast as cast_to
 
 from aisc.ir import dtypes
@@ -26,6 +27,8 @@ from aisc.ir.node import Node, children, hash_once, made_often
 
 if TYPE_CHECKING:
     from aisc.ir.tensor.func import Buffer
+
+T = TypeVar("T")
 
 ARITHMETIC = ("add", "sub", "mul", "div", "min", "max", "pow")
 INTEGER = ("floordiv", "mod", "truncdiv", "truncmod", "and", "or", "xor", "shl", "shr")
@@ -50,13 +53,11 @@ class Expr(Node):
     """Base of expressions; Python operators build new ones (integer ``//``, ``%`` floor).
 
     Besides its fields an expression keeps what was asked of it: its hash, :func:`variables`,
-    :func:`has_loads`, :func:`is_tested`, :func:`~aisc.ir.tensor.visitor.touched`, how many nodes it
-    has (:func:`~aisc.ir.tensor.visitor.size`), its place among other expressions
-    (:func:`~aisc.ir.tensor.linear.sort_key`)."""
+    :func:`loaded`, :func:`is_tested`, how many nodes it has (:func:`~aisc.ir.tensor.visitor.size`),
+    its place among other expressions (:func:`~aisc.ir.tensor.linear.sort_key`)."""
 
-    __slots__ = ("_buffers", "_hash", "_loads", "_size", "_sort_key", "_tested", "_variables")
+    __slots__ = ("_buffers", "_hash", "_size", "_sort_key", "_tested", "_variables")
     _buffers: frozenset[Buffer]
-    _loads: bool
     _size: int
     _sort_key: str
     _tested: bool
@@ -242,23 +243,38 @@ def variables(expr: Expr) -> frozenset[Var]:
     try:
         return expr._variables
     except AttributeError:
-        found = (
-            frozenset((expr,))
-            if isinstance(expr, Var)
-            else frozenset[Var]().union(*map(variables, _operands(expr)))
-        )
+        if isinstance(expr, Var):
+            found = frozenset((expr,))
+        else:
+            found = _union(map(variables, _operands(expr)))
         object.__setattr__(expr, "_variables", found)
         return found
 
 
 def has_loads(expr: Expr) -> bool:
     """Whether an expression depends on the contents of a buffer."""
+    return bool(loaded(expr))
+
+
+def loaded(expr: Expr) -> frozenset[Buffer]:
+    """The buffers whose contents an expression depends on."""
     try:
-        return expr._loads
+        return expr._buffers
     except AttributeError:
-        found = isinstance(expr, Load) or any(map(has_loads, _operands(expr)))
-        object.__setattr__(expr, "_loads", found)
+        found = _union(map(loaded, _operands(expr)))
+        if isinstance(expr, Load):
+            found |= {expr.buffer}
+        object.__setattr__(expr, "_buffers", found)
         return found
+
+
+def _union(sets: Iterable[frozenset[T]]) -> frozenset[T]:
+    """The union; one of the sets where it is equal to that."""
+    whole: frozenset[T] = frozenset()
+    for some in sets:
+        if not some <= whole:
+            whole = whole | some if whole else some
+    return whole
 
 
 def is_tested(index: Expr) -> bool:

@@ -104,6 +104,7 @@ class Indexer:
     def __init__(self, ranges: Mapping[str, Interval] | None = None) -> None:
         self.ranges: dict[str, Interval] = dict(ranges or {})
         self._linear: dict[Expr, Linear] = {}
+        self._simple: dict[Expr, Expr] = {}
         self._outer: Indexer | None = None
         self._own: Var | None = None
 
@@ -114,6 +115,13 @@ class Indexer:
         inside._outer, inside._own = self, var
         return inside
 
+    def _home(self, expr: Expr) -> Indexer:
+        """The outermost one that knows as much about an expression."""
+        home, mentioned = self, variables(expr)
+        while home._outer is not None and home._own not in mentioned:
+            home = home._outer
+        return home
+
     # -- linear form -------------------------------------------------------------------------
 
     def linear(self, expr: Expr) -> Linear:
@@ -122,8 +130,9 @@ class Indexer:
             return Linear((), int(expr.value))
         known = self._linear.get(expr)
         if known is None:
-            if self._outer is not None and self._own not in variables(expr):
-                known = self._outer.linear(expr)
+            home = self._home(expr)
+            if home is not self:
+                known = home.linear(expr)
             else:
                 terms: dict[Monomial, int] = {}
                 const = self._collect(expr, 1, terms)
@@ -325,14 +334,25 @@ class Indexer:
 
     def simplify(self, expr: Expr) -> Expr:
         """An equal, simpler expression; conditions that the ranges decide become constants."""
+        if isinstance(expr, Const | Var) or expr.dtype not in (dtypes.i64, dtypes.boolean):
+            return expr
+        known = self._simple.get(expr)
+        if known is None:
+            home = self._home(expr)
+            known = self._simplified(expr) if home is self else home.simplify(expr)
+            self._simple[expr] = known
+        return known
+
+    def _simplified(self, expr: Expr) -> Expr:
+        simple = expr
         if expr.dtype is dtypes.i64:
-            return self.build(self.linear(expr))
-        if isinstance(expr, Binary):
+            simple = self.build(self.linear(expr))
+        elif isinstance(expr, Binary):
             if expr.op in COMPARISONS and expr.a.dtype is dtypes.i64:
-                return self._comparison(expr)
-            if expr.op in ("and", "or") and expr.dtype is dtypes.boolean:
-                return self._logic(expr)
-        return expr
+                simple = self._comparison(expr)
+            elif expr.op in ("and", "or") and expr.dtype is dtypes.boolean:
+                simple = self._logic(expr)
+        return expr if simple == expr else simple  # what is known of it is kept
 
     def _comparison(self, expr: Binary) -> Expr:
         low, high = self.interval(_subtract(self.linear(expr.a), self.linear(expr.b)))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from aisc.ir.node import Node, children, map_children
-from aisc.ir.tensor.expr import Expr, Load, Var, has_loads, variables
+from aisc.ir.tensor.expr import Expr, Load, Var, has_loads, loaded, variables
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import (
     Alloc,
@@ -105,11 +105,10 @@ def touched(node: Node) -> frozenset[Buffer]:
     try:
         return node._buffers  # type: ignore[attr-defined,no-any-return]
     except AttributeError:
-        if isinstance(node, Expr) and not has_loads(node):
-            object.__setattr__(node, "_buffers", _NO_BUFFERS)
-            return _NO_BUFFERS
+        if isinstance(node, Expr):
+            return loaded(node)
         found = frozenset(b for b in _own_buffers(node) if b).union(*map(touched, children(node)))
-        if isinstance(node, Stmt | Expr):
+        if isinstance(node, Stmt):
             object.__setattr__(node, "_buffers", found)
         return found
 
@@ -125,12 +124,9 @@ def size(node: Node) -> int:
         return found
 
 
-_NO_BUFFERS: frozenset[Buffer] = frozenset()
-
-
 def _own_buffers(node: Node) -> Iterable[Buffer | None]:
     """The buffers that stand in the fields of a node."""
-    if isinstance(node, Load | Store | Region | Prefetch | Alloc):
+    if isinstance(node, Store | Region | Prefetch | Alloc):
         return (node.buffer,)
     if isinstance(node, CallKernel):
         return node.args
