@@ -186,6 +186,17 @@ def walk(node: Node) -> Iterator[Node]:
         stack += readers[type(top)](top)[::-1]
 
 
+def distinct(node: Node) -> Iterator[Node]:
+    """Like :func:`walk`, but what a tree holds several times comes once."""
+    stack, seen, readers = [node], set[int](), _READERS
+    while stack:
+        top = stack.pop()
+        if id(top) not in seen:
+            seen.add(id(top))
+            yield top
+            stack += readers[type(top)](top)[::-1]
+
+
 def deeper_than(root: Node, limit: int = MAX_DEPTH) -> bool:
     """Whether some path from `root` down has more than `limit` nodes; without recursion."""
     stack = [(root, 1)]

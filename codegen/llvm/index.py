@@ -81,7 +81,10 @@ class IndexEmitter:
     def linear(self, expr: Expr) -> Linear:
         """Linear form with unrolled variables replaced by their numbers."""
         form = self.index.linear(expr)
-        if not self.fixed:
+        if not self.fixed or not form.terms:
+            return form
+        used = [v for v in variables(expr) if v in self.fixed]
+        if not used:
             return form
         const, terms = form.const, []
         for mono, c in form.terms:
@@ -168,7 +171,7 @@ class IndexEmitter:
         if e.op not in ("floordiv", "mod", "min", "max"):
             return self.data_dependent(e)
         for scope in self.w.scopes:
-            if e in scope.atoms:
+            if scope.atoms and e in scope.atoms:
                 return scope.atoms[e], scope.level
         ref, level = self._computed(e)
         if self.keeps_names and self._is_steady(e):

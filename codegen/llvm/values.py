@@ -14,7 +14,7 @@ from math import inf
 
 from aisc.codegen.abi import BAD_INDEX
 from aisc.codegen.llvm.certain import certain_loads, conditional, is_certain
-from aisc.codegen.llvm.index import NotLinearInLane, Scalar
+from aisc.codegen.llvm.index import NotLinearInLane, Parts, Scalar
 from aisc.codegen.llvm.types import Val, is_short, literal, memory_type, scalar_type, vector_type
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.codegen.llvm.windows import WindowEmitter
@@ -113,7 +113,9 @@ class ExprEmitter(WindowEmitter):
 
     def address(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[str, int]:
         """Pointer to an element (of lane 0) and the lane stride in elements."""
-        parts = self.parts(flat_index(buffer, indices))
+        return self._element(buffer, self.parts(flat_index(buffer, indices)))
+
+    def _element(self, buffer: Buffer, parts: Parts) -> tuple[str, int]:
         mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
         pointer = self.base(buffer)
         by_level: dict[int, list[tuple[int, str, int]]] = {}
@@ -140,11 +142,12 @@ class ExprEmitter(WindowEmitter):
     def _plain_load(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Val:
         """The element(s) at indices that are inside."""
         try:
-            pointer, stride = self.address(buffer, indices)
+            parts = self.parts(flat_index(buffer, indices))
         except NotLinearInLane:
             return self._from_anywhere(buffer, indices)
+        pointer, stride = self._element(buffer, parts)
         saved, private = self.guard, self.is_private(buffer)
-        if private and self.parts(flat_index(buffer, indices)).is_within(buffer, self.lanes):
+        if private and parts.is_within(buffer, self.lanes):
             self.guard = None  # which would keep it out of registers
         v = self._lanes_at(buffer, indices, pointer, stride)
         self.guard = saved

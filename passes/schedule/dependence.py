@@ -31,7 +31,7 @@ from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Stmt, Store, While
 from aisc.ir.tensor.tree import Place, conjuncts, places, statements
-from aisc.ir.tensor.visitor import substitute, substitution
+from aisc.ir.tensor.visitor import substitute, substitution, touched
 from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
 
 Names = Mapping[Var, str]
@@ -92,17 +92,21 @@ def declared_under(loop: For, outer: tuple[For, ...] = ()) -> Iterator[Access]:
                 yield Access(place, r.buffer, low, extent, write)
 
 
-def accesses_under(root: Stmt, outer: tuple[For, ...] = ()) -> list[Access]:
-    """Every access of the blocks below `root` to buffers that are not private to it, each under
-    the conditions that lead to it; `outer` are the loops around `root`."""
+def accesses_under(
+    root: Stmt, outer: tuple[For, ...] = (), only: Buffer | None = None
+) -> list[Access]:
+    """Every access of the blocks below `root` to buffers that are not private to it, or to one of
+    them `only`, each under the conditions that lead to it; `outer` are the loops around `root`."""
     private = private_to(root)
     places_ = _places_under(root, outer)
-    return [a for p in places_ for a in accesses_of(p) if a.buffer not in private]
+    return [a for p in places_ for a in accesses_of(p, only) if a.buffer not in private]
 
 
-def accesses_of(place: Place) -> list[Access]:
-    """Every access of one block to buffers from outside of it, those of its initialisation first,
-    in the order of execution."""
+def accesses_of(place: Place, only: Buffer | None = None) -> list[Access]:
+    """Every access of one block to buffers from outside of it, or to one of them `only`, those of
+    its initialisation first, in the order of execution."""
+    if only is not None and only not in touched(place.block):
+        return []
     block, bound = place.block, _bound(place.block)
     first = logical_and(*(equal(bound[it.var], ZERO) for it in block.iters if it.kind == "reduce"))
     starting = () if first == TRUE else (first,)
@@ -115,12 +119,16 @@ def accesses_of(place: Place) -> list[Access]:
 
     found: dict[object, Access] = {}
     for t in _touches_of(block):
-        conds = tuple(map(at, t.conds))
-        moved = replace(
-            t, at=tuple(map(at, t.at)), conds=(*starting, *conds) if t.initial else conds,
-            loops=(*place.loops, *map(loop, t.loops)),
-        )  # fmt: skip
-        found.setdefault(moved.key(), moved.access(place))
+        if only is not None and t.buffer != only:
+            continue
+        low, conds = tuple(map(at, t.at)), tuple(map(at, t.conds))
+        if t.initial:
+            conds = (*starting, *conds)
+        key = t.buffer, low, t.write, tuple(f.var for f in t.loops), conds
+        if key not in found:
+            inside = (*place.loops, *map(loop, t.loops))
+            where = replace(place, loops=inside) if t.loops else place
+            found[key] = Access(where, t.buffer, low, (ONE,) * len(low), t.write, conds)
     return list(found.values())
 
 
@@ -161,12 +169,6 @@ class _Touch:
         """What tells two accesses apart; loops count by their variables, not by what they hold."""
         around = tuple(f.var for f in self.loops)
         return self.buffer, self.at, self.write, around, self.conds
-
-    def access(self, place: Place) -> Access:
-        """The access of a block at a place, in terms of the loops there."""
-        ones = (ONE,) * len(self.at)
-        at = replace(place, loops=self.loops)
-        return Access(at, self.buffer, self.at, ones, self.write, self.conds)
 
 
 # What blocks touch, by the identity of their statements, which steps of a schedule share: only

@@ -13,8 +13,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from aisc.ir.node import Node, map_children, walk
-from aisc.ir.tensor.expr import Binary, Const, Expr, Var, binary
+from aisc.ir.node import Node, map_children
+from aisc.ir.tensor.expr import Binary, Const, Expr, Var, binary, variables
 from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.visitor import substitute
 
@@ -64,7 +64,7 @@ def _digit(
     table: dict[Expr, Var] = {}
     form = ranges.linear(_with_names(low, var, fixed, table))
     names = {v: e for e, v in table.items()}
-    own = [t for t in form.terms if _over(t[0], names)]
+    own = [t for t in form.terms if _over(t[0], names.keys())]
     same = [t for t in form.terms if t not in own and _all_in(t[0], fixed)]
     inner = [t for t in form.terms if t not in own and t not in same]
     step = math.gcd(*(c for _, c in own)) if own else 0
@@ -95,12 +95,12 @@ def _with_names(e: Expr, var: Var, fixed: frozenset[Var], table: dict[Expr, Var]
     return result
 
 
-def _over(mono: tuple[Expr, ...], names: Mapping[Var, Expr]) -> bool:
-    return any(n in names for a in mono for n in walk(a) if isinstance(n, Var))
+def _over(mono: tuple[Expr, ...], names: AbstractSet[Var]) -> bool:
+    return any(v in names for a in mono for v in variables(a))
 
 
-def _all_in(mono: tuple[Expr, ...], allowed: AbstractSet[Var]) -> bool:
-    return all(n in allowed for a in mono for n in walk(a) if isinstance(n, Var))
+def _all_in(mono: Iterable[Expr], allowed: AbstractSet[Var]) -> bool:
+    return all(v in allowed for a in mono for v in variables(a))
 
 
 def _follows(var: Var, known: dict[Linear, None], ranges: Indexer, fixed: frozenset[Var]) -> bool:

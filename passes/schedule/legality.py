@@ -181,18 +181,29 @@ def _disjoint_by_digits(
     loop: For, outer: tuple[For, ...], group: list[Access], dims: tuple[Var, ...]
 ) -> bool:
     """Sufficient: the element that an access touches determines the value of `loop`."""
-    fixed = frozenset((*dims, *(f.var for f in outer)))
-    ranges = indexer(tuple({f.var: f for a in group for f in a.place.loops}.values()), dims)
-    windows = [tuple(zip(a.low, a.extent, strict=True)) for a in group]
-    return determined(loop.var, windows, ranges, fixed)
+    return _determined((loop,), outer, group, dims)
 
 
 def own_elements(func: Func, loops: tuple[For, ...], group: list[Access]) -> bool:
     """Sufficient: the element that an access of `group` touches says in which iteration of all of
     `loops` it does, so that no two iterations touch one element."""
-    return all(
-        _disjoint_by_digits(loop, loops[:k], group, func.dims) for k, loop in enumerate(loops)
-    )
+    return _determined(loops, (), group, func.dims)
+
+
+def _determined(
+    loops: tuple[For, ...], outer: tuple[For, ...], group: list[Access], dims: tuple[Var, ...]
+) -> bool:
+    """Whether the element of an access determines the value of each of `loops`, given those before
+    it and `outer`."""
+    around = {id(a.place.loops): a.place.loops for a in group}
+    ranges = indexer(tuple({f.var: f for found in around.values() for f in found}.values()), dims)
+    windows = [tuple(zip(a.low, a.extent, strict=True)) for a in group]
+    fixed = [*dims, *(f.var for f in outer)]
+    for loop in loops:
+        if not determined(loop.var, windows, ranges, frozenset(fixed)):
+            return False
+        fixed.append(loop.var)
+    return True
 
 
 def _is_radix(index: Indexer, form: Linear, var: Var, fixed: set[Var]) -> bool:

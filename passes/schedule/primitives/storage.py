@@ -69,7 +69,7 @@ def set_scope(func: Func, name: str, space: str, loop: str = "") -> Func:
     if at is None or space == "global":
         return replace(cut, body=replace_buffers(seq(Alloc(old), cut.body), {old: new}))
     loops = (*outer_loops(cut, at), at)
-    found = [a for a in accesses_under(at.body, loops) if a.buffer == old]
+    found = accesses_under(at.body, loops, old)
     if not own_elements(cut, loops, found):  # else nobody else has written what is read
         require_own_values(cut, old, at, f"set_scope({name})")
     moved = replace_stmt(cut, at, replace(at, body=seq(Alloc(old), at.body)))

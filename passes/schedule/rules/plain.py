@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from math import prod
 
-from aisc.ir.node import walk
+from aisc.ir.node import distinct
 from aisc.ir.tensor.expr import Binary, Const, Var
 from aisc.ir.tensor.stmt import Block, For, Iter
 from aisc.ir.tensor.tree import Place, find_place, places
@@ -49,7 +49,7 @@ def _without_quotients(s: Schedule, block: Block) -> Schedule:
 
 def _divisor(block: Block, it: Iter) -> int | None:
     """A constant by which indices divide an iterator, and that divides its extent."""
-    for n in walk(block.body):
+    for n in distinct(block.body):
         if isinstance(n, Binary) and n.op in ("floordiv", "mod") and n.a == it.var:
             size = int(n.b.value) if isinstance(n.b, Const) else 0
             whole = int(it.extent.value) if isinstance(it.extent, Const) else 0

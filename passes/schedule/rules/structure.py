@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from aisc.ir.node import walk
+from aisc.ir.node import distinct, walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import ONE, Binary, Call, Const, Expr, Load, Unary, Var, of_dim
 from aisc.ir.tensor.func import Buffer
@@ -150,5 +150,5 @@ def has_calls(block: Block) -> bool:
         (isinstance(n, Call) and n.name not in ("isnan", "isinf", "ordinal", "fma"))
         or (isinstance(n, Binary) and n.op in ("pow", "div"))
         or (isinstance(n, Unary) and n.op == "sqrt")
-        for n in walk(block.body)
+        for n in distinct(block.body)
     )

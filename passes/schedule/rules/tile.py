@@ -16,7 +16,7 @@ from itertools import pairwise, takewhile
 from math import prod
 
 from aisc.ir.dtypes import f32
-from aisc.ir.node import walk
+from aisc.ir.node import distinct
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
@@ -364,7 +364,7 @@ def _with_parts(s: Schedule, block: str) -> Schedule:
     reader = only_reader(s, out)
     if reader is None:
         return s
-    loads = [n for n in walk(reader.body) if isinstance(n, Load) and n.buffer == out]
+    loads = [n for n in distinct(reader.body) if isinstance(n, Load) and n.buffer == out]
     for high, low in dict.fromkeys(pair for n in loads for pair in pairwise(n.indices)):
         if not isinstance(high, Binary) or not isinstance(low, Binary) or high.b != low.b:
             continue
