@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from math import inf
 
 from aisc.codegen.llvm.early import early_tests, is_filled
@@ -23,7 +22,6 @@ from aisc.codegen.llvm.values import (
 )
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir.diagnostics import InternalError
-from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import (
@@ -39,7 +37,8 @@ from aisc.ir.tensor.stmt import (
     Store,
     While,
 )
-from aisc.ir.tensor.tree import statements
+from aisc.ir.tensor.tree import loops_of, statements
+from aisc.ir.tensor.visitor import size
 from aisc.passes.tensor.counters import counted
 
 PRIVATE_SPACES = ("register", "stack")
@@ -142,7 +141,7 @@ class FunctionEmitter(TransposeEmitter):
         for stmt in body.stmts if isinstance(body, Seq) else (body,):
             divided = any(
                 isinstance(n, Barrier) or (isinstance(n, For) and n.kind == "parallel")
-                for n in walk(stmt)
+                for n in statements(stmt)
             )
             if divided or isinstance(stmt, Alloc):
                 self.stmt(stmt)
@@ -300,8 +299,7 @@ class FunctionEmitter(TransposeEmitter):
         """The iterations from `start` to `stop`, each axis of a fused loop counted for itself
         where little is done in each: not for tiles, which have storage of their own, nor for
         bodies of many expressions."""
-        large = len(list(islice(walk(s.body), LITTLE))) == LITTLE
-        if large or any(isinstance(n, Alloc) for n in statements(s.body)):
+        if size(s.body) >= LITTLE or any(isinstance(n, Alloc) for n in statements(s.body)):
             self.counted(s, start, stop)
             return
         ends = Var(f"{s.var.name}.first"), Var(f"{s.var.name}.last")
@@ -352,7 +350,7 @@ class FunctionEmitter(TransposeEmitter):
         """What is done in some lanes; a loop is jumped over where no lane does it."""
         saved = self.mask
         self.mask = cond if saved is None else self._and(saved, cond)
-        if any(isinstance(n, For) and n.kind == "serial" for n in walk(body)):
+        if any(n.kind == "serial" for n in loops_of(body)):
             end = self.w.open_if(self.math.any_lane(self.mask).ref)
             self.stmt(body)
             self.w.close_if(end)

@@ -72,8 +72,9 @@ class TransposeEmitter(StridedEmitter):
         loads = tuple(n for n in certain_loads(store.value) if self._apart(n, s, inner))
         woven = self._steps(store.buffer, store.indices, s, inner) == (1, _extent(s))
         woven = woven and whole and _extent(s) <= MAX_WOVEN and self._in_memory(store.buffer)
-        every = [n for n in walk(store.value) if isinstance(n, Load)]
-        early = every if woven else loads
+        early: Sequence[Load] = loads
+        if woven:
+            early = [n for n in walk(store.value) if isinstance(n, Load)]
         if not (loads or woven) or not self._ordered(store, early):
             return None
         return Tile(s, inner, store, loads, woven, live)

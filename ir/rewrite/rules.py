@@ -7,7 +7,6 @@ worse than the left, constants are pushed to the right once, no blanket commutat
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -98,9 +97,9 @@ def rule(*ops: str) -> Callable[[Apply], Rule]:
     """Make the decorated function a :class:`Rule` on nodes of `ops`, named after it."""
 
     def make(fn: Apply) -> Rule:
-        lines = inspect.getsourcelines(fn)[1]
-        file = inspect.getsourcefile(fn) or ""
-        return Rule(fn.__name__, ops, fn, Loc(file.rsplit("/", 1)[-1], lines))
+        code = fn.__code__  # type: ignore[attr-defined]  # rules are functions
+        file = code.co_filename.rsplit("/", 1)[-1]
+        return Rule(fn.__name__, ops, fn, Loc(file, code.co_firstlineno))
 
     return make
 

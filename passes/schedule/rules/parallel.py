@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from math import prod
 
-from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Alloc, Block, For, Seq, Stmt
-from aisc.ir.tensor.tree import find_loop, find_place, places
+from aisc.ir.tensor.tree import find_loop, find_place, places, statements
 from aisc.passes.analysis.cost import work
 from aisc.passes.schedule.dependence import private_to
 from aisc.passes.schedule.rules.chooser import Chooser
@@ -53,7 +52,7 @@ def divide(s: Schedule, name: str, known: Sequence[str], d: Chooser) -> Schedule
 def _shared(chain: Sequence[For]) -> int:
     """How many loops of a chain are divided: all, but for the innermost one where each thread has
     memory that its iterations use one after the other, and that stays in cache so."""
-    inner = walk(chain[-1].body)
+    inner = statements(chain[-1].body)
     kept = any(isinstance(n, Alloc) and n.buffer.space == "thread" for n in inner)
     return len(chain) - int(kept and len(chain) > 1)
 
@@ -98,7 +97,7 @@ def _spatial_chain(top: For, enough: int) -> list[For]:
             break
         found.append(node)
         node = node.body
-    if found and any(isinstance(n, Alloc) for n in walk(found[-1].body)):
+    if found and any(isinstance(n, Alloc) for n in statements(found[-1].body)):
         return found
     return found[:-1] if len(found) > 1 and _is_short(found, enough) else found
 
@@ -114,7 +113,7 @@ def _is_short(chain: list[For], enough: int) -> bool:
             return True
         outer = [int(f.extent.value) for f in chain[:-1] if isinstance(f.extent, Const)]
         return len(outer) == len(chain) - 1 and prod(outer) >= enough
-    return not any(isinstance(n, For) for n in walk(body))
+    return not any(isinstance(n, For) for n in statements(body))
 
 
 def _spatial_in(block: Block, loop: For, private: frozenset[Buffer]) -> bool:
