@@ -14,7 +14,7 @@ i64; one that comes from data is tested by the run, and says what against (:func
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, TypeVar, Union
@@ -253,7 +253,10 @@ def variables(expr: Expr) -> frozenset[Var]:
 
 def has_loads(expr: Expr) -> bool:
     """Whether an expression depends on the contents of a buffer."""
-    return bool(loaded(expr))
+    try:
+        return bool(expr._buffers)
+    except AttributeError:
+        return bool(loaded(expr))
 
 
 def loaded(expr: Expr) -> frozenset[Buffer]:
@@ -289,8 +292,7 @@ def is_tested(index: Expr) -> bool:
         return found
 
 
-def _operands(expr: Expr) -> tuple[Expr, ...]:
-    return cast_to(tuple[Expr, ...], children(expr))
+_operands = cast_to("Callable[[Expr], tuple[Expr, ...]]", children)
 
 
 def wrap(value: ExprLike, like: DType = dtypes.i64) -> Expr:

@@ -45,9 +45,10 @@ class Stmt(Node):
 
     Besides its fields a statement keeps what was asked of it: the statements and blocks below it
     (:mod:`aisc.ir.tensor.tree`), the variables and the buffers that it mentions and how many nodes
-    it has (:mod:`aisc.ir.tensor.visitor`)."""
+    it has (:mod:`aisc.ir.tensor.visitor`), and a block its accesses."""
 
-    __slots__ = ("_buffers", "_loops", "_places", "_size", "_statements", "_variables")
+    __slots__ = ("_accesses", "_buffers", "_loops", "_places", "_size", "_statements", "_variables")
+    _accesses: tuple[object, ...]
     _buffers: frozenset[Buffer]
     _loops: tuple[For, ...]
     _places: tuple[Place, ...]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, made_often, map_children
@@ -16,6 +17,7 @@ from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, logical_and
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Prefetch, Seq, Stmt, While, seq
+from aisc.ir.tensor.visitor import touched
 
 
 @made_often
@@ -181,12 +183,17 @@ def _with(loop: For, body: Stmt) -> For:
 def without_alloc(func: Func, buffer: Buffer) -> Func:
     """`func` without the declaration of `buffer`, and without hints that name it."""
 
-    def drop(n: Stmt) -> Stmt:
+    def go(n: Node) -> Node:
+        if not isinstance(n, Stmt) or buffer not in touched(n):
+            return n
+        n = map_children(n, go)
         if isinstance(n, Seq):
             return seq(*(s for s in n.stmts if not (isinstance(s, Alloc) and s.buffer == buffer)))
         return n
 
-    return without_hints(replace(func, body=transform_statements(func.body, drop)), buffer)
+    body = go(func.body)
+    assert isinstance(body, Stmt), "a statement stays one"
+    return without_hints(replace(func, body=body), buffer)
 
 
 def without_hints(func: Func, buffer: Buffer) -> Func:
@@ -243,11 +250,17 @@ def extent_of(loop: For) -> int | None:
 
 
 def indexer(loops: tuple[For, ...], dims: tuple[Var, ...] = ()) -> Indexer:
-    """Ranges of loop variables (symbolic extents are bounded below only)."""
+    """Ranges of loop variables (symbolic extents are bounded below only); one for all who ask for
+    the same loops, so that it knows the forms that it was asked for before."""
+    return _indexer(tuple([(f.var, f.low, f.extent) for f in loops]), dims)
+
+
+@lru_cache(maxsize=64)
+def _indexer(loops: tuple[tuple[Var, Expr, Expr], ...], dims: tuple[Var, ...]) -> Indexer:
     index = Indexer({d.name: (0, float("inf")) for d in dims})
-    for loop in loops:  # a range is known before anything mentions the variable
-        low, high = index.bounds(loop.low), index.bounds(loop.low + loop.extent)
-        index.ranges[loop.var.name] = low[0], high[1] - 1
+    for var, first, extent in loops:  # a range is known before anything mentions the variable
+        low, high = index.bounds(first), index.bounds(first + extent)
+        index.ranges[var.name] = low[0], high[1] - 1
     return index
 
 

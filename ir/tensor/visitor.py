@@ -76,7 +76,11 @@ def substitution(values: Mapping[Var, Expr]) -> Callable[[N], N]:
     names, memo = frozenset(values), dict[int, Node]()
 
     def go(n: Node) -> Node:
-        if mentioned(n).isdisjoint(names):
+        try:
+            own: frozenset[Var] = n._variables  # type: ignore[attr-defined]
+        except AttributeError:
+            own = mentioned(n)
+        if own.isdisjoint(names):
             return n
         known = memo.get(id(n))
         if known is None:

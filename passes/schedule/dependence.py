@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from aisc.ir import dtypes
 from aisc.ir.node import Node, children, made_often, map_children, walk
@@ -107,29 +108,13 @@ def accesses_of(place: Place, only: Buffer | None = None) -> list[Access]:
     its initialisation first, in the order of execution."""
     if only is not None and only not in touched(place.block):
         return []
-    block, bound = place.block, _bound(place.block)
-    first = logical_and(*(equal(bound[it.var], ZERO) for it in block.iters if it.kind == "reduce"))
-    starting = () if first == TRUE else (first,)
-    at = substitution(bound)
-
-    inner: dict[int, For] = {}  # one copy of each loop, whose identity tells it from others
-
-    def loop(f: For) -> For:
-        return inner.setdefault(id(f), replace(f, low=at(f.low), extent=at(f.extent)))
-
-    found: dict[object, Access] = {}
-    for t in _touches_of(block):
-        if only is not None and t.buffer != only:
-            continue
-        low, conds = tuple(map(at, t.at)), tuple(map(at, t.conds))
-        if t.initial:
-            conds = (*starting, *conds)
-        key = t.buffer, low, t.write, tuple(f.var for f in t.loops), conds
-        if key not in found:
-            inside = (*place.loops, *map(loop, t.loops))
+    found = []
+    for t in _bound_touches(place.block):
+        if only is None or t.buffer == only:
+            inside = (*place.loops, *t.loops)
             where = replace(place, loops=inside) if t.loops else place
-            found[key] = Access(where, t.buffer, low, (ONE,) * len(low), t.write, conds)
-    return list(found.values())
+            found.append(Access(where, t.buffer, t.at, (ONE,) * len(t.at), t.write, t.conds))
+    return found
 
 
 def started_loops(root: Stmt) -> list[For]:
@@ -169,6 +154,36 @@ class _Touch:
         """What tells two accesses apart; loops count by their variables, not by what they hold."""
         around = tuple(f.var for f in self.loops)
         return self.buffer, self.at, self.write, around, self.conds
+
+
+def _bound_touches(block: Block) -> tuple[_Touch, ...]:
+    """The accesses of a block, each once, in terms of the loops around it; kept by the block."""
+    try:
+        return cast(tuple[_Touch, ...], block._accesses)
+    except AttributeError:
+        object.__setattr__(block, "_accesses", _bind(block))
+        return cast(tuple[_Touch, ...], block._accesses)
+
+
+def _bind(block: Block) -> tuple[_Touch, ...]:
+    bound = _bound(block)
+    first = logical_and(*(equal(bound[it.var], ZERO) for it in block.iters if it.kind == "reduce"))
+    starting = () if first == TRUE else (first,)
+    at = substitution(bound)
+
+    inner: dict[int, For] = {}  # one copy of each loop, whose identity tells it from others
+
+    def loop(f: For) -> For:
+        return inner.setdefault(id(f), replace(f, low=at(f.low), extent=at(f.extent)))
+
+    found: dict[object, _Touch] = {}
+    for t in _touches_of(block):
+        low, conds = tuple(map(at, t.at)), tuple(map(at, t.conds))
+        if t.initial:
+            conds = (*starting, *conds)
+        moved = _Touch(t.buffer, low, t.write, tuple(map(loop, t.loops)), conds, t.initial)
+        found.setdefault(moved.key(), moved)
+    return tuple(found.values())
 
 
 # What blocks touch, by the identity of their statements, which steps of a schedule share: only
