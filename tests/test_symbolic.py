@@ -30,7 +30,7 @@ from aisc.passes.analysis.cost import operations
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
-from aisc.passes.schedule.digits import determined
+from aisc.passes.schedule.digits import axes_of, determined
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule, prepared, tiled_contractions
 from aisc.passes.schedule.rules.tile import pick_tile
@@ -106,7 +106,7 @@ s_ = Var("s")
 def test_elements_determine_the_iteration(axes: list[Expr], expected: bool) -> None:
     ranges = Indexer({"s": (0, 1e9), "t": (0, 1e9), "p": (0, 1e9), "r": (0, 3)})
     access = [(low, Const(1)) for low in axes]
-    assert determined(P, [access], ranges, frozenset({s_, Var("t")})) is expected
+    assert determined(P, axes_of([access]), ranges, frozenset({s_, Var("t")})) is expected
 
 
 def test_accesses_must_share_their_digits() -> None:
@@ -115,19 +115,21 @@ def test_accesses_must_share_their_digits() -> None:
     beside = [(P // s_ + 1, Const(1)), (P % s_, Const(1))]
     wide = [(P // s_, Const(2)), (P % s_, Const(1))]
     whole = [(Const(0), s_), *here]
-    assert determined(P, [whole, whole], ranges, frozenset({s_}))
-    assert not determined(P, [here, beside], ranges, frozenset({s_}))
-    assert not determined(P, [here, wide], ranges, frozenset({s_}))
+    assert determined(P, axes_of([whole, whole]), ranges, frozenset({s_}))
+    assert not determined(P, axes_of([here, beside]), ranges, frozenset({s_}))
+    assert not determined(P, axes_of([here, wide]), ranges, frozenset({s_}))
 
 
 def test_places_beside_each_other_have_one_digit() -> None:
     ranges = Indexer({"p": (0, 1e9), "r": (0, 3)})
     beside = [[(P * 4 + k, Const(1))] for k in range(4)]
     read = [(P * 4 + R, Const(1))]
-    assert determined(P, [*beside, read], ranges, frozenset())
-    assert determined(P, [[(P * 4 + 5, Const(1))], [(P * 4 + 6, Const(2))]], ranges, frozenset())
-    assert not determined(P, [[(P * 4 + 4, Const(1))], read], ranges, frozenset())
-    assert not determined(P, [[(P * 4 + 3, Const(2))], read], ranges, frozenset())
+    assert determined(P, axes_of([*beside, read]), ranges, frozenset())
+    assert determined(
+        P, axes_of([[(P * 4 + 5, Const(1))], [(P * 4 + 6, Const(2))]]), ranges, frozenset()
+    )
+    assert not determined(P, axes_of([[(P * 4 + 4, Const(1))], read]), ranges, frozenset())
+    assert not determined(P, axes_of([[(P * 4 + 3, Const(2))], read]), ranges, frozenset())
 
 
 def copy_func(index: Callable[[Var, Var], tuple[Expr, Expr]]) -> Func:

@@ -14,7 +14,7 @@ from aisc.codegen.llvm.writer import Writer
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var, variables
 from aisc.ir.tensor.func import Buffer
-from aisc.ir.tensor.linear import Indexer, Linear, mentions
+from aisc.ir.tensor.linear import Indexer, Linear
 from aisc.ir.tensor.visitor import substitute
 
 
@@ -104,15 +104,15 @@ class IndexEmitter:
     def parts(self, expr: Expr) -> Parts:
         """Split an index for addressing; :class:`NotLinearInLane` where that is impossible."""
         form = self.linear(expr)
-        lane, terms = 0, []
+        own, lane, terms = (self.lane_var,), 0, []
         for mono, c in form.terms:
-            if self.lane_var is not None and any(mentions(a, self.lane_var) for a in mono):
-                if mono != (self.lane_var,):
-                    raise NotLinearInLane
+            if mono == own:
                 lane += c
-            else:
-                ref, level = self._monomial(mono)
-                terms.append((level, ref, c))
+                continue
+            if self.lane_var is not None and any(self.lane_var in variables(a) for a in mono):
+                raise NotLinearInLane
+            ref, level = self._monomial(mono)
+            terms.append((level, ref, c))
         return Parts(form.const, lane, tuple(terms))
 
     def scalar(self, expr: Expr) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, TypeVar, Union
 from typing import cast as cast_to
 
@@ -306,17 +306,23 @@ def wrap(value: ExprLike, like: DType = dtypes.i64) -> Expr:
 
 def const(value: int | float | bool, dtype: DType = dtypes.i64) -> Const:
     """A literal converted to `dtype` (floats rounded, integers wrapped)."""
-    if dtype.is_float:
-        import numpy as np
-
-        with np.errstate(over="ignore"):
-            return Const(float(np.asarray(value).astype(dtype.numpy)), dtype)
+    if dtype.is_float:  # zeros are equal, but not the same
+        return Const(float(value) if value == 0 else _rounded(value, dtype), dtype)
     if dtype.kind == "bool":
         return Const(bool(value), dtype)
     number = int(value) & ((1 << dtype.bits) - 1)
     if dtype.kind == "int" and number >> (dtype.bits - 1):
         number -= 1 << dtype.bits
     return Const(number, dtype)
+
+
+@lru_cache(maxsize=1 << 10)
+def _rounded(value: int | float, dtype: DType) -> float:
+    """The nearest number of a float dtype; what is too large is infinite."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        return float(np.asarray(value).astype(dtype.numpy))
 
 
 def binary(op: str, a: ExprLike, b: ExprLike) -> Expr:

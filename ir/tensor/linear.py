@@ -243,7 +243,7 @@ class Indexer:
         """Bounds of a linear form; a remainder ``x - d*(x//d)`` is recognised as [0, d)."""
         low = high = float(lin.const)
         remaining: Iterable[tuple[Monomial, int]] = lin.terms
-        if any(len(mono) == 1 and _is_quotient(mono[0]) for mono, _ in lin.terms):
+        if any(_is_quotient(mono[0]) for mono, _ in lin.terms):
             table = dict(lin.terms)
             for mono, c in lin.terms:
                 found = self._remainder(mono, c, table)

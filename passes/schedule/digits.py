@@ -20,32 +20,33 @@ from aisc.ir.tensor.visitor import substitute
 
 # One index of one access: its low end and how many elements it takes from there.
 Window = tuple[Expr, Expr]
+# The windows of several accesses along each axis.
+Axes = list[tuple[Window, ...]]
 
 
-def determined(
-    var: Var, accesses: Sequence[Sequence[Window]], ranges: Indexer, fixed: frozenset[Var]
-) -> bool:
+def axes_of(accesses: Iterable[Sequence[Window]]) -> Axes:
+    """The windows of accesses of one buffer by axis, each once."""
+    return [tuple(dict.fromkeys(axis)) for axis in zip(*accesses, strict=True)]
+
+
+def determined(var: Var, axes: Axes, ranges: Indexer, fixed: frozenset[Var]) -> bool:
     """Whether the element determines `var`, for accesses of one buffer given by their windows per
     axis. `fixed` variables have one value in all iterations that are compared."""
     known: dict[Linear, None] = {}
-    if _has_digits(var, zip(*accesses, strict=True), ranges, fixed, known):
+    if _has_digits(var, axes, ranges, fixed, known):
         return True
-    together = [[(ranges.simplify(low), n) for low, n in access] for access in accesses]
-    return together != [list(access) for access in accesses] and _has_digits(
-        var, zip(*together, strict=True), ranges, fixed, known
-    )
+    together = [tuple((ranges.simplify(low), n) for low, n in axis) for axis in axes]
+    return together != axes and _has_digits(var, together, ranges, fixed, known)
 
 
 def _has_digits(
-    var: Var, axes: Iterable[Sequence[Window]], ranges: Indexer, fixed: frozenset[Var],
-    known: dict[Linear, None],
-) -> bool:  # fmt: skip
+    var: Var, axes: Axes, ranges: Indexer, fixed: frozenset[Var], known: dict[Linear, None]
+) -> bool:
     """Whether digits that the windows of each axis have in common, with those `known` already,
     make up `var`."""
     for axis in axes:
-        windows = dict.fromkeys(axis)
         for aligned in (False, True):
-            digits = {_digit(var, low, size, ranges, fixed, aligned) for low, size in windows}
+            digits = {_digit(var, low, size, ranges, fixed, aligned) for low, size in axis}
             if len(digits) == 1:
                 (digit,) = digits
                 if digit is not None:

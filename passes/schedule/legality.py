@@ -24,7 +24,7 @@ from aisc.passes.schedule.dependence import (
     meet,
     private_to,
 )
-from aisc.passes.schedule.digits import determined
+from aisc.passes.schedule.digits import axes_of, determined
 from aisc.passes.schedule.sets import NotAffine, Undecided, affine
 
 
@@ -197,10 +197,10 @@ def _determined(
     it and `outer`."""
     around = {id(a.place.loops): a.place.loops for a in group}
     ranges = indexer(tuple({f.var: f for found in around.values() for f in found}.values()), dims)
-    windows = [tuple(zip(a.low, a.extent, strict=True)) for a in group]
+    axes = axes_of(tuple(zip(a.low, a.extent, strict=True)) for a in group)
     fixed = [*dims, *(f.var for f in outer)]
     for loop in loops:
-        if not determined(loop.var, windows, ranges, frozenset(fixed)):
+        if not determined(loop.var, axes, ranges, frozenset(fixed)):
             return False
         fixed.append(loop.var)
     return True
