@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from aisc.codegen.llvm.writer import Writer
+from aisc.codegen.llvm.writer import Scope, Writer
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var, variables
 from aisc.ir.tensor.func import Buffer
@@ -62,6 +62,7 @@ class IndexEmitter:
         self.index = Indexer()
         self.bound: dict[Var, Scalar | Lane | int] = {}
         self.fixed: dict[Var, Expr] = {}  # unrolled variables and their numbers
+        self.named: dict[Expr, tuple[str, Scope]] = {}  # quotients and the like, and where they are
         self.lane_var: Var | None = None
 
     def bind(self, var: Var, value: Scalar | Lane | int, low: float, high: float) -> None:
@@ -170,12 +171,12 @@ class IndexEmitter:
     def _binary(self, e: Binary) -> tuple[str, int]:
         if e.op not in ("floordiv", "mod", "min", "max"):
             return self.data_dependent(e)
-        for scope in self.w.scopes:
-            if scope.atoms and e in scope.atoms:
-                return scope.atoms[e], scope.level
+        known = self.named.get(e)
+        if known is not None and self.w.is_open(known[1]):
+            return known[0], known[1].level
         ref, level = self._computed(e)
         if self.keeps_names and self._is_steady(e):
-            self.w.scopes[level].atoms[e] = ref
+            self.named[e] = ref, self.w.scopes[level]
         return ref, level
 
     def _is_steady(self, e: Expr) -> bool:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aisc.ir.tensor.expr import Expr
-
 
 @dataclass(slots=True)
 class Scope:
@@ -21,7 +19,6 @@ class Scope:
     block: str
     lines: list[str] = field(default_factory=list)
     memo: dict[str, str] = field(default_factory=dict)
-    atoms: dict[Expr, str] = field(default_factory=dict)  # index expressions with a name here
 
 
 class Writer:
@@ -37,6 +34,10 @@ class Writer:
     def scope(self) -> Scope:
         """The innermost open scope."""
         return self.scopes[-1]
+
+    def is_open(self, scope: Scope) -> bool:
+        """Whether what a scope has computed is in reach."""
+        return scope.level < len(self.scopes) and self.scopes[scope.level] is scope
 
     def fresh(self, hint: str = "v") -> str:
         """A new local name, with its ``%``."""

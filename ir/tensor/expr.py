@@ -328,10 +328,14 @@ def _rounded(value: int | float, dtype: DType) -> float:
 def binary(op: str, a: ExprLike, b: ExprLike) -> Expr:
     """A ``Binary`` whose plain-number operand takes the other's dtype; trivial integer forms
     (``x+0``, ``x*1``, two constants) are folded so that naive builders stay small."""
-    like = a.dtype if isinstance(a, Expr) else b.dtype if isinstance(b, Expr) else dtypes.i64
-    x, y = wrap(a, like), wrap(b, like)
+    if isinstance(a, Expr):
+        x, dtype = a, a.dtype
+        y = b if isinstance(b, Expr) else wrap(b, dtype)
+    else:
+        y = wrap(b)
+        x, dtype = wrap(a, y.dtype), y.dtype
     assert x.dtype is y.dtype, f"{op} of {x.dtype} and {y.dtype}"
-    if x.dtype is dtypes.i64:
+    if dtype is dtypes.i64 and (isinstance(x, Const) or isinstance(y, Const)):
         folded = _fold_index(op, x, y)
         if folded is not None:
             return folded
@@ -442,8 +446,11 @@ def result_of(name: str, operand: DType) -> DType:
 
 def of_dim(dim: Dim) -> Expr:
     """A dimension as an index expression: symbolic dimensions become variables of their name."""
-    if isinstance(dim, int):
-        return Const(dim)
+    return Const(dim) if isinstance(dim, int) else _of_poly(dim)
+
+
+@lru_cache(maxsize=1 << 10)
+def _of_poly(dim: Poly) -> Expr:
     total: Expr = Const(0)
     for mono, coeff in dim.terms:
         term: Expr = Const(1)

@@ -415,6 +415,8 @@ def _subtract(a: Linear, b: Linear) -> Linear:
 
 
 def _multiply(a: Linear, b: Linear) -> Linear:
+    if not a.terms or not b.terms:
+        return _scale(a, b.const) if not b.terms else _scale(b, a.const)
     terms: dict[Monomial, int] = {}
     parts_a = [*a.terms, ((), a.const)]
     parts_b = [*b.terms, ((), b.const)]
