@@ -49,7 +49,7 @@ def made_often(cls: type[T]) -> type[T]:
     made = _compiled("__init__", f"self, {', '.join(fields)}", body, setters)
     made.__defaults__ = cls.__init__.__defaults__
     made.__qualname__ = f"{cls.__qualname__}.__init__"
-    cls.__init__ = made  # type: ignore[misc]
+    cls.__init__ = made  # type: ignore[method-assign]
     return cls
 
 

@@ -97,7 +97,7 @@ def rule(*ops: str) -> Callable[[Apply], Rule]:
     """Make the decorated function a :class:`Rule` on nodes of `ops`, named after it."""
 
     def make(fn: Apply) -> Rule:
-        code = fn.__code__  # type: ignore[attr-defined]  # rules are functions
+        code = fn.__code__
         file = code.co_filename.rsplit("/", 1)[-1]
         return Rule(fn.__name__, ops, fn, Loc(file, code.co_firstlineno))
 
