@@ -82,6 +82,20 @@ def test_known_forms(given: Expr, expected: Expr) -> None:
     assert index.simplify(given) == index.simplify(expected)
 
 
+def test_ranges_that_are_bound_later_are_known_where_they_matter() -> None:
+    outer = Indexer({"a": (0, 3)})
+    plain, mixed = binary("floordiv", A, 4), binary("floordiv", A * 8 + L, 8)
+    assert outer.simplify(mixed) != A
+    inner = outer.bind(L, 0, 7)
+    assert inner.simplify(mixed) == A
+    assert inner.simplify(plain) == outer.simplify(plain) == Const(0)
+    assert outer.simplify(mixed) != A
+    wider = inner.bind(L, 0, 8)
+    assert wider.simplify(mixed) != A
+    done = inner.simplify(A * 8 + L)
+    assert inner.simplify(done) is done
+
+
 def test_polynomials_agree_with_integers() -> None:
     rng = random.Random(3)
     n, m = poly.symbol("n", 1), poly.symbol("m", 1)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
 
 from aisc.ir.dtypes import f32
-from aisc.ir.node import Node, children, map_children, walk
+from aisc.ir.node import Node, children, distinct, map_children, walk
 from aisc.ir.tensor.expr import Binary, Const, Load, Select, Var, has_loads, variables
 from aisc.ir.tensor.func import buffer
 from aisc.ir.tensor.stmt import Block, For, If, Iter, Region, Seq, Store
-from aisc.ir.tensor.visitor import replace_buffers, substitute
+from aisc.ir.tensor.visitor import replace_buffers, size, substitute
 
 X = buffer("x", f32, (4, 8), "input")
 Y = buffer("y", f32, (4,), "output")
@@ -44,6 +46,37 @@ def test_what_does_not_change_is_shared() -> None:
     changed = map_children(STORE, swap)
     assert changed == Store(Y, (COL,), LOAD)
     assert changed.value is LOAD
+
+
+def test_optional_children_and_several_are_mapped() -> None:
+    def swap(n: Node) -> Node:
+        return COL if n == ROW else n
+
+    open_ended, both = If(ROW, STORE), If(ROW, STORE, Seq((STORE,)))
+    assert map_children(open_ended, swap) == If(COL, STORE)
+    assert map_children(both, swap) == If(COL, STORE, Seq((STORE,)))
+    pair = Load(X, (ROW, COL))
+    assert map_children(pair, swap) == Load(X, (COL, COL))
+    assert map_children(pair, lambda n: n) is pair
+    assert map_children(ROW, swap) is ROW
+
+
+def test_nodes_made_through_their_slots_are_frozen_dataclasses() -> None:
+    loop = For(var=ROW, low=Const(0), extent=Const(4), kind="serial", body=STORE)
+    assert loop.annotations == ()
+    assert loop == For(ROW, Const(0), Const(4), "serial", STORE, ())
+    with pytest.raises(FrozenInstanceError):
+        loop.kind = "unroll"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Var()  # type: ignore[call-arg]
+
+
+def test_shared_parts_come_once_or_count_each_time() -> None:
+    twice = Binary("add", LOAD, LOAD)
+    assert sum(n is LOAD for n in walk(twice)) == 2
+    assert sum(n is LOAD for n in distinct(twice)) == 1
+    assert size(twice) == len(list(walk(twice))) == 11
+    assert size(Seq((STORE, STORE))) == len(list(walk(Seq((STORE, STORE)))))
 
 
 def test_hashes_are_kept_and_stay_with_their_object() -> None:
