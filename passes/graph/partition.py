@@ -10,6 +10,7 @@ from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.rewrite.driver import use_counts
 from aisc.passes.analysis.views import stays_alone
 from aisc.passes.graph.attention import attention_chains
+from aisc.passes.graph.columns import column_chains
 from aisc.passes.graph.parts import in_place
 from aisc.passes.policy import Machines
 
@@ -32,6 +33,7 @@ def partition(graph: Graph, machines: Machines, join: bool) -> dict[GraphNode, G
     found, views = _Partition(graph, machines), set[GraphNode]()
     if join:
         found.take_attention()
+        found.take_columns()
         if not machines.devices:
             views = in_place(graph, found.groups)
     for node in graph.nodes:
@@ -54,6 +56,13 @@ class _Partition:
         """Let each attention be a group that nothing else joins."""
         for chain in attention_chains(self.graph, self.made, self.used, self.machines):
             self._assign(chain, Group(list(chain), anchored=True, closed=True))
+
+    def take_columns(self) -> None:
+        """Let each product be a group with the maps that read it in parts."""
+        chains = () if self.machines.devices else column_chains(self.graph)
+        for chain in chains:
+            if not any(n in self.groups for n in chain):
+                self._assign(chain, Group(chain, anchored=True, closed=True))
 
     def place(self, node: GraphNode, join: bool) -> None:
         """Give a node to the group that takes it, or to one of its own."""

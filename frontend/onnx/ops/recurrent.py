@@ -43,10 +43,10 @@ class _Cell:
     hidden: int
     clip: float
 
-    def gate(self, value: Value, index: int) -> Value:
-        """Columns of gate `index` of a (batch, gates * hidden) tensor."""
-        start = index * self.hidden
-        return self.em.slice_axis(value, value.type.rank - 1, start, start + self.hidden)
+    def gate(self, value: Value, index: int, count: int = 1) -> Value:
+        """Columns of gate `index` of a (batch, gates * hidden) tensor, or of `count` gates."""
+        start, stop = index * self.hidden, (index + count) * self.hidden
+        return self.em.slice_axis(value, value.type.rank - 1, start, stop)
 
     def clipped(self, value: Value) -> Value:
         """Bounded by the clip attribute, before an activation."""
@@ -61,12 +61,12 @@ class _Cell:
             return self._lstm(x, h, c)
         return (self._gru(x, h) if self.node.op == "GRU" else self._rnn(x, h)), None
 
-    def _recur(self, h: Value, index: int | None = None) -> Value:
-        """The recurrent share with its bias, of all gates or of one."""
+    def _recur(self, h: Value, index: int = 0, count: int | None = None) -> Value:
+        """The recurrent share with its bias, of all gates or of `count` from gate `index` on."""
         weight, bias = self.recurrent, self.recurrent_bias
-        if index is not None:
-            weight = self.gate(weight, index)
-            bias = None if bias is None else self.gate(bias, index)
+        if count is not None:
+            weight = self.gate(weight, index, count)
+            bias = None if bias is None else self.gate(bias, index, count)
         y = self.em.op("matmul", h, weight)
         return y if bias is None else self.em.op("add", y, bias)
 
@@ -86,12 +86,14 @@ class _Cell:
 
     def _gru(self, x: Value, h: Value) -> Value:
         em, (f, g) = self.em, self.activations
-        z = f(em, self.clipped(em.op("add", self.gate(x, 0), self._recur(h, 0))))
-        r = f(em, self.clipped(em.op("add", self.gate(x, 1), self._recur(h, 1))))
-        if self.node.flag("linear_before_reset"):
-            part = em.op("mul", r, self._recur(h, 2))
+        linear = self.node.flag("linear_before_reset")
+        sums = self._recur(h, 0, 3 if linear else 2)
+        z = f(em, self.clipped(em.op("add", self.gate(x, 0), self.gate(sums, 0))))
+        r = f(em, self.clipped(em.op("add", self.gate(x, 1), self.gate(sums, 1))))
+        if linear:
+            part = em.op("mul", r, self.gate(sums, 2))
         else:
-            part = self._recur(em.op("mul", r, h), 2)
+            part = self._recur(em.op("mul", r, h), 2, 1)
         fresh = g(em, self.clipped(em.op("add", self.gate(x, 2), part)))
         keep = em.op("mul", z, h)
         return em.op("add", em.op("mul", em.op("sub", em.like(1, z), z), fresh), keep)

@@ -23,6 +23,7 @@ from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.rules.across import rows_as_lanes
 from aisc.passes.schedule.rules.attention import use_attention
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.columns import schedule_columns
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
 from aisc.passes.schedule.rules.memory import use_memory
 from aisc.passes.schedule.rules.parallel import divide
@@ -75,7 +76,9 @@ def _schedule_nests(s: Schedule, d: Chooser) -> Schedule:
     for name in [p.block.name for p in places(s.func.body)]:
         reduction = analyse(find_place(s.func, name).block)
         if reduction is not None and _worth_tiling(reduction, d.target):
-            s = schedule_tile(s, reduction, d)
+            before = s
+            s = schedule_columns(s, reduction, d)
+            s = schedule_tile(s, reduction, d) if s is before else s
         elif chunk_loop(find_place(s.func, name).block, d) is not None:
             s = d.attempt(s, partial(chunk, name=name, d=d))
         elif reduction is not None:

@@ -86,7 +86,7 @@ def _lanes(reduction: Reduction, d: Chooser) -> int:
     return d.pick(f"{reduction.block.name}.lanes", (n for n in (most // 2, most) if n > 1), most)
 
 
-def tile_options(reduction: Reduction, d: Chooser) -> list[Tile]:
+def tile_options(reduction: Reduction, d: Chooser, most: int = 0) -> list[Tile]:
     """Tiles that fit the register file, best first by the analytical rule.
 
     Wasted work (elements computed beyond the extents) decides first, then the number of
@@ -97,7 +97,7 @@ def tile_options(reduction: Reduction, d: Chooser) -> list[Tile]:
     width, height = _extent(reduction.lane), _extent(reduction.row)
     heights = range(1, min(_most_rows(reduction, target), height) + 1)
     steps = prod(_extent(it) for it in reduction.block.iters if it.kind == "reduce")
-    limit = 8 if height < FEW_ROWS else 4 if reduction.contraction else 2
+    limit = most or (8 if height < FEW_ROWS else 4 if reduction.contraction else 2)
     if is_window(reduction.block):  # unrolled taps share inputs, which need registers as well
         budget, limit = target.in_flight, 1
     if reduction.contraction and steps <= FEW_STEPS and height >= FEW_ROWS:
@@ -106,7 +106,7 @@ def tile_options(reduction: Reduction, d: Chooser) -> list[Tile]:
         Tile(r, v, lanes)
         for v in range(1, limit + 1)
         for r in heights
-        if r * v + v + 1 <= budget + 3 and r * v <= budget
+        if r * v + (v if r > 1 else 1) + 1 <= budget + 3 and r * v <= budget
     ]
     return sorted(found, key=lambda t: _cost(t, width, height, steps, reduction.contraction))
 
@@ -167,7 +167,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     block, tile = reduction.block.name, pick_tile(reduction, d)
     s = _pack_weights(s, reduction, tile, d)
     s, consumer = _consumer(s, block)
-    loops = _loops_by_iter(s, block)
+    loops = loops_by_iter(s, block)
     lane, row = loops[reduction.lane.var.name], None
     s = s.clamp_tail(block, lane, tile.width, zero=True)
     if reduction.row is not None and tile.rows > 1:
@@ -182,9 +182,9 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
         s = s.split(row, tile.rows, names=(f"{row}_t", f"{row}_r"))
         inner.insert(0, f"{row}_r")
         outer[outer.index(row)] = f"{row}_t"
-    reduce_loops = _reduce_loops(s, block)
+    reduce_loops = reduce_loops_of(s, block)
     outer = [n for n in outer if n not in (*inner, *reduce_loops)]
-    if _panels_outside(reduction, d):
+    if panels_outside(reduction, d):
         outer.remove(names[0])
         shared = _shared_first(reduction, outer, loops, d.target)
         outer = [*shared, names[0], *(n for n in outer if n not in shared)]
@@ -203,7 +203,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     return _prefetch_epilogue(s, consumer, outer[-1], d) if reduction.contraction else s
 
 
-def _panels_outside(reduction: Reduction, d: Chooser) -> bool:
+def panels_outside(reduction: Reduction, d: Chooser) -> bool:
     """Whether the loop over panels of weights is around that over rows: then a panel stays in
     cache over all rows. Where all panels do, results are better written one row after the other."""
     if not reduction.contraction:
@@ -286,7 +286,7 @@ def _prefetch(block: str, name: str, loop: str, s: Schedule) -> Schedule:
     return s.prefetch(block, name, loop)
 
 
-def _loops_by_iter(s: Schedule, block: str) -> dict[str, str]:
+def loops_by_iter(s: Schedule, block: str) -> dict[str, str]:
     """Loop names of a freshly lowered block, by its iterators."""
     place = find_place(s.func, block)
     return {
@@ -296,8 +296,8 @@ def _loops_by_iter(s: Schedule, block: str) -> dict[str, str]:
     }
 
 
-def _reduce_loops(s: Schedule, block: str) -> list[str]:
-    loops = _loops_by_iter(s, block)
+def reduce_loops_of(s: Schedule, block: str) -> list[str]:
+    loops = loops_by_iter(s, block)
     return [
         loops[it.var.name]
         for it in find_place(s.func, block).block.iters

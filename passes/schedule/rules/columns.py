@@ -1,0 +1,160 @@
+"""Tiles with columns of several parts of a product, for maps that read all parts at one place.
+
+Gates lie side by side in the columns of a product, and the state is updated from all gates of a
+unit. A tile has the same few columns of each part: what follows then reads nothing but registers.
+Weights are packed so that a step of the reduction reads all its columns one after the other::
+
+    for c { alloc s;  for k { unroll gate in 0..4: s[gate] += h[k] * w_packed[c, k, gate] }
+            y[c] = sigmoid(s[0]) * tanh(s[1]) + … }
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import takewhile
+
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import Const, Expr, Load, Var
+from aisc.ir.tensor.linear import Indexer
+from aisc.ir.tensor.stmt import Block, Store
+from aisc.ir.tensor.tree import find_loop, find_place, places
+from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.epilogue import result_of
+from aisc.passes.schedule.rules.structure import Reduction, analyse, plain_axis
+from aisc.passes.schedule.rules.tile import (
+    Tile,
+    known_factor,
+    loops_by_iter,
+    panels_outside,
+    reduce_loops_of,
+    schedule_consumer,
+    tile_options,
+)
+from aisc.passes.schedule.schedule import Schedule
+
+
+def schedule_columns(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
+    """Tile a product whose columns are read in parts, with the maps that follow as epilogue; the
+    same schedule for others."""
+    size = _part_size(s, reduction)
+    if not size or not d.pick(f"{reduction.block.name}.parts", (True, False), True):
+        return s
+    return d.attempt(s, partial(_schedule, reduction, size, d))
+
+
+def _part_size(s: Schedule, reduction: Reduction) -> int:
+    """Columns of each part, if all readers of a private product are maps that read parts of one
+    size, and several; else 0."""
+    out, lane = result_of(s, reduction.block.name), reduction.lane
+    if not reduction.contraction or out.role != "scratch" or not isinstance(lane.extent, Const):
+        return 0
+    if reduction.weights is None or plain_axis(reduction.weights, lane.var) is None:
+        return 0
+    blocks = [p.block for p in places(s.func.body)]
+    readers = [b for b in blocks if out in {r.buffer for r in b.reads} and b.init is None]
+    sizes = {_size_of_reader(b, n) for b in readers for n in _loads(b, out.name)}
+    size = sizes.pop() if len(sizes) == 1 else 0
+    columns = int(lane.extent.value)
+    return size if 0 < size < columns and columns % size == 0 else 0
+
+
+def _loads(block: Block, name: str) -> list[Load]:
+    return [n for n in walk(block.body) if isinstance(n, Load) and n.buffer.name == name]
+
+
+def _size_of_reader(block: Block, load: Load) -> int:
+    """The extent of a map's last iterator, where the map reads at its own iterators but for whole
+    multiples of that extent in the last one; else 0."""
+    last = block.iters[-1] if block.iters else None
+    if last is None or not isinstance(last.extent, Const) or not isinstance(block.body, Store):
+        return 0
+    own: tuple[Expr, ...] = tuple(it.var for it in block.iters)
+    form, size = Indexer().linear(load.indices[-1]), int(last.extent.value)
+    whole = form.coeff(last.var) == 1 and len(form.terms) == 1 and form.const % size == 0
+    return size if whole and load.indices[:-1] == own[:-1] else 0
+
+
+def _schedule(reduction: Reduction, size: int, d: Chooser, s: Schedule) -> Schedule:
+    name = reduction.block.name
+    count = known_factor(reduction.lane.extent) // size
+    tile = _pick_tile(reduction, size, count, d)
+    s = _packed(s, reduction, size, tile)
+    s, part = _in_parts(s, name, size)
+    found = analyse(find_place(s.func, name).block)
+    assert found is not None, "the same product with two iterators for its columns"
+    blocks = [p.block.name for p in places(s.func.body)]
+    after = blocks[blocks.index(name) + 1 :]
+    loops = loops_by_iter(s, name)
+    lane, row = loops[found.lane.var.name], None
+    s = s.clamp_tail(name, lane, tile.width, zero=True)
+    if found.row is not None and tile.rows > 1:
+        row = loops[found.row.var.name]
+        s = s.clamp_tail(name, row, tile.rows)
+    names = (f"{lane}_t", f"{lane}_v", f"{lane}_l")
+    s = s.split(lane, tile.width, names=(names[0], f"{lane}_in"))
+    s = s.split(f"{lane}_in", tile.lanes, names=(names[1], names[2]))
+    inner = [part, names[1], names[2]]
+    outer = [f.var.name for f in find_place(s.func, name).loops]
+    if row is not None:
+        s = s.split(row, tile.rows, names=(f"{row}_t", f"{row}_r"))
+        inner.insert(0, f"{row}_r")
+        outer[outer.index(row)] = f"{row}_t"
+    steps = reduce_loops_of(s, name)
+    outer = [n for n in outer if n not in (*inner, *steps, names[0])]
+    outer = [names[0], *outer] if panels_outside(reduction, d) else [*outer, names[0]]
+    s = s.reorder(*outer, *steps, *inner)
+    for consumer in after:
+        s = s.reverse_compute_at(consumer, outer[-1])
+    for b in dict.fromkeys(result_of(s, n) for n in (name, *after)):
+        s = s.set_scope(b.name, "register") if b.role == "scratch" else s
+    for loop in inner[:-1]:
+        s = s.unroll(loop)
+    s = s.vectorize(inner[-1]).decompose_reduction(name, steps[0])
+    for consumer in after:
+        s = schedule_consumer(s, consumer, outer, tile)
+    return s
+
+
+def _pick_tile(reduction: Reduction, size: int, count: int, d: Chooser) -> Tile:
+    """Rows, and vectors of each part. As for tiles of one part, whole vectors of all parts being
+    its vectors, but that the width is rounded up in each part."""
+    def wasted(t: Tile) -> float:
+        width = t.width // count
+        return -(-size // width) * width / size
+
+    found = [t for t in tile_options(reduction, d, 28) if t.vectors % count == 0]
+    if not found:
+        lanes = 16
+        return Tile(1, 1, lanes)
+    least = min(map(wasted, found))
+    best = next(t for t in found if wasted(t) == least)
+    return Tile(best.rows, best.vectors // count, best.lanes)
+
+
+def _packed(s: Schedule, reduction: Reduction, size: int, tile: Tile) -> Schedule:
+    """Constant weights with the columns of a tile, of all parts, side by side in each step."""
+    load = reduction.weights
+    assert load is not None, "a contraction has weights"
+    if load.buffer.role != "weight":
+        return s
+    axis = plain_axis(load, reduction.lane.var)
+    assert axis is not None, "the lane's axis"
+    rank = load.buffer.rank
+    before = {b.name for b in s.func.params}
+    s = s.pack(load.buffer.name, axis, size, tuple(range(rank + 1)))
+    (name,) = (b.name for b in s.func.params if b.name not in before)
+    others = [k for k in range(rank + 2) if k not in (axis, axis + 1, axis + 2)]
+    return s.pack(name, axis + 1, tile.width, (axis + 1, *others, axis, axis + 2))
+
+
+def _in_parts(s: Schedule, name: str, size: int) -> tuple[Schedule, str]:
+    """The product with an iterator for its parts and one for the columns of each; also the loop
+    over parts."""
+    out = result_of(s, name)
+    s = s.split_axis(out.name, out.rank - 1, size)
+    block = find_place(s.func, name).block
+    spatial = [k for k, it in enumerate(block.iters) if it.kind == "spatial"]
+    loop = block.bindings[spatial[-1]]
+    assert isinstance(loop, Var), "a fresh block"
+    s = s.split(loop.name, size, names=(f"{loop.name}_part", f"{loop.name}_c"))
+    return s.split_iter(name, spatial[-1], size), f"{loop.name}_part"
