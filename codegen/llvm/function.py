@@ -41,6 +41,8 @@ from aisc.ir.tensor.tree import loops_of, statements
 from aisc.ir.tensor.visitor import size
 from aisc.passes.tensor.counters import counted
 
+# The annotation of a loop that goes backwards where the dimension it names is odd.
+TO_AND_FRO = "to_and_fro"
 PRIVATE_SPACES = ("register", "stack")
 # Nodes of a loop's body beside which finding its place costs nothing.
 LITTLE = 1000
@@ -319,11 +321,20 @@ class FunctionEmitter(TransposeEmitter):
                 if (index, size) not in self.tested:
                     self.tested[index, size] = self._in_range(index, size)
         var, end = self.w.open_loop(low, high, not is_filled(s, self.index))
-        self.bind(s.var, Scalar(var, self.w.scope.level), *self.span(s))
+        at = self.backwards(s, var, low, high) if dict(s.annotations).get(TO_AND_FRO) else var
+        self.bind(s.var, Scalar(at, self.w.scope.level), *self.span(s))
         self.stmt(s.body)
         self.unbind(s.var)
         self.w.close_loop(end)
         self.tested = saved
+
+    def backwards(self, s: For, var: str, low: str, high: str) -> str:
+        """The value of a loop's variable that goes down from the last one in every other turn of
+        the loop around the kernel."""
+        turn = self.scalar(Var(str(dict(s.annotations)[TO_AND_FRO])))
+        odd = self.w.let(f"trunc i64 {turn} to i1")
+        last = self.w.let(f"sub i64 {self.w.let(f'add i64 {low}, {high}')}, 1")
+        return self.w.let(f"select i1 {odd}, i64 {self.w.let(f'sub i64 {last}, {var}')}, i64 {var}")
 
     def branch(self, s: If) -> None:
         """A branch, or a mask where the condition varies over lanes."""

@@ -45,6 +45,7 @@ from aisc.passes.lower.control import lower_bind, lower_expect, lower_if, lower_
 from aisc.passes.lower.group import lower_group
 from aisc.passes.lower.parts import PARTS, places_of
 from aisc.passes.lower.state import Lowered, State
+from aisc.passes.lower.turns import with_turns
 
 _CONTROL = {"bind_dims": lower_bind, "if": lower_if, "loop": lower_loop, "expect": lower_expect}
 
@@ -66,7 +67,7 @@ def lower_graph(graph: Graph, host: str = "cpu") -> Program:
     params, body = _share_storage(st)
     dims = tuple(Var(n) for n in sorted(st.dims))
     entry = Func("entry", params, dims, body, (), host, graph.loc)
-    return Program(graph.name, tuple(st.funcs), entry, dict(st.weights))
+    return with_turns(Program(graph.name, tuple(st.funcs), entry, dict(st.weights)))
 
 
 def lower_nodes(st: State, graph: Graph) -> None:

@@ -42,6 +42,7 @@ from aisc.passes.schedule.rules.structure import (
 )
 from aisc.passes.schedule.rules.tile import known_factor, schedule_tile
 from aisc.passes.schedule.rules.transpose import tile_transposed
+from aisc.passes.schedule.rules.turns import use_turns
 from aisc.passes.schedule.rules.winograd import block_tiles, use_winograd
 from aisc.passes.schedule.schedule import Schedule
 
@@ -63,6 +64,7 @@ def complete(s: Schedule, d: Chooser) -> Schedule:
     s = use_memory(s, d)
     for nest in top_loops(s.func.body):
         s = d.attempt(s, partial(divide, name=nest.var.name, known=known, d=d))
+    s = use_turns(s, d)
     return replace(s, picks=d.picks)
 
 

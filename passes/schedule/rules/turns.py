@@ -1,0 +1,47 @@
+"""Kernels of loops go to and fro through constants that are more than a cache holds.
+
+Every turn of a loop reads the same weights. In one order the first of them have left the cache when
+they are wanted again; where every other turn goes through them backwards, a turn begins with what
+the one before has read last::
+
+    parallel tile in 0 .. n to and fro by turn { … }
+
+A hint: the iterations of such a loop are independent, and no reduction runs over it.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import Load
+from aisc.ir.tensor.stmt import For
+from aisc.passes.lower.turns import TURN
+from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.row import top_loops
+from aisc.passes.schedule.schedule import Schedule
+
+# The annotation of a loop that names the dimension which tells its direction.
+TO_AND_FRO = "to_and_fro"
+
+
+def use_turns(s: Schedule, d: Chooser) -> Schedule:
+    """Such an order for the divided loops over weights."""
+    turn = s.func.attr(TURN)
+    if not isinstance(turn, str):
+        return s
+    for loop in top_loops(s.func.body):
+        far = loop.kind == "parallel" and _weights(loop) > d.target.first_cache.bytes
+        if far and d.pick(f"{loop.var.name}.{TO_AND_FRO}", (True, False), True):
+            s = s.annotate(loop.var.name, TO_AND_FRO, turn)
+    return s
+
+
+def _weights(loop: For) -> int:
+    """Bytes of the constants of which the iterations of a loop read different parts."""
+    found = {
+        n.buffer: prod(d for d in n.buffer.shape if isinstance(d, int)) * n.dtype.bytes
+        for n in walk(loop)
+        if isinstance(n, Load) and n.buffer.role == "weight"
+    }
+    return sum(found.values())
