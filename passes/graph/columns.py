@@ -11,6 +11,7 @@ stored: a tile of the product has some columns of each part, and the maps are it
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
@@ -26,16 +27,28 @@ Readers = Mapping[Value, Sequence[GraphNode]]
 
 
 def column_chains(graph: Graph) -> Iterator[list[GraphNode]]:
-    """Such products with all maps up to where something else reads a result, in order."""
-    readers = _readers(graph)
+    """Such products with all maps up to where something else reads a result, in order; products of
+    one part as well, where the maps give several results."""
+    readers, results, taken = _readers(graph), set(graph.outputs), set[GraphNode]()
     for k, node in enumerate(graph.nodes):
-        if node.op == "matmul":
-            chain = _chain(node, readers, set(graph.outputs))
-            parts = _parts(chain[-1].output, readers) if chain else []
-            found = _with_maps(graph, k, [*chain, *parts], parts) if parts else []
-            inside = set(found)
-            if found and all(r in inside for p in parts for r in readers.get(p.output, ())):
-                yield found
+        chain = _chain(node, readers, results) if node.op == "matmul" else []
+        if not chain:
+            continue
+        parts = _parts(chain[-1].output, readers)
+        values = {p.output for p in parts} or {chain[-1].output}
+        inside = _with_maps(graph, k, {*chain, *parts}, values)
+        closed = all(r in inside for p in parts for r in readers.get(p.output, ()))
+        if closed and (parts or len(_given(inside, readers, results)) > 1):
+            inside |= _feeding(graph, inside, readers, results, next(iter(values))) - taken
+            if len(inside) <= MAX_NODES and not inside & taken:
+                taken |= inside
+                yield [n for n in graph.nodes if n in inside]
+
+
+def _given(inside: AbstractSet[GraphNode], readers: Readers, results: set[Value]) -> list[Value]:
+    """What nodes compute that something else reads."""
+    made = [v for n in inside for v in n.outputs]
+    return [v for v in made if v in results or any(r not in inside for r in readers.get(v, ()))]
 
 
 def _readers(graph: Graph) -> Readers:
@@ -88,17 +101,33 @@ def _start(part: GraphNode) -> object:
 
 
 def _with_maps(
-    graph: Graph, first: int, found: list[GraphNode], parts: Sequence[GraphNode]
-) -> list[GraphNode]:
-    """The nodes with the maps that read their results, up to the first other reader; in order. None
-    may depend on what is computed outside from a result."""
-    inside, values = set(found), {p.output for p in parts}
-    like = parts[0].output
+    graph: Graph, first: int, found: AbstractSet[GraphNode], values: AbstractSet[Value]
+) -> set[GraphNode]:
+    """The nodes with the maps that read the values and what is made of them, up to the first other
+    reader: none depends on what is computed outside from a result."""
+    inside, made = set(found), set(values)
+    like = next(iter(values))
     for node in graph.nodes[first + 1 :]:
-        if node in inside or not values & set(node.input_values):
+        if node in inside or not made & set(node.input_values):
             continue
         if not _is_map(node, like) or len(inside) == MAX_NODES:
             break
         inside.add(node)
-        values.add(node.output)
-    return [n for n in graph.nodes[first:] if n in inside]
+        made.add(node.output)
+    return inside
+
+
+def _feeding(
+    graph: Graph, inside: AbstractSet[GraphNode], readers: Readers, results: set[Value], like: Value
+) -> set[GraphNode]:
+    """The slices and maps that compute for these nodes alone what they read at a place."""
+    found: set[GraphNode] = set()
+    for node in reversed(graph.nodes):
+        shaped = node not in inside and len(node.outputs) == 1 and node.output not in results
+        if not shaped or node.output.type.shape != like.type.shape or stays_alone(node):
+            continue
+        following = readers.get(node.output, ())
+        simple = node.op == "slice" or _is_map(node, like)
+        if simple and following and all(r in inside or r in found for r in following):
+            found.add(node)
+    return found

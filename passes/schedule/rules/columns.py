@@ -11,22 +11,26 @@ Weights are packed so that a step of the reduction reads all its columns one aft
 from __future__ import annotations
 
 from functools import partial
-from itertools import takewhile
+from math import prod
 
+from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
+from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Block, Store
-from aisc.ir.tensor.tree import find_loop, find_place, places
+from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.epilogue import result_of
 from aisc.passes.schedule.rules.structure import Reduction, analyse, plain_axis
 from aisc.passes.schedule.rules.tile import (
+    LATENCY,
     Tile,
     known_factor,
     loops_by_iter,
     panels_outside,
     reduce_loops_of,
+    rounding,
     schedule_consumer,
     tile_options,
 )
@@ -44,7 +48,7 @@ def schedule_columns(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
 
 def _part_size(s: Schedule, reduction: Reduction) -> int:
     """Columns of each part, if all readers of a private product are maps that read parts of one
-    size, and several; else 0."""
+    size: several parts, or several maps of one; else 0."""
     out, lane = result_of(s, reduction.block.name), reduction.lane
     if not reduction.contraction or out.role != "scratch" or not isinstance(lane.extent, Const):
         return 0
@@ -54,8 +58,14 @@ def _part_size(s: Schedule, reduction: Reduction) -> int:
     readers = [b for b in blocks if out in {r.buffer for r in b.reads} and b.init is None]
     sizes = {_size_of_reader(b, n) for b in readers for n in _loads(b, out.name)}
     size = sizes.pop() if len(sizes) == 1 else 0
-    columns = int(lane.extent.value)
-    return size if 0 < size < columns and columns % size == 0 else 0
+    columns, after = int(lane.extent.value), _after(blocks, reduction.block)
+    maps = all(b.init is None and not b.combiner for b in after)
+    several = 0 < size < columns or (size == columns and len(after) > 1)
+    return size if maps and several and columns % size == 0 else 0
+
+
+def _after(blocks: list[Block], product: Block) -> list[Block]:
+    return blocks[blocks.index(product) + 1 :]
 
 
 def _loads(block: Block, name: str) -> list[Load]:
@@ -78,12 +88,12 @@ def _schedule(reduction: Reduction, size: int, d: Chooser, s: Schedule) -> Sched
     name = reduction.block.name
     count = known_factor(reduction.lane.extent) // size
     tile = _pick_tile(reduction, size, count, d)
-    s = _packed(s, reduction, size, tile)
-    s, part = _in_parts(s, name, size)
+    s = _packed(s, reduction, size, count, tile)
+    s, part = _in_parts(s, name, size) if count > 1 else (s, [])
     found = analyse(find_place(s.func, name).block)
     assert found is not None, "the same product with two iterators for its columns"
-    blocks = [p.block.name for p in places(s.func.body)]
-    after = blocks[blocks.index(name) + 1 :]
+    blocks = [p.block for p in places(s.func.body)]
+    after = [b.name for b in _after(blocks, found.block)]
     loops = loops_by_iter(s, name)
     lane, row = loops[found.lane.var.name], None
     s = s.clamp_tail(name, lane, tile.width, zero=True)
@@ -93,7 +103,7 @@ def _schedule(reduction: Reduction, size: int, d: Chooser, s: Schedule) -> Sched
     names = (f"{lane}_t", f"{lane}_v", f"{lane}_l")
     s = s.split(lane, tile.width, names=(names[0], f"{lane}_in"))
     s = s.split(f"{lane}_in", tile.lanes, names=(names[1], names[2]))
-    inner = [part, names[1], names[2]]
+    inner = [*part, names[1], names[2]]
     outer = [f.var.name for f in find_place(s.func, name).loops]
     if row is not None:
         s = s.split(row, tile.rows, names=(f"{row}_t", f"{row}_r"))
@@ -116,22 +126,31 @@ def _schedule(reduction: Reduction, size: int, d: Chooser, s: Schedule) -> Sched
 
 
 def _pick_tile(reduction: Reduction, size: int, count: int, d: Chooser) -> Tile:
-    """Rows, and vectors of each part. As for tiles of one part, whole vectors of all parts being
-    its vectors, but that the width is rounded up in each part."""
-    def wasted(t: Tile) -> float:
-        width = t.width // count
-        return -(-size // width) * width / size
-
-    found = [t for t in tile_options(reduction, d, 28) if t.vectors % count == 0]
+    """Rows, and vectors of each part: the first tile whose vectors can be divided among the parts,
+    without waste in each of them."""
+    options = tile_options(reduction, d, d.target.vector_registers)
+    found = [Tile(t.rows, t.vectors // count, t.lanes) for t in options if t.vectors % count == 0]
     if not found:
-        lanes = 16
-        return Tile(1, 1, lanes)
-    least = min(map(wasted, found))
-    best = next(t for t in found if wasted(t) == least)
-    return Tile(best.rows, best.vectors // count, best.lanes)
+        raise error("E304", f"{reduction.block.name}: {count} parts do not fit the registers")
+    waste = [rounding(size, t.width) for t in found]
+    least = [t for t, w in zip(found, waste, strict=True) if w == min(waste)]
+    near = [t for t in least if _stays_near(reduction, t, count, d.target)]
+    shapes = [t.shape for t in near or least]
+    rows, vectors = d.pick(f"{reduction.block.name}.columns", shapes, shapes[0])
+    return Tile(rows, vectors, found[0].lanes)
 
 
-def _packed(s: Schedule, reduction: Reduction, size: int, tile: Tile) -> Schedule:
+def _stays_near(reduction: Reduction, t: Tile, count: int, target: Target) -> bool:
+    """Whether the weights of a tile are in the first-level cache when the next turn of a loop comes
+    back to them, and the tile is large enough to hide the latency."""
+    steps = prod(known_factor(it.extent) for it in reduction.block.iters if it.kind == "reduce")
+    size = steps * count * t.width * reduction.block.writes[0].buffer.dtype.bytes
+    return size <= target.first_cache.bytes and t.rows * t.vectors * count >= LATENCY
+
+
+def _packed(
+    s: Schedule, reduction: Reduction, size: int, count: int, tile: Tile
+) -> Schedule:
     """Constant weights with the columns of a tile, of all parts, side by side in each step."""
     load = reduction.weights
     assert load is not None, "a contraction has weights"
@@ -139,15 +158,18 @@ def _packed(s: Schedule, reduction: Reduction, size: int, tile: Tile) -> Schedul
         return s
     axis = plain_axis(load, reduction.lane.var)
     assert axis is not None, "the lane's axis"
-    rank = load.buffer.rank
+    name, rank = load.buffer.name, load.buffer.rank
+    if count == 1:
+        others = [k for k in range(rank + 1) if k not in (axis, axis + 1)]
+        return s.pack(name, axis, tile.width, (axis, *others, axis + 1))
     before = {b.name for b in s.func.params}
-    s = s.pack(load.buffer.name, axis, size, tuple(range(rank + 1)))
+    s = s.pack(name, axis, size, tuple(range(rank + 1)))
     (name,) = (b.name for b in s.func.params if b.name not in before)
     others = [k for k in range(rank + 2) if k not in (axis, axis + 1, axis + 2)]
     return s.pack(name, axis + 1, tile.width, (axis + 1, *others, axis, axis + 2))
 
 
-def _in_parts(s: Schedule, name: str, size: int) -> tuple[Schedule, str]:
+def _in_parts(s: Schedule, name: str, size: int) -> tuple[Schedule, list[str]]:
     """The product with an iterator for its parts and one for the columns of each; also the loop
     over parts."""
     out = result_of(s, name)
@@ -157,4 +179,4 @@ def _in_parts(s: Schedule, name: str, size: int) -> tuple[Schedule, str]:
     loop = block.bindings[spatial[-1]]
     assert isinstance(loop, Var), "a fresh block"
     s = s.split(loop.name, size, names=(f"{loop.name}_part", f"{loop.name}_c"))
-    return s.split_iter(name, spatial[-1], size), f"{loop.name}_part"
+    return s.split_iter(name, spatial[-1], size), [f"{loop.name}_part"]

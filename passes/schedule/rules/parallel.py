@@ -30,7 +30,7 @@ def divide(s: Schedule, name: str, known: Sequence[str], d: Chooser) -> Schedule
     top = find_loop(s.func, name)
     if top.kind != "serial":
         return s
-    spatial = _spatial_chain(top, BALANCE * d.target.cores)
+    spatial = spatial_chain(top, BALANCE * d.target.cores)
     if not spatial:
         return s
     block = _root(top, known)
@@ -85,7 +85,7 @@ def _root(nest: For, known: Sequence[str]) -> str:
     return max(roots, key=len, default=last)
 
 
-def _spatial_chain(top: For, enough: int) -> list[For]:
+def spatial_chain(top: For, enough: int) -> list[For]:
     """The leading perfectly nested loops that only spatial iterators of every block use; not the
     loop over vectors where those around it have `enough` iterations, so that a row stays a loop
     of its own, whose last turn alone needs masks."""

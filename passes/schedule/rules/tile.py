@@ -52,6 +52,8 @@ UNKNOWN_EXTENT = 1 << 20
 FEW_STEPS, FEW_ROWS = 12, 4
 # Cycles from one tile to the next: addresses, masks, the epilogue's beginning.
 AROUND = 30
+# Multiply-adds that must be on their way at a time, for none to wait for the one before.
+LATENCY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +151,14 @@ def _cost(
 ) -> tuple[float, float, int, int]:
     """Estimated cycles per useful element and step: one multiply-add or load per cycle and
     vector, and what a tile costs at all."""
-    waste = _rounding(width, t.width) * _rounding(height, t.rows)
+    waste = rounding(width, t.width) * rounding(height, t.rows)
     loads = t.vectors + t.rows if contraction else t.vectors * t.rows
-    latency = 8
-    step = max(t.rows * t.vectors, loads * 0.75, latency) + AROUND / max(steps, 1)
+    step = max(t.rows * t.vectors, loads * 0.75, LATENCY) + AROUND / max(steps, 1)
     cycles = waste * step / (t.rows * t.vectors)
     return round(cycles, 3), waste, -(t.rows * t.vectors), t.vectors
 
 
-def _rounding(extent: int, step: int) -> float:
+def rounding(extent: int, step: int) -> float:
     """How much longer an extent becomes in whole steps; not at all where it is unknown."""
     return 1.0 if extent == UNKNOWN_EXTENT else -(-extent // step) * step / extent
 

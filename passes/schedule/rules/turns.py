@@ -18,6 +18,7 @@ from aisc.ir.tensor.expr import Load
 from aisc.ir.tensor.stmt import For
 from aisc.passes.lower.turns import TURN
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.parallel import spatial_chain
 from aisc.passes.schedule.rules.row import top_loops
 from aisc.passes.schedule.schedule import Schedule
 
@@ -31,8 +32,9 @@ def use_turns(s: Schedule, d: Chooser) -> Schedule:
     if not isinstance(turn, str):
         return s
     for loop in top_loops(s.func.body):
-        far = loop.kind == "parallel" and _weights(loop) > d.target.first_cache.bytes
-        if far and d.pick(f"{loop.var.name}.{TO_AND_FRO}", (True, False), True):
+        apart = loop.kind == "parallel" or bool(spatial_chain(loop, 1))
+        far = _weights(loop) > d.target.first_cache.bytes
+        if apart and far and d.pick(f"{loop.var.name}.{TO_AND_FRO}", (True, False), True):
             s = s.annotate(loop.var.name, TO_AND_FRO, turn)
     return s
 
