@@ -14,7 +14,7 @@ from __future__ import annotations
 from math import prod
 
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Load
+from aisc.ir.tensor.expr import ONE, Load
 from aisc.ir.tensor.stmt import For
 from aisc.passes.lower.turns import TURN
 from aisc.passes.schedule.rules.chooser import Chooser
@@ -31,11 +31,12 @@ def use_turns(s: Schedule, d: Chooser) -> Schedule:
     turn = s.func.attr(TURN)
     if not isinstance(turn, str):
         return s
-    for loop in top_loops(s.func.body):
-        apart = loop.kind == "parallel" or bool(spatial_chain(loop, 1))
-        far = _weights(loop) > d.target.first_cache.bytes
-        if apart and far and d.pick(f"{loop.var.name}.{TO_AND_FRO}", (True, False), True):
-            s = s.annotate(loop.var.name, TO_AND_FRO, turn)
+    for top in top_loops(s.func.body):
+        apart = [top] if top.kind == "parallel" else spatial_chain(top, 1)
+        several = [f.var.name for f in apart if f.extent != ONE]
+        far = _weights(top) > d.target.first_cache.bytes
+        if several and far and d.pick(f"{several[0]}.{TO_AND_FRO}", (True, False), True):
+            s = s.annotate(several[0], TO_AND_FRO, turn)
     return s
 
 
