@@ -10,6 +10,7 @@ Weights are packed so that a step of the reduction reads all its columns one aft
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 
@@ -21,7 +22,7 @@ from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
-from aisc.passes.schedule.rules.epilogue import result_of
+from aisc.passes.schedule.rules.epilogue import result_of, through_private
 from aisc.passes.schedule.rules.structure import Reduction, analyse, plain_axis
 from aisc.passes.schedule.rules.tile import (
     LATENCY,
@@ -35,6 +36,9 @@ from aisc.passes.schedule.rules.tile import (
     tile_options,
 )
 from aisc.passes.schedule.schedule import Schedule
+
+# Rows whose maps run for a block of columns at a time.
+FEW_ROWS = 16
 
 
 def schedule_columns(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
@@ -84,89 +88,158 @@ def _size_of_reader(block: Block, load: Load) -> int:
     return size if whole and load.indices[:-1] == own[:-1] else 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a product of `count` parts of `size` columns is tiled.
+
+    together: a register tile has columns of all parts, else of one; block: columns of each part
+    for which the maps run at a time, in memory of the first-level cache; 0 where they run on
+    registers.
+    """
+
+    size: int
+    count: int
+    tile: Tile
+    together: bool
+    block: int
+
+
 def _schedule(reduction: Reduction, size: int, d: Chooser, s: Schedule) -> Schedule:
+    plan = _plan(reduction, size, d)
+    s = _packed(s, reduction, plan)
     name = reduction.block.name
-    count = known_factor(reduction.lane.extent) // size
-    tile = _pick_tile(reduction, size, count, d)
-    s = _packed(s, reduction, size, count, tile)
-    s, part = _in_parts(s, name, size) if count > 1 else (s, [])
+    s, part = _in_parts(s, name, size) if plan.count > 1 else (s, [])
     found = analyse(find_place(s.func, name).block)
     assert found is not None, "the same product with two iterators for its columns"
-    blocks = [p.block for p in places(s.func.body)]
-    after = [b.name for b in _after(blocks, found.block)]
+    after = [b.name for b in _after([p.block for p in places(s.func.body)], found.block)]
+    copy: list[str] = []
+    if plan.block:
+        s, made = through_private(s, name, "global")
+        copy = [made]
+    s, at, outer = _tiled(s, found, part, plan, panels_outside(reduction, d))
+    for consumer in copy:
+        s = s.reverse_compute_at(consumer, outer[-1])
+        s = s.set_scope(result_of(s, name).name, "register")
+    for consumer in after:
+        s = s.reverse_compute_at(consumer, at)
+    for b in dict.fromkeys(result_of(s, n) for n in (*(copy or [name]), *after)):
+        if b.role == "scratch":
+            s = s.set_scope(b.name, "stack" if plan.block else "register")
+    inner = [f.var.name for f in find_place(s.func, name).loops if f.var.name not in outer]
+    steps = [n for n in reduce_loops_of(s, name) if n in inner]
+    for loop in inner[:-1]:
+        s = s if loop in steps else s.unroll(loop)
+    s = s.vectorize(inner[-1]).decompose_reduction(name, steps[0])
+    for consumer in copy:
+        s = schedule_consumer(s, consumer, outer, plan.tile)
+    for consumer in after:
+        s = (
+            _vectors(s, consumer, plan)
+            if copy
+            else schedule_consumer(s, consumer, outer, plan.tile)
+        )
+    return s
+
+
+def _tiled(
+    s: Schedule, found: Reduction, part: list[str], plan: _Plan, panels: bool
+) -> tuple[Schedule, str, list[str]]:
+    """The product in tiles; also the loop in which the maps run, and those around a tile."""
+    name, tile = found.block.name, plan.tile
     loops = loops_by_iter(s, name)
     lane, row = loops[found.lane.var.name], None
-    s = s.clamp_tail(name, lane, tile.width, zero=True)
+    s = s.clamp_tail(name, lane, plan.block or tile.width, zero=True)
     if found.row is not None and tile.rows > 1:
         row = loops[found.row.var.name]
         s = s.clamp_tail(name, row, tile.rows)
+    blocks: list[str] = []
+    column = lane
+    if plan.block:
+        blocks, column = [f"{lane}_b"], f"{lane}_c"
+        s = s.split(lane, plan.block, names=(blocks[0], column))
     names = (f"{lane}_t", f"{lane}_v", f"{lane}_l")
-    s = s.split(lane, tile.width, names=(names[0], f"{lane}_in"))
+    s = s.split(column, tile.width, names=(names[0], f"{lane}_in"))
     s = s.split(f"{lane}_in", tile.lanes, names=(names[1], names[2]))
-    inner = [*part, names[1], names[2]]
+    inner = [*(part if plan.together else []), names[1], names[2]]
     outer = [f.var.name for f in find_place(s.func, name).loops]
     if row is not None:
         s = s.split(row, tile.rows, names=(f"{row}_t", f"{row}_r"))
         inner.insert(0, f"{row}_r")
         outer[outer.index(row)] = f"{row}_t"
     steps = reduce_loops_of(s, name)
-    outer = [n for n in outer if n not in (*inner, *steps, names[0])]
-    outer = [names[0], *outer] if panels_outside(reduction, d) else [*outer, names[0]]
+    tiles = [*blocks, names[0], *(p for p in part if not plan.together)]
+    rest = [n for n in outer if n not in (*inner, *steps, *tiles)]
+    outer = [*tiles, *rest] if panels or blocks else [*rest, *tiles]
     s = s.reorder(*outer, *steps, *inner)
-    for consumer in after:
-        s = s.reverse_compute_at(consumer, outer[-1])
-    for b in dict.fromkeys(result_of(s, n) for n in (name, *after)):
-        s = s.set_scope(b.name, "register") if b.role == "scratch" else s
-    for loop in inner[:-1]:
-        s = s.unroll(loop)
-    s = s.vectorize(inner[-1]).decompose_reduction(name, steps[0])
-    for consumer in after:
-        s = schedule_consumer(s, consumer, outer, tile)
-    return s
+    return s, blocks[0] if blocks else outer[-1], outer
+
+
+def _vectors(s: Schedule, consumer: str, plan: _Plan) -> Schedule:
+    """Vectors of a map that runs on a block."""
+    last = find_place(s.func, consumer).loops[-1].var.name
+    if plan.block > plan.tile.lanes:
+        s = s.split(last, plan.tile.lanes, names=(f"{last}_v", f"{last}_l"))
+        last = f"{last}_l"
+    return s.vectorize(last)
+
+
+def _plan(reduction: Reduction, size: int, d: Chooser) -> _Plan:
+    """A tile has columns of all parts where it has one row, or many rows have tiles of their own.
+    Maps of few rows run for several tiles at once: they wait for each other less."""
+    count = known_factor(reduction.lane.extent) // size
+    rows = 1 if reduction.row is None else known_factor(reduction.row.extent)
+    few = 0 < rows <= FEW_ROWS
+    together = rows == 1 or not few
+    tile = _pick_tile(reduction, size, count if together else 1, d)
+    block = _block(rows, size, count, tile, d) if few else 0
+    single = together and block == tile.width
+    return _Plan(size, count, tile, together, 0 if single else block)
+
+
+def _block(rows: int, size: int, count: int, tile: Tile, d: Chooser) -> int:
+    """Columns for which the maps run at once: whole tiles that divide the columns evenly, as many
+    as leave something for each core, and whose sums stay in a part of the first-level cache."""
+    whole = [n for n in range(tile.width, size + 1, tile.width) if size % n == 0]
+    bytes_of = 4 * rows * count
+    near = [n for n in whole if n * bytes_of <= d.target.first_cache.bytes // 4]
+    shared = [n for n in near if size // n >= d.target.cores]
+    return (shared or near or whole or [0])[-1 if shared else 0]
 
 
 def _pick_tile(reduction: Reduction, size: int, count: int, d: Chooser) -> Tile:
     """Rows, and vectors of each part: the first tile whose vectors can be divided among the parts,
     without waste in each of them."""
-    options = tile_options(reduction, d, d.target.vector_registers)
+    options = tile_options(reduction, d, d.target.vector_registers if count > 1 else 0)
     found = [Tile(t.rows, t.vectors // count, t.lanes) for t in options if t.vectors % count == 0]
     if not found:
         raise error("E304", f"{reduction.block.name}: {count} parts do not fit the registers")
     waste = [rounding(size, t.width) for t in found]
     least = [t for t, w in zip(found, waste, strict=True) if w == min(waste)]
-    near = [t for t in least if _stays_near(reduction, t, count, d.target)]
-    shapes = [t.shape for t in near or least]
+    if all(t.rows == 1 for t in least):  # bound by reading weights, the last ones again at first
+        least = [t for t in reversed(least) if t.vectors * count >= LATENCY] or least
+    shapes = [t.shape for t in least]
     rows, vectors = d.pick(f"{reduction.block.name}.columns", shapes, shapes[0])
     return Tile(rows, vectors, found[0].lanes)
 
 
-def _stays_near(reduction: Reduction, t: Tile, count: int, target: Target) -> bool:
-    """Whether the weights of a tile are in the first-level cache when the next turn of a loop comes
-    back to them, and the tile is large enough to hide the latency."""
-    steps = prod(known_factor(it.extent) for it in reduction.block.iters if it.kind == "reduce")
-    size = steps * count * t.width * reduction.block.writes[0].buffer.dtype.bytes
-    return size <= target.first_cache.bytes and t.rows * t.vectors * count >= LATENCY
-
-
-def _packed(
-    s: Schedule, reduction: Reduction, size: int, count: int, tile: Tile
-) -> Schedule:
-    """Constant weights with the columns of a tile, of all parts, side by side in each step."""
+def _packed(s: Schedule, reduction: Reduction, plan: _Plan) -> Schedule:
+    """Constant weights with the columns of a tile, of all its parts, side by side in each step."""
     load = reduction.weights
     assert load is not None, "a contraction has weights"
     if load.buffer.role != "weight":
         return s
     axis = plain_axis(load, reduction.lane.var)
     assert axis is not None, "the lane's axis"
-    name, rank = load.buffer.name, load.buffer.rank
-    if count == 1:
+    name, rank, width = load.buffer.name, load.buffer.rank, plan.tile.width
+    if plan.count == 1:
         others = [k for k in range(rank + 1) if k not in (axis, axis + 1)]
-        return s.pack(name, axis, tile.width, (axis, *others, axis + 1))
+        return s.pack(name, axis, width, (axis, *others, axis + 1))
     before = {b.name for b in s.func.params}
-    s = s.pack(name, axis, size, tuple(range(rank + 1)))
+    s = s.pack(name, axis, plan.size, tuple(range(rank + 1)))
     (name,) = (b.name for b in s.func.params if b.name not in before)
     others = [k for k in range(rank + 2) if k not in (axis, axis + 1, axis + 2)]
-    return s.pack(name, axis + 1, tile.width, (axis + 1, *others, axis, axis + 2))
+    middle = [*others, axis] if plan.together else [axis, *others]
+    return s.pack(name, axis + 1, width, (axis + 1, *middle, axis + 2))
 
 
 def _in_parts(s: Schedule, name: str, size: int) -> tuple[Schedule, list[str]]:

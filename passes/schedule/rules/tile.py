@@ -298,6 +298,7 @@ def loops_by_iter(s: Schedule, block: str) -> dict[str, str]:
 
 
 def reduce_loops_of(s: Schedule, block: str) -> list[str]:
+    """Loop names of a block's reduce iterators."""
     loops = loops_by_iter(s, block)
     return [
         loops[it.var.name]

@@ -11,11 +11,12 @@ A hint: the iterations of such a loop are independent, and no reduction runs ove
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import ONE, Load
-from aisc.ir.tensor.stmt import For
+from aisc.ir.tensor.stmt import For, Stmt
 from aisc.passes.lower.turns import TURN
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.parallel import spatial_chain
@@ -31,13 +32,22 @@ def use_turns(s: Schedule, d: Chooser) -> Schedule:
     turn = s.func.attr(TURN)
     if not isinstance(turn, str):
         return s
-    for top in top_loops(s.func.body):
-        apart = [top] if top.kind == "parallel" else spatial_chain(top, 1)
-        several = [f.var.name for f in apart if f.extent != ONE]
-        far = _weights(top) > d.target.first_cache.bytes
-        if several and far and d.pick(f"{several[0]}.{TO_AND_FRO}", (True, False), True):
-            s = s.annotate(several[0], TO_AND_FRO, turn)
+    for loop in _apart(s.func.body, d.target.first_cache.bytes):
+        if d.pick(f"{loop}.{TO_AND_FRO}", (True, False), True):
+            s = s.annotate(loop, TO_AND_FRO, turn)
     return s
+
+
+def _apart(s: Stmt, enough: int) -> Iterator[str]:
+    """The outermost loops of several independent iterations that read more weights than `enough`
+    together, and those inside of them."""
+    for loop in top_loops(s):
+        if loop.kind not in ("parallel", "serial") or _weights(loop) <= enough:
+            continue
+        chain = [loop] if loop.kind == "parallel" else spatial_chain(loop, 1)
+        yield from (f.var.name for f in chain if f.extent != ONE)
+        if chain:
+            yield from _apart(chain[-1].body, enough)
 
 
 def _weights(loop: For) -> int:
