@@ -1,5 +1,5 @@
 """Primitives on whole loops and nests: tile, predicate, partition, fission, fuse_loops, rfactor,
-pipeline, split_iter. Text before and after, and the meaning under the interpreter."""
+pipeline, split_iter, split_axis. Text before and after, and the meaning under the interpreter."""
 
 from __future__ import annotations
 
@@ -269,6 +269,7 @@ MEANING: dict[str, tuple[str, Steps]] = {
     ),
     "rfactor of a piece": (SUM, lambda s: s.partition("k", 3).rfactor("s_1", "k_1")),
     "iterator of a whole loop": (GRID, lambda s: s.split_iter("m", 0, 2)),
+    "axis of a buffer": (FILL, lambda s: s.split_axis("t", 0, 4).split_iter("use", 0, 4)),
     "iterators of a reduction": (SUM, lambda s: s.split_iter("s", 1, 4).split_iter("s", 2, 2)),
     "pipeline in global memory": (
         FILL,

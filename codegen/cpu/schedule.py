@@ -88,7 +88,7 @@ def _with_version(
     """`scheduled` with a version for a single row, `dim` being the number of rows: tiles of one row
     over weights that are packed alike."""
     special = for_one(lowered, dim)
-    wide = {p.name: p.choice for p in schedule.picks if p.name.endswith(".tile")}
+    wide = {p.name: p.choice for p in schedule.picks if p.name.endswith((".tile", ".columns"))}
     tiles = {name: (1, shape[1]) for name, shape in wide.items() if isinstance(shape, tuple)}
     rest = {name: choice for name, choice in d.choices.items() if name not in tiles}
     other = default_schedule(special, Chooser(d.target, rest, tiles))

@@ -240,3 +240,10 @@ class Steps:
         ``block b(g spatial 2 = e // 48, o spatial 48 = e % 48): y[g*48 + o] = t[g, o]``
         The same points in the same order, under other names: what was made of quotients is read at the
         block's own iterators. Legal where the factor divides the extent."""
+    def split_axis(self, name: str, axis: int, factor: int) -> Schedule:
+        """Give a private buffer two axes, a quotient and a remainder, in place of `axis`.
+
+        before: ``t[j] = f(j);  y[c] = t[c] * t[c + 48]``
+        after ``split_axis("t", 0, 48)``:
+        ``t[j // 48, j % 48] = f(j);  y[c] = t[0, c] * t[1, c]``
+        The elements stay where they are. Legal for a scratch buffer whose extent the factor divides."""

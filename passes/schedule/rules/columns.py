@@ -12,11 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 
 from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
-from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Block, Store
@@ -65,7 +63,7 @@ def _part_size(s: Schedule, reduction: Reduction) -> int:
     columns, after = int(lane.extent.value), _after(blocks, reduction.block)
     maps = all(b.init is None and not b.combiner for b in after)
     several = 0 < size < columns or (size == columns and len(after) > 1)
-    return size if maps and several and columns % size == 0 else 0
+    return size if maps and several and size > 1 and columns % size == 0 else 0
 
 
 def _after(blocks: list[Block], product: Block) -> list[Block]:
@@ -112,17 +110,17 @@ def _schedule(reduction: Reduction, size: int, d: Chooser, s: Schedule) -> Sched
     found = analyse(find_place(s.func, name).block)
     assert found is not None, "the same product with two iterators for its columns"
     after = [b.name for b in _after([p.block for p in places(s.func.body)], found.block)]
-    copy: list[str] = []
+    made = [name]
     if plan.block:
-        s, made = through_private(s, name, "global")
-        copy = [made]
+        s, copy = through_private(s, name, "global")
+        made.append(copy)
     s, at, outer = _tiled(s, found, part, plan, panels_outside(reduction, d))
-    for consumer in copy:
+    for consumer in made[1:]:
         s = s.reverse_compute_at(consumer, outer[-1])
         s = s.set_scope(result_of(s, name).name, "register")
     for consumer in after:
         s = s.reverse_compute_at(consumer, at)
-    for b in dict.fromkeys(result_of(s, n) for n in (*(copy or [name]), *after)):
+    for b in dict.fromkeys(result_of(s, n) for n in (made[-1], *after)):
         if b.role == "scratch":
             s = s.set_scope(b.name, "stack" if plan.block else "register")
     inner = [f.var.name for f in find_place(s.func, name).loops if f.var.name not in outer]
@@ -130,14 +128,13 @@ def _schedule(reduction: Reduction, size: int, d: Chooser, s: Schedule) -> Sched
     for loop in inner[:-1]:
         s = s if loop in steps else s.unroll(loop)
     s = s.vectorize(inner[-1]).decompose_reduction(name, steps[0])
-    for consumer in copy:
+    for consumer in made[1:]:
         s = schedule_consumer(s, consumer, outer, plan.tile)
     for consumer in after:
-        s = (
-            _vectors(s, consumer, plan)
-            if copy
-            else schedule_consumer(s, consumer, outer, plan.tile)
-        )
+        if plan.block:
+            s = _vectors(s, consumer, plan)
+        else:
+            s = schedule_consumer(s, consumer, outer, plan.tile)
     return s
 
 
@@ -189,36 +186,42 @@ def _plan(reduction: Reduction, size: int, d: Chooser) -> _Plan:
     count = known_factor(reduction.lane.extent) // size
     rows = 1 if reduction.row is None else known_factor(reduction.row.extent)
     few = 0 < rows <= FEW_ROWS
-    together = rows == 1 or not few
-    tile = _pick_tile(reduction, size, count if together else 1, d)
+    if few and rows > 1:
+        tile = _pick_tile(reduction, size, 1, d)
+        block = _block(rows, size, count, tile, d)
+        if block:
+            return _Plan(size, count, tile, False, block)
+    tile = _pick_tile(reduction, size, count, d)
     block = _block(rows, size, count, tile, d) if few else 0
-    single = together and block == tile.width
-    return _Plan(size, count, tile, together, 0 if single else block)
+    return _Plan(size, count, tile, True, 0 if block == tile.width else block)
 
 
 def _block(rows: int, size: int, count: int, tile: Tile, d: Chooser) -> int:
     """Columns for which the maps run at once: whole tiles that divide the columns evenly, as many
-    as leave something for each core, and whose sums stay in a part of the first-level cache."""
+    as leave something for each core, and whose sums stay in a part of the first-level cache; 0
+    where no whole tiles do."""
     whole = [n for n in range(tile.width, size + 1, tile.width) if size % n == 0]
-    bytes_of = 4 * rows * count
-    near = [n for n in whole if n * bytes_of <= d.target.first_cache.bytes // 4]
-    shared = [n for n in near if size // n >= d.target.cores]
-    return (shared or near or whole or [0])[-1 if shared else 0]
+    sums = 4 * rows * count
+    near = [n for n in whole if n * sums <= d.target.first_cache.bytes // 4] or whole[:1]
+    shared = [n for n in near if size // n >= d.target.cores] or near[:1]
+    return max(shared, default=0)
 
 
 def _pick_tile(reduction: Reduction, size: int, count: int, d: Chooser) -> Tile:
-    """Rows, and vectors of each part: the first tile whose vectors can be divided among the parts,
-    without waste in each of them."""
+    """Rows, and vectors of each of `count` parts: the first tile whose vectors can be divided among
+    them, without waste in each; of one row, the smallest that hides the latency, as the next turn
+    of a loop finds the last tiles in cache."""
     options = tile_options(reduction, d, d.target.vector_registers if count > 1 else 0)
     found = [Tile(t.rows, t.vectors // count, t.lanes) for t in options if t.vectors % count == 0]
     if not found:
         raise error("E304", f"{reduction.block.name}: {count} parts do not fit the registers")
     waste = [rounding(size, t.width) for t in found]
     least = [t for t, w in zip(found, waste, strict=True) if w == min(waste)]
-    if all(t.rows == 1 for t in least):  # bound by reading weights, the last ones again at first
+    if all(t.rows == 1 for t in least):
         least = [t for t in reversed(least) if t.vectors * count >= LATENCY] or least
     shapes = [t.shape for t in least]
-    rows, vectors = d.pick(f"{reduction.block.name}.columns", shapes, shapes[0])
+    name = "columns" if count > 1 else "column"
+    rows, vectors = d.pick(f"{reduction.block.name}.{name}", shapes, shapes[0])
     return Tile(rows, vectors, found[0].lanes)
 
 

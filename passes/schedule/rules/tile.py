@@ -108,7 +108,7 @@ def tile_options(reduction: Reduction, d: Chooser, most: int = 0) -> list[Tile]:
         Tile(r, v, lanes)
         for v in range(1, limit + 1)
         for r in heights
-        if r * v + (v if r > 1 else 1) + 1 <= budget + 3 and r * v <= budget
+        if r * v + (1 if most and r == 1 else v) + 1 <= budget + 3 and r * v <= budget
     ]
     return sorted(found, key=lambda t: _cost(t, width, height, steps, reduction.contraction))
 
