@@ -35,7 +35,7 @@ def part(b: GraphBuilder, x: Value, start: int, size: int) -> Value:
 
 
 def gated(rows: Dim, size: int, parts: int = 2, also: int = 0) -> Graph:
-    """``tanh(tanh(a) * b) * c …`` of the parts of ``x @ w + c``, `also` results of one part each."""
+    """``tanh(tanh(a) * b) * c …`` of the parts of ``x @ w + c``, `also` more results."""
     b = GraphBuilder()
     x = b.input("x", TensorType((rows, 24), dtypes.f32))
     sums = b.add("matmul", (x, b.constant(normal(24, parts * size))))
