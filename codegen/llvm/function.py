@@ -39,10 +39,9 @@ from aisc.ir.tensor.stmt import (
 )
 from aisc.ir.tensor.tree import loops_of, statements
 from aisc.ir.tensor.visitor import size
+from aisc.passes.schedule.rules.turns import TO_AND_FRO
 from aisc.passes.tensor.counters import counted
 
-# The annotation of a loop that goes backwards where the dimension it names is odd.
-TO_AND_FRO = "to_and_fro"
 PRIVATE_SPACES = ("register", "stack")
 # Nodes of a loop's body beside which finding its place costs nothing.
 LITTLE = 1000

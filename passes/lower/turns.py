@@ -19,6 +19,7 @@ from aisc.ir.node import Node, map_children, walk
 from aisc.ir.tensor.expr import ZERO, Expr, Var
 from aisc.ir.tensor.func import Func, Program
 from aisc.ir.tensor.stmt import Bind, CallKernel, Seq, Stmt, While
+from aisc.ir.tensor.tree import fresh
 
 # The attribute of a kernel that names the dimension.
 TURN = "turn"
@@ -31,7 +32,8 @@ def with_turns(program: Program) -> Program:
     what else calls them gives 0."""
     loops = [n for n in walk(program.entry.body) if isinstance(n, While)]
     called = {n.kernel for w in loops for n in walk(w.body) if isinstance(n, CallKernel)}
-    told = {k.name: _told(k) for k in program.kernels if k.name in called and _reads_much(k)}
+    here = [k for k in program.kernels if k.target == program.entry.target and k.name in called]
+    told = {k.name: _told(k) for k in here if _reads_much(k)}
     if not told:
         return program
     kernels = tuple(told.get(k.name, k) for k in program.kernels)
@@ -40,14 +42,13 @@ def with_turns(program: Program) -> Program:
 
 
 def _reads_much(kernel: Func) -> bool:
-    sizes = [product(b.shape) for b in kernel.params if b.role == "weight" and b.space == "global"]
-    known = [n for n in sizes if isinstance(n, int)]
-    return sum(known) * 4 > LITTLE
+    constants = [b for b in kernel.params if b.role == "weight"]
+    sizes = [(product(b.shape), b.dtype.bytes) for b in constants]
+    return sum(n * width for n, width in sizes if isinstance(n, int)) > LITTLE
 
 
 def _told(kernel: Func) -> Func:
-    taken = {v.name for v in kernel.dims}
-    name = next(n for n in (TURN + "_" * k for k in range(len(taken) + 1)) if n not in taken)
+    name = fresh(kernel, TURN)
     return replace(kernel, dims=(*kernel.dims, Var(name))).with_attrs(**{TURN: name})
 
 

@@ -6,6 +6,9 @@ Weights are packed so that a step of the reduction reads all its columns one aft
 
     for c { alloc s;  for k { unroll gate in 0..4: s[gate] += h[k] * w_packed[c, k, gate] }
             y[c] = sigmoid(s[0]) * tanh(s[1]) + … }
+
+Elementary functions of a few elements wait for each other. So where rows are few, tiles store their
+sums in a block that stays in the first-level cache, and the maps run when the block is complete.
 """
 
 from __future__ import annotations
