@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from aisc.ir.diagnostics import error
+from aisc.ir.dtypes import f32
 from aisc.ir.node import walk
+from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.epilogue import result_of, through_private
+from aisc.passes.schedule.rules.parallel import is_costly
 from aisc.passes.schedule.rules.structure import Reduction, analyse, plain_axis
 from aisc.passes.schedule.rules.tile import (
     LATENCY,
@@ -106,9 +109,10 @@ class _Plan:
 
 
 def _schedule(reduction: Reduction, size: int, d: Chooser, s: Schedule) -> Schedule:
-    plan = _plan(reduction, size, d)
-    s = _packed(s, reduction, plan)
     name = reduction.block.name
+    costly = is_costly(find_place(s.func, name).loops[0], d)
+    plan = _plan(reduction, size, d.target.cores if costly else 1, d)
+    s = _packed(s, reduction, plan)
     s, part = _in_parts(s, name, size) if plan.count > 1 else (s, [])
     found = analyse(find_place(s.func, name).block)
     assert found is not None, "the same product with two iterators for its columns"
@@ -183,7 +187,7 @@ def _vectors(s: Schedule, consumer: str, plan: _Plan) -> Schedule:
     return s.vectorize(last)
 
 
-def _plan(reduction: Reduction, size: int, d: Chooser) -> _Plan:
+def _plan(reduction: Reduction, size: int, cores: int, d: Chooser) -> _Plan:
     """A tile has columns of all parts where it has one row, or many rows have tiles of their own.
     Maps of few rows run for several tiles at once: they wait for each other less."""
     count = known_factor(reduction.lane.extent) // size
@@ -191,22 +195,22 @@ def _plan(reduction: Reduction, size: int, d: Chooser) -> _Plan:
     few = 0 < rows <= FEW_ROWS
     if few and rows > 1:
         tile = _pick_tile(reduction, size, 1, d)
-        block = _block(rows, size, count, tile, d)
+        block = _block(rows * count, size, tile, cores, d.target)
         if block:
             return _Plan(size, count, tile, False, block)
     tile = _pick_tile(reduction, size, count, d)
-    block = _block(rows, size, count, tile, d) if few else 0
-    return _Plan(size, count, tile, True, 0 if block == tile.width else block)
+    block = _block(rows * count, size, tile, cores, d.target) if few else 0
+    return _Plan(size, count, tile, True, block)
 
 
-def _block(rows: int, size: int, count: int, tile: Tile, d: Chooser) -> int:
-    """Columns for which the maps run at once: whole tiles that divide the columns evenly, as many
-    as leave something for each core, and whose sums stay in a part of the first-level cache; 0
-    where no whole tiles do."""
+def _block(sums: int, size: int, tile: Tile, cores: int, target: Target) -> int:
+    """Columns, with `sums` sums each, for which the maps run at once: whole tiles that divide the
+    columns evenly, as many as leave something for each of the cores, and whose sums stay in a part
+    of the first-level cache; 0 where no whole tiles do."""
     whole = [n for n in range(tile.width, size + 1, tile.width) if size % n == 0]
-    sums = 4 * rows * count
-    near = [n for n in whole if n * sums <= d.target.first_cache.bytes // 4] or whole[:1]
-    shared = [n for n in near if size // n >= d.target.cores] or near[:1]
+    most = target.first_cache.bytes // (4 * f32.bytes * sums)
+    near = [n for n in whole if n <= most] or whole[:1]
+    shared = [n for n in near if size // n >= cores] or near[:1]
     return max(shared, default=0)
 
 

@@ -34,8 +34,7 @@ def divide(s: Schedule, name: str, known: Sequence[str], d: Chooser) -> Schedule
     if not spatial:
         return s
     block = _root(top, known)
-    costly = work(top, UNKNOWN_EXTENT) >= d.target.costs.parallel_work
-    own = _shared(spatial) if costly else 0
+    own = _shared(spatial) if is_costly(top, d) else 0
     count = min(d.pick(f"{block}.divided", range(len(spatial) + 1), own), len(spatial))
     if count == 0:
         return s
@@ -47,6 +46,11 @@ def divide(s: Schedule, name: str, known: Sequence[str], d: Chooser) -> Schedule
     grain = d.pick(f"{block}.grain", GRAINS, 1)
     together = s if grain == 1 else d.attempt(s, partial(_together, fused, grain))
     return s.parallel(fused) if together is s else together
+
+
+def is_costly(nest: For, d: Chooser) -> bool:
+    """Whether a nest is worth dividing."""
+    return work(nest, UNKNOWN_EXTENT) >= d.target.costs.parallel_work
 
 
 def _shared(chain: Sequence[For]) -> int:
