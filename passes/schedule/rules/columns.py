@@ -21,11 +21,12 @@ from aisc.ir.dtypes import f32
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
+from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
-from aisc.passes.schedule.rules.epilogue import result_of, through_private
+from aisc.passes.schedule.rules.epilogue import in_place_reader, result_of, through_private
 from aisc.passes.schedule.rules.parallel import is_costly
 from aisc.passes.schedule.rules.structure import Reduction, analyse, plain_axis
 from aisc.passes.schedule.rules.tile import (
@@ -57,7 +58,7 @@ def schedule_columns(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
 def _part_size(s: Schedule, reduction: Reduction) -> int:
     """Columns of each part, if all readers of a private product are maps that read parts of one
     size: several parts, or several maps of one; else 0."""
-    out, lane = result_of(s, reduction.block.name), reduction.lane
+    out, lane = _sums(s, reduction.block.name)[1], reduction.lane
     if not reduction.contraction or out.role != "scratch" or not isinstance(lane.extent, Const):
         return 0
     if reduction.weights is None or plain_axis(reduction.weights, lane.var) is None:
@@ -66,14 +67,24 @@ def _part_size(s: Schedule, reduction: Reduction) -> int:
     readers = [b for b in blocks if out in {r.buffer for r in b.reads} and b.init is None]
     sizes = {_size_of_reader(b, n) for b in readers for n in _loads(b, out.name)}
     size = sizes.pop() if len(sizes) == 1 else 0
-    columns, after = int(lane.extent.value), _after(blocks, reduction.block)
+    columns, after = int(lane.extent.value), _after(blocks, reduction.block.name)
     maps = all(b.init is None and not b.combiner for b in after)
     several = 0 < size < columns or (size == columns and len(after) > 1)
     return size if maps and several and size > 1 and columns % size == 0 else 0
 
 
-def _after(blocks: list[Block], product: Block) -> list[Block]:
-    return blocks[blocks.index(product) + 1 :]
+def _sums(s: Schedule, product: str) -> tuple[str, Buffer]:
+    """The block that makes what is read in parts: the product or the map that reads it in place;
+    and its result."""
+    reader = in_place_reader(s, product)
+    out = result_of(s, product if reader is None else reader.name)
+    if reader is None or out.role != "scratch" or not reader.iters:
+        return product, result_of(s, product)
+    return reader.name, out
+
+
+def _after(blocks: list[Block], name: str) -> list[Block]:
+    return blocks[[b.name for b in blocks].index(name) + 1 :]
 
 
 def _loads(block: Block, name: str) -> list[Load]:
@@ -113,12 +124,15 @@ def _schedule(reduction: Reduction, size: int, d: Chooser, s: Schedule) -> Sched
     costly = is_costly(find_place(s.func, name).loops[0], d)
     plan = _plan(reduction, size, d.target.cores if costly else 1, d)
     s = _packed(s, reduction, plan)
-    s, part = _in_parts(s, name, size) if plan.count > 1 else (s, [])
+    made = list(dict.fromkeys((name, _sums(s, name)[0])))
+    after = [b.name for b in _after([p.block for p in places(s.func.body)], made[-1])]
+    part: list[str] = []
+    for block in made if plan.count > 1 else ():
+        s, loop = _in_parts(s, block, size)
+        part = part or [loop]
     found = analyse(find_place(s.func, name).block)
     assert found is not None, "the same product with two iterators for its columns"
-    after = [b.name for b in _after([p.block for p in places(s.func.body)], found.block)]
-    made = [name]
-    if plan.block:
+    if plan.block and len(made) == 1:
         s, copy = through_private(s, name, "global")
         made.append(copy)
     s, at, outer = _tiled(s, found, part, plan, panels_outside(reduction, d))
@@ -252,9 +266,9 @@ def _packed(s: Schedule, reduction: Reduction, plan: _Plan) -> Schedule:
     return s.pack(name, axis + 1, width, (axis + 1, *middle, axis + 2))
 
 
-def _in_parts(s: Schedule, name: str, size: int) -> tuple[Schedule, list[str]]:
-    """The product with an iterator for its parts and one for the columns of each; also the loop
-    over parts."""
+def _in_parts(s: Schedule, name: str, size: int) -> tuple[Schedule, str]:
+    """A block with an iterator for its parts and one for the columns of each; also the loop over
+    parts."""
     out = result_of(s, name)
     s = s.split_axis(out.name, out.rank - 1, size)
     block = find_place(s.func, name).block
@@ -262,4 +276,4 @@ def _in_parts(s: Schedule, name: str, size: int) -> tuple[Schedule, list[str]]:
     loop = block.bindings[spatial[-1]]
     assert isinstance(loop, Var), "a fresh block"
     s = s.split(loop.name, size, names=(f"{loop.name}_part", f"{loop.name}_c"))
-    return s.split_iter(name, spatial[-1], size), [f"{loop.name}_part"]
+    return s.split_iter(name, spatial[-1], size), f"{loop.name}_part"

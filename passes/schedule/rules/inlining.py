@@ -48,12 +48,25 @@ def _inlinable(func: Func, place: Place) -> bool:
         return False
     if not readers:
         return False
+    if _is_read_in_parts(block, readers) and _follows_reduction(block, blocks):
+        return False
     if any(r.combiner for r in readers):
         return len(readers) == 1 and _is_read_once(block, readers[0])
     if not has_calls(block):
         return True
     in_order = any(it.kind == "ordered" for r in readers for it in r.iters)  # so without lanes
     return len(readers) == 1 and not in_order and _same_size(block, readers[0])
+
+
+def _is_read_in_parts(block: Block, readers: list[Block]) -> bool:
+    """Whether readers have fewer columns than a map: its vectors are computed once, where the
+    reduction before it stores its own."""
+    return any(r.iters and r.iters[-1].extent != block.iters[-1].extent for r in readers)
+
+
+def _follows_reduction(block: Block, blocks: list[Block]) -> bool:
+    made = {w.buffer for b in blocks if b.combiner for w in b.writes}
+    return bool(block.iters) and bool(made & {r.buffer for r in block.reads})
 
 
 def _same_size(a: Block, b: Block) -> bool:
