@@ -66,10 +66,10 @@ def small_net() -> ModelProto:
 
 
 def codes(build: Callable[[], object] | object, **kw: object) -> tuple[str, ...]:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(CompileError) as caught:
         import_model(build() if callable(build) else build, **kw)  # type: ignore[arg-type]
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     return caught.value.codes
 
 
