@@ -21,7 +21,7 @@ from aisc.ir.description import to_toml
 from aisc.ir.target import Target
 
 # A process takes as long to start as a handful of kernels: one for each so many operators.
-OPERATORS = 12
+OPERATORS = 24
 MAX_PROCESSES = 7  # beside this one; each needs about 150 MB
 
 
