@@ -48,7 +48,7 @@ def _inlinable(func: Func, place: Place) -> bool:
         return False
     if not readers:
         return False
-    if _is_read_in_parts(block, readers) and _follows_reduction(block, blocks):
+    if block.iters and _is_read_in_parts(block, readers) and _follows_reduction(block, blocks):
         return False
     if any(r.combiner for r in readers):
         return len(readers) == 1 and _is_read_once(block, readers[0])
@@ -66,7 +66,7 @@ def _is_read_in_parts(block: Block, readers: list[Block]) -> bool:
 
 def _follows_reduction(block: Block, blocks: list[Block]) -> bool:
     made = {w.buffer for b in blocks if b.combiner for w in b.writes}
-    return bool(block.iters) and bool(made & {r.buffer for r in block.reads})
+    return bool(made & {r.buffer for r in block.reads})
 
 
 def _same_size(a: Block, b: Block) -> bool:
