@@ -116,7 +116,7 @@ class Place:
         return weights
 
     def _is_whole(self, key: str) -> bool:
-        """Whether the weights of an image were found undamaged in this session."""
+        """Whether the weights of an image were found undamaged since the machine was started."""
         path, session = self.store.path(key), _session()
         try:
             return bool(session) and self.facts.get(path, stamp_of(path)) == session
