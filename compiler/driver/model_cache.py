@@ -117,9 +117,9 @@ class Place:
 
     def _is_whole(self, key: str) -> bool:
         """Whether the weights of an image were found undamaged since the machine was started."""
-        path, session = self.store.path(key), _session()
+        path, boot = self.store.path(key), _boot()
         try:
-            return bool(session) and self.facts.get(path, stamp_of(path)) == session
+            return bool(boot) and self.facts.get(path, stamp_of(path)) == boot
         except OSError:
             return False
 
@@ -127,11 +127,11 @@ class Place:
         """An image is used now, and known to be whole, or as it was."""
         whole = whole or self._is_whole(key)
         self.store.touch(key)
-        path, session = self.store.path(key), _session()
+        path, boot = self.store.path(key), _boot()
         with contextlib.suppress(OSError):
             stamp = stamp_of(path)
-            if whole and session:
-                self.facts.put(path, stamp, session)
+            if whole and boot:
+                self.facts.put(path, stamp, boot)
 
 
 def _tell(size: int, reason: str) -> None:
@@ -140,7 +140,7 @@ def _tell(size: int, reason: str) -> None:
     )
 
 
-def _session() -> str:
+def _boot() -> str:
     """Since when this machine runs: what was written before it stopped may not have reached the
     disk. Nothing where it cannot be told."""
     try:
