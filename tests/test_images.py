@@ -205,8 +205,8 @@ def test_weights_of_an_image_are_verified_once(
     monkeypatch.setattr(
         bundle, "read", lambda p, verify, **m: (verified.append(verify), read(p, verify, **m))[1]
     )
-    for session in ("a", "a", "b", "b", "", ""):
-        monkeypatch.setattr(images, "_session", lambda session=session: session)
+    for boot in ("a", "a", "b", "b", "", ""):
+        monkeypatch.setattr(images, "_boot", lambda boot=boot: boot)
         aisc.compile(path)
     assert verified == [True, False, False, True, False, True, True]
 
