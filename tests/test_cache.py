@@ -89,7 +89,7 @@ def test_every_option_is_in_the_key_or_neutral() -> None:
         "level": 1, "shapes": {"n": 2}, "threads": 3, "wait": "passive", "stop_after": "fuse",
         "dump_dir": "d",
         "verify": True, "use_cache": False, "cache_dir": "c", "host": False, "profile": True,
-        "overridable": ("w",), "apart": True, "load": False,
+        "overridable": ("w",), "apart": True, "load": False, "tuned": "none", "locked": "x.lock",
     }  # fmt: skip
     base = Options()
     assert set(others) == {f.name for f in fields(Options)}

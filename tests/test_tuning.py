@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import re
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,30 +28,47 @@ from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.tensor.func import Func, Program
+from aisc.ir.text.printer import print_ir
 from aisc.ir.types import TensorType
-from aisc.passes.schedule.picks import Choices, stale
-from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.picks import Choice, Choices, Pick, choices_to_json, stale
+from aisc.passes.schedule.rules.chooser import NONE, Chooser
 from aisc.passes.schedule.schedule import Schedule
-from aisc.tuning.database import Database, Record
-from aisc.tuning.measure import Worker
-from aisc.tuning.search import grid_search
-from aisc.tuning.space import Candidate, candidates
+from aisc.records.database import Database, Past, Record, workload_key
+from aisc.records.lock import Lock
+from aisc.records.lookup import lookup_for
+from aisc.records.paths import default_path, state_of
+from aisc.records.source import Source, untuned
+from aisc.tuning.bench import KernelBench, Workshop
+from aisc.tuning.learned import Learned
+from aisc.tuning.lock_model import lock_of
+from aisc.tuning.pairs import Ratio, rank, ratio_of
+from aisc.tuning.report import as_html
+from aisc.tuning.search import Search
+from aisc.tuning.session import Budget, Progress, workshop
+from aisc.tuning.space import Sketch, label_of, mutated, neighbours
+from aisc.tuning.tasks import Task, next_task
+from aisc.tuning.trial import Trial
+from aisc.tuning.tune import tune_kernels
+from aisc.tuning.workers import Worker
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits.onnx"
 
-# A worker that dies when a candidate carries the planted mark.
-CRASHING = """
-import os, sys
-from aisc.tuning import worker
-answer = worker.answer
-def dying(request):
-    if any("crash" in c for c in request["choices"]):
+# A process that misbehaves where a request carries a planted mark.
+PLANTED = """
+import os, sys, time
+import aisc.tuning.{module} as served
+from aisc.tuning.serving import serve
+def planted(request):
+    text = str(request.get("choices", "")) + str(request.get("exact", ""))
+    if "crash" in text:
         os.abort()
-    if any("hang" in c for c in request["choices"]):
-        import time; time.sleep(60)
-    return answer(request)
-worker.answer = dying
-worker.main()
+    if "hang" in text:
+        time.sleep(120)
+    if "memory" in text:
+        request = dict(request, choices="{{}}")
+        hold = bytearray(1 << 33)
+    return served.answer(request)
+serve(planted)
 """
 
 
@@ -70,22 +91,30 @@ def kernel() -> Func:
 
 
 @pytest.fixture(scope="module")
-def space(kernel: Func) -> list[Candidate]:
-    return candidates(decisions(backend_of(resolve_target("cpu")), kernel), limit=6)
+def shop() -> Iterator[Workshop]:
+    made = workshop("cpu", 1, makers=1)
+    yield made
+    made.close()
 
 
-def test_candidates_are_schedules_of_their_own(kernel: Func) -> None:
+def sketch_of(func: Func, choices: Choices = NONE) -> Sketch:
+    """A configuration, scheduled here."""
+    backend = backend_of(resolve_target("cpu"))
+    s = backend.rules(func, Chooser(backend.target, choices))
+    chosen = {p.name: p.choice for p in s.picks if p.choice != p.default}
+    return Sketch(chosen, s.picks, 1.0, "core", ())
+
+
+def test_neighbours_are_schedules_of_their_own(kernel: Func) -> None:
     """Each gives what was asked for and another trace than the default's."""
     backend = backend_of(resolve_target("cpu"))
-    every = candidates(decisions(backend, kernel), limit=1000)
-    assert every[0].label == "default"
-    assert every[0].choices == {}
+    every = neighbours(sketch_of(kernel), exact=True)
     assert len(every) > 20
     default = backend.rules(kernel, Chooser(backend.target)).trace
-    for c in every[1:]:
-        s = backend.rules(kernel, Chooser(backend.target, c.choices))
-        assert not stale(c.choices, s.picks)
-        assert s.trace != default, c.label
+    for choices in every:
+        s = backend.rules(kernel, Chooser(backend.target, choices))
+        assert not stale(choices, s.picks)
+        assert s.trace != default, label_of(choices)
         assert Schedule.of(kernel).replay(s.trace) == s
 
 
@@ -95,76 +124,363 @@ def test_what_rounds_otherwise_is_tried_only_if_allowed() -> None:
     (func,) = lowered(b.finish([b.add("softmax", (x,), {"axis": 1})]))
     picks = decisions(backend_of(resolve_target("cpu")), func)
     assert {p.name for p in picks if not p.exact} == {"max.partials", "sum.partials"}
-    same, every = (candidates(picks, 1000, exact) for exact in (True, False))
-    assert {n for c in every for n in c.choices} - {n for c in same for n in c.choices} == {
-        "max.partials", "sum.partials",
-    }  # fmt: skip
+    sketch = sketch_of(func)
+    same, every = ({n for c in neighbours(sketch, e) for n in c} for e in (True, False))
+    assert every - same == {"max.partials", "sum.partials"}
+    rng = random.Random(0)
+    drawn = {n for _ in range(200) for n in mutated(sketch, rng, exact=True)}
+    assert drawn <= same
 
 
-def test_the_choice_is_never_slower(kernel: Func, space: list[Candidate]) -> None:
-    with Worker() as worker:
-        outcome = grid_search(kernel, space, worker)
-    assert len(outcome.trials) == len(space)
-    assert all(t.seconds is not None and t.seconds > 0 for t in outcome.trials)
-    assert outcome.record.seconds <= outcome.record.default_seconds
-    assert worker.restarts == 0
-
-
-@pytest.mark.parametrize("mark", ["crash", "hang"])
-def test_a_crashing_candidate_costs_one_trial(
-    kernel: Func, space: list[Candidate], mark: str
+def test_what_stands_is_replaced_only_by_what_is_faster_for_sure(
+    kernel: Func, shop: Workshop
 ) -> None:
-    planted = Candidate(mark, {mark: mark})
-    command = (sys.executable, "-c", CRASHING)
-    with Worker(command=command, timeout=8.0) as worker:
-        outcome = grid_search(kernel, [space[0], planted, space[1]], worker)
-    failed = [t.label for t in outcome.trials if t.seconds is None]
-    assert failed == [mark]
-    assert worker.restarts == 1
+    search = Search(KernelBench(shop, kernel), Learned())
+    trials = [*search.round(4), *search.round(4)]
+    assert {t.fate for t in trials} <= {"ok", "same", "refused"}
+    assert sum(t.ratio is not None for t in trials) >= 4
+    assert len({t.sketch.key for t in trials}) == len(trials), "none twice"
+    chosen = search.settle()
+    if chosen is not None:
+        assert chosen.ratio is not None
+        assert chosen.ratio.high < 1
+    assert all(w.restarts == 0 for w in (*shop.makers, shop.runner))
 
 
-def test_a_refused_candidate_is_reported(kernel: Func, space: list[Candidate]) -> None:
-    bad = Candidate("bad", {"matmul_1.tile": (31, 31)})
-    with Worker() as worker:
-        outcome = grid_search(kernel, [space[0], bad], worker)
-    assert "E302" in outcome.trials[1].failure
-    assert worker.restarts == 0
-
-
-def test_the_budget_is_kept(kernel: Func, space: list[Candidate]) -> None:
-    with Worker() as worker:
-        outcome = grid_search(kernel, space, worker, budget=0.0)
-    assert len(outcome.trials) == 1
-    assert outcome.record.label == "default"
-
-
-def test_records_are_used_by_the_compiler(
-    kernel: Func, space: list[Candidate], tmp_path: Path
+@pytest.mark.parametrize(
+    ("mark", "fate"), [("crash", "lost"), ("hang", "lost"), ("memory", "refused")]
+)
+@pytest.mark.parametrize("where", ["maker", "runner"])
+def test_a_candidate_that_misbehaves_costs_one_trial(
+    kernel: Func, mark: str, fate: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = resolve_target("cpu")
-    database = Database(tmp_path / "tune.sqlite")
-    assert database.best(kernel, target) is None
-    database.add(kernel, target, Record("slow", space[2].choices, 2.0, 1.0))
-    database.add(kernel, target, Record("fast", space[1].choices, 1.0, 2.0))
-    database.close()
-    database = Database(tmp_path / "tune.sqlite")
-    assert database.count() == 2
-    best = database.best(kernel, target)
-    assert best is not None
-    assert best.choices == space[1].choices
+    command = (sys.executable, "-c", PLANTED.format(module=where))
+    bad = Worker(command, timeout=5.0, memory=4 << 30)
+    made = workshop("cpu", 1, makers=1)
+    both = replace(made, makers=[bad]) if where == "maker" else replace(made, runner=bad)
+    if where == "runner":
+        monkeypatch.setattr(
+            Worker, "begin", marking(Worker.begin, bad, mark, other_tile(kernel, 1))
+        )
+    bench = KernelBench(both, kernel)
+    tile = other_tile(kernel)
+    good, planted = sketch_of(kernel, tile), sketch_of(kernel)
+    planted = replace(planted, choices={"planted": mark})
+    try:
+        first, second, third = (bench.trials([s], 3)[0] for s in (good, planted, good))
+    finally:
+        both.close()
+    assert (first.fate, third.fate) == ("ok", "ok")
+    assert second.fate == fate, second.detail
+    assert bad.restarts == (fate == "lost")
 
-    def lookup(func: Func) -> Choices:
-        record = database.best(func, target)
-        return {} if record is None else record.choices
 
-    options = from_environment(threads=1, use_cache=False)
-    tuned = build(graph(), target, options, lookup=lookup).executable
-    assert tuned is not None
+def marking(begin: Any, bad: Worker, mark: str, choices: Choices) -> Any:
+    """Requests of planted candidates carry the mark to the runner."""
+    count = [0]
+
+    def marked(self: Worker, request: Any) -> None:
+        if self is bad:
+            count[0] += 1
+            request = {**request, "exact": mark} if count[0] == 2 else request
+        elif "planted" in request["choices"]:
+            request = {**request, "choices": choices_to_json(choices)}
+        begin(self, request)
+
+    return marked
+
+
+def test_a_wrong_result_is_seen(kernel: Func, shop: Workshop) -> None:
+    """The record of a kernel that computes something else."""
+    bench = KernelBench(shop, kernel)
+    (default,) = bench.trials([sketch_of(kernel)], 3)
+    assert default.fate == "ok"
+    b = GraphBuilder()
+    x = b.input("x", TensorType((64, 48), dtypes.f32))
+    w = np.random.default_rng(0).standard_normal((48, 64)).astype(np.float32)
+    (other,) = lowered(b.finish([b.add("neg", (b.add("matmul", (x, b.constant(w))),))]))
+    request = bench._request("make", {})
+    renamed = replace(other, name=kernel.name)
+    reply = shop.makers[0].ask({**request, "kernel": print_ir(renamed)})
+    assert "record" in reply, reply
+    trial = bench._trial(replace(default.sketch, choices={"a": 1}), reply, 3)
+    assert trial.fate == "wrong"
+    assert "other bits" in trial.detail
+
+
+def test_a_refused_candidate_is_reported(kernel: Func, shop: Workshop) -> None:
+    bench = KernelBench(shop, kernel)
+    (found,) = bench.sketches([{"matmul_1.tile": (31, 31)}])
+    assert isinstance(found, str)
+    assert "E302" in found
+
+
+@dataclass
+class Recorded:
+    """A bench whose measurements are known: times are a function of the choices."""
+
+    space: Sequence[Pick]
+    best: Choices
+    asked: list[str] = field(default_factory=list)
+
+    def sketches(self, several: Sequence[Choices]) -> list[Sketch | str]:
+        picks = [
+            tuple(replace(p, choice=c.get(p.name, p.default)) for p in self.space) for c in several
+        ]
+        return [Sketch(c, p, 100.0, "core", ()) for c, p in zip(several, picks, strict=True)]
+
+    def trials(self, sketches: Sequence[Sketch], samples: int) -> list[Trial]:
+        found = []
+        for s in sketches:
+            self.asked.append(s.key)
+            wrong = sum(s.choices.get(n, None) != v for n, v in self.best.items())
+            ratio = 0.5 + 0.1 * wrong + 0.01 * len(set(s.choices) - set(self.best))
+            found.append(Trial(s, "ok", Ratio(ratio, ratio - 0.01, ratio + 0.01), 1e-3))
+        return found
+
+
+SPACE = [Pick(f"k.p{k}", 0, 0, tuple(range(5)), True) for k in range(6)]
+
+
+def test_a_search_finds_what_is_best_and_can_be_repeated() -> None:
+    best = {"k.p0": 3, "k.p2": 1, "k.p5": 4}
+    runs = []
+    for _ in range(2):
+        bench = Recorded(SPACE, best)
+        search = Search(bench, Learned(), seed=7)
+        while not search.exhausted and search.rounds < 30:
+            search.round()
+        assert search.best is not None
+        assert search.best.sketch.choices == best, "of 15,625 in some 200 trials"
+        runs.append(bench.asked)
+    assert runs[0] == runs[1]
+    other = Recorded(SPACE, best)
+    search = Search(other, Learned(), seed=8)
+    for _ in range(10):
+        search.round()
+    assert other.asked != runs[0][: len(other.asked)]
+
+
+def test_what_failed_is_not_tried_again() -> None:
+    search = Search(Recorded(SPACE, {}), Learned(), dead={'{"k.p0": 1}'})
+    search.round(100)
+    tried = {t.sketch.key for t in search.trials}
+    assert '{"k.p0": 1}' not in tried
+    assert '{"k.p1": 1}' in tried
+
+
+def test_time_goes_where_the_model_gains() -> None:
+    heavy, light = (
+        Task(n, Search(Recorded(SPACE, {}), Learned()), calls) for n, calls in (("a", 9), ("b", 1))
+    )
+    for t in (heavy, light):
+        t.search.begin()
+    assert next_task([light, heavy]) is heavy
+    heavy.search.gains = [0.0] * 8
+    assert next_task([light, heavy]) is light
+    light.search.exhausted = heavy.search.exhausted = True
+    assert next_task([light, heavy]) is None
+
+
+def test_bounds_of_the_median() -> None:
+    """They hold the true ratio as often as they say."""
+    rng, held, runs = np.random.default_rng(0), 0, 400
+    for _ in range(runs):
+        noise = np.exp(0.1 * rng.standard_normal((2, 15)) + rng.exponential(0.3, 15))
+        r = ratio_of(list(noise[0]), list(0.9 * noise[1]))
+        held += r.low <= 0.9 <= r.high
+    assert held / runs > 0.93
+    assert rank(5) == 0, "few samples bound nothing but their extremes"
+
+
+def test_the_learned_model_ranks() -> None:
+    """What it learnt of some schedules orders others."""
+    pytest.importorskip("sklearn")
+    rng, learned = np.random.default_rng(1), Learned()
+    base = rng.uniform(0, 4, 6)
+    for _ in range(80):
+        f = rng.uniform(0, 4, 6)
+        learned.add(list(f), list(base), float(np.exp(f[2] - base[2])))
+    fresh = rng.uniform(0, 4, (40, 6))
+    expected = learned.predict([list(f) for f in fresh], list(base))
+    assert expected is not None
+    order = np.argsort(np.argsort(expected)), np.argsort(np.argsort(fresh[:, 2]))
+    assert np.corrcoef(*order)[0, 1] > 0.9
+    assert learned.predict([list(f) for f in fresh], list(base)) == expected
+    assert Learned().predict([[1.0]], [1.0]) is None, "nothing is known"
+
+
+def other_tile(kernel: Func, number: int = 0) -> dict[str, Choice]:
+    """A choice of another tile, which its gate takes."""
+    backend = backend_of(resolve_target("cpu"))
+    found = []
+    for choices in neighbours(sketch_of(kernel), True):
+        made, _ = backend.schedule(kernel, choices)
+        if not stale(choices, made.picks):
+            found.append(choices)
+        if len(found) > number:
+            break
+    return found[number]
+
+
+def test_records_are_used_by_the_compiler(kernel: Func, tmp_path: Path) -> None:
+    target, path = resolve_target("cpu"), tmp_path / "tuning.sqlite"
+    slow, fast = other_tile(kernel), other_tile(kernel, 1)
+    key = workload_key(kernel)
+    with Database(path) as database:
+        assert database.best(key, target) is None
+        database.choose(key, target, Record("first", slow, 0.9))
+        database.choose(key, target, Record("last", fast, 0.8))
+        database.choose(key, target, Record("of two threads", slow, 0.8, threads=2))
+    with Database(path) as database:
+        assert database.count() == 3
+        best, two = (database.best(key, target, n) for n in (1, 2))
+        assert best is not None and two is not None
+        assert (best.choices, two.choices) == (fast, slow)
+    tuned = aisc.compile(graph(), threads=1, cache=False, tuned=path)
     x = np.random.default_rng(1).standard_normal((64, 48)).astype(np.float32)
     plain = aisc.compile(graph(), threads=1, cache=False)
-    np.testing.assert_allclose(tuned(x), plain(x), rtol=1e-5, atol=1e-5)
-    stop = from_environment(stop_after="optimize")
-    assert build(graph(), target, stop, lookup=lookup).product != lower(graph(), "tensor")
+    np.testing.assert_array_equal(tuned(x), plain(x), "to the bit")
+    stop = from_environment(stop_after="optimize", tuned=str(path), threads=1)
+    assert build(graph(), target, stop).product != lower(graph(), "tensor")
+
+
+def test_the_users_own_records_are_found(
+    kernel: Func, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without being told; the key of a whole model changes with them."""
+    monkeypatch.setenv("AISC_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("AISC_TUNED")
+    target, options = resolve_target("cpu"), from_environment(threads=1)
+    assert lookup_for(options.records, target) is untuned
+    assert state_of(options.records, [target]) == ""
+    chosen = other_tile(kernel)
+    with Database(default_path()) as database:
+        database.choose(workload_key(kernel), target, Record("x", chosen, 0.9))
+    assert lookup_for(options.records, target)(kernel) == chosen
+    before = state_of(options.records, [target])
+    assert before
+    with Database(default_path()) as database:
+        database.choose(workload_key(kernel), target, Record("y", {}, 1.0))
+    assert state_of(options.records, [target]) != before
+    assert lookup_for(Source(tuned="none"), target) is untuned
+    default_path().write_bytes(b"damaged" * 300)
+    with pytest.warns(aisc.AiscWarning, match="no tuning database"):
+        assert lookup_for(options.records, target) is untuned
+    with pytest.raises(CompileError):
+        lookup_for(Source(tuned=str(tmp_path / "missing.sqlite")), target)
+
+
+def test_databases_are_merged(kernel: Func, tmp_path: Path) -> None:
+    target, key = resolve_target("cpu"), workload_key(kernel)
+    past = Past("t", {"a": (6, 2)}, "ok", 0.9, 1e-3, (1.0, 2.0), (1.0, 1.0))
+    with Database(tmp_path / "a.sqlite") as a, Database(tmp_path / "b.sqlite") as b:
+        a.choose(key, target, Record("a", {"x": 1}, 0.9))
+        b.choose(key, target, Record("b", {"x": 2}, 0.8))
+        b.note(key, target, [past])
+        lines = list(b.rows())
+        assert a.add_rows(lines) == 2
+        assert a.add_rows(lines) == 0, "once"
+        assert (a.count(), a.count("trial")) == (2, 1)
+        assert a.trials(target, key) == [past]
+        best = a.best(key, target)
+        assert best is not None
+        assert best.choices == {"x": 2}
+        for bad in (
+            "x",
+            "{}",
+            '{"table": "choice"}',
+            lines[0].replace('"ratio": 0.8', '"ratio": "a"'),
+        ):
+            with pytest.raises(CompileError):
+                a.add_rows([*lines, bad])
+
+
+def test_writers_do_not_disturb_each_other(kernel: Func, tmp_path: Path) -> None:
+    """Several processes on one database, one of which is killed while it writes."""
+    text = """
+import sys
+from pathlib import Path
+from aisc.driver.api import resolve_target
+from aisc.records.database import Database, Record
+target = resolve_target("cpu")
+with Database(Path(sys.argv[1])) as database:
+    for k in range(int(sys.argv[2])):
+        database.choose("w", target, Record(f"{sys.argv[3]}:{k}", {"x": k}, 0.9))
+"""
+    path = tmp_path / "tuning.sqlite"
+    started = [
+        subprocess.Popen([sys.executable, "-c", text, str(path), str(n), name])
+        for name, n in (("a", 50), ("b", 50), ("killed", 10**9))
+    ]
+    for p in started[:2]:
+        assert p.wait(60) == 0
+    started[2].kill()
+    started[2].wait()
+    with Database(path) as database:
+        labels = [r.label for r in database.last(10**9)]
+        assert (
+            sum(x.startswith("a:") for x in labels) == sum(x.startswith("b:") for x in labels) == 50
+        )
+
+
+def test_a_session_tunes_and_resumes(tmp_path: Path) -> None:
+    path = tmp_path / "tuning.sqlite"
+    seen: list[Progress] = []
+    options, budget = from_environment(threads=1), Budget(60.0, trials=10)
+    (first,) = tune_kernels(graph(), "cpu", options, budget, path, True, 0, seen.append)
+    assert 0 < first.trials <= 10
+    assert first.ratio <= 1
+    assert seen[-1].trials == first.trials
+    with Database(path) as database:
+        assert database.count() == 1
+        tried = database.count("trial")
+        target = resolve_target("cpu")
+        past = {choices_to_json(p.choices) for p in database.trials(target)}
+    assert tried == first.trials
+    tune_kernels(graph(), "cpu", options, budget, path, True)
+    with Database(path) as database:
+        again = [choices_to_json(p.choices) for p in database.trials(target)[tried:]]
+    assert len(again) > 1
+    assert len(set(again) - past) >= len(again) // 2, "it goes on where it was"
+    page = as_html("m<odel", [first])
+    assert "m&lt;odel" in page
+    assert first.kernel in page
+
+
+def test_a_lock_gives_the_same_code_or_says_why(kernel: Func, tmp_path: Path) -> None:
+    database, path = tmp_path / "tuning.sqlite", tmp_path / "tune.lock"
+    target, options = resolve_target("cpu"), from_environment(threads=1)
+    with Database(database) as records:
+        records.choose(workload_key(kernel), target, Record("x", other_tile(kernel), 0.9))
+    lock = lock_of(graph(), "cpu", options, database)
+    lock.write(path)
+    assert Lock.read(path).kernels == lock.kernels
+    aisc.compile(graph(), threads=1, locked=path)
+    code = (
+        "import sys, aisc\nsys.path.insert(0, sys.argv[2])\nfrom test_tuning import graph\n"
+        "aisc.compile(graph(), threads=1, locked=sys.argv[1], cache=False)"
+    )
+    command = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
+    subprocess.run(command, check=True, timeout=120)
+    ((name, entry),) = lock.kernels.items()
+    for changed, message in (
+        (replace(lock, kernels={name: replace(entry, digest="0")}), "became other code"),
+        (replace(lock, kernels={}), "does not have kernel"),
+        (replace(lock, target="x"), "another machine"),
+        (
+            replace(lock, kernels={name: replace(entry, digest="0")}, compiler="x"),
+            "another version",
+        ),
+    ):
+        changed.write(path)
+        with pytest.raises(CompileError, match=message) as caught:
+            aisc.compile(graph(), threads=1, locked=path, cache=False)
+        assert caught.value.codes == ("E402",)
+    path.write_text("{}")
+    with pytest.raises(CompileError) as caught:
+        aisc.compile(graph(), threads=1, locked=path)
+    assert caught.value.codes == ("E503",)
 
 
 @pytest.mark.parametrize(
@@ -281,15 +597,16 @@ def test_every_option_of_a_kernel_computes_the_same(name: str) -> None:
     assert plain is not None
     expected = plain(*inputs)
     for kernel, picks in spaces.items():
-        for c in candidates(picks, limit=200, exact=False):
-            made = build(graph, "cpu", options, lookup=lookup_of(kernel, c.choices)).executable
+        sketch = Sketch({}, picks, 1.0, "core", ())
+        for choices in neighbours(sketch, exact=False):
+            made = build(graph, "cpu", options, lookup=lookup_of(kernel, choices)).executable
             assert made is not None
             got = made(*inputs)
-            exact = all(p.exact for p in picks if p.name in c.choices)
+            exact = all(p.exact for p in picks if p.name in choices)
             if exact:
-                np.testing.assert_array_equal(got, expected, err_msg=c.label)
+                np.testing.assert_array_equal(got, expected, err_msg=label_of(choices))
             else:
-                np.testing.assert_allclose(got, expected, 1e-4, 1e-5, err_msg=c.label)
+                np.testing.assert_allclose(got, expected, 1e-4, 1e-5, err_msg=label_of(choices))
 
 
 def lookup_of(name: str, choices: Choices) -> Callable[[Func], Choices]:

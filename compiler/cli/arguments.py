@@ -29,7 +29,13 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not use the kernel
 NoHost = Annotated[
     bool, typer.Option("--no-host", help="Refuse operators that would run on the host (numpy).")
 ]
-Tuned = Annotated[Path | None, typer.Option("--tuned", help="Use the records of this database.")]
+Tuned = Annotated[
+    Path | None, typer.Option("--tuned", help="Use the records of this database; none: of none.")
+]
+Locked = Annotated[
+    Path | None,
+    typer.Option("--locked", help="Take a lock file's choices; its code must result."),
+]
 
 
 def _load_operators(files: list[Path] | None) -> list[Path] | None:
@@ -73,3 +79,14 @@ def seconds(text: str, hint: str = "--budget") -> float:
         return float(number) * units[unit]
     except ValueError:
         raise typer.BadParameter("expected e.g. 60s or 5m", param_hint=hint) from None
+
+
+def percent(text: str, hint: str) -> float:
+    """``2%`` as 0.02; nothing is 0."""
+    try:
+        value = float(text.removesuffix("%") or 0) / 100
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise typer.BadParameter("expected a part of the whole, e.g. 2%", param_hint=hint)
+    return value

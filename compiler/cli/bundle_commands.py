@@ -64,7 +64,8 @@ def _bytes(weight: Port) -> int:
 
 def _refuse(path: Path, choices: dict[str, Any], **more: bool) -> None:
     """E401 for options that need the model that a bundle was compiled from."""
-    given = {"--shape": bool(choices.get("shapes")), "--tuned": bool(choices.get("tuned")), **more}
+    given = {"--shape": bool(choices.get("shapes")), **more}
+    given |= {f"--{name}": bool(choices.get(name)) for name in ("tuned", "locked")}
     given["--no-host"] = not choices.get("host", True)
     given["--profile"] = choices.get("profile", False)
     given["--target"] = choices.get("target", "cpu") != "cpu"

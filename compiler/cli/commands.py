@@ -25,10 +25,8 @@ from aisc.driver import api
 from aisc.driver.api import build
 from aisc.driver.instruments import Collector, Timer
 from aisc.driver.instruments import Progress as StepProgress
-from aisc.driver.kernel import Lookup, untuned
 from aisc.driver.options import from_environment
 from aisc.driver.pipeline import Compiled
-from aisc.ir import target as targets
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
 from aisc.ir.tensor.func import Program
@@ -49,32 +47,14 @@ def progress(title: str) -> Iterator[StepProgress]:
         yield StepProgress(show)
 
 
-def _lookup(tuned: Path | None, target: targets.Target) -> Lookup:
-    if tuned is None:
-        return untuned
-    from aisc.tuning.tune import records_of
-
-    return records_of(tuned, target)
-
-
-def _build(
-    model: str, target: str, choices: Mapping[str, Any], tuned: Path | None, *more: Any
-) -> Compiled:
-    options = from_environment(**choices)
-    lookup = _lookup(tuned, api.backends_of(target)[0].target)
+def _build(model: str, target: str, choices: Mapping[str, Any], *more: Any) -> Compiled:
     with progress(Path(model).name) as steps:
-        return build(model, target, options, *more, steps, lookup=lookup)
+        return build(model, target, from_environment(**choices), *more, steps)
 
 
-def _executable(
-    model: str, target: str, choices: Mapping[str, Any], tuned: Path | None
-) -> Executable:
-    if tuned is None:
-        with progress(Path(model).name) as steps:
-            return api.executable(model, target, from_environment(**choices), steps)
-    made = _build(model, target, choices, tuned).executable
-    assert made is not None, "nothing stopped the pipeline"
-    return made
+def _executable(model: str, target: str, choices: Mapping[str, Any]) -> Executable:
+    with progress(Path(model).name) as steps:
+        return api.executable(model, target, from_environment(**choices), steps)
 
 
 def compile_model(
@@ -85,7 +65,6 @@ def compile_model(
     stop_after: str,
     choices: dict[str, Any],
     time_steps: bool,
-    tuned: Path | None,
 ) -> None:
     """``aisc compile``."""
     if not emit:
@@ -95,15 +74,15 @@ def compile_model(
         raise error("E401", f"cannot emit '{emit}'", f"expected {known} or bundle")
     timer = Timer()
     if emit == "bundle" and not stop_after:
-        _emit_bundle(model, target, output, choices, tuned, timer)
+        _emit_bundle(model, target, output, choices, timer)
         if time_steps:
             _print_times(timer)
         return
     if emit == "obj" and not stop_after:
-        _emit_object(model, target, output, choices, tuned)
+        _emit_object(model, target, output, choices)
         return
     choices["stop_after"] = stop_after or _EMIT_STEP[emit]
-    compiled = _build(model, target, choices, tuned, timer)
+    compiled = _build(model, target, choices, timer)
     product = compiled.product
     assert product is not None, "every step up to assemble has a product"
     text = product if isinstance(product, str) else print_ir(product)
@@ -115,9 +94,7 @@ def compile_model(
         _print_times(timer)
 
 
-def _emit_object(
-    model: str, target: str, output: Path | None, choices: dict[str, Any], tuned: Path | None
-) -> None:
+def _emit_object(model: str, target: str, output: Path | None, choices: dict[str, Any]) -> None:
     if output is None:
         raise error("E401", "an object needs a file", "give -o FILE.o")
     host, devices = api.backends_of(target)
@@ -127,7 +104,7 @@ def _emit_object(
             "E402", f"an object cannot hold kernels of {name}", "write a bundle: -o FILE.aisc"
         )
     choices["stop_after"] = "plan"
-    product = _build(model, target, choices, tuned).product
+    product = _build(model, target, choices).product
     assert isinstance(product, Program), "the product of plan is a Program"
     write_whole(output, host.assemble(host.emit_all(product)).object)
 
@@ -137,12 +114,11 @@ def _emit_bundle(
     target: str,
     output: Path | None,
     choices: dict[str, Any],
-    tuned: Path | None,
     timer: Timer,
 ) -> None:
     if output is None:
         raise error("E401", "a bundle needs a file", "give -o FILE.aisc")
-    image = _build(model, target, {**choices, "load": False}, tuned, timer).image
+    image = _build(model, target, {**choices, "load": False}, timer).image
     assert image is not None, "nothing stopped the pipeline"
     write(image, output, choices["threads"] or 0)
 
@@ -160,19 +136,16 @@ def run_model(
     inputs: Sequence[str],
     outputs: Sequence[str],
     choices: dict[str, Any],
-    tuned: Path | None,
 ) -> None:
     """``aisc run``."""
-    running.run_once(_executable(model, target, choices, tuned), inputs, outputs)
+    running.run_once(_executable(model, target, choices), inputs, outputs)
 
 
-def bench_model(
-    model: str, target: str, what: running.Measuring, choices: dict[str, Any], tuned: Path | None
-) -> None:
+def bench_model(model: str, target: str, what: running.Measuring, choices: dict[str, Any]) -> None:
     """``aisc bench``."""
 
     def make(count: int) -> Executable:
-        return _executable(model, target, {**choices, "threads": count}, tuned)
+        return _executable(model, target, {**choices, "threads": count})
 
     running.bench(model, make, what)
 
@@ -186,7 +159,6 @@ def profile_model(
     top: int,
     dims: Mapping[str, int],
     choices: dict[str, Any],
-    tuned: Path | None,
 ) -> None:
     """``aisc bench --profile``. `places`: of the numbers as JSON, and of a trace."""
     from aisc.cli.profile_table import profile_table
@@ -195,7 +167,7 @@ def profile_model(
     profiles = []
     for count in threads:
         wanted = {**choices, "threads": count, "profile": True}
-        compiled = _build(model, target, wanted, tuned)
+        compiled = _build(model, target, wanted)
         assert compiled.executable is not None, "nothing stopped the pipeline"
         feeds = running.random_feeds(compiled.executable, dims)
         profiles.append(profile_runs(compiled, feeds, *runs))
@@ -211,7 +183,7 @@ def profile_model(
 def check_model(model: str, target: str, choices: dict[str, Any]) -> None:
     """``aisc check``: raises the importer's full report, or prints a summary."""
     collector = Collector()
-    compiled = _build(model, target, {**choices, "stop_after": "lower"}, None, collector)
+    compiled = _build(model, target, {**choices, "stop_after": "lower"}, collector)
     imported, program = collector.products["import"], compiled.product
     assert isinstance(imported, Graph), "the product of import is a graph"
     assert isinstance(program, Program), "the product of lower is a Program"

@@ -18,6 +18,7 @@ import typer
 
 from aisc.cli.arguments import (
     Level,
+    Locked,
     Model,
     NoCache,
     NoHost,
@@ -30,6 +31,7 @@ from aisc.cli.arguments import (
     Tuned,
     Waiting,
     extent,
+    percent,
     seconds,
     size,
 )
@@ -77,6 +79,7 @@ def compile_command(
         typer.Option("--overridable", help="Keep this input, which has a default, an input."),
     ] = None,
     tuned: Tuned = None,
+    locked: Locked = None,
 ) -> None:
     """Compile a model and write what --emit names (to -o, or standard output)."""
     from aisc.cli.commands import compile_model
@@ -84,8 +87,8 @@ def compile_command(
     compile_model(
         model, target, output, emit, stop_after,
         {**_choices(shape, level, threads, no_cache, dump_dir, verify), "host": not no_host,
-         "overridable": tuple(overridable or ())},
-        time_steps, tuned,
+         "overridable": tuple(overridable or ()), **_records(tuned, locked)},
+        time_steps,
     )  # fmt: skip
 
 
@@ -106,18 +109,20 @@ def run(
     no_cache: NoCache = False,
     no_host: NoHost = False,
     tuned: Tuned = None,
+    locked: Locked = None,
 ) -> None:
     """Compile a model and run it once, or run a bundle."""
     choices = {**_choices(shape, level, threads, no_cache), "host": not no_host}
+    choices.update(_records(tuned, locked))
     if _is_bundle(model):
         from aisc.cli.bundle_commands import run_bundle
 
-        choices.update(target=target, tuned=tuned)
+        choices.update(target=target)
         run_bundle(Path(model), input_ or [], output or [], choices)
         return
     from aisc.cli.commands import run_model
 
-    run_model(model, target, input_ or [], output or [], choices, tuned)
+    run_model(model, target, input_ or [], output or [], choices)
 
 
 @app.command()
@@ -149,6 +154,7 @@ def bench(
     shape: Shapes = None,
     wait: Waiting = None,
     tuned: Tuned = None,
+    locked: Locked = None,
 ) -> None:
     """Measure the latency or the throughput of a model or a bundle, interleaved with other
     runtimes, or a profile."""
@@ -157,7 +163,7 @@ def bench(
         raise typer.BadParameter("expected numbers such as 1,2", param_hint="--threads")
     peers = [p for p in against.split(",") if p]
     choices, dims = _choices(shape, 2, None, False), dict(map(size, dim or ()))
-    choices["wait"] = wait
+    choices.update(wait=wait, **_records(tuned, locked))
     profile = profile or trace is not None
     if profile and peers:
         raise typer.BadParameter("a profile is of aisc alone", param_hint="--against")
@@ -170,16 +176,16 @@ def bench(
     if _is_bundle(model):
         from aisc.cli.bundle_commands import bench_bundle
 
-        choices.update(target=target, tuned=tuned, profile=profile)
+        choices.update(target=target, profile=profile)
         bench_bundle(Path(model), what, choices)
         return
     from aisc.cli.commands import bench_model, profile_model
 
     if profile:
         places = json_output, trace
-        profile_model(model, target, counts, runs, places, top, dims, choices, tuned)
+        profile_model(model, target, counts, runs, places, top, dims, choices)
         return
-    bench_model(model, target, what, choices, tuned)
+    bench_model(model, target, what, choices)
 
 
 @app.command()
@@ -231,24 +237,54 @@ def tune(
     model: Model,
     ops: Ops = None,
     budget: Annotated[str, typer.Option(help="Time to spend, e.g. 60s or 5m.")] = "60s",
-    database: Annotated[Path, typer.Option(help="Where records are kept.")] = Path("tune.sqlite"),
+    trials: Annotated[int, typer.Option(min=0, help="Candidates to measure at most.")] = 0,
+    until: Annotated[
+        str, typer.Option(help="End when another round promises less of the model's time, e.g. 2%.")
+    ] = "",
+    database: Annotated[
+        Path | None, typer.Option(help="Where records are kept; by default the user's own.")
+    ] = None,
     target: TargetName = "cpu",
     shape: Shapes = None,
+    threads: Threads = None,
     only_list: Annotated[
         bool, typer.Option("--list", help="Show what can be decided, and measure nothing.")
     ] = False,
     reassociate: Annotated[
         bool, typer.Option("--reassociate", help="Try also what rounds otherwise.")
     ] = False,
+    seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
+    numbers: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write a page with curves.")] = None,
+    lock: Annotated[
+        Path | None, typer.Option(help="Write a lock file for aisc compile --locked.")
+    ] = None,
 ) -> None:
-    """Search for faster schedules and record them."""
-    from aisc.cli.tune_commands import list_spaces, tune_model
+    """Search for faster schedules and record them, where aisc compile finds them."""
+    from aisc.cli.tune_commands import Wanted, list_spaces, tune_model
+    from aisc.tuning.session import Budget
 
-    choices = _choices(shape, 2, None, False)
+    choices = _choices(shape, 2, threads, False)
     if only_list:
         list_spaces(model, target, choices)
-    else:
-        tune_model(model, target, seconds(budget), database, not reassociate, choices)
+        return
+    spend = Budget(seconds(budget), trials, percent(until, "--until"))
+    places = (numbers, page, lock)
+    tune_model(model, target, Wanted(spend, database, not reassociate, seed, places), choices)
+
+
+@app.command()
+def records(
+    action: Annotated[str, typer.Argument(help="show, export or import.")] = "show",
+    file: Annotated[Path | None, typer.Argument(help="A file of JSON lines.")] = None,
+    database: Annotated[
+        Path | None, typer.Option(help="The database; by default the user's own.")
+    ] = None,
+) -> None:
+    """Show, export or import what was tuned."""
+    from aisc.cli.record_commands import handle_records
+
+    handle_records(action, file, database)
 
 
 @app.command("fmt")
@@ -399,6 +435,14 @@ def cache(
     if action not in ("status", "clear"):
         raise typer.BadParameter("expected status or clear", param_hint="ACTION")
     handle_cache(action)
+
+
+def _records(tuned: Path | None, locked: Path | None) -> dict[str, str | None]:
+    """Options about tuned choices."""
+    if tuned is not None and locked is not None:
+        raise typer.BadParameter("a lock names its choices itself", param_hint="--tuned")
+    return {"tuned": None if tuned is None else str(tuned),
+            "locked": None if locked is None else str(locked)}  # fmt: skip
 
 
 def _is_bundle(model: str) -> bool:

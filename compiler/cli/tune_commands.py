@@ -1,24 +1,42 @@
-"""``aisc tune``: the decisions of a model's kernels, listed or searched."""
+"""``aisc tune``: the decisions of a model's kernels, listed, searched or explained."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from aisc.cli.commands import progress
+from aisc.cli.tuning_display import display
 from aisc.codegen.backend import space
-from aisc.driver.options import from_environment
+from aisc.codegen.files import write_whole
+from aisc.driver.options import Options, from_environment
 from aisc.passes.schedule.picks import Choice, Pick, space_size, written
-from aisc.tuning.database import Database
+from aisc.records.paths import default_path
+from aisc.tuning.lock_model import lock_of
+from aisc.tuning.report import as_html, whole
+from aisc.tuning.session import Budget, Tuned
 from aisc.tuning.tune import kernels_of, tune_kernels
 
 # Options of a decision that a table shows.
 SHOWN = 8
 _out = Console()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What ``aisc tune`` shall do and write: `places` are those of the numbers as JSON, of a page,
+    and of a lock file."""
+
+    budget: Budget
+    database: Path | None
+    exact: bool
+    seed: int
+    places: tuple[Path | None, Path | None, Path | None]
 
 
 def list_spaces(model: str, target: str, choices: Mapping[str, Any]) -> None:
@@ -39,21 +57,46 @@ def _others(p: Pick) -> str:
     return ", ".join(map(written, others[:SHOWN])) + more
 
 
-def tune_model(
-    model: str, target: str, budget: float, path: Path, exact: bool, choices: Mapping[str, Any]
+def tune_model(model: str, target: str, wanted: Wanted, choices: Mapping[str, Any]) -> None:
+    """``aisc tune``: kernels of known sizes share the budget by what each promises."""
+    options = from_environment(**choices)
+    path = wanted.database or default_path(options.cache_dir)
+    with display(Path(model).name, wanted.budget) as show:
+        results = tune_kernels(
+            model, target, options, wanted.budget, path, wanted.exact, wanted.seed, show
+        )
+    _out.print(_table(results))
+    numbers = whole(results)
+    _out.print(
+        f"kernels together: {numbers['speedup']:.3f} x as fast; {numbers['trials']} candidates,"
+        f" {numbers['failed']} of which failed"
+    )
+    _write(model, target, wanted, options, path, results)
+    named = f" --tuned {path}" if wanted.database else ""
+    print(f"records in {path}; used by: aisc compile {Path(model).name}{named}")
+
+
+def _write(
+    model: str, target: str, wanted: Wanted, options: Options, path: Path, results: list[Tuned]
 ) -> None:
-    """``aisc tune``: kernels of known sizes get their shares of the budget, the costliest first."""
-    table = Table("kernel", "tried", "chosen", "faster by")
-    with progress(Path(model).name) as steps:
+    numbers, page, lock = wanted.places
+    if numbers is not None:
+        data = {"model": Path(model).name, **whole(results), "kernels": list(map(asdict, results))}
+        write_whole(numbers, json.dumps(data, indent=2).encode())
+    if page is not None:
+        write_whole(page, as_html(Path(model).name, results).encode())
+    if lock is not None:
+        lock_of(model, target, options, path).write(lock)
+        print(f"locked in {lock}; the same code again: aisc compile --locked {lock}")
 
-        def report(number: int, count: int) -> None:
-            steps.report(f"kernel {number} of {count}")
 
-        options = from_environment(**choices)
-        results = tune_kernels(model, target, options, budget, path, exact, report)
-    for r in results:
-        tried = f"{r.tried} of {r.candidates}"
-        table.add_row(r.kernel, tried, r.label, f"{r.speedup:.2f} x")
-    _out.print(table)
-    with Database(path) as database:
-        print(f"{database.count()} records in {path}; use them with --tuned {path}")
+def _table(results: Sequence[Tuned]) -> Table:
+    table = Table("kernel", "us", "tried", "faster by", "sure of", "chosen")
+    for r in sorted(results, key=lambda r: -r.seconds * r.calls):
+        calls = f" x {r.calls}" if r.calls > 1 else ""
+        sure = f"{1 / r.high:.2f}" if r.choices else ""
+        faster = f"{r.speedup:.2f} x" if r.choices else "-"
+        table.add_row(
+            r.kernel, f"{r.seconds * 1e6:.0f}{calls}", str(r.trials), faster, sure, r.label
+        )
+    return table

@@ -25,10 +25,10 @@ from aisc.ir.target import Target
 if TYPE_CHECKING:
     from aisc.codegen.weights import Keep
     from aisc.driver.instruments import Instrument, Timer
-    from aisc.driver.kernel import Lookup
     from aisc.driver.pipeline import Compiled
     from aisc.ir.graph.core import Graph
     from aisc.ir.tensor.func import Program
+    from aisc.records.source import Lookup
 
 Level = Literal["graph", "tensor", "program", "llvm", "asm"]
 _LAST_STEP: dict[str, str] = {
@@ -75,16 +75,18 @@ def build(
     lookup: Lookup | None = None,
     keep: Keep | None = None,
 ) -> Compiled:
-    """Run the pipeline; `lookup` gives tuned choices, `keep` may store the result."""
+    """Run the pipeline; `lookup` gives tuned choices instead of what the options name, `keep` may
+    store the result."""
     with patient():
         from aisc.driver.instruments import instruments_for
-        from aisc.driver.kernel import untuned
         from aisc.driver.pipeline import Context, run_pipeline
+        from aisc.records.lookup import approval_for, lookup_for
 
         watching = instruments_for(options, *instruments)
         host, devices = backends_of(target)
-        context = Context(host, options, watching, lookup or untuned, devices, keep)
-        return run_pipeline(model, context)
+        tuned = lookup or lookup_for(options.records, host.target)
+        approve = approval_for(options.records, host)
+        return run_pipeline(model, Context(host, options, watching, tuned, devices, keep, approve))
 
 
 @checked_arguments
@@ -100,6 +102,7 @@ def compile(
     host: bool = True,
     overridable: Sequence[str] = (),
     tuned: str | PathLike[str] | None = None,
+    locked: str | PathLike[str] | None = None,
 ) -> Executable:
     """Compile a model for a target.
 
@@ -115,21 +118,17 @@ def compile(
     overridable: inputs that have defaults in the model (initializers) and shall be true inputs.
     Others become constants; a call of ``run`` may give them all the same, at the price of another
     compilation when they are first given, for which `model` must not have changed.
-    tuned: a database of :func:`aisc.tune`, whose records decide how kernels are scheduled.
+    tuned: a database of :func:`aisc.tune`, whose records decide how kernels are scheduled: by
+    default that of the user, if there is one; ``"none"`` for none.
+    locked: a lock file of ``aisc tune --lock``: its choices are taken, and its code must result.
     Raises ``CompileError`` when the model cannot be compiled.
     """
     options = from_environment(
         threads=threads, wait=wait, shapes=shapes, level=level, use_cache=cache, host=host,
-        overridable=tuple(overridable),
+        overridable=tuple(overridable), tuned=None if tuned is None else str(tuned),
+        locked=None if locked is None else str(locked),
     )  # fmt: skip
-    if tuned is None:
-        return executable(model, target, options)
-    from aisc.tuning.tune import records_of
-
-    lookup = records_of(tuned, backends_of(target)[0].target)
-    made = build(model, target, options, lookup=lookup).executable
-    assert made is not None, "nothing stopped the pipeline"
-    return made
+    return executable(model, target, options)
 
 
 def executable(

@@ -7,7 +7,7 @@ versions; its record holds the object and, as IR text, the signature that the pl
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aisc.artifact import kernel_signature as signature
@@ -22,18 +22,10 @@ from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
 from aisc.passes.lower.canonical import canonical
 from aisc.passes.plan.bind import ScheduledKernel, Version
-from aisc.passes.schedule.picks import Choices, choices_to_json, stale
+from aisc.passes.schedule.picks import choices_to_json, stale
 from aisc.passes.schedule.rules.chooser import NONE
 from aisc.passes.schedule.schedule import Schedule
-
-# The tuned choices for a kernel; none where the rules' own are the best: how step 7 asks the
-# tuning database.
-Lookup = Callable[[Func], Choices]
-
-
-def untuned(lowered: Func) -> Choices:
-    """The lookup without a database."""
-    return NONE
+from aisc.records.source import Lookup, untuned
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +101,10 @@ def make_kernel(
     lookup: Lookup = untuned,
     look: Look = UNSEEN,
     given: ScheduledKernel | None = None,
+    code: Artefact | None = None,
 ) -> BuiltKernel:
-    """A kernel made now; `given`: as it has been scheduled."""
-    made: Artefact | None = None
+    """A kernel made now; `given`: as it has been scheduled, `code`: what that was assembled to."""
+    made = code
     if given is None:
         scheduled, made = schedule_kernel(lowered, backend, options, lookup)
     else:

@@ -13,18 +13,17 @@ from aisc.driver.kernel import (
     UNSEEN,
     BuiltKernel,
     Look,
-    Lookup,
     from_record,
     kernel_key,
     make_kernel,
     to_record,
-    untuned,
 )
 from aisc.driver.options import Options
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.picks import choices_to_json
+from aisc.records.source import Lookup, untuned
 
 
 def build_kernels(

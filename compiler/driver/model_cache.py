@@ -45,6 +45,7 @@ from aisc.frontend import registry
 from aisc.ir.diagnostics import AiscError, CompileError, execution_error
 from aisc.ir.mapped import Bytes, give_back, mapped
 from aisc.ir.target import Target
+from aisc.records.paths import state_of
 
 _PIECE = 1 << 22  # bytes of a model that are hashed at once
 _LIBRARIES = ("numpy", "ml_dtypes", "onnx")
@@ -173,10 +174,11 @@ def place_of(model: Any, machines: Sequence[Target], options: Options) -> Place 
     if not contents:
         return None
     versions = (backend_of(t).version for t in machines)
+    tuned = filter(None, [state_of(options.records, machines)])
     libraries = ",".join(f"{name}-{version(name)}" for name in _LIBRARIES)
     key = key_of(
         "image", *contents, kind, options.key, f"host={options.host}",
-        *(t.key for t in machines), *versions, fingerprint(), libraries,
+        *(t.key for t in machines), *versions, fingerprint(), libraries, *tuned,
     )  # fmt: skip
     store, facts = cache_of(options.cache_dir, "images"), Facts.of(options.cache_dir, "whole")
     return Place(store, key, files, facts)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from aisc.codegen.run.threads import Wait, default_threads, default_wait
 from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import error
+from aisc.records.source import Source
 
 STEPS = (
     "import", "specialize", "canonicalize", "legalize", "fuse", "lower", "schedule", "optimize",
@@ -29,6 +30,9 @@ class Options:
     overridable: inputs that have defaults in the model, and stay inputs.
     host: whether operators without native code may run on the host, through their references.
     verify: check the IR after each step (``AISC_VERIFY=each``).
+    tuned: the database of tuned choices, whose effect stands in the key of each kernel; empty: that
+    of the user if there is one, ``none``: the rules decide alone.
+    locked: a lock file of ``aisc tune``: its choices are taken instead, its code must result.
     load: whether what was compiled is linked into this process, which must be able to run it.
     apart: give every buffer memory of its own, for runs under guard (`codegen/run/guard.py`).
     profile: make an entry that times its statements. Kernels are the same, and the key of an
@@ -49,6 +53,8 @@ class Options:
     profile: bool = field(default=False, metadata={"code": False})
     apart: bool = field(default=False, metadata={"code": False})
     load: bool = field(default=True, metadata={"code": False})
+    tuned: str = field(default="", metadata={"code": False})
+    locked: str = field(default="", metadata={"code": False})
 
     def __post_init__(self) -> None:
         if self.level not in (0, 1, 2, 3):
@@ -58,6 +64,11 @@ class Options:
         if self.stop_after and self.stop_after not in STEPS:
             known = f"steps: {', '.join(STEPS)}"
             raise error("E401", f"there is no step '{self.stop_after}'", known)
+
+    @property
+    def records(self) -> Source:
+        """Where tuned choices come from."""
+        return Source(self.tuned, self.locked, self.cache_dir, self.threads)
 
     def until(self, step: str) -> Options:
         """These options, but the pipeline stops after a step."""
@@ -76,12 +87,13 @@ class Options:
 
 
 def from_environment(**given: object) -> Options:
-    """Options with the environment's defaults: AISC_DUMP_DIR, AISC_VERIFY, AISC_CACHE_DIR, and
-    those of :mod:`aisc.codegen.run.threads`."""
+    """Options with the environment's defaults: AISC_DUMP_DIR, AISC_VERIFY, AISC_CACHE_DIR,
+    AISC_TUNED and those of :mod:`aisc.codegen.run.threads`."""
     defaults: dict[str, object] = {
         "dump_dir": os.environ.get("AISC_DUMP_DIR", ""),
         "verify": os.environ.get("AISC_VERIFY", "") == "each",
         "cache_dir": os.environ.get("AISC_CACHE_DIR", ""),
+        "tuned": os.environ.get("AISC_TUNED", ""),
         "threads": default_threads(),
         "wait": default_wait(),
     }

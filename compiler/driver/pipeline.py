@@ -21,7 +21,7 @@ from aisc.codegen.signature import Port
 from aisc.codegen.weights import Keep, with_weights
 from aisc.driver.crew import ALONE, Crew
 from aisc.driver.instruments import Instruments, Product
-from aisc.driver.kernel import BuiltKernel, Look, Lookup, untuned
+from aisc.driver.kernel import BuiltKernel, Look
 from aisc.driver.kernels import build_kernels
 from aisc.driver.options import STEPS, Options
 from aisc.frontend.registry import importer_for
@@ -39,6 +39,8 @@ from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.arena import Plan, plan_memory
 from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
 from aisc.passes.policy import Machines
+from aisc.records.lookup import Approve
+from aisc.records.source import Lookup, untuned
 
 # What the model calls inputs and outputs.
 Names = tuple[Sequence[str], Sequence[str]]
@@ -48,7 +50,7 @@ Names = tuple[Sequence[str], Sequence[str]]
 class Context:
     """What steps may depend on; passed, never ambient. `host` makes the entry and the kernels that
     no device takes; devices are asked in their order. `keep` may store what a model becomes, unless
-    there are operators of a user in it."""
+    there are operators of a user in it; `approve` looks at every kernel that was made."""
 
     host: Host
     options: Options
@@ -56,6 +58,7 @@ class Context:
     lookup: Lookup = untuned
     devices: tuple[Backend, ...] = ()
     keep: Keep | None = None
+    approve: Approve | None = None
 
     @property
     def machines(self) -> Machines:
@@ -184,6 +187,18 @@ def finish(
     with ctx.instruments.step("schedule") as done:
         built = _kernels(program, ctx, cache, given or {}, crew)
         done(None)
+    return finish_with(program, built, ctx, names, defaults, cache)
+
+
+def finish_with(
+    program: Program,
+    built: Mapping[str, BuiltKernel],
+    ctx: Context,
+    names: Names,
+    defaults: tuple[Port, ...] = (),
+    cache: Cache | None = None,
+) -> Compiled:
+    """What follows when every kernel has been made."""
     scheduled = {n: b.scheduled for n, b in built.items()}
     with ctx.instruments.step("optimize") as done:
         bound = bind_kernels(program, scheduled)
@@ -232,6 +247,9 @@ def _kernels(
     for backend in (ctx.host, *ctx.devices):
         mine = [k for k in program.kernels if k.target == backend.target.name]
         built |= build_kernels(mine, backend, ctx.options, cache, ctx.lookup, look, given, crew)
+    if ctx.approve is not None and look.code:
+        for kernel in program.kernels:
+            ctx.approve(kernel, built[kernel.name].object)
     return {k.name: built[k.name] for k in program.kernels}
 
 

@@ -1,46 +1,33 @@
-"""Tuning a model: a search for each of its kernels, whose records a database keeps."""
+"""Tuning from Python: the kernels of a model as workloads, a session, and who finds its records."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from aisc.codegen.backend import Backend, space
+from aisc.codegen.backend import Backend
 from aisc.driver import api
-from aisc.driver.kernel import Lookup
 from aisc.driver.options import Options, from_environment
 from aisc.ir.annotations import checked_arguments
 from aisc.ir.arith.poly import Extent
 from aisc.ir.description import to_toml
 from aisc.ir.diagnostics import error
+from aisc.ir.node import walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.func import Func, Program
+from aisc.ir.tensor.func import Buffer, Func, Program
+from aisc.ir.tensor.stmt import CallKernel
 from aisc.passes.analysis.cost import work
-from aisc.passes.schedule.picks import Choices
-from aisc.tuning.database import Database
-from aisc.tuning.measure import Worker
-from aisc.tuning.search import grid_search
-from aisc.tuning.space import candidates
+from aisc.passes.plan.overlap import storage
+from aisc.records.database import Database
+from aisc.records.paths import default_path
+from aisc.tuning.session import Budget, Progress, Session, Tuned, Workload, workshop
 
 # What a symbolic extent counts for when kernels are ordered by their work.
 UNKNOWN_EXTENT = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """What came of one kernel: the choices that were best, how much faster than the default they
-    are, and how many of the candidates were tried."""
-
-    kernel: str
-    choices: Choices
-    label: str
-    speedup: float
-    tried: int
-    candidates: int
+# What moves between two calls is only known to be more than the caches hold.
+MOST_MOVED = 256 << 20
 
 
 @checked_arguments
@@ -49,82 +36,98 @@ def tune(
     target: api.Targets = "cpu",
     *,
     budget: float = 60.0,
-    database: str | PathLike[str] = "tune.sqlite",
+    trials: int = 0,
+    until: float = 0.0,
+    database: str | PathLike[str] | None = None,
     shapes: Mapping[str, Extent] | None = None,
+    threads: int | None = None,
     reassociate: bool = False,
+    seed: int = 0,
 ) -> list[Tuned]:
     """Search for faster schedules of a model's kernels and record them.
 
-    budget: seconds to spend; the costliest kernels come first, all get equal shares.
-    database: the file of records, made if it is not there; ``aisc.compile(model, tuned=file)`` uses
-    them.
+    budget: seconds to spend; the kernels that promise most for the model get most of them.
+    trials: candidates to measure at most; 0: as many as there is time for.
+    until: end when another round is not expected to save this part of the model's time.
+    database: the file of records, by default that of the user, where ``aisc.compile`` finds them
+    without being told.
     shapes: values of symbolic dimensions: only kernels of known sizes can be measured.
+    threads: how many threads the model will run on; by default the cores of this process.
     reassociate: try also what rounds otherwise than the default schedule.
+    seed: of the search: the same measurements lead to the same choices.
     Raises ``CompileError`` when the model cannot be compiled; E402 when no kernel of it can be
     measured here, E503 when the file is no such database.
     """
-    options = from_environment(shapes=shapes)
-    return tune_kernels(model, target, options, budget, Path(database), not reassociate)
+    options = from_environment(shapes=shapes, threads=threads)
+    path = default_path(options.cache_dir) if database is None else Path(database)
+    spend = Budget(budget, trials, until)
+    return tune_kernels(model, target, options, spend, path, not reassociate, seed)
 
 
 def tune_kernels(
     model: Any,
     target: api.Targets,
     options: Options,
-    budget: float,
+    budget: Budget,
     path: Path,
     exact: bool,
-    report: Callable[[int, int], None] = lambda number, count: None,
+    seed: int = 0,
+    report: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Tuned]:
-    """What :func:`tune` does. `report` is told the number of each kernel and of all."""
+    """What :func:`tune` does. `report` is told of progress."""
     host = api.backends_of(target)[0]
-    found = kernels_of(model, target, options)
-    kernels = [k for k, backend in found if not k.dims and backend.target == host.target]
-    if not kernels:
+    workloads = workloads_of(model, target, options)
+    if not workloads:
         raise error("E402", "no kernel of the model can be measured here",
                     "sizes must be known (--shape), and kernels run on this machine")  # fmt: skip
-    deadline, results = time.monotonic() + budget, list[Tuned]()
-    with Database(path) as database, Worker(_described(host.target)) as worker:
-        for k, kernel in enumerate(kernels):
-            left = (deadline - time.monotonic()) / (len(kernels) - k)
-            if left <= 0:
-                break
-            report(k + 1, len(kernels))
-            these = candidates(space(host, kernel), exact=exact)
-            outcome = grid_search(kernel, these, worker, left)
-            database.add(kernel, host.target, outcome.record)
-            tried, best = len(outcome.trials), outcome.record
-            results.append(
-                Tuned(kernel.name, best.choices, best.label, outcome.speedup, tried, len(these))
-            )
-    return results
+    shop = workshop(described(host.target), options.threads)
+    with Database(path) as database:
+        try:
+            session = Session(host.target, database, shop, exact, seed, report)
+            return session.run(workloads, budget)
+        finally:
+            shop.close()
 
 
-def _described(target: Target) -> str:
-    """What a measuring process finds the target by: the machine of this process has a name."""
-    if target == api.resolve_target("cpu"):
-        return "cpu"
-    return target.source or to_toml(target)
+def workloads_of(model: Any, target: api.Targets, options: Options) -> list[Workload]:
+    """The kernels of known sizes that the host runs, costliest first, with how often one run calls
+    them and what it moves in between."""
+    host = api.backends_of(target)[0]
+    program = lowered(model, target, options)
+    calls = [s for s in walk(program.entry.body) if isinstance(s, CallKernel)]
+    used: dict[tuple[str, object], Buffer] = {}
+    for b in (b for call in calls for b in call.args):
+        used[storage(b), b.offset] = b
+    sizes = [b.bytes for b in used.values()]
+    moved = min(MOST_MOVED, sum(n for n in sizes if isinstance(n, int)))
+    found = []
+    for k in _ordered(program):
+        count = sum(call.kernel == k.name for call in calls)
+        if not k.dims and k.target == host.target.name and count:
+            found.append(Workload(k, count, moved if len(calls) > 1 else 0))
+    return found
+
+
+def lowered(model: Any, target: api.Targets, options: Options) -> Program:
+    """A model before its kernels are scheduled."""
+    program = api.build(model, target, options.until("lower")).product
+    assert isinstance(program, Program), "the product of lower is a Program"
+    return program
+
+
+def _ordered(program: Program) -> list[Func]:
+    return sorted(program.kernels, key=lambda k: -work(k.body, UNKNOWN_EXTENT))
 
 
 def kernels_of(model: Any, target: api.Targets, options: Options) -> list[tuple[Func, Backend]]:
     """The lowered kernels of a model and the back ends that schedule them, costliest first."""
     host, devices = api.backends_of(target)
     homes: dict[str, Backend] = {b.target.name: b for b in (*devices, host)}
-    program = api.build(model, target, options.until("lower")).product
-    assert isinstance(program, Program), "the product of lower is a Program"
-    ordered = sorted(program.kernels, key=lambda k: -work(k.body, UNKNOWN_EXTENT))
-    return [(k, homes[k.target]) for k in ordered]
+    return [(k, homes[k.target]) for k in _ordered(lowered(model, target, options))]
 
 
-def records_of(path: str | PathLike[str], target: Target) -> Lookup:
-    """The best records of a database for kernels of a target; E503 when there is no such file."""
-    if not Path(path).is_file():
-        raise error("E503", f"there is no tuning database {path}", "make it with aisc tune")
-    database = Database(Path(path))
-
-    def lookup(func: Func) -> Choices:
-        record = database.best(func, target)
-        return {} if record is None else record.choices
-
-    return lookup
+def described(target: Target) -> str:
+    """What another process finds the target by: the machine of this process has a name."""
+    if target == api.resolve_target("cpu"):
+        return "cpu"
+    return target.source or to_toml(target)

@@ -1,0 +1,1 @@
+"""What was tuned: kept by a database, found by the compiler, locked by files."""

@@ -1,0 +1,29 @@
+"""Where a compilation gets tuned choices from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aisc.ir.tensor.func import Func
+from aisc.passes.schedule.picks import Choices
+
+# The tuned choices for a kernel; none where the rules' own are the best: how step 7 asks.
+Lookup = Callable[[Func], Choices]
+NO_CHOICES: Choices = {}
+
+
+def untuned(lowered: Func) -> Choices:
+    """The lookup without a database."""
+    return NO_CHOICES
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the options say. tuned: a database; empty: the user's own, in the folder of the cache;
+    ``none``: none. locked: a lock file instead. threads: of the runs to come."""
+
+    tuned: str = ""
+    locked: str = ""
+    cache_dir: str = ""
+    threads: int = 1

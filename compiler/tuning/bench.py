@@ -1,0 +1,119 @@
+"""The bench of one kernel: its configurations are scheduled and made by several processes at once,
+then run by another one while these rest.
+
+Making and running never overlap: a measurement has the machine for itself. What comes out as the
+same code as the default is not run. A result that is wrong, a process that crashed or exceeded its
+time or memory costs the one candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aisc.ir.tensor.func import Func
+from aisc.ir.text.printer import print_ir
+from aisc.passes.schedule.picks import Choices, choices_to_json
+from aisc.tuning.pairs import ratio_of
+from aisc.tuning.space import Sketch, pick_from_json
+from aisc.tuning.trial import Fate, Trial
+from aisc.tuning.workers import Reply, Worker, ask_all
+
+
+@dataclass(slots=True)
+class Workshop:
+    """The processes: `makers` and one `runner`. target: a name, or a description; threads: of the
+    model; `stopped` says that the time is up."""
+
+    makers: Sequence[Worker]
+    runner: Worker
+    target: str
+    threads: int = 1
+    stopped: Callable[[], bool] = lambda: False
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in (*self.makers, self.runner):
+            worker.close()
+
+
+@dataclass(slots=True)
+class KernelBench:
+    """Makes and runs configurations of a kernel. sizes: of its dimensions; moved: bytes that the
+    model moves between two calls of it; exact: results must have the default's bits."""
+
+    shop: Workshop
+    func: Func
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    moved: int = 0
+    exact: bool = True
+    text: str = ""
+    _standing: Reply | None = None
+
+    def __post_init__(self) -> None:
+        self.text = self.text or print_ir(self.func)
+
+    def _request(self, op: str, choices: Choices) -> dict[str, Any]:
+        return {
+            "op": op, "kernel": self.text, "target": self.shop.target, "sizes": dict(self.sizes),
+            "threads": self.shop.threads, "choices": choices_to_json(choices),
+        }  # fmt: skip
+
+    def sketches(self, several: Sequence[Choices]) -> list[Sketch | str]:
+        """Each as the rules take it, or why they do not."""
+        requests = [self._request("sketch", c) for c in several]
+        replies = ask_all(self.shop.makers, requests, self.shop.stopped)
+        return [_sketch(r) for r in replies]
+
+    def trials(self, sketches: Sequence[Sketch], samples: int) -> list[Trial]:
+        """Each made, and run in `samples` pairs with the default."""
+        if self._standing is None:
+            self._standing = self.shop.makers[0].ask(self._request("make", {}))
+        if "error" in self._standing:
+            failed = self._standing
+            self._standing = None
+            return [_failed(s, failed) for s in sketches]
+        requests = [self._request("make", s.choices) for s in sketches]
+        made = ask_all(self.shop.makers, requests, self.shop.stopped)
+        return [self._trial(s, reply, samples) for s, reply in zip(sketches, made, strict=True)]
+
+    def _trial(self, sketch: Sketch, made: Reply | None, samples: int) -> Trial:
+        assert self._standing is not None, "the default is there"
+        if made is None or (sketch.choices and self.shop.stopped()):
+            return Trial(sketch, "unmeasured", detail="the time was up")
+        if "error" in made:
+            return _failed(sketch, made)
+        digest = str(made["digest"])
+        if digest == self._standing["digest"] and sketch.choices:
+            return Trial(sketch, "same", digest=digest)
+        records = [self._standing["record"]] + ([made["record"]] if sketch.choices else [])
+        reply = self.shop.runner.ask({
+            "kernel": self.text, "target": self.shop.target, "threads": self.shop.threads,
+            "sizes": dict(self.sizes), "records": records, "exact": self.exact,
+            "samples": samples, "moved": self.moved,
+        })  # fmt: skip
+        if "wrong" in reply:
+            return Trial(sketch, "wrong", digest=digest, detail=str(reply["wrong"]))
+        if "error" in reply:
+            return _failed(sketch, reply, digest)
+        seconds = [[float(t) for t in side] for side in reply["seconds"]]
+        standing, candidate = seconds[0], seconds[-1]
+        middle = sorted(standing)[len(standing) // 2]
+        return Trial(sketch, "ok", ratio_of(standing, candidate), middle, digest)
+
+
+def _failed(sketch: Sketch, reply: Reply, digest: str = "") -> Trial:
+    fate: Fate = "lost" if reply.get("lost") else "refused"
+    return Trial(sketch, fate, digest=digest, detail=str(reply["error"]))
+
+
+def _sketch(reply: Reply | None) -> Sketch | str:
+    if reply is None:
+        return "the time was up"
+    if "error" in reply:
+        return str(reply["error"])
+    picks = tuple(map(pick_from_json, reply["picks"]))
+    choices = {p.name: p.choice for p in picks if p.choice != p.default}
+    features = tuple(float(f) for f in reply["features"])
+    return Sketch(choices, picks, float(reply["cycles"]), str(reply["bound"]), features)

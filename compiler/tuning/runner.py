@@ -1,0 +1,142 @@
+"""The process that measures candidates: ``python -m aisc.tuning.runner``, one JSON line at a time.
+
+A request holds a kernel and the records of two of its makes: the one that stands, and the
+candidate. Both run on the same contents in turn, each time in the state that the whole model
+leaves: what it moves between two calls of the kernel is moved here, too, and then inputs that are
+small are touched, as the kernel before has just written them. The reply has the seconds of each
+pair, and whether the results are the same: to the bit, or as nearly as sums in another order are.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aisc.codegen.backend import Host
+from aisc.codegen.run.bound import Bound
+from aisc.codegen.run.executable import Executable
+from aisc.driver.kernel import from_record
+from aisc.ir.diagnostics import error
+from aisc.ir.text.parser import parse_func
+from aisc.tuning.alone import Alone, arrays_of, executable_of, program_of
+from aisc.tuning.maker import backend_for
+from aisc.tuning.serving import serve
+
+# One sample repeats a kernel that finds all in caches at least so many seconds.
+SAMPLE = 0.0005
+# Inputs up to so many bytes are in the cache when the kernel before has written them.
+TOUCHED = 1 << 19
+# What another order of sums may change, of the largest result.
+REASSOCIATED = 1e-4
+
+Array = NDArray[Any]
+
+
+class Prepared:
+    """A kernel with its contents, ready to be called."""
+
+    def __init__(self, alone: Alone, exe: Executable, sizes: Mapping[str, int]) -> None:
+        self.exe = exe
+        self.inputs = arrays_of(alone.inputs, sizes, np.random.default_rng(1))
+        self.bound: Bound = exe.bind(*self.inputs)
+        self.small = [a.reshape(-1) for a in self.inputs if 0 < a.nbytes <= TOUCHED]
+
+    def results(self) -> list[Array]:
+        """The outputs of a call, on outputs that held something else."""
+        for a in self.bound.outputs:
+            a.view(np.uint8)[...] = 0xAB
+        self.bound()
+        return [a.copy() for a in self.bound.outputs]
+
+    def seconds(self, calls: int) -> float:
+        """Of a call, in `calls` calls."""
+        start = time.perf_counter()
+        for _ in range(calls):
+            self.bound()
+        return (time.perf_counter() - start) / calls
+
+    def touch(self) -> None:
+        """Read the small inputs."""
+        for a in self.small:
+            a[:: max(1, 64 // a.itemsize)].copy()
+
+
+@lru_cache(maxsize=2)
+def _alone(text: str) -> Alone:
+    return program_of(parse_func(text), np.random.default_rng(0))
+
+
+@lru_cache(maxsize=6)
+def _prepared(text: str, record: str, target: str, threads: int, sizes: str) -> Prepared:
+    parts = {n: base64.b64decode(v) for n, v in json.loads(record).items()}
+    built, backend, alone = from_record(parts), backend_for(target), _alone(text)
+    if built is None or not isinstance(backend, Host):
+        raise error("E402", "a kernel can only be measured on the machine that runs it")
+    exe = executable_of(alone, built, backend, threads)
+    made = Prepared(alone, exe, json.loads(sizes))
+    made.bound()
+    return made
+
+
+@lru_cache(maxsize=1)
+def _between(size: int) -> Array:
+    """What is read between two calls."""
+    return np.ones(max(1, size // 8), np.int64)
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Times of the one that stands and of the candidate, in turn."""
+    sizes = json.dumps(request.get("sizes") or {}, sort_keys=True)
+    common = request["target"], int(request["threads"]), sizes
+    both = [
+        _prepared(request["kernel"], json.dumps(r, sort_keys=True), *common)
+        for r in request["records"]
+    ]
+    results = [p.results() for p in both]
+    wrong = "" if len(both) == 1 else _difference(results[0], results[1], bool(request["exact"]))
+    digest = hashlib.sha256(b"".join(a.tobytes() for a in results[0])).hexdigest()
+    if wrong:
+        return {"wrong": wrong, "digest": digest}
+    moved = int(request["moved"])
+    return {"seconds": _times(both, int(request["samples"]), moved), "digest": digest}
+
+
+def _times(both: list[Prepared], samples: int, moved: int) -> list[list[float]]:
+    """Seconds of each, one list per kernel: in turn, the first first in every other pair."""
+    calls = [1 if moved else max(1, int(SAMPLE / max(p.seconds(1), 1e-7))) for p in both]
+    seconds: list[list[float]] = [[] for _ in both]
+    for turn in range(samples):
+        order = range(len(both)) if turn % 2 == 0 else range(len(both) - 1, -1, -1)
+        for k in order:
+            if moved:
+                _between(moved).sum()
+                both[k].touch()
+            seconds[k].append(both[k].seconds(calls[k]))
+    return seconds
+
+
+def _difference(wanted: list[Array], got: list[Array], exact: bool) -> str:
+    """What is wrong with results; nothing if they are right."""
+    for w, g in zip(wanted, got, strict=True):
+        if w.tobytes() == g.tobytes():
+            continue
+        if exact:
+            return "the results have other bits"
+        if w.dtype.kind in "iub":
+            return "the results are other numbers"
+        scale = float(np.nanmax(np.abs(w), initial=0.0)) or 1.0
+        if not np.allclose(g, w, 0.0, REASSOCIATED * scale, equal_nan=True):
+            return "the results differ by more than sums in another order"
+    return ""
+
+
+if __name__ == "__main__":
+    serve(answer)
