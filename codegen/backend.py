@@ -79,6 +79,15 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class Described(Backend, Protocol):
+    """A back end that knows how long its kernels take without running them."""
+
+    def cycles(self, kernel: ScheduledKernel) -> float:
+        """Cycles of a run of a kernel, by the description of the target; E402 for one that does not
+        fit the machine."""
+
+
+@runtime_checkable
 class Host(Backend, Protocol):
     """A back end whose code calls kernels: its own as functions, those of devices by requests."""
 

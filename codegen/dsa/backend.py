@@ -30,6 +30,8 @@ from aisc.passes.tensor.dsa_optimize import dsa_optimize
 
 # What the rule may take as one kernel: a product, and casts of its operands.
 OPERATORS = ("matmul", "cast", "constant")
+# The part of the work of other units that the busiest one does not hide.
+EXPOSED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,12 @@ class DsaBackend:
         """A tensorized kernel in the form that the assembler walks."""
         func = dsa_optimize(replace(schedule.func, name=lowered.name))
         return ScheduledKernel(func, picks=schedule.picks)
+
+    def cycles(self, kernel: ScheduledKernel) -> float:
+        """What the instruction stream takes: the busiest unit, and a part of what the others do,
+        which waits at times for it."""
+        listing = assemble(kernel.func, self.target)
+        return listing.overlapped + EXPOSED * (listing.serial - listing.overlapped)
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """The module of one kernel: its text."""

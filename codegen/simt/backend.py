@@ -25,6 +25,7 @@ from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.target import Target, host
 from aisc.ir.tensor.func import Func
 from aisc.passes.analysis.faults import can_fail
+from aisc.passes.analysis.simt_estimate import simt_estimate
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.picks import Choices
 from aisc.passes.schedule.rules.chooser import NONE, Chooser
@@ -83,6 +84,11 @@ class SimtBackend:
         if can_fail(func.body):
             func = func.with_attrs(status=True)
         return ScheduledKernel(replace(func, name=lowered.name), picks=schedule.picks)
+
+    def cycles(self, kernel: ScheduledKernel) -> float:
+        """What the analytical model of the machine expects."""
+        SimtEmitter(kernel.func, self.target).emit()  # it must fit
+        return simt_estimate(kernel.func, self.target).cycles
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """A module for the device, and one of the model; between them what a launch must know."""

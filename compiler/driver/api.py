@@ -84,7 +84,7 @@ def build(
 
         watching = instruments_for(options, *instruments)
         host, devices = backends_of(target)
-        tuned = lookup or lookup_for(options.records, host.target)
+        tuned = lookup or lookup_for(options.records, *(b.target for b in (host, *devices)))
         approve = approval_for(options.records, host)
         return run_pipeline(model, Context(host, options, watching, tuned, devices, keep, approve))
 

@@ -21,8 +21,8 @@ from aisc.records.source import Lookup, Source, untuned
 Approve = Callable[[Func, bytes], None]
 
 
-def lookup_for(source: Source, target: Target) -> Lookup:
-    """The tuned choices of kernels for a target; E503 for a file that was named and is no
+def lookup_for(source: Source, *targets: Target) -> Lookup:
+    """The tuned choices of kernels for some targets; E503 for a file that was named and is no
     database. One of the user's own that is damaged is warned of, and left alone."""
     if source.locked:
         from aisc.records.lock import Lock
@@ -43,11 +43,13 @@ def lookup_for(source: Source, target: Target) -> Lookup:
         warn(Diagnostic("E503", text, notes=(note,), severity="warning"))
         return untuned
     known: dict[str, Choices] = {}
+    named = {t.name: t for t in targets}
 
     def lookup(func: Func) -> Choices:
         if func.name not in known:
+            home = named.get(func.target, targets[0])
             with Database(path, read_only=True) as database:
-                record = database.best(workload_key(func), target, source.threads)
+                record = database.best(workload_key(func), home, source.threads)
             known[func.name] = {} if record is None else record.choices
         return known[func.name]
 

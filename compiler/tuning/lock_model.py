@@ -20,7 +20,7 @@ def lock_of(model: Any, target: api.Targets, options: Options, database: Path) -
     """Compile a model by the records of a database, and lock what comes of it."""
     host, devices = api.backends_of(target)
     options = replace(options, tuned=str(database), load=False)
-    lookup = lookup_for(options.records, host.target)
+    lookup = lookup_for(options.records, *(b.target for b in (host, *devices)))
     kernels: dict[str, Entry] = {}
 
     def note(func: Func, code: bytes) -> None:

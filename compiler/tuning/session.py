@@ -8,16 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aisc.artifact.fingerprint import fingerprint
+from aisc.codegen.backend import Described
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
 from aisc.passes.schedule.picks import Choices, choices_to_json
 from aisc.records.database import Database, Past, Record, workload_key
 from aisc.tuning.bench import KernelBench, Workshop
+from aisc.tuning.described import DescribedBench
 from aisc.tuning.learned import Learned
 from aisc.tuning.search import Search
 from aisc.tuning.space import label_of
 from aisc.tuning.tasks import Task, next_task, promised
-from aisc.tuning.trial import FAILED, Trial
+from aisc.tuning.trial import FAILED, Bench, Trial
 from aisc.tuning.workers import MAKER, RUNNER, Worker
 
 # Of the time, what remains for measuring the chosen once more; and of choices, those begun with.
@@ -37,11 +39,13 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A kernel to be tuned. calls: of one run of the model; moved: bytes that lie between two."""
+    """A kernel to be tuned. calls: of one run of the model; moved: bytes that lie between two;
+    device: who knows what it takes, where it does not run here."""
 
     func: Func
     calls: int = 1
     moved: int = 0
+    device: Described | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ class Tuned:
 
 @dataclass(slots=True)
 class Session:
-    """A tuning session for one target. `learned` grows with every trial."""
+    """A tuning session for a host, and for devices that are described. `learned` grows with every
+    trial that was run."""
 
     target: Target
     database: Database
@@ -98,6 +103,7 @@ class Session:
     learned: Learned = field(default_factory=Learned)
     _deadline: float = 0.0
     _count: int = 0
+    _homes: dict[str, Workload] = field(default_factory=dict)
 
     def run(self, workloads: Sequence[Workload], budget: Budget) -> list[Tuned]:
         """Tune kernels, the result in their order. Interrupted, it settles for what it has."""
@@ -108,6 +114,7 @@ class Session:
             if p.ratio is not None:
                 self.learned.add(p.features, p.base, p.ratio)
         tasks = [self._task(w) for w in workloads]
+        self._homes = {t.name: w for t, w in zip(tasks, workloads, strict=True)}
         try:
             self._search(tasks, budget)
         except KeyboardInterrupt:
@@ -116,6 +123,9 @@ class Session:
         return [self._settled(t, w) for t, w in zip(tasks, workloads, strict=True)]
 
     def _task(self, w: Workload) -> Task:
+        if w.device is not None:  # what costs nothing is asked again
+            bench: Bench = DescribedBench(w.device, w.func)
+            return Task(w.func.name, Search(bench, Learned(), self.seed, self.exact), w.calls)
         key = workload_key(w.func)
         bench = KernelBench(self.shop, w.func, moved=w.moved, exact=self.exact)
         past = self.database.trials(self.target, key)
@@ -167,9 +177,11 @@ class Session:
                  base.features if base else (), self.shop.threads, t.detail)
             for t in done
         ]  # fmt: skip
-        func = task.search.bench.func if isinstance(task.search.bench, KernelBench) else None
-        if func is not None and rows:
-            self.database.note(workload_key(func), self.target, rows)
+        w = self._homes[task.name]
+        self.database.note(workload_key(w.func), self._target(w), rows)
+
+    def _target(self, w: Workload) -> Target:
+        return self.target if w.device is None else w.device.target
 
     def _tell(self, task: Task, tasks: Sequence[Task], phase: str = "search") -> None:
         total = sum(t.seconds for t in tasks)
@@ -194,7 +206,7 @@ class Session:
                 task.seconds / max(1, task.calls), self.shop.threads,
                 chosen.digest if chosen else "", fingerprint(),
             )  # fmt: skip
-            self.database.choose(key, self.target, record)
+            self.database.choose(key, self._target(w), record)
         return tuned_of(task, chosen)
 
 

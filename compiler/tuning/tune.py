@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from aisc.codegen.backend import Backend
+from aisc.codegen.backend import Backend, Described
 from aisc.driver import api
 from aisc.driver.options import Options, from_environment
 from aisc.ir.annotations import checked_arguments
@@ -90,9 +90,10 @@ def tune_kernels(
 
 
 def workloads_of(model: Any, target: api.Targets, options: Options) -> list[Workload]:
-    """The kernels of known sizes that the host runs, costliest first, with how often one run calls
-    them and what it moves in between."""
-    host = api.backends_of(target)[0]
+    """The kernels of known sizes that the host runs, or of which a device knows what they take,
+    costliest first, with how often one run calls them and what it moves in between."""
+    host, devices = api.backends_of(target)
+    described = {d.target.name: d for d in devices if isinstance(d, Described)}
     program = lowered(model, target, options)
     calls = [s for s in walk(program.entry.body) if isinstance(s, CallKernel)]
     used: dict[tuple[str, object], Buffer] = {}
@@ -103,8 +104,9 @@ def workloads_of(model: Any, target: api.Targets, options: Options) -> list[Work
     found = []
     for k in _ordered(program):
         count = sum(call.kernel == k.name for call in calls)
-        if not k.dims and k.target == host.target.name and count:
-            found.append(Workload(k, count, moved if len(calls) > 1 else 0))
+        device = described.get(k.target)
+        if not k.dims and count and (device is not None or k.target == host.target.name):
+            found.append(Workload(k, count, moved if len(calls) > 1 else 0, device))
     return found
 
 

@@ -145,7 +145,7 @@ def _count(e: Expr, t: Target, sizes: Values, around: _Around, code: Straight) -
                 code.loads += times * _loads(n, t, sizes, around)
         elif isinstance(n, Expr) and n not in fused:
             vectors = _vectors(n.dtype.bytes, around, t, around.lanes in names)
-            code.arithmetic += times * vectors * _weight(n)
+            code.arithmetic += times * vectors * weight(n)
 
 
 def _values(e: Expr) -> Iterator[Node]:
@@ -161,7 +161,7 @@ def _values(e: Expr) -> Iterator[Node]:
                 stack.extend(children(n))
 
 
-def _weight(n: Expr) -> float:
+def weight(n: Expr) -> float:
     """Instructions of one operation."""
     if isinstance(n, Call):
         return FUNCTIONS.get(n.name, UNKNOWN_FUNCTION)
