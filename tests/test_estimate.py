@@ -234,13 +234,13 @@ def test_a_search_on_a_described_machine_finds_the_optimum(
         for c in itertools.product(*options)
     ]
     costs = [s.cycles for s in bench.sketches(every) if not isinstance(s, str)]
-    search = Search(DescribedBench(backend, func), Learned(), seed=3)  # type: ignore[arg-type]
+    search = Search(bench, Learned(), seed=3)
     while not search.exhausted and search.rounds < 12:
         search.round()
     best = search.best
     assert best is not None
     assert best.sketch.cycles == min(costs)
-    again = Search(DescribedBench(backend, func), Learned(), seed=3)  # type: ignore[arg-type]
+    again = Search(bench, Learned(), seed=3)
     while not again.exhausted and again.rounds < 12:
         again.round()
     assert [t.sketch.key for t in again.trials] == [t.sketch.key for t in search.trials]
