@@ -171,10 +171,11 @@ def resolve(name: str) -> Target:
 
 @cache
 def host() -> Target:
-    """The machine this process runs on (:mod:`aisc.ir.probe`)."""
+    """The machine this process runs on (:mod:`aisc.ir.probe`), with what was measured of it."""
+    from aisc.ir.measured import with_measured
     from aisc.ir.probe import probe
 
-    return probe()
+    return with_measured(probe())
 
 
 def with_machine(target: Target, triple: str, arch: str, features: tuple[str, ...]) -> Target:

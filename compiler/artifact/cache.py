@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from aisc.codegen.files import whole_file
 from aisc.ir.diagnostics import CompileError, error
+from aisc.ir.measured import default_folder
 
 LIMIT_BYTES = 1 << 30
 IMAGE_LIMIT_BYTES = 1 << 31  # or a part of the file system, where that is more
@@ -30,15 +31,6 @@ _FREE_SHARE = 0.05  # of a file system that stays free
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _ABANDONED = 3600.0  # seconds after which a file that was never finished is nobody's
 _MAGIC = b"AISC1\n"
-
-
-def default_folder() -> Path:
-    """``AISC_CACHE_DIR``, else ``aisc`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
-    own = os.environ.get("AISC_CACHE_DIR")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "aisc"
 
 
 def cache_of(folder: str, kind: str = "") -> Cache:

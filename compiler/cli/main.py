@@ -259,14 +259,20 @@ def tune(
     lock: Annotated[
         Path | None, typer.Option(help="Write a lock file for aisc compile --locked.")
     ] = None,
+    explain: Annotated[
+        str, typer.Option(help="Show why a kernel is scheduled as it is, and measure nothing.")
+    ] = "",
 ) -> None:
     """Search for faster schedules and record them, where aisc compile finds them."""
-    from aisc.cli.tune_commands import Wanted, list_spaces, tune_model
+    from aisc.cli.tune_commands import Wanted, explain_kernel, list_spaces, tune_model
     from aisc.tuning.session import Budget
 
     choices = _choices(shape, 2, threads, False)
     if only_list:
         list_spaces(model, target, choices)
+        return
+    if explain:
+        explain_kernel(model, target, explain, database, choices)
         return
     spend = Budget(seconds(budget), trials, percent(until, "--until"))
     places = (numbers, page, lock)
@@ -418,11 +424,14 @@ def targets_validate(
 @machines.command("probe")
 def targets_probe(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here.")] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure rates first; the tuner's model uses them.")
+    ] = False,
 ) -> None:
     """The machine of this process as a description, to compile for it elsewhere."""
     from aisc.cli.target_commands import probe_host
 
-    probe_host(output)
+    probe_host(output, measure)
 
 
 @app.command()

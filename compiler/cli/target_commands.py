@@ -12,9 +12,11 @@ from aisc.codegen.files import write_whole
 from aisc.driver.api import resolve_target
 from aisc.ir import target as targets
 from aisc.ir.description import to_toml
+from aisc.ir.measured import Measured, measured_path, processor
 from aisc.ir.target import Target
 
 _out = Console()
+_err = Console(stderr=True)
 
 
 def list_targets() -> None:
@@ -45,13 +47,30 @@ def validate_target(path: Path) -> None:
         print(f"  instruction {name}")
 
 
-def probe_host(output: Path | None) -> None:
-    """``aisc targets probe``: the machine of this process as a description."""
+def probe_host(output: Path | None, measure: bool = False) -> None:
+    """``aisc targets probe``: the machine of this process as a description. `measure`: measure
+    rates first, and keep them for models of cost."""
+    if measure:
+        _measure()
     text = to_toml(resolve_target("cpu"))
     if output is None:
         print(text.rstrip())
     else:
         write_whole(output, text.encode())
+
+
+def _measure() -> None:
+    """Measure the rates of this machine, and keep them."""
+    from aisc.cli.spinner import spinner
+    from aisc.measure import machine_rates
+
+    with spinner("measuring"):
+        found = machine_rates.measure()
+    kept = Measured(processor(), found.reads, {"fma_f32": found.fma, "clock": found.clock})
+    measured_path().parent.mkdir(parents=True, exist_ok=True)
+    write_whole(measured_path(), kept.to_toml().encode())
+    targets.host.cache_clear()
+    _err.print(f"measured: {found.clock:.2f} GHz; kept in {measured_path()}")
 
 
 def _vectors(t: Target) -> str:

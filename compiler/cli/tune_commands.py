@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +16,11 @@ from aisc.cli.tuning_display import display
 from aisc.codegen.backend import space
 from aisc.codegen.files import write_whole
 from aisc.driver.options import Options, from_environment
+from aisc.ir.diagnostics import error
 from aisc.passes.schedule.picks import Choice, Pick, space_size, written
+from aisc.records.database import Database
 from aisc.records.paths import default_path
+from aisc.tuning.explain import explain
 from aisc.tuning.lock_model import lock_of
 from aisc.tuning.report import as_html, whole
 from aisc.tuning.session import Budget, Tuned
@@ -49,6 +53,23 @@ def list_spaces(model: str, target: str, choices: Mapping[str, Any]) -> None:
             same = "yes" if p.exact else "no"
             table.add_row(p.name, written(p.choice), _others(p), same)
         _out.print(table)
+
+
+def explain_kernel(
+    model: str, target: str, kernel: str, database: Path | None, choices: Mapping[str, Any]
+) -> None:
+    """``aisc tune --explain``: the schedule of a kernel as Python; E401 for a name of none."""
+    options = from_environment(**choices)
+    found = {k.name: (k, backend) for k, backend in kernels_of(model, target, options)}
+    if kernel not in found:
+        near = difflib.get_close_matches(kernel, found, 3, 0.3)
+        raise error(
+            "E401", f"the model has no kernel '{kernel}'", f"has {', '.join(near or found)}"
+        )
+    path = database or default_path(options.cache_dir)
+    records = Database(path, read_only=True) if path.is_file() else None
+    for line in explain(*found[kernel], records, options.threads).lines():
+        print(line)
 
 
 def _others(p: Pick) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from aisc.artifact.cache import default_folder
 from aisc.ir.diagnostics import AiscError, error
+from aisc.ir.measured import default_folder
 from aisc.ir.target import Target
 from aisc.records.source import Source
 

@@ -77,6 +77,7 @@ def _levels(target: Target) -> list[tuple[Memory, Memory]]:
     caches = caches or [target.first_cache, target.second_cache]
     lanes = target.vector_bits / 32
     far = 2 * lanes * target.costs.fma_units / max(1, target.costs.byte_work)
+    far = target.rates.get("read_memory", far)
     found = []
     for cache, behind in zip(caches, [*caches[1:], Memory("memory", 1 << 60, far)], strict=True):
         rate = behind.bandwidth or USUAL_RATES.get(behind.name, far)
