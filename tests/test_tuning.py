@@ -448,6 +448,24 @@ def test_a_session_tunes_and_resumes(tmp_path: Path) -> None:
     assert first.kernel in page
 
 
+def test_kernels_of_any_size_are_tuned_for_some(tmp_path: Path) -> None:
+    """One schedule for all of them; those whose sizes are not told are left alone."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType((symbol("n"), 48), dtypes.f32))
+    w = np.random.default_rng(0).standard_normal((48, 64)).astype(np.float32)
+    model = b.finish([b.add("matmul", (x, b.constant(w)))])
+    options, path = from_environment(threads=2), tmp_path / "tuning.sqlite"
+    with pytest.raises(CompileError) as caught:
+        tune_kernels(model, "cpu", options, Budget(), path, True, at={"m": 3})
+    assert caught.value.codes == ("E402",)
+    at = {"n": (1, 33)}
+    (found,) = tune_kernels(model, "cpu", options, Budget(60, 4), path, True, at=at)
+    assert 0 < found.trials <= 4
+    assert found.seconds > 0
+    with Database(path) as database:
+        assert database.count() == 1
+
+
 def test_a_lock_gives_the_same_code_or_says_why(kernel: Func, tmp_path: Path) -> None:
     database, path = tmp_path / "tuning.sqlite", tmp_path / "tune.lock"
     target, options = resolve_target("cpu"), from_environment(threads=1)

@@ -90,3 +90,15 @@ def percent(text: str, hint: str) -> float:
     if not 0 <= value <= 1:
         raise typer.BadParameter("expected a part of the whole, e.g. 2%", param_hint=hint)
     return value
+
+
+def sizes_at(text: str) -> tuple[str, tuple[int, ...]]:
+    """``n=1,16`` as a name and numbers."""
+    name, _, values = text.partition("=")
+    try:
+        found = tuple(int(v) for v in values.split(","))
+    except ValueError:
+        found = ()
+    if not name or not found or min(found) < 0:
+        raise typer.BadParameter("expected NAME=SIZE,SIZE", param_hint="--at")
+    return name, found

@@ -34,6 +34,7 @@ from aisc.cli.arguments import (
     percent,
     seconds,
     size,
+    sizes_at,
 )
 
 app = typer.Typer(
@@ -246,6 +247,9 @@ def tune(
     ] = None,
     target: TargetName = "cpu",
     shape: Shapes = None,
+    at: Annotated[
+        list[str] | None, typer.Option(help="n=1,16,128: tune kernels of any n for these.")
+    ] = None,
     threads: Threads = None,
     only_list: Annotated[
         bool, typer.Option("--list", help="Show what can be decided, and measure nothing.")
@@ -276,7 +280,9 @@ def tune(
         return
     spend = Budget(seconds(budget), trials, percent(until, "--until"))
     places = (numbers, page, lock)
-    tune_model(model, target, Wanted(spend, database, not reassociate, seed, places), choices)
+    sizes = dict(map(sizes_at, at or ()))
+    wanted = Wanted(spend, database, not reassociate, seed, places, sizes)
+    tune_model(model, target, wanted, choices)
 
 
 @app.command()

@@ -34,13 +34,14 @@ _out = Console()
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What ``aisc tune`` shall do and write: `places` are those of the numbers as JSON, of a page,
-    and of a lock file."""
+    and of a lock file; `at`: for which sizes."""
 
     budget: Budget
     database: Path | None
     exact: bool
     seed: int
     places: tuple[Path | None, Path | None, Path | None]
+    at: Mapping[str, Sequence[int]]
 
 
 def list_spaces(model: str, target: str, choices: Mapping[str, Any]) -> None:
@@ -84,7 +85,7 @@ def tune_model(model: str, target: str, wanted: Wanted, choices: Mapping[str, An
     path = wanted.database or default_path(options.cache_dir)
     with display(Path(model).name, wanted.budget) as show:
         results = tune_kernels(
-            model, target, options, wanted.budget, path, wanted.exact, wanted.seed, show
+            model, target, options, wanted.budget, path, wanted.exact, wanted.seed, show, wanted.at
         )
     _out.print(_table(results))
     numbers = whole(results)

@@ -9,7 +9,7 @@ time or memory costs the one candidate.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aisc.ir.tensor.func import Func
@@ -40,12 +40,13 @@ class Workshop:
 
 @dataclass(slots=True)
 class KernelBench:
-    """Makes and runs configurations of a kernel. sizes: of its dimensions; moved: bytes that the
-    model moves between two calls of it; exact: results must have the default's bits."""
+    """Makes and runs configurations of a kernel. sizes: values of its dimensions, several of which
+    count alike; moved: bytes that the model moves between two calls of it; exact: results must have
+    the default's bits."""
 
     shop: Workshop
     func: Func
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Sequence[Mapping[str, int]] = ({},)
     moved: int = 0
     exact: bool = True
     text: str = ""
@@ -56,9 +57,13 @@ class KernelBench:
 
     def _request(self, op: str, choices: Choices) -> dict[str, Any]:
         return {
-            "op": op, "kernel": self.text, "target": self.shop.target, "sizes": dict(self.sizes),
-            "threads": self.shop.threads, "choices": choices_to_json(choices),
-        }  # fmt: skip
+            "op": op,
+            "kernel": self.text,
+            "target": self.shop.target,
+            "choices": choices_to_json(choices),
+            "threads": self.shop.threads,
+            "sizes": list(map(dict, self.sizes)),
+        }
 
     def sketches(self, several: Sequence[Choices]) -> list[Sketch | str]:
         """Each as the rules take it, or why they do not."""
@@ -90,7 +95,7 @@ class KernelBench:
         records = [self._standing["record"]] + ([made["record"]] if sketch.choices else [])
         reply = self.shop.runner.ask({
             "kernel": self.text, "target": self.shop.target, "threads": self.shop.threads,
-            "sizes": dict(self.sizes), "records": records, "exact": self.exact,
+            "sizes": list(map(dict, self.sizes)), "records": records, "exact": self.exact,
             "samples": samples, "moved": self.moved,
         })  # fmt: skip
         if "wrong" in reply:

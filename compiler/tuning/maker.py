@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from statistics import geometric_mean
 from typing import Any
 
 from aisc.codegen.backend import Backend, backend_of
@@ -36,7 +37,7 @@ def answer(request: Mapping[str, Any]) -> Reply:
     choices = choices_from_json(request["choices"])
     if request["op"] == "make":
         return make(func, backend, choices)
-    return sketch(func, backend, choices, int(request["threads"]), request.get("sizes") or {})
+    return sketch(func, backend, choices, int(request["threads"]), request.get("sizes") or [{}])
 
 
 @lru_cache(maxsize=8)
@@ -52,17 +53,19 @@ def backend_for(target: str) -> Backend:
 
 
 def sketch(
-    func: Func, backend: Backend, choices: Choices, threads: int, sizes: Mapping[str, int]
+    func: Func, backend: Backend, choices: Choices, threads: int, sizes: Sequence[Mapping[str, int]]
 ) -> Reply:
-    """The decisions of a schedule, and what is expected of it."""
+    """The decisions of a schedule, and what is expected of it: the geometric mean over sizes, the
+    rest for those in the middle."""
     kernel = _scheduled(func, backend, choices)
-    expected = estimate(kernel.func, backend.target, threads, sizes)
+    expected = [estimate(kernel.func, backend.target, threads, s) for s in sizes]
+    middle = len(sizes) // 2
     return {
         "picks": [pick_to_json(p) for p in kernel.picks],
         "choices": tuned(kernel.picks),
-        "cycles": expected.cycles,
-        "bound": expected.bound,
-        "features": features(kernel.func, backend.target, threads, sizes),
+        "cycles": geometric_mean(e.cycles for e in expected),
+        "bound": expected[middle].bound,
+        "features": features(kernel.func, backend.target, threads, sizes[middle]),
     }
 
 

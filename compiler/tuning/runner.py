@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Mapping
 from functools import lru_cache
+from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def _alone(text: str) -> Alone:
     return program_of(parse_func(text), np.random.default_rng(0))
 
 
-@lru_cache(maxsize=6)
+@lru_cache(maxsize=12)
 def _prepared(text: str, record: str, target: str, threads: int, sizes: str) -> Prepared:
     parts = {n: base64.b64decode(v) for n, v in json.loads(record).items()}
     built, backend, alone = from_record(parts), backend_for(target), _alone(text)
@@ -93,20 +94,27 @@ def _between(size: int) -> Array:
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Times of the one that stands and of the candidate, in turn."""
-    sizes = json.dumps(request.get("sizes") or {}, sort_keys=True)
-    common = request["target"], int(request["threads"]), sizes
-    both = [
-        _prepared(request["kernel"], json.dumps(r, sort_keys=True), *common)
-        for r in request["records"]
-    ]
-    results = [p.results() for p in both]
-    wrong = "" if len(both) == 1 else _difference(results[0], results[1], bool(request["exact"]))
-    digest = hashlib.sha256(b"".join(a.tobytes() for a in results[0])).hexdigest()
-    if wrong:
-        return {"wrong": wrong, "digest": digest}
-    moved = int(request["moved"])
-    return {"seconds": _times(both, int(request["samples"]), moved), "digest": digest}
+    """Times of the one that stands and of the candidate, in turn: for several sizes, the geometric
+    mean of each turn."""
+    several = [json.dumps(s, sort_keys=True) for s in request.get("sizes") or [{}]]
+    hashes, seconds = hashlib.sha256(), []
+    for sizes in several:
+        both = [_of_record(request, r, sizes) for r in request["records"]]
+        results = [p.results() for p in both]
+        wrong = _difference(results[0], results[-1], bool(request["exact"]))
+        if wrong:
+            return {"wrong": wrong}
+        hashes.update(b"".join(a.tobytes() for a in results[0]))
+        seconds.append(_times(both, int(request["samples"]), int(request["moved"])))
+    sides = zip(*seconds, strict=True)
+    means = [[geometric_mean(turn) for turn in zip(*side, strict=True)] for side in sides]
+    return {"seconds": means, "digest": hashes.hexdigest()}
+
+
+def _of_record(request: Mapping[str, Any], record: object, sizes: str) -> Prepared:
+    text = json.dumps(record, sort_keys=True)
+    target, threads = request["target"], int(request["threads"])
+    return _prepared(request["kernel"], text, target, threads, sizes)
 
 
 def _times(both: list[Prepared], samples: int, moved: int) -> list[list[float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aisc.artifact.fingerprint import fingerprint
@@ -40,12 +40,13 @@ class Budget:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A kernel to be tuned. calls: of one run of the model; moved: bytes that lie between two;
-    device: who knows what it takes, where it does not run here."""
+    device: who knows what it takes, where it does not run here; sizes: for which it is tuned."""
 
     func: Func
     calls: int = 1
     moved: int = 0
     device: Described | None = None
+    sizes: tuple[Mapping[str, int], ...] = ({},)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Session:
             bench: Bench = DescribedBench(w.device, w.func)
             return Task(w.func.name, Search(bench, Learned(), self.seed, self.exact), w.calls)
         key = workload_key(w.func)
-        bench = KernelBench(self.shop, w.func, moved=w.moved, exact=self.exact)
+        bench = KernelBench(self.shop, w.func, w.sizes, w.moved, self.exact)
         past = self.database.trials(self.target, key)
         seeds = self._seeds(key, past)
         search = Search(bench, self.learned, self.seed, self.exact, seeds)

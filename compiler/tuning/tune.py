@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from aisc.codegen.backend import Backend, Described
 from aisc.driver import api
 from aisc.driver.options import Options, from_environment
 from aisc.ir.annotations import checked_arguments
-from aisc.ir.arith.poly import Extent
+from aisc.ir.arith.poly import Extent, evaluate
 from aisc.ir.description import to_toml
 from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
@@ -40,6 +41,7 @@ def tune(
     until: float = 0.0,
     database: str | PathLike[str] | None = None,
     shapes: Mapping[str, Extent] | None = None,
+    at: Mapping[str, int | Sequence[int]] | None = None,
     threads: int | None = None,
     reassociate: bool = False,
     seed: int = 0,
@@ -51,7 +53,9 @@ def tune(
     until: end when another round is not expected to save this part of the model's time.
     database: the file of records, by default that of the user, where ``aisc.compile`` finds them
     without being told.
-    shapes: values of symbolic dimensions: only kernels of known sizes can be measured.
+    shapes: values of symbolic dimensions, in a model that is compiled for them.
+    at: values for which kernels of symbolic dimensions are tuned, one schedule for all of them;
+    kernels with dimensions that have no value are left alone.
     threads: how many threads the model will run on; by default the cores of this process.
     reassociate: try also what rounds otherwise than the default schedule.
     seed: of the search: the same measurements lead to the same choices.
@@ -61,7 +65,7 @@ def tune(
     options = from_environment(shapes=shapes, threads=threads)
     path = default_path(options.cache_dir) if database is None else Path(database)
     spend = Budget(budget, trials, until)
-    return tune_kernels(model, target, options, spend, path, not reassociate, seed)
+    return tune_kernels(model, target, options, spend, path, not reassociate, seed, at=at)
 
 
 def tune_kernels(
@@ -73,13 +77,14 @@ def tune_kernels(
     exact: bool,
     seed: int = 0,
     report: Callable[[Progress], None] = lambda progress: None,
+    at: Mapping[str, int | Sequence[int]] | None = None,
 ) -> list[Tuned]:
     """What :func:`tune` does. `report` is told of progress."""
     host = api.backends_of(target)[0]
-    workloads = workloads_of(model, target, options)
+    workloads = workloads_of(model, target, options, at or {})
     if not workloads:
-        raise error("E402", "no kernel of the model can be measured here",
-                    "sizes must be known (--shape), and kernels run on this machine")  # fmt: skip
+        hint = "sizes must be known (--shape, --at), and kernels run on this machine"
+        raise error("E402", "no kernel of the model can be measured here", hint)
     shop = workshop(described(host.target), options.threads)
     with Database(path) as database:
         try:
@@ -89,9 +94,12 @@ def tune_kernels(
             shop.close()
 
 
-def workloads_of(model: Any, target: api.Targets, options: Options) -> list[Workload]:
+def workloads_of(
+    model: Any, target: api.Targets, options: Options, at: Mapping[str, int | Sequence[int]]
+) -> list[Workload]:
     """The kernels of known sizes that the host runs, or of which a device knows what they take,
-    costliest first, with how often one run calls them and what it moves in between."""
+    costliest first, with how often one run calls them and what it moves in between. Dimensions
+    have the values that `at` gives, all combinations of them."""
     host, devices = api.backends_of(target)
     described = {d.target.name: d for d in devices if isinstance(d, Described)}
     program = lowered(model, target, options)
@@ -99,15 +107,32 @@ def workloads_of(model: Any, target: api.Targets, options: Options) -> list[Work
     used: dict[tuple[str, object], Buffer] = {}
     for b in (b for call in calls for b in call.args):
         used[storage(b), b.offset] = b
-    sizes = [b.bytes for b in used.values()]
-    moved = min(MOST_MOVED, sum(n for n in sizes if isinstance(n, int)))
+    usual = {n: v if isinstance(v, int) else v[len(v) // 2] for n, v in at.items()}
+    sizes = [_bytes(b, usual) for b in used.values()]
+    moved = min(MOST_MOVED, sum(sizes))
     found = []
     for k in _ordered(program):
         count = sum(call.kernel == k.name for call in calls)
         device = described.get(k.target)
-        if not k.dims and count and (device is not None or k.target == host.target.name):
-            found.append(Workload(k, count, moved if len(calls) > 1 else 0, device))
+        combined = _sizes(k, at)
+        if combined and count and (device is not None or k.target == host.target.name):
+            found.append(Workload(k, count, moved if len(calls) > 1 else 0, device, combined))
     return found
+
+
+def _bytes(b: Buffer, sizes: Mapping[str, int]) -> int:
+    """Bytes of a buffer, dimensions without a value being 1."""
+    symbols = {s.name: 1 for s in b.type.symbols}
+    return evaluate(b.bytes, {**symbols, **sizes})
+
+
+def _sizes(kernel: Func, at: Mapping[str, int | Sequence[int]]) -> tuple[dict[str, int], ...]:
+    """All combinations of the values of a kernel's dimensions; none where one has no value."""
+    names = [v.name for v in kernel.dims]
+    if any(n not in at for n in names):
+        return ()
+    values = [(v,) if isinstance(v, int) else tuple(v) for v in (at[n] for n in names)]
+    return tuple(dict(zip(names, c, strict=True)) for c in product(*values))
 
 
 def lowered(model: Any, target: api.Targets, options: Options) -> Program:
