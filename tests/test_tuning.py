@@ -38,6 +38,7 @@ from aisc.records.lock import Lock
 from aisc.records.lookup import lookup_for
 from aisc.records.paths import default_path, state_of
 from aisc.records.source import Source, untuned
+from aisc.tuning import background
 from aisc.tuning.bench import KernelBench, Workshop
 from aisc.tuning.learned import Learned
 from aisc.tuning.lock_model import lock_of
@@ -464,6 +465,36 @@ def test_kernels_of_any_size_are_tuned_for_some(tmp_path: Path) -> None:
     assert found.seconds > 0
     with Database(path) as database:
         assert database.count() == 1
+
+
+def test_what_is_compiled_is_tuned_in_idle_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AISC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("AISC_TUNE", "background")
+    started: list[Path] = []
+    monkeypatch.setattr(background, "start", started.append)
+    monkeypatch.setattr(background, "BUDGET", Budget(60, 2))
+    monkeypatch.setattr(background, "PAUSE", 0.01)
+    target, path = resolve_target("cpu"), default_path()
+    aisc.compile(graph(), threads=1, cache=False)
+    aisc.compile(graph(), threads=1, cache=False)
+    assert started == [path], "once"
+    load = [1.0, 1.0]
+    monkeypatch.setattr(background, "busy", lambda: load.pop() if load else 0.0)
+    assert background.tune_wanted(path, target, "cpu", patience=10) == 1
+    assert not load, "it waited until the machine was idle"
+    with Database(path) as database:
+        assert database.count() == 1
+        assert database.next_wanted(target) is None
+    aisc.compile(graph(), threads=1, cache=False)
+    assert started == [path], "what was tuned is not wanted again"
+    with background._alone(path) as first, background._alone(path) as second:
+        assert (first, second) == (True, False)
+
+
+def test_how_busy_a_machine_is() -> None:
+    assert 0 <= background.busy(0.05) <= 1
 
 
 def test_a_lock_gives_the_same_code_or_says_why(kernel: Func, tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ create table if not exists trial (
   compiler text not null, threads integer not null, label text not null, choices text not null,
   fate text not null, ratio real, seconds real, features text not null, base text not null,
   detail text not null, made real not null);
+create table if not exists wanted (
+  name text primary key, workload text not null, target text not null, version text not null,
+  kernel text not null, threads integer not null, calls integer not null, made real not null);
 create index if not exists choice_of on choice (workload, target, version);
 create index if not exists trial_of on trial (target, version, workload);
 """
@@ -79,6 +82,17 @@ class Past:
     base: tuple[float, ...]
     threads: int = 1
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A kernel that shall be tuned when there is time: its text, the threads that it runs on, and
+    how often one run calls it."""
+
+    workload: str
+    kernel: str
+    threads: int
+    calls: int
 
 
 def workload_key(func: Func) -> str:
@@ -182,6 +196,39 @@ class Database:
             (target.key, VERSION, *((workload, fingerprint()) if workload else ()), limit),
         ).fetchall()
         return [_past(r) for r in reversed(rows)]
+
+    # -- what is wanted -----------------------------------------------------------------------
+
+    def want(self, target: Target, several: Iterable[Wanted]) -> int:
+        """Add kernels that have no choice yet: how many are new."""
+        added = 0
+        with self._db:
+            for w in several:
+                if self.best(w.workload, target, w.threads) is None:
+                    name = key_of(w.workload, target.key, VERSION, str(w.threads))
+                    added += self._db.execute(
+                        "insert or ignore into wanted values (?, ?, ?, ?, ?, ?, ?, ?)",
+                        (name, w.workload, target.key, VERSION, w.kernel, w.threads, w.calls,
+                         time.time()),
+                    ).rowcount  # fmt: skip
+        return added
+
+    def next_wanted(self, target: Target) -> Wanted | None:
+        """The kernel that has waited longest."""
+        row = self._db.execute(
+            "select workload, kernel, threads, calls from wanted where target = ? and version = ?"
+            " order by made, name limit 1",
+            (target.key, VERSION),
+        ).fetchone()
+        return None if row is None else Wanted(str(row[0]), str(row[1]), int(row[2]), int(row[3]))
+
+    def tuned(self, target: Target, wanted: Wanted) -> None:
+        """A kernel is not wanted any more."""
+        with self._db:
+            self._db.execute(
+                "delete from wanted where workload = ? and target = ? and threads = ?",
+                (wanted.workload, target.key, wanted.threads),
+            )
 
     def _insert(self, table: str, values: Mapping[str, Any]) -> None:
         with self._db:
