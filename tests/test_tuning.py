@@ -50,7 +50,7 @@ from aisc.tuning.space import Sketch, label_of, mutated, neighbours
 from aisc.tuning.tasks import Task, next_task
 from aisc.tuning.trial import Trial
 from aisc.tuning.tune import tune_kernels
-from aisc.tuning.workers import Worker
+from aisc.tuning.workers import Worker, ask_all
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits.onnx"
 
@@ -145,7 +145,7 @@ def test_what_stands_is_replaced_only_by_what_is_faster_for_sure(
     if chosen is not None:
         assert chosen.ratio is not None
         assert chosen.ratio.high < 1
-    assert all(w.restarts == 0 for w in (*shop.makers, shop.runner))
+    assert all(w.restarts == 0 for w in (*shop.makers, *shop.runners))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_candidate_that_misbehaves_costs_one_trial(
     command = (sys.executable, "-c", PLANTED.format(module=where))
     bad = Worker(command, timeout=5.0, memory=4 << 30)
     made = workshop("cpu", 1, makers=1)
-    both = replace(made, makers=[bad]) if where == "maker" else replace(made, runner=bad)
+    both = replace(made, makers=[bad]) if where == "maker" else replace(made, runners=[bad])
     if where == "runner":
         monkeypatch.setattr(
             Worker, "begin", marking(Worker.begin, bad, mark, other_tile(kernel, 1))
@@ -204,7 +204,10 @@ def test_a_wrong_result_is_seen(kernel: Func, shop: Workshop) -> None:
     renamed = replace(other, name=kernel.name)
     reply = shop.makers[0].ask({**request, "kernel": print_ir(renamed)})
     assert "record" in reply, reply
-    trial = bench._trial(replace(default.sketch, choices={"a": 1}), reply, 3)
+    other_sketch = replace(default.sketch, choices={"a": 1})
+    run = bench._run(other_sketch, reply, 3)
+    assert run is not None
+    trial = bench._trial(other_sketch, reply, shop.runners[0].ask(run))
     assert trial.fate == "wrong"
     assert "other bits" in trial.detail
 
@@ -495,6 +498,65 @@ def test_what_is_compiled_is_tuned_in_idle_time(
 
 def test_how_busy_a_machine_is() -> None:
     assert 0 <= background.busy(0.05) <= 1
+
+
+@dataclass
+class Scripted:
+    """A worker whose replies are known; it is gone after some."""
+
+    name: str
+    lasts: int
+    restarts: int = 0
+    asked: list[Any] = field(default_factory=list)
+
+    def begin(self, request: Any) -> None:
+        self.asked.append(request)
+
+    def poll(self) -> dict[str, Any] | None:
+        if len(self.asked) > self.lasts:
+            return {"error": "gone", "gone": True}
+        return {"by": self.name, "got": self.asked[-1]["n"]}
+
+    def ask(self, request: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_a_worker_that_is_gone_had_begun_another_one_gets() -> None:
+    requests = [{"n": k} for k in range(12)]
+    a, b = Scripted("a", 3), Scripted("b", 100)
+    replies = ask_all([a, b], requests)
+    assert [r and r["got"] for r in replies] == list(range(12))
+    assert sum(r is not None and r["by"] == "a" for r in replies) == 3
+    assert ask_all([Scripted("a", 2)], requests)[2:] == [None] * 10, "nobody is left"
+
+
+def test_a_cluster_loses_a_worker_on_the_way(tmp_path: Path) -> None:
+    """Two nodes on this machine, one of which is killed while a session runs."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        other = cluster.add_node(num_cpus=1)
+        seen: list[Progress] = []
+
+        def report(p: Progress) -> None:
+            seen.append(p)
+            if len(seen) == 2:
+                cluster.remove_node(other, allow_graceful=False)
+
+        options, path = from_environment(threads=1), tmp_path / "tuning.sqlite"
+        (found,) = tune_kernels(
+            graph(), "cpu", options, Budget(300, 20), path, True, 0, report, None,
+            "ray://",
+        )  # fmt: skip
+    finally:
+        cluster.shutdown()
+    assert found.trials == 20
+    assert not found.failed
 
 
 def test_a_lock_gives_the_same_code_or_says_why(kernel: Func, tmp_path: Path) -> None:

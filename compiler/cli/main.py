@@ -263,6 +263,9 @@ def tune(
     lock: Annotated[
         Path | None, typer.Option(help="Write a lock file for aisc compile --locked.")
     ] = None,
+    workers: Annotated[
+        str, typer.Option(help="A Ray cluster, ray://HOST:PORT, instead of this machine.")
+    ] = "",
     explain: Annotated[
         str, typer.Option(help="Show why a kernel is scheduled as it is, and measure nothing.")
     ] = "",
@@ -281,7 +284,7 @@ def tune(
     spend = Budget(seconds(budget), trials, percent(until, "--until"))
     places = (numbers, page, lock)
     sizes = dict(map(sizes_at, at or ()))
-    wanted = Wanted(spend, database, not reassociate, seed, places, sizes)
+    wanted = Wanted(spend, database, not reassociate, seed, places, sizes, workers)
     tune_model(model, target, wanted, choices)
 
 

@@ -42,6 +42,7 @@ class Wanted:
     seed: int
     places: tuple[Path | None, Path | None, Path | None]
     at: Mapping[str, Sequence[int]]
+    workers: str = ""
 
 
 def list_spaces(model: str, target: str, choices: Mapping[str, Any]) -> None:
@@ -85,7 +86,16 @@ def tune_model(model: str, target: str, wanted: Wanted, choices: Mapping[str, An
     path = wanted.database or default_path(options.cache_dir)
     with display(Path(model).name, wanted.budget) as show:
         results = tune_kernels(
-            model, target, options, wanted.budget, path, wanted.exact, wanted.seed, show, wanted.at
+            model,
+            target,
+            options,
+            wanted.budget,
+            path,
+            wanted.exact,
+            wanted.seed,
+            show,
+            wanted.at,
+            wanted.workers,
         )
     _out.print(_table(results))
     numbers = whole(results)

@@ -18,23 +18,23 @@ from aisc.passes.schedule.picks import Choices, choices_to_json
 from aisc.tuning.pairs import ratio_of
 from aisc.tuning.space import Sketch, pick_from_json
 from aisc.tuning.trial import Fate, Trial
-from aisc.tuning.workers import Reply, Worker, ask_all
+from aisc.tuning.workers import Asked, Reply, ask_all
 
 
 @dataclass(slots=True)
 class Workshop:
-    """The processes: `makers` and one `runner`. target: a name, or a description; threads: of the
-    model; `stopped` says that the time is up."""
+    """The processes: `makers`, and `runners`, one for each machine. target: a name, or a
+    description; threads: of the model; `stopped` says that the time is up."""
 
-    makers: Sequence[Worker]
-    runner: Worker
+    makers: Sequence[Asked]
+    runners: Sequence[Asked]
     target: str
     threads: int = 1
     stopped: Callable[[], bool] = lambda: False
 
     def close(self) -> None:
         """End the processes."""
-        for worker in (*self.makers, self.runner):
+        for worker in (*self.makers, *self.runners):
             worker.close()
 
 
@@ -74,30 +74,51 @@ class KernelBench:
     def trials(self, sketches: Sequence[Sketch], samples: int) -> list[Trial]:
         """Each made, and run in `samples` pairs with the default."""
         if self._standing is None:
-            self._standing = self.shop.makers[0].ask(self._request("make", {}))
-        if "error" in self._standing:
-            failed = self._standing
-            self._standing = None
-            return [_failed(s, failed) for s in sketches]
+            (self._standing,) = ask_all(self.shop.makers, [self._request("make", {})])
+        if self._standing is None or "error" in self._standing:
+            failed, self._standing = self._standing, None
+            return [_failed(s, failed or {"error": "there is no maker"}) for s in sketches]
         requests = [self._request("make", s.choices) for s in sketches]
         made = ask_all(self.shop.makers, requests, self.shop.stopped)
-        return [self._trial(s, reply, samples) for s, reply in zip(sketches, made, strict=True)]
+        runs = {
+            k: self._run(s, m, samples) for k, (s, m) in enumerate(zip(sketches, made, strict=True))
+        }
+        asked = {k: r for k, r in runs.items() if r is not None}
+        replies = ask_all(self.shop.runners, list(asked.values()), self.shop.stopped)
+        found = dict(zip(asked, replies, strict=True))
+        return [
+            self._trial(s, m, found.get(k))
+            for k, (s, m) in enumerate(zip(sketches, made, strict=True))
+        ]
 
-    def _trial(self, sketch: Sketch, made: Reply | None, samples: int) -> Trial:
+    def _run(self, sketch: Sketch, made: Reply | None, samples: int) -> dict[str, Any] | None:
+        """The request to run a candidate; ``None`` where there is nothing to run."""
         assert self._standing is not None, "the default is there"
-        if made is None or (sketch.choices and self.shop.stopped()):
+        if made is None or "error" in made or self._is_default(sketch, made):
+            return None
+        records = [self._standing["record"]] + ([made["record"]] if sketch.choices else [])
+        return {
+            "kernel": self.text, "target": self.shop.target, "threads": self.shop.threads,
+            "sizes": list(map(dict, self.sizes)), "records": records, "exact": self.exact,
+            "samples": samples, "moved": self.moved,
+        }  # fmt: skip
+
+    def _is_default(self, sketch: Sketch, made: Reply) -> bool:
+        """Whether other choices have become the default's code."""
+        assert self._standing is not None, "the default is there"
+        return bool(sketch.choices) and made["digest"] == self._standing["digest"]
+
+    def _trial(self, sketch: Sketch, made: Reply | None, reply: Reply | None) -> Trial:
+        """What came of a candidate: of making it, and of running it."""
+        if made is None:
             return Trial(sketch, "unmeasured", detail="the time was up")
         if "error" in made:
             return _failed(sketch, made)
         digest = str(made["digest"])
-        if digest == self._standing["digest"] and sketch.choices:
+        if self._is_default(sketch, made):
             return Trial(sketch, "same", digest=digest)
-        records = [self._standing["record"]] + ([made["record"]] if sketch.choices else [])
-        reply = self.shop.runner.ask({
-            "kernel": self.text, "target": self.shop.target, "threads": self.shop.threads,
-            "sizes": list(map(dict, self.sizes)), "records": records, "exact": self.exact,
-            "samples": samples, "moved": self.moved,
-        })  # fmt: skip
+        if reply is None:
+            return Trial(sketch, "unmeasured", detail="the time was up")
         if "wrong" in reply:
             return Trial(sketch, "wrong", digest=digest, detail=str(reply["wrong"]))
         if "error" in reply:

@@ -245,4 +245,4 @@ def workshop(target: str, threads: int, makers: int = 0) -> Workshop:
     """The processes on this machine: one maker for each core, and a runner."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     count = makers or max(1, cores)
-    return Workshop([Worker(MAKER) for _ in range(count)], Worker(RUNNER), target, threads)
+    return Workshop([Worker(MAKER) for _ in range(count)], [Worker(RUNNER)], target, threads)

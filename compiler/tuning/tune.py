@@ -23,6 +23,7 @@ from aisc.passes.analysis.cost import work
 from aisc.passes.plan.overlap import storage
 from aisc.records.database import Database
 from aisc.records.paths import default_path
+from aisc.tuning.fleet import fleet
 from aisc.tuning.session import Budget, Progress, Session, Tuned, Workload, workshop
 
 # What a symbolic extent counts for when kernels are ordered by their work.
@@ -45,6 +46,7 @@ def tune(
     threads: int | None = None,
     reassociate: bool = False,
     seed: int = 0,
+    workers: str = "",
 ) -> list[Tuned]:
     """Search for faster schedules of a model's kernels and record them.
 
@@ -59,13 +61,17 @@ def tune(
     threads: how many threads the model will run on; by default the cores of this process.
     reassociate: try also what rounds otherwise than the default schedule.
     seed: of the search: the same measurements lead to the same choices.
+    workers: a Ray cluster, ``ray://HOST:PORT``, whose nodes make and, where they are machines of
+    the target, measure; by default this machine does.
     Raises ``CompileError`` when the model cannot be compiled; E402 when no kernel of it can be
     measured here, E503 when the file is no such database.
     """
     options = from_environment(shapes=shapes, threads=threads)
     path = default_path(options.cache_dir) if database is None else Path(database)
     spend = Budget(budget, trials, until)
-    return tune_kernels(model, target, options, spend, path, not reassociate, seed, at=at)
+    return tune_kernels(
+        model, target, options, spend, path, not reassociate, seed, at=at, workers=workers
+    )
 
 
 def tune_kernels(
@@ -78,6 +84,7 @@ def tune_kernels(
     seed: int = 0,
     report: Callable[[Progress], None] = lambda progress: None,
     at: Mapping[str, int | Sequence[int]] | None = None,
+    workers: str = "",
 ) -> list[Tuned]:
     """What :func:`tune` does. `report` is told of progress."""
     host = api.backends_of(target)[0]
@@ -85,7 +92,11 @@ def tune_kernels(
     if not workloads:
         hint = "sizes must be known (--shape, --at), and kernels run on this machine"
         raise error("E402", "no kernel of the model can be measured here", hint)
-    shop = workshop(described(host.target), options.threads)
+    name = described(host.target)
+    if workers:
+        shop = fleet(workers, name, host.target.key, options.threads)
+    else:
+        shop = workshop(name, options.threads)
     with Database(path) as database:
         try:
             session = Session(host.target, database, shop, exact, seed, report)

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from aisc.codegen.child import Child
 
@@ -96,24 +96,49 @@ def _object(line: str) -> Reply:
     return found if isinstance(found, dict) else {"error": "the process gave no reply"}
 
 
+class Asked(Protocol):
+    """Who is asked: a process here, or one elsewhere."""
+
+    restarts: int
+
+    def ask(self, request: Request) -> Reply:
+        """The reply to a request."""
+
+    def begin(self, request: Request) -> None:
+        """Give it a request, whose reply :meth:`poll` gives later."""
+
+    def poll(self) -> Reply | None:
+        """The reply, if there is one by now. One with ``gone`` says that it will never give any."""
+
+    def close(self) -> None:
+        """End it."""
+
+
 def ask_all(
-    workers: Sequence[Worker],
+    workers: Sequence[Asked],
     requests: Sequence[Request],
     until: Callable[[], bool] = lambda: False,
 ) -> list[Reply | None]:
-    """Replies to requests in their order, from several workers at once. Once `until` holds, no more
-    requests begin: those are ``None``."""
+    """Replies to requests in their order, from several workers at once. What one that is gone had
+    begun another one gets. Once `until` holds, or none is left, no more requests begin: those are
+    ``None``."""
     replies: list[Reply | None] = [None] * len(requests)
     waiting = deque(enumerate(requests))
     busy: dict[int, int] = {}
-    while busy or (waiting and not until()):
+    gone: set[int] = set()
+    while busy or (waiting and len(gone) < len(workers) and not until()):
         for k, worker in enumerate(workers):
             if k in busy:
                 reply = worker.poll()
                 if reply is None:
                     continue
-                replies[busy.pop(k)] = reply
-            if waiting and not until():
+                number = busy.pop(k)
+                if reply.get("gone"):
+                    gone.add(k)
+                    waiting.appendleft((number, requests[number]))
+                else:
+                    replies[number] = reply
+            if waiting and k not in gone and not until():
                 number, request = waiting.popleft()
                 worker.begin(request)
                 busy[k] = number
