@@ -1,11 +1,13 @@
 """From nothing to the first result: import, compilation and one run in a fresh process.
 
-    python benchmarks/cold.py [MODEL …] [--threads 2] [--rounds 3] [--against DIR] [--json FILE]
+    python benchmarks/cold.py [MODEL …] [--threads 2] [--rounds 3] [--levels 2,1] [--against DIR]
+        [--json FILE]
 
 The cache is empty. Models are those of ``benchmarks/zoo``, ONNX files, ``deep:6400``, a graph of so
 many nodes that needs two kernels, and ``wide:800``, one of so many nodes of which every two need a
 kernel of their own. ``--against`` is a folder where another version of aisc is installed (``pip
-install --no-deps --target DIR``): both take turns. Shown is the fastest round of each. Measure an
+install --no-deps --target DIR``), ``--levels`` are optimisation levels: all take turns. Shown is
+the fastest round of each, with the fastest of all calls, and ratios to the first side. Measure an
 installed copy: an editable one is found, and may be translated, at each import.
 """
 
@@ -17,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +37,20 @@ import json, os, sys
 import numpy as np
 import aisc
 imported = time.perf_counter()
-exe = aisc.compile(sys.argv[1], threads=int(sys.argv[2]))
+exe = aisc.compile(sys.argv[1], threads=int(sys.argv[2]), level=int(sys.argv[4]))
 compiled = time.perf_counter()
-with np.load(sys.argv[3]) as feeds:
-    exe.run(None, dict(feeds))
+with np.load(sys.argv[3]) as file:
+    feeds = dict(file)
+exe.run(None, feeds)
 end = time.perf_counter()
+cpu = sum(os.times()[:4])
+calls = []
+while len(calls) < 3 or sum(calls) < 0.5:
+    before = time.perf_counter()
+    exe.run(None, feeds)
+    calls.append(time.perf_counter() - before)
 print(json.dumps({"import": imported - start, "compile": compiled - imported,
-                  "run": end - compiled, "all": end - start, "cpu": sum(os.times()[:4])}))
+                  "run": end - compiled, "all": end - start, "cpu": cpu, "call": min(calls)}))
 """
 PARTS = ("import", "compile", "run", "all", "cpu")
 DEFAULT = ("resnet50", "mobilenet_v2", "bert", "unet", "mlp", "deep:6400", "wide:800")
@@ -108,13 +118,14 @@ def prepared(name: str, folder: Path) -> tuple[Path, Path]:
     return subject.model, feeds
 
 
-def measured(model: Path, feeds: Path, threads: int, package: str) -> dict[str, float]:
+def measured(model: Path, feeds: Path, threads: int, package: str, level: int) -> dict[str, float]:
     """Seconds of one fresh process with an empty cache; `package`: where its aisc is installed."""
     with tempfile.TemporaryDirectory() as cache:
         env = {**os.environ, "XDG_CACHE_HOME": cache}
         if package:
             env["PYTHONPATH"] = package
-        command = [sys.executable, "-c", CHILD, str(model.resolve()), str(threads), str(feeds)]
+        given = [str(model.resolve()), str(threads), str(feeds), str(level)]
+        command = [sys.executable, "-c", CHILD, *given]
         done = subprocess.run(
             command, env=env, cwd=cache, capture_output=True, text=True, check=False
         )
@@ -125,12 +136,28 @@ def measured(model: Path, feeds: Path, threads: int, package: str) -> dict[str, 
 
 
 def table_of(rows: list[dict[str, Any]]) -> Table:
-    """The rounds that took least, and how many times as long the other version takes."""
-    table = Table("model", "version", *PARTS, "× here", caption="seconds")
+    """The rounds that took least; how many times as long as the first side others take."""
+    heads = ("model", "version", *PARTS, "call ms", "× all", "× call")
+    table = Table(*heads, caption="seconds, but for calls")
     for row in rows:
         numbers = [f"{row[p]:.2f}" for p in PARTS]
-        table.add_row(row["model"], row["version"], *numbers, row["ratio"])
+        call = f"{row['call'] * 1e3:.2f}"
+        table.add_row(row["model"], row["version"], *numbers, call, *row["ratios"])
     return table
+
+
+def rows_of(model: str, times: Mapping[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """The fastest round of each side, and its fastest call of all rounds."""
+    best = {side: min(found, key=lambda t: t["all"]) for side, found in times.items()}
+    for side, found in times.items():
+        best[side] = {**best[side], "call": min(t["call"] for t in found)}
+    first = next(iter(best.values()))
+    rows = []
+    for side, found in best.items():
+        ratios = [f"{found[p] / first[p]:.2f}" for p in ("all", "call")]
+        shown = ["", ""] if found is first else ratios
+        rows.append({"model": model, "version": side, "ratios": shown, **found})
+    return rows
 
 
 def main() -> None:
@@ -140,10 +167,13 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=DEFAULT)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--levels", default="2", help="optimisation levels, e.g. 2,1")
     parser.add_argument("--against", default="", help="a folder with another version of aisc")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    versions = {"here": "", **({"there": options.against} if options.against else {})}
+    packages = {"here": "", **({"there": options.against} if options.against else {})}
+    levels = [int(x) for x in options.levels.split(",")]
+    sides = {f"{name} -O{x}": (package, x) for name, package in packages.items() for x in levels}
     rows: list[dict[str, Any]] = []
     console = Console(stderr=True)
     with (
@@ -152,15 +182,12 @@ def main() -> None:
     ):
         for name in bar.track(options.models):
             model, feeds = prepared(name, Path(folder))
-            times: dict[str, list[dict[str, float]]] = {v: [] for v in versions}
+            times: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
             for _ in range(options.rounds):
-                for version, package in versions.items():
-                    times[version].append(measured(model, feeds, options.threads, package))
-            best = {v: min(found, key=lambda t: t["all"]) for v, found in times.items()}
-            for version, found in best.items():
-                ratio = found["all"] / best["here"]["all"]
-                shown = "" if version == "here" else f"{ratio:.2f}"
-                rows.append({"model": name, "version": version, **found, "ratio": shown})
+                for side, (package, level) in sides.items():
+                    found = measured(model, feeds, options.threads, package, level)
+                    times[side].append(found)
+            rows += rows_of(name, times)
     Console().print(table_of(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2))

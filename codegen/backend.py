@@ -64,9 +64,9 @@ class Backend(Protocol):
         """Step 7 of a kernel, without a look at code: what is asked of `d` is the space of its
         schedules."""
 
-    def schedule(self, lowered: Func, choices: Choices) -> Scheduled:
+    def schedule(self, lowered: Func, choices: Choices, quick: bool = False) -> Scheduled:
         """Steps 7 and 8 of a kernel by the rules of this target, with these choices where they are
-        among the options."""
+        among the options; `quick`: in little time, though the kernel may be slower for it."""
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
         """Step 8 of a kernel and its packers, as they are scheduled."""
@@ -162,9 +162,9 @@ def _entries() -> dict[str, EntryPoint]:
     return {e.name: e for e in entry_points(group=GROUP)}
 
 
-def by_rules(backend: Backend, lowered: Func, choices: Choices) -> Scheduled:
+def by_rules(backend: Backend, lowered: Func, choices: Choices, quick: bool = False) -> Scheduled:
     """Steps 7 and 8 of a kernel whose schedule needs no look at code."""
-    schedule = backend.rules(lowered, Chooser(backend.target, choices))
+    schedule = backend.rules(lowered, Chooser(backend.target, choices, quick=quick))
     return backend.optimize(lowered, schedule), None
 
 

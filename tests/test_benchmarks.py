@@ -284,13 +284,12 @@ def test_a_decoder_whose_weights_stream_to_a_file(tmp_path: Path) -> None:
 def test_from_nothing_to_the_first_result(tmp_path: Path) -> None:
     model, feeds = cold.prepared("wide:4", tmp_path)
     assert len(onnx.load(str(model)).graph.node) == 4
-    found = cold.measured(model, feeds, 1, "")
-    assert 0 < found["compile"] < found["all"]
-    row = {"model": "wide:4", "version": "here", "ratio": "", **found}
+    times = {f"here -O{k}": [cold.measured(model, feeds, 1, "", k)] for k in (2, 1)}
+    assert all(0 < t["compile"] < t["all"] for found in times.values() for t in found)
     out = io.StringIO()
-    Console(file=out, width=100).print(cold.table_of([row]))
-    assert "wide:4" in out.getvalue()
+    Console(file=out, width=120).print(cold.table_of(cold.rows_of("wide:4", times)))
+    assert "wide:4" in out.getvalue() and "here -O1" in out.getvalue()
     for kind, count in (("deep", 8), ("wide", 6)):
         onnx.checker.check_model(cold.GRAPHS[kind](count))
     with pytest.raises(SystemExit, match="E1"):
-        cold.measured(feeds, feeds, 1, "")
+        cold.measured(feeds, feeds, 1, "", 2)

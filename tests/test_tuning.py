@@ -644,6 +644,10 @@ def test_a_given_tile_that_spills_is_refused(
     made, _ = backend.schedule(kernel, given)
     assert stale(given, made.picks) == [pick.name]
     assert {p.name: p.choice for p in made.picks}[pick.name] == pick.options[0]
+    seen.clear()
+    made, code = backend.schedule(kernel, {}, quick=True)
+    assert (seen, code) == ([], None), "a quick compilation does not look"
+    assert {p.name: p.choice for p in made.picks}[pick.name] == pick.default
 
 
 LOOP = """

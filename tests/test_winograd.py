@@ -233,3 +233,25 @@ def test_what_is_not_finite_stays_in_its_tiles() -> None:
     assert np.isnan(got[0, :3, :3]).all()  # under its taps
     assert np.array_equal(got[0, 4:], clean[0, 4:])
     assert np.array_equal(got[0, :, 4:], clean[0, :, 4:])
+
+
+def test_quick_compilations_leave_it_out() -> None:
+    func, _ = lowered(model(1, 56, 56, 64, 64))
+    target = resolve_target("cpu")
+    algorithms = [
+        [s.primitive for s in default_schedule(func, Chooser(target, quick=quick)).algorithm]
+        for quick in (False, True)
+    ]
+    assert ["variant" in a for a in algorithms] == [True, False]
+
+
+def test_quick_compilations_agree_and_repeat_themselves() -> None:
+    graph = model(1, 15, 17, 64, 32)
+    x = np.random.default_rng(3).standard_normal((1, 15, 17, 64)).astype(np.float32)
+    for threads in (1, 2):
+        quick = aisc.compile(graph, threads=threads, cache=False, level=1)(x)
+        again = aisc.compile(graph, threads=1, cache=False, level=1)(x)
+        assert np.array_equal(quick, again)
+    np.testing.assert_allclose(
+        quick, aisc.compile(graph, threads=1, cache=False)(x), rtol=1e-3, atol=1e-3
+    )

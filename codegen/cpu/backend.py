@@ -70,9 +70,9 @@ class CpuBackend:
         """The default rules."""
         return default_schedule(lowered, d)
 
-    def schedule(self, lowered: Func, choices: Choices) -> Scheduled:
-        """The default rules, gated by the assembly."""
-        return gated(lowered, self, choices)
+    def schedule(self, lowered: Func, choices: Choices, quick: bool = False) -> Scheduled:
+        """The default rules, gated by the assembly; `quick`: without a look at it."""
+        return gated(lowered, self, choices, quick)
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
         """A kernel and its packers as they are scheduled, ready to be emitted."""

@@ -1,7 +1,7 @@
 """The schedule of a kernel for the CPU: the default rules, with the assembly as a gate.
 
-A register tile whose hot loop touches the stack gives way to the next one of the rule. Kernels of
-any number of rows get another version for one.
+A register tile whose hot loop touches the stack gives way to the next one of the rule, unless the
+kernel shall be there quickly. Kernels of any number of rows get another version for one.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from aisc.passes.tensor.optimize import optimize_schedule
 MAX_TILES = 4
 
 
-def gated(lowered: Func, backend: Backend, choices: Choices) -> Scheduled:
+def gated(lowered: Func, backend: Backend, choices: Choices, quick: bool = False) -> Scheduled:
     """The kernel by the first tile of the rule that keeps its values in registers; a tile among
-    the `choices` comes first."""
+    the `choices` comes first. `quick`: by the first tile, whatever its code is like."""
     first: tuple[ScheduledKernel, Artefact | None] | None = None
     target = backend.target
-    decided = Chooser(target, choices)
+    decided = Chooser(target, choices, quick=quick)
     start = prepared(lowered, decided)
     dim = row_dimension(start, target)
     for given, tiles in _tries(start, decided):
@@ -49,6 +49,8 @@ def gated(lowered: Func, backend: Backend, choices: Choices) -> Scheduled:
             return scheduled, None
         if dim is not None:
             scheduled = _with_version(lowered, scheduled, schedule, d, dim)
+        if quick:
+            return scheduled, None
         assembled = backend.assemble(backend.emit(scheduled.funcs), True)
         if spills(assembled.listing) == 0:
             return scheduled, assembled
@@ -91,7 +93,7 @@ def _with_version(
     wide = {p.name: p.choice for p in schedule.picks if p.name.endswith((".tile", ".columns"))}
     tiles = {name: (1, shape[1]) for name, shape in wide.items() if isinstance(shape, tuple)}
     rest = {name: choice for name, choice in d.choices.items() if name not in tiles}
-    other = default_schedule(special, Chooser(d.target, rest, tiles))
+    other = default_schedule(special, Chooser(d.target, rest, tiles, d.quick))
     if other.packers != schedule.packers:
         return scheduled
     func = optimize_schedule(special, other, scheduled.packers).func

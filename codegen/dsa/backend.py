@@ -82,9 +82,9 @@ class DsaBackend:
         """The rule for matrix products."""
         return dsa_matmul(lowered, d)
 
-    def schedule(self, lowered: Func, choices: Choices) -> Scheduled:
+    def schedule(self, lowered: Func, choices: Choices, quick: bool = False) -> Scheduled:
         """The rule; there is no code to look at."""
-        return by_rules(self, lowered, choices)
+        return by_rules(self, lowered, choices, quick)
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
         """A tensorized kernel in the form that the assembler walks."""

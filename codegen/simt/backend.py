@@ -63,13 +63,13 @@ class SimtBackend:
         lowered."""
         return simt_schedule(lowered, d)
 
-    def schedule(self, lowered: Func, choices: Choices) -> Scheduled:
+    def schedule(self, lowered: Func, choices: Choices, quick: bool = False) -> Scheduled:
         """The first schedule of the rules that is legal and fits the machine: what is among the
         choices first."""
         refused: CompileError | None = None
         for given, form in [(choices, {}), *((NONE, {FORM: form}) for form in FORMS)]:
             try:
-                schedule = simt_schedule(lowered, Chooser(self.target, given, form))
+                schedule = simt_schedule(lowered, Chooser(self.target, given, form, quick))
                 kernel = self.optimize(lowered, schedule)
                 SimtEmitter(kernel.func, self.target).emit()
             except CompileError as fault:

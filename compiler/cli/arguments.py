@@ -18,7 +18,13 @@ Shapes = Annotated[
     list[str] | None,
     typer.Option("--shape", help="Fix a symbolic dimension (n=8), or bound it (n=1..512)."),
 ]
-Level = Annotated[int, typer.Option("-O", min=0, max=3, help="Optimisation level.")]
+Level = Annotated[
+    int,
+    typer.Option(
+        "-O", min=0, max=3,
+        help="Optimisation level: 0 naive loops, 1 code that is made quickly, 2 and 3 fast code.",
+    ),
+]  # fmt: skip
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of a call.")]
 Waiting = Annotated[
     Wait | None,

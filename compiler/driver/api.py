@@ -117,6 +117,8 @@ def compile(
     threads: how many threads a call uses; by default the cores of this process.
     wait: how they wait for each other, ``"active"`` or, where cores are shared, ``"passive"``.
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
+    level: 2 for fast code, 1 for code that is there sooner and takes longer to run, 0 for naive
+    loops.
     cache: whether kernels and whole models that were compiled before are taken from the cache, and
     kept there.
     host: whether operators without native code may run on the host, through numpy.

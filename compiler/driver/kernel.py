@@ -44,15 +44,15 @@ def schedule_kernel(
 ) -> Scheduled:
     """Steps 7 and 8: the rules of the target with the recorded choices, if there are any; and what
     the kernel was assembled to where these have looked at that."""
-    if options.level < 2:
+    if options.level < 1:
         return _naive(lowered, backend), None
-    choices = lookup(lowered)
+    choices, quick = lookup(lowered), options.level < 2
     try:
-        made = backend.schedule(lowered, choices)
+        made = backend.schedule(lowered, choices, quick)
         unknown = stale(choices, made[0].picks)
         if unknown:
             _warn_of_record(lowered, unknown)
-            made = backend.schedule(lowered, NONE)
+            made = backend.schedule(lowered, NONE, quick)
         return made
     except AiscError:
         raise

@@ -25,7 +25,8 @@ STEPS = (
 class Options:
     """What the user chose.
 
-    level: 0 keeps operators apart and loops naive, 1 fuses, 2 and 3 also schedule.
+    level: 0 keeps operators apart and loops naive; 1 schedules what takes little time to make, so
+    that code is there sooner and takes longer to run; 2 and 3 whatever makes code fast.
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
     overridable: inputs that have defaults in the model, and stay inputs.
     host: whether operators without native code may run on the host, through their references.

@@ -61,9 +61,9 @@ class AbacusBackend:
         """The loops as they are: there is nothing to decide here."""
         return Schedule.of(lowered)
 
-    def schedule(self, lowered: Func, choices: Choices) -> Scheduled:
+    def schedule(self, lowered: Func, choices: Choices, quick: bool = False) -> Scheduled:
         """That, whatever a record says."""
-        return by_rules(self, lowered, choices)
+        return by_rules(self, lowered, choices, quick)
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
         """A scheduled kernel in the form that the interpreter takes."""

@@ -18,11 +18,18 @@ class Chooser:
 
     `choices` are given from outside, by a record or a search, and hold where they are among the
     options; `preferred` are taken for a rule's own defaults, by who has learnt better since (the
-    gate of a back end).
+    gate of a back end). Where the kernel shall be there `quick`, defaults are what takes little
+    time to make.
     """
 
-    def __init__(self, target: Target, choices: Choices = NONE, preferred: Choices = NONE) -> None:
-        self.target = target
+    def __init__(
+        self,
+        target: Target,
+        choices: Choices = NONE,
+        preferred: Choices = NONE,
+        quick: bool = False,
+    ) -> None:
+        self.target, self.quick = target, quick
         self.choices, self.preferred = choices, preferred
         self._made: dict[str, Pick] = {}
 
@@ -55,7 +62,7 @@ class Chooser:
 
     def fork(self, choices: Choices, preferred: Choices) -> Chooser:
         """Another chooser that has decided the same up to here and is told otherwise from here."""
-        other = Chooser(self.target, choices, preferred)
+        other = Chooser(self.target, choices, preferred, self.quick)
         other._made = dict(self._made)
         return other
 

@@ -1,7 +1,9 @@
 """When a 3×3 convolution is computed by Winograd's F(4×4, 3×3), and how its transforms run.
 
 Each tile of 16 results costs 36 products per pair of channels instead of 144, but its weights are
-four times as large. So the variant pays where the image has enough tiles to use them for.
+four times as large. So the variant pays where the image has enough tiles to use them for. It is
+several times as much code as the convolution, and takes as much longer to make: not where kernels
+shall be there quickly.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def use_winograd(s: Schedule, d: Chooser) -> Schedule:
         name = place.block.name
         if not _is_fit(place.block, lanes) or lanes_reader(s, name) is None:
             continue
-        own = "winograd" if _pays(place.block, d.target) else "direct"
+        own = "winograd" if not d.quick and _pays(place.block, d.target) else "direct"
         if d.pick(f"{name}.algorithm", ("direct", "winograd"), own, exact=False) == "winograd":
             step = partial(_chosen, name=name, block=_block(place.block, d))
             s = unless_refused(s, partial(_schedule, name=name, lanes=lanes, step=step))
