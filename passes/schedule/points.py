@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from aisc.ir.diagnostics import error
-from aisc.ir.tensor.expr import TRUE, Expr, Var, of_dim
+from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import Stmt
-from aisc.ir.tensor.tree import Place, indexer, places
+from aisc.ir.tensor.linear import Indexer, Linear
+from aisc.ir.tensor.stmt import For, Stmt
+from aisc.ir.tensor.tree import Place, conjuncts, indexer, places
 from aisc.passes.schedule.dependence import Space, accesses_of, started_loops
 from aisc.passes.schedule.legality import unproved
 from aisc.passes.schedule.sets import NotAffine, Part, Problem, Undecided
@@ -16,7 +17,7 @@ from aisc.passes.schedule.sets import NotAffine, Part, Problem, Undecided
 
 def require_whole(func: Func, place: Place, step: str) -> None:
     """The block executes every point of its spatial domain (E303, E304)."""
-    if _is_plain(func, place):
+    if _is_plain(func, place) or fills_domain(func, place):
         return
     space = Space(func.dims)
     for k, it in enumerate(_spatial(place)):
@@ -28,8 +29,9 @@ def require_whole(func: Func, place: Place, step: str) -> None:
 
 def require_same_points(func: Func, old: Place, new: Place, step: str) -> None:
     """Both places of a block execute the same points (E303, E304)."""
+    plain = _is_plain(func, old)
     for first, second, what in ((old, new, "miss"), (new, old, "add")):
-        if second is old and _is_plain(func, old):
+        if plain and (second is old or fills_domain(func, new)):
             continue  # the other one is guarded by the extents
         space = Space(func.dims)
         for k in range(len(_spatial(first))):
@@ -91,6 +93,60 @@ def _is_plain(func: Func, place: Place) -> bool:
             return False
         seen.append(loop.var)
     return True
+
+
+def fills_domain(func: Func, place: Place) -> bool:
+    """Sufficient: the block executes every point of its domain, since tiles fill it. Each spatial
+    iterator is a number whose digits are loops of its own, the first of which goes far enough, and
+    all conditions hold inside of the domain."""
+    index, loops = indexer((), func.dims), {f.var: f for f in place.loops}
+    bounds, used = set[Linear](), set[Var]()
+    for it, value in zip(place.block.iters, place.block.bindings, strict=True):
+        if it.kind != "spatial":
+            continue
+        form = index.linear(value)
+        digits = [(c, loops[m[0]]) for m, c in form.terms if len(m) == 1 and m[0] in loops]
+        own = {f.var for _, f in digits}
+        if form.const or len(own) != len(form.terms) or own & used:
+            return False
+        if not _reach(digits, it.extent, index):
+            return False
+        used |= own
+        bounds.add(index.linear(value - it.extent))
+    others = (f for v, f in loops.items() if v not in used)
+    return all(_count(f) > 0 for f in others) and all(
+        isinstance(c, Binary) and c.op == "lt" and index.linear(c.a - c.b) in bounds
+        for c in conjuncts(place.predicate)
+    )
+
+
+def _reach(digits: list[tuple[int, For]], extent: Expr, index: Indexer) -> bool:
+    """Whether numbers of these digits, with their weights, are all those below `extent`."""
+    weight, last = 1, None
+    for c, loop in sorted(digits, key=lambda d: d[0]):
+        if index.linear(loop.low) != Linear((), 0):
+            return False
+        if _count(loop) == 1:
+            continue
+        if last is not None:
+            weight *= _count(last)
+        if c != weight:
+            return False
+        last = loop
+    if last is None:
+        left = index.linear(of_dim(1) - extent)
+        return not left.terms and left.const >= 0
+    e = last.extent
+    if isinstance(e, Binary) and e.op == "floordiv" and e.b == Const(weight):
+        more = index.linear(e.a - extent)  # (extent + weight - 1) // weight of them
+        return not more.terms and more.const >= weight - 1
+    more = index.linear(e * weight - extent)
+    return not more.terms and more.const >= 0
+
+
+def _count(loop: For) -> int:
+    """How many turns a loop has; 0 where that is not known."""
+    return int(loop.extent.value) if isinstance(loop.extent, Const) else 0
 
 
 def _missing(func: Func, space: Space, reached: list[Place], step: str) -> bool:

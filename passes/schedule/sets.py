@@ -1,6 +1,7 @@
 """Exact integer sets of iterations and accesses, by isl.
 
-Expressions are written as isl text. A sub-expression that is not affine raises
+Most questions are decided without: isl is loaded when it is first asked. Expressions are written as
+isl text. A sub-expression that is not affine raises
 :class:`NotAffine`; callers then refuse with E304 unless a cheaper test has decided already.
 """
 
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-
-import islpy as isl
+from typing import TYPE_CHECKING
 
 from aisc.ir.tensor.expr import Binary, Const, Expr, Unary, Var
+
+if TYPE_CHECKING:
+    import islpy as isl
 
 MAX_OPERATIONS = 2_000_000
 _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=", "ne": "!="}
@@ -27,6 +30,8 @@ class Undecided(Exception):
 
 
 def _context() -> isl.Context:
+    import islpy as isl
+
     ctx = getattr(_local, "ctx", None)
     if ctx is None:
         ctx = _local.ctx = isl.Context()
@@ -102,6 +107,8 @@ class Problem:
 
     def sample(self) -> dict[str, int] | None:
         """A point of the set, or ``None`` when it is empty; :class:`Undecided` at the bound."""
+        import islpy as isl
+
         ctx = _context()
         ctx.set_max_operations(MAX_OPERATIONS)
         ctx.reset_operations()
@@ -127,5 +134,7 @@ class Problem:
             ctx.set_max_operations(0)
 
     def _set(self, ctx: isl.Context, body: str) -> isl.Set:
+        import islpy as isl
+
         head = f"[{', '.join(self.params)}] -> " if self.params else ""
         return isl.Set.read_from_str(ctx, f"{head}{{ [{', '.join(self.names)}] : {body} }}")
