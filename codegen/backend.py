@@ -98,6 +98,9 @@ class Host(Backend, Protocol):
     def emit_entry(self, program: Program, profile: bool = False) -> str:
         """The entry of a planned Program as a module; `profile`: one that times its statements."""
 
+    def assemble(self, text: str, want_listing: bool = False, quick: bool = False) -> Artefact:
+        """Step 11; `quick`: in little time, for code in which little time is spent."""
+
     def emit_all(self, program: Program) -> str:
         """A planned Program with all that it needs as one module."""
 

@@ -108,9 +108,9 @@ class CpuBackend:
             more.append(f"vscale_range({units},{units})")
         return engine.module_text(self.target, functions, declarations, globals_, more)
 
-    def assemble(self, text: str, want_listing: bool = False) -> Artefact:
+    def assemble(self, text: str, want_listing: bool = False, quick: bool = False) -> Artefact:
         """Machine code of a module, and its assembly."""
-        return engine.assemble(text, self.target, want_listing)
+        return engine.assemble(text, self.target, want_listing, quick)
 
     def image(
         self,

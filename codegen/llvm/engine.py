@@ -50,10 +50,13 @@ def module_text(
     )
 
 
-def assemble(text: str, target: Target, want_listing: bool = False) -> Artefact:
-    """Machine code of a module, and its assembly if that is wanted."""
+def assemble(
+    text: str, target: Target, want_listing: bool = False, quick: bool = False
+) -> Artefact:
+    """Machine code of a module, and its assembly if that is wanted; `quick`: without what LLVM does
+    to make it fast."""
     features = ",".join(target.features)
     try:
-        return generate(text, target.triple, target.arch, features, want_listing)
+        return generate(text, target.triple, target.arch, features, want_listing, quick)
     except RuntimeError as fault:
         raise InternalError(f"LLVM rejects the code: {fault}\n{text}") from None

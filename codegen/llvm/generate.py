@@ -33,12 +33,14 @@ def is_native(triple: str) -> bool:
 
 
 @cache
-def target_machine(triple: str, arch: str, features: str, jit: bool = True) -> Any:
+def target_machine(
+    triple: str, arch: str, features: str, jit: bool = True, quick: bool = False
+) -> Any:
     """An LLVM target machine; made once per process."""
     native = is_native(triple)
     initialize(everything=not native)
     return llvm.Target.from_triple(triple).create_target_machine(
-        cpu=arch, features=features, opt=3, reloc="pic",
+        cpu=arch, features=features, opt=0 if quick else 3, reloc="pic",
         codemodel="jitdefault" if jit and native else "small", jit=jit and native,
         abiname=_ABI.get(triple.split("-")[0], ""),
     )  # fmt: skip
@@ -51,15 +53,20 @@ def version() -> str:
 
 
 def generate(
-    text: str, triple: str, arch: str, features: str, want_listing: bool = False
+    text: str,
+    triple: str,
+    arch: str,
+    features: str,
+    want_listing: bool = False,
+    quick: bool = False,
 ) -> Artefact:
     """Verify a module, promote its stack slots (SROA) and generate an object; ``RuntimeError``
-    when LLVM rejects the text.
+    when LLVM rejects the text. `quick`: a quarter of the time, for code that is slower by far.
 
     Code is generated once: with `want_listing` the object is assembled from that text, which has
     the same instructions and costs a tenth of generating them again. A second generation would
     also differ from the first, since it starts from a module that the first has changed."""
-    machine = target_machine(triple, arch, features)
+    machine = target_machine(triple, arch, features, quick=quick)
     module = _promoted(text, machine)
     if not want_listing:
         return Artefact(machine.emit_object(module))

@@ -277,13 +277,13 @@ def _origins(program: Program, scheduled: Mapping[str, ScheduledKernel]) -> dict
 
 def _assemble(text: str, ctx: Context, cache: Cache | None) -> Artefact:
     """Code of the entry, from the cache when the same text was assembled before."""
-    host = ctx.host
+    host, quick = ctx.host, ctx.options.level == 1
     if cache is None:
-        return host.assemble(text, want_listing=ctx.watched)
-    key = key_of("entry", text, host.target.key, host.version, fingerprint())
+        return host.assemble(text, want_listing=ctx.watched, quick=quick)
+    key = key_of("entry", text, str(quick), host.target.key, host.version, fingerprint())
     record = cache.get(key)
     if record is not None and "object" in record:
         return Artefact(record["object"])
-    assembled = host.assemble(text)
+    assembled = host.assemble(text, quick=quick)
     cache.put(key, {"object": assembled.object})
     return assembled
