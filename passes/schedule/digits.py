@@ -12,16 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from aisc.ir.node import Node, map_children
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var, binary, variables
-from aisc.ir.tensor.linear import Indexer, Linear, mentions
+from aisc.ir.tensor.linear import Indexer, Linear, Monomial, mentions
 from aisc.ir.tensor.visitor import substitute
 
 # One index of one access: its low end and how many elements it takes from there.
 Window = tuple[Expr, Expr]
 # The windows of several accesses along each axis.
 Axes = list[tuple[Window, ...]]
+Terms = tuple[tuple[Monomial, int], ...]
 
 
 def axes_of(accesses: Iterable[Sequence[Window]]) -> Axes:
@@ -45,8 +47,9 @@ def _has_digits(
     """Whether digits that the windows of each axis have in common, with those `known` already,
     make up `var`."""
     for axis in axes:
+        indices = [(_divided(var, low, ranges, fixed), size) for low, size in axis]
         for aligned in (False, True):
-            digits = {_digit(var, low, size, ranges, fixed, aligned) for low, size in axis}
+            digits = {_digit(index, size, ranges, aligned) for index, size in indices}
             if len(digits) == 1:
                 (digit,) = digits
                 if digit is not None:
@@ -55,28 +58,48 @@ def _has_digits(
     return _follows(var, known, ranges, fixed)
 
 
-def _digit(
-    var: Var, low: Expr, extent: Expr, ranges: Indexer, fixed: frozenset[Var], aligned: bool
-) -> tuple[Linear, int, Linear] | None:
-    """(d, c, rest) for an index ``c*d + rest + inner`` where d depends on `var` and inner, with
-    the window's extent, stays in ``[0, c)``: the element's place determines d. If `aligned`, the
-    constant of the rest is a multiple of c, and what it exceeds that by is a part of inner: then
-    places beside each other, ``4*d``, ``4*d + 1``, have one rest."""
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """``step * own + same + inner + const``: `own` is made of digits of a variable, which have
+    `names` there, `same` is fixed, `inner` whatever else there is."""
+
+    own: Terms
+    names: Mapping[Var, Expr]
+    step: int
+    same: Terms
+    inner: Terms
+    const: int
+
+
+def _divided(var: Var, low: Expr, ranges: Indexer, fixed: frozenset[Var]) -> _Index | None:
+    """The parts of an index that depends on `var`, if that is divided as digits are."""
     table: dict[Expr, Var] = {}
     form = ranges.linear(_with_names(low, var, fixed, table))
     names = {v: e for e, v in table.items()}
-    own = [t for t in form.terms if _over(t[0], names.keys())]
-    same = [t for t in form.terms if t not in own and _all_in(t[0], fixed)]
-    inner = [t for t in form.terms if t not in own and t not in same]
-    step = math.gcd(*(c for _, c in own)) if own else 0
+    own = tuple(t for t in form.terms if _over(t[0], names.keys()))
+    same = tuple(t for t in form.terms if t not in own and _all_in(t[0], fixed))
+    inner = tuple(t for t in form.terms if t not in own and t not in same)
     if not own or not all(_all_in(m, fixed | set(names)) for m, _ in own):
         return None
-    over = form.const % step if aligned else 0
-    low_end, high_end = ranges.interval(Linear(tuple(inner), over))
-    if low_end < 0 or high_end + ranges.bounds(extent)[1] - 1 >= step:
+    step = math.gcd(*(c for _, c in own))
+    return _Index(tuple((m, c // step) for m, c in own), names, step, same, inner, form.const)
+
+
+def _digit(
+    index: _Index | None, extent: Expr, ranges: Indexer, aligned: bool
+) -> tuple[Linear, int, Linear] | None:
+    """(d, c, rest) for an index ``c*d + rest + inner`` where inner, with the window's extent, stays
+    in ``[0, c)``: the element's place determines d. If `aligned`, the constant of the rest is a
+    multiple of c, and what it exceeds that by is a part of inner: then places beside each other,
+    ``4*d``, ``4*d + 1``, have one rest."""
+    if index is None:
         return None
-    digit = ranges.build(Linear(tuple((m, c // step) for m, c in own), 0))
-    return ranges.linear(substitute(digit, names)), step, Linear(tuple(same), form.const - over)
+    over = index.const % index.step if aligned else 0
+    low_end, high_end = ranges.interval(Linear(index.inner, over))
+    if low_end < 0 or high_end + ranges.bounds(extent)[1] - 1 >= index.step:
+        return None
+    digit = ranges.linear(substitute(ranges.build(Linear(index.own, 0)), index.names))
+    return digit, index.step, Linear(index.same, index.const - over)
 
 
 def _with_names(e: Expr, var: Var, fixed: frozenset[Var], table: dict[Expr, Var]) -> Expr:
