@@ -535,10 +535,10 @@ def test_what_a_worker_that_is_gone_had_begun_another_one_gets() -> None:
 
 def test_a_cluster_loses_a_worker_on_the_way(tmp_path: Path) -> None:
     """Two nodes on this machine, one of which is killed while a session runs."""
-    pytest.importorskip("ray")
+    ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = Cluster(True, connect=True, head_node_args={"num_cpus": 1})
     try:
         other = cluster.add_node(num_cpus=1)
         seen: list[Progress] = []
@@ -554,6 +554,7 @@ def test_a_cluster_loses_a_worker_on_the_way(tmp_path: Path) -> None:
             "ray://",
         )  # fmt: skip
     finally:
+        ray.shutdown()
         cluster.shutdown()
     assert found.trials == 20
     assert not found.failed
