@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,13 @@ import pytest
 import aisc
 from aisc.codegen.cpu import pool as pools
 from aisc.codegen.cpu.runtime import PAUSES, SPIN_BETWEEN, SPIN_INSIDE
-from aisc.driver.api import products, timed
+from aisc.driver.api import lower, products, timed
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError, ExecutionError
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph
+from aisc.ir.graph.interpret import interpret
 from aisc.ir.types import TensorType
 
 K, N = 96, 80
@@ -318,3 +320,25 @@ def test_integer_division_by_zero_is_reported(op: str, n: int) -> None:
     with pytest.raises(ExecutionError) as caught:
         run(lowest, zeros)
     assert caught.value.codes == ("E502",)
+
+
+@pytest.mark.parametrize("rows", [4, "n"])
+def test_a_long_entry_is_made_of_pieces(rows: int | str) -> None:
+    """Of functions, with what changes on the way left in the entry itself."""
+    b = GraphBuilder()
+    size: Any = symbol(rows) if isinstance(rows, str) else rows
+    x = v = b.input("x", TensorType((size, 8), dtypes.f32))
+    for k in range(600):
+        v = b.add("softmax", (v,), {"axis": k % 2})
+    graph = b.finish([v, b.add("neg", (x,))])
+    text = lower(graph, "llvm")
+    assert isinstance(text, str)
+    assert text.count("define internal void @aisc_entry_body_") >= 4
+    assert "_body_" not in str(lower(mlp(), "llvm"))
+    data = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    expected = interpret(graph, [data])
+    for threads in (1, 2):
+        exe = aisc.compile(graph, threads=threads, cache=False)
+        got = exe(data)
+        np.testing.assert_array_equal(got[1], expected[1])
+        np.testing.assert_allclose(got[0], expected[0], 1e-5)

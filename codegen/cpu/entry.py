@@ -12,8 +12,10 @@ ways meet: at the head of a loop, after it, and after a branch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from math import inf
 from typing import Any
 
@@ -22,13 +24,14 @@ from aisc.codegen.cpu.faults import can_report, fault_of, faults_of
 from aisc.codegen.cpu.memory import Memory, emit_reserve
 from aisc.codegen.cpu.profile import Stamps, Timed
 from aisc.codegen.cpu.threads import sizes_of, work_of
+from aisc.codegen.faults import Fault
 from aisc.codegen.host import host_dims
 from aisc.codegen.llvm.index import Scalar
 from aisc.codegen.llvm.values import ExprEmitter
 from aisc.codegen.llvm.writer import Writer
+from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.node import Node, walk
-from aisc.ir.target import Costs
 from aisc.ir.tensor.expr import Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import (
@@ -46,7 +49,10 @@ from aisc.ir.tensor.stmt import (
     While,
 )
 from aisc.ir.tensor.verify_func import deferred_outputs
+from aisc.ir.tensor.visitor import buffers_of
 
+# Statements in a row from which on they are divided, and those of a piece.
+LONG, PIECE = 512, 128
 _SEGMENTS = {"input": "inputs", "output": "outputs", "weight": "weights"}
 
 
@@ -66,13 +72,14 @@ class EntryEmitter(ExprEmitter):
         entry: Func,
         kernels: Mapping[str, Func],
         memory: Memory,
-        costs: Costs,
+        enough: int,
         stamps: Stamps | None = None,
+        faults: Mapping[Fault, int] | None = None,
     ) -> None:
         super().__init__(Writer())
-        self.enough = costs.parallel_work
+        self.enough = enough  # work of a kernel that all threads share
         self.stamps = stamps
-        self.faults = faults_of(entry, kernels)
+        self.faults = faults_of(entry, kernels) if faults is None else faults
         self.entry = entry
         self.kernels = kernels
         self.memory = memory
@@ -97,14 +104,33 @@ class EntryEmitter(ExprEmitter):
         first, rest = split_first(body)
         if first is not None:
             self._locate(first, fixed=True)
-        for s in rest:
-            self._stmt(s)
+        apart: list[str] = []
+        for s in rest if self.stamps is not None else _in_pieces(rest):
+            if isinstance(s, Piece):
+                apart.append(self._call_piece(f"{name}_{len(apart)}", s, first))
+            else:
+                self._stmt(s)
         self._publish_results()
         if self.stamps is not None:
             self.stamps.end(self)
         lines = self.w.finish()
         head = f"define void @{name}(ptr %frame, i64 %tid, i64 %nthreads, ptr %sync) #0 {{"
-        return "\n".join([head, *lines, "}"])
+        return "\n\n".join([*apart, "\n".join([head, *lines, "}"])])
+
+    def _call_piece(self, name: str, piece: Piece, first: Reserve | None) -> str:
+        """Call statements as a function of their own: its definition. It needs the frame alone, for
+        whatever changes on the way is bound by no statement of a piece."""
+        common = self.entry, self.kernels, self.memory, self.enough
+        part = EntryEmitter(*common, faults=self.faults)
+        part._bind_dims()
+        if first is not None:
+            part._locate(first, True, _offsets(piece.stmts))
+        for s in piece.stmts:
+            part._stmt(s)
+        self.w.declarations.update(part.w.declarations)
+        self.w.line(f"call void @{name}(ptr %frame, i64 %tid, i64 %nthreads, ptr %sync)")
+        head = f"define internal void @{name}(ptr %frame, i64 %tid, i64 %nthreads, ptr %sync) #0 {{"
+        return "\n".join([head, *part.w.finish(), "}"])
 
     def emit_setup(self, name: str) -> str:
         """Definition of what one thread does before the fork: memory for sizes known already."""
@@ -298,14 +324,17 @@ class EntryEmitter(ExprEmitter):
         block = self.field("memory")
         return self.w.shared(f"getelementptr i64, ptr {block}, i64 {index}", "m", 0)
 
-    def _locate(self, s: Reserve, fixed: bool) -> None:
-        """Where a segment and its slots lie; `fixed` when no other statement moves them."""
+    def _locate(self, s: Reserve, fixed: bool, wanted: Set[str] | None = None) -> None:
+        """Where a segment and its slots lie, or those `wanted` by name; `fixed` when no other
+        statement moves them."""
         words = self.memory.segments[s.segment]
         start = self.w.let(f"load ptr, ptr {self.word(words.base)}, align 8")
         self.segments[s.segment] = start
         if not fixed:
             self.w.line(f"store ptr {start}, ptr {self._cell(s.segment, 'ptr')}, align 8")
         for k, slot in enumerate(s.slots):
+            if wanted is not None and slot.var.name not in wanted:
+                continue
             value = self.w.let(f"load i64, ptr {self.word(words.offsets + k)}, align 8")
             if fixed:
                 self.bind(slot.var, Scalar(value, 0), 0, inf)
@@ -449,6 +478,29 @@ _HANDLERS: dict[type[Stmt], Callable[[EntryEmitter, Any], None]] = {
     Copy: EntryEmitter.copy,
     HostCall: EntryEmitter.host,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Statements that become a function of their own."""
+
+    stmts: tuple[Stmt, ...]
+
+
+def _in_pieces(stmts: Sequence[Stmt]) -> Iterator[Stmt | Piece]:
+    """Statements, many of which in a row are divided into pieces, as generating code takes longer
+    than in proportion to the length of a function; up to the first that changes what others see."""
+    simple = list(takewhile(lambda s: isinstance(s, CallKernel | Copy | Barrier | Alloc), stmts))
+    count = len(simple) - len(simple) % PIECE if len(simple) > LONG else 0
+    for k in range(0, count, PIECE):
+        yield Piece(tuple(simple[k : k + PIECE]))
+    yield from stmts[count:]
+
+
+def _offsets(stmts: Sequence[Stmt]) -> frozenset[str]:
+    """The names in the places of buffers that statements use."""
+    places = [b.offset for s in stmts for b in buffers_of(s)]
+    return frozenset(x.name for d in places for x in symbols(d))
 
 
 def split_first(body: Stmt) -> tuple[Reserve | None, tuple[Stmt, ...]]:

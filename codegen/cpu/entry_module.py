@@ -44,8 +44,8 @@ def _emitted(
     costs: Costs,
     stamps: Stamps | None,
 ) -> list[tuple[EntryEmitter, str]]:
-    setup = EntryEmitter(func, kernels, memory, costs)
-    body = EntryEmitter(func, kernels, memory, costs, stamps)
+    setup = EntryEmitter(func, kernels, memory, costs.parallel_work)
+    body = EntryEmitter(func, kernels, memory, costs.parallel_work, stamps)
     return [
         (setup, setup.emit_setup(f"aisc_{memory.entry}_setup")),
         (body, body.emit(f"aisc_{memory.entry}_body")),
