@@ -268,6 +268,10 @@ class Database:
                     added += self._put(table, row)
         return added
 
+    def is_whole(self) -> bool:
+        """Whether SQLite finds the file undamaged."""
+        return bool(self._db.execute("pragma integrity_check").fetchone()[0] == "ok")
+
     def count(self, table: str = "choice") -> int:
         """Number of choices, or trials."""
         assert table in TABLES
