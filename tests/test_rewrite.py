@@ -138,6 +138,11 @@ EXAMPLES: dict[str, Make] = {
     "thin_places": lambda b, x: b.add(
         "conv", (x, b.constant(random(2, 3, 2, 1))), {"strides": (1, 2)}
     ),
+    "join_pixels": lambda b, x: b.add(
+        "conv",
+        (x, b.constant(random(1, 1, x.type.shape[-1], 3)), b.constant(random(3))),
+        {"data_layout": "NHWC"},
+    ),
     "join_places": lambda b, x: b.add("conv", (x, b.constant(random(2, 3, 2, 1)))),
     "pool_is_reduction": lambda b, x: b.add(
         "avg_pool", (x,), {"kernel_shape": (9, 5), "pads": (0, 0, 5, 0)}

@@ -335,6 +335,28 @@ def join_places(m: Match) -> Sequence[Value] | None:
     return (m.add("reshape", (y,), {"shape": shape}),)
 
 
+@rule("conv")
+def join_pixels(m: Match) -> Sequence[Value] | None:
+    """``conv(x[n, h, w, c], k[1, 1, c, o]) -> reshape(matmul(reshape(x, [n*h*w, c]), k))`` with
+    channels last: where windows are one place, all places are rows of one matrix, which whole tiles
+    divide better than the rows of an image."""
+    x, w = m.node.input_values[:2]
+    window = conv_window(call_of(m.node))
+    single = all(_is_narrow(window, a) for a in range(window.spatial))
+    if not window.channels_last or not single or max(window.strides) > 1:
+        return None
+    if m.node.attr("group") != 1 or not x.type.dtype.is_float or x.type.dtype.bits < 32:
+        return None
+    if not all(isinstance(d, int) for d in x.type.shape[1:]):
+        return None
+    rows, matrix = product(x.type.shape[:-1]), w.type.shape[-2:]
+    flat = m.add("reshape", (x,), {"shape": (rows, x.type.shape[-1])})
+    y = m.add("matmul", (flat, m.add("reshape", (w,), {"shape": matrix})))
+    bias = m.input(2)
+    y = y if bias is None else m.add("add", (y, bias))
+    return (m.add("reshape", (y,), {"shape": m.node.output.type.shape}),)
+
+
 def _is_narrow(window: Window, axis: int) -> bool:
     """Whether a window is one place wide along an axis, and stays inside."""
     return (window.kernel[axis], window.begins[axis], window.ends[axis]) == (1, 0, 0)
@@ -345,4 +367,4 @@ def _stretched(steps: Sequence[int], length: int) -> tuple[int, ...]:
     return (*steps[:-2], steps[-2] * length)
 
 
-RULES = (thin_places, join_places)
+RULES = (thin_places, join_places, join_pixels)
