@@ -175,9 +175,11 @@ def choose(a: Attention, name: str, d: Chooser) -> Blocks:
         v for v in VECTORS
         if v == 1 or (v * own <= 2 * cache and _divisor(size, most_rows // v) * v >= hidden)
     ]  # fmt: skip
-    best = min(counts, key=lambda v: (_rounds(a, v * lanes, target.cores) * v, -v))
+    best = min(
+        counts, key=lambda v: (_rounds(a, v * lanes, target.cores) * v, _loads(v, target), -v)
+    )
     vectors = d.pick(f"{name}.vectors", counts, best, exact=False)
-    rows = accumulators(target) // vectors
+    rows = _rows(vectors, target)
     most = cache // 2 // (vectors * vector) // rows * rows
     groups = -(-(_known(a.keys.extent) or most) // rows)
     count = -(-groups * rows // most)
@@ -185,6 +187,18 @@ def choose(a: Attention, name: str, d: Chooser) -> Blocks:
     keys = d.pick(f"{name}.keys", [g * rows for g in fewer], fewer[0] * rows, exact=False)
     width = _divisor(size, rows)
     return Blocks(lanes, vectors, keys, rows, width)
+
+
+def _rows(vectors: int, target: Target) -> int:
+    """Rows of a register tile of so many vectors, which take registers as well, and an element."""
+    free = min(accumulators(target), target.vector_registers - vectors - 1)
+    return max(1, free // vectors)
+
+
+def _loads(vectors: int, target: Target) -> float:
+    """Loads for each multiply-add of such a tile."""
+    rows = _rows(vectors, target)
+    return (rows + vectors) / (rows * vectors)
 
 
 def _rounds(a: Attention, queries: int, cores: int) -> float:
