@@ -75,6 +75,8 @@ COSTS = (
     Key("fma_units", int, "vector multiply-adds that begin in a cycle", "instructions", 1, 64),
     Key("byte_work", int, "what a core computes while it reads a byte from memory",
         "operations", 1, 1 << 20),
+    Key("masked_store", int, "from a store of some lanes of a vector to the next",
+        "cycles", 1, 1000),
 )  # fmt: skip
 LIMIT = Key("limits", int, "a hard bound, by name", "whatever the name says", 0)
 RATE = Key("rates", float, "operations in a cycle of a core, by name", "operations per cycle")

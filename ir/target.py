@@ -49,8 +49,11 @@ class Costs:
     fma_latency: int = 4
     fma_units: int = 2
     byte_work: int = 4
+    masked_store: int = 1
 
 
+# Bytes of a line of a cache.
+LINE_BYTES = 64
 # What is taken for caches that a description does not give.
 FIRST_CACHE, SECOND_CACHE = Memory("L1", 32 << 10), Memory("L2", 1 << 20)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from cpu_machines import CPU
@@ -15,10 +17,12 @@ from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.node import walk
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Load
+from aisc.ir.tensor.expr import Const, Load, Var, variables
 from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.interpret import run_func
+from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import For, Prefetch, Store
+from aisc.ir.tensor.visitor import substitute
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_ir
 from aisc.ir.types import TensorType
@@ -82,6 +86,87 @@ def test_a_prefetch_of_too_much_is_refused() -> None:
     cb.map(y, lambda *i: Load(x, i), "copy")
     with pytest.raises(CompileError, match="too large"):
         Schedule.of(cb.func("f", (x, y))).prefetch("copy", "x", "copy_i0")
+
+
+# -- what the next iteration reads ---------------------------------------------------------------
+
+
+def panels(rows: int, depth: int, width: int = 16) -> Schedule:
+    """A product with weights in panels, two of them, panels outside."""
+    x, w = (
+        buffer(n, dtypes.i32, s, "input")
+        for n, s in (("x", (rows, depth)), ("w", (2, depth, width)))
+    )
+    y = buffer("y", dtypes.i32, (2, rows, width), "output")
+    cb = ComputeBuilder()
+    cb.reduce(
+        y, (depth,), "sum", lambda i, r: Load(x, (i[1], r[0])) * Load(w, (i[0], r[0], i[2])), "mm"
+    )
+    s = Schedule.of(cb.func("f", (x, w, y)))
+    return s.reorder("mm_i0", "mm_i1", "mm_r_i0", "mm_i2")
+
+
+def asked(func: Func) -> list[int]:
+    """Lines of the next panel in the order in which the first one asks for them."""
+    (hint,) = (n for n in walk(func.body) if isinstance(n, Prefetch))
+    loops = [n for n in walk(func.body) if isinstance(n, For) and n.var in variables(hint)]
+    sizes = {n.var.name: int(n.extent.value) for n in loops if isinstance(n.extent, Const)}
+    names = list(sizes)  # outermost first
+    found = []
+    for at in product(*(range(1 if n == "mm_i0" else sizes[n]) for n in names)):
+        values = {Var(n): Const(k) for n, k in zip(names, at, strict=True)}
+        panel, row, place = (Indexer().simplify(substitute(i, values)) for i in hint.indices)
+        assert (panel, row) == (Const(1), Const(0))
+        found.append(int(place.value) * 4 // 64)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rows", "depth", "at"),
+    [(3, 10, "mm_i1"), (10, 10, "mm_i1"), (25, 10, "mm_i1"), (4, 10, "mm_r_i0")],
+)
+def test_the_next_panel_is_asked_for_in_equal_shares(rows: int, depth: int, at: str) -> None:
+    before = panels(rows, depth)
+    s = before.prefetch_next("mm", "w", "mm_i0", at)
+    x = np.arange(rows * depth, dtype=np.int32).reshape(rows, depth)
+    w = np.arange(2 * depth * 16, dtype=np.int32).reshape(2, depth, 16)
+    for func in (s.func, optimize(s.func)):
+        y = np.zeros((2, rows, 16), np.int32)
+        run_func(func, [x, w, y])
+        assert np.array_equal(y, x @ w)
+        assert print_ir(parse_func(print_ir(func))) == print_ir(func)
+    lines = asked(s.func)
+    assert set(range(depth)) <= set(lines) and sorted(lines) == lines
+    assert max(lines) < depth + -(-depth // rows)  # what is beyond the panel is less than a share
+    again = panels(rows, depth).replay(trace_from_json(trace_to_json(s.trace)))
+    assert print_ir(again.func) == print_ir(s.func)
+
+
+@pytest.mark.parametrize(
+    ("block", "name", "loop", "at"),
+    [
+        ("mm", "w", "mm_i1", "mm_i0"),  # the wrong way round
+        ("mm", "w", "mm_i0", "mm_i0"),
+        ("mm", "y", "mm_i0", "mm_i1"),  # not read
+        ("other", "w", "mm_i0", "mm_i1"),
+    ],
+)
+def test_shares_that_do_not_exist_are_refused(block: str, name: str, loop: str, at: str) -> None:
+    with pytest.raises(CompileError) as refused:
+        panels(3, 64).prefetch_next(block, name, loop, at)
+    assert refused.value.codes == ("E302",)
+
+
+def test_shares_of_pieces_apart_or_too_large_are_refused() -> None:
+    x = buffer("x", dtypes.f32, (4, 8, 64), "input")
+    y = buffer("y", dtypes.f32, (4, 8, 64), "output")
+    cb = ComputeBuilder()
+    cb.map(y, lambda *i: Load(x, i), "copy")
+    s = Schedule.of(cb.func("f", (x, y)))
+    with pytest.raises(CompileError, match="one piece"):
+        s.reorder("copy_i1", "copy_i0").prefetch_next("copy", "x", "copy_i1", "copy_i0")
+    with pytest.raises(CompileError, match="too large"):
+        panels(1, 4096).prefetch_next("mm", "w", "mm_i0", "mm_i1")
 
 
 # -- stores past the caches ----------------------------------------------------------------------

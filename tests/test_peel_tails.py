@@ -112,3 +112,45 @@ def test_a_number_that_may_be_negative_divides_nothing() -> None:
     text = text_of("n").replace("(n + 3) // 4", "(n - 1) // 4")
     func = parse_func(text.replace("o * 4 + l < n", "o * 4 + l < n - 4"))
     assert PeelTails().run(func) is func
+
+
+TILES = """
+func @f(x: i32[{rows}, {size}] input, y: i32[{rows}, {size}] output) target cpu {{
+  serial t in 0 .. {turns} {{
+    serial i in 0 .. {tiles} {{
+      unroll r in 0 .. 3 with {{whole_apart = 1}} {{
+        unroll v in 0 .. 2 {{
+          vectorize l in 0 .. 4 {{
+            if {guard}t * 8 + v * 4 + l < {size} {{
+              y[r + i * 3, l + v * 4 + t * 8] = x[r + i * 3, l + v * 4 + t * 8] * 2:i32
+            }}
+          }}
+        }}
+      }}
+    }}
+  }}
+}}
+"""
+
+
+@pytest.mark.parametrize("rows", [6, 7])
+@pytest.mark.parametrize("size", [3, 8, 9, 21])
+def test_marked_tiles_are_whole_or_masked(rows: int, size: int) -> None:
+    guard = f"r + i * 3 < {rows} & " if rows % 3 else ""
+    sizes = {"rows": rows, "size": size, "turns": -(-size // 8), "tiles": -(-rows // 3)}
+    before = parse_func(TILES.format(guard=guard, **sizes))
+    after = PeelTails().run(before)
+    verify_func(after)
+    x = rng.integers(-99, 99, (rows, size)).astype(np.int32)
+    assert np.array_equal(run(after, x, x.shape), run(before, x, x.shape))
+    (choice,) = (n for n in walk(after.body) if isinstance(n, If) and n.other is not None)
+    assert not any(isinstance(n, If) for n in walk(choice.then))
+
+
+def test_marked_tiles_with_conditions_on_data_stay() -> None:
+    sizes = {"rows": 6, "size": 21, "turns": 3, "tiles": 2}
+    text = TILES.format(guard="x[r + i * 3, 0] < 5:i32 & ", **sizes)
+    before = parse_func(text)
+    after = PeelTails().run(before)
+    x = rng.integers(-9, 9, (6, 21)).astype(np.int32)
+    assert np.array_equal(run(after, x, x.shape), run(before, x, x.shape))

@@ -215,6 +215,14 @@ class Steps:
         after:  ``for i: { prefetch x[i, 0]; prefetch x[i, 16]; S(i); for j: … }``
         One request for each cache line of the region, at most 64. Always legal: a hint does nothing
         where the place lies outside of the buffer."""
+    def prefetch_next(self, block: str, name: str, loop: str, at: str) -> Schedule:
+        """Ask in each iteration of `at` for a share of what a block reads of a buffer in the next
+        iteration of `loop`, which is around `at`: all of it together.
+
+        before: ``for p: for i: for k: … += x[i, k] * w[p, k]``
+        after:  ``for p: for i: { prefetch w[p + 1, i*16]; for k: … += x[i, k] * w[p, k] }``
+        Always legal, as a hint. Refused where what an iteration reads does not lie in one piece, or
+        where more than 64 cache lines come to an iteration."""
     def stream_store(self, block: str, name: str) -> Schedule:
         """Write what a block stores to a buffer past the caches, where whole vectors are stored.
 

@@ -7,6 +7,12 @@ A mask costs several instructions for each vector, and only the last one needs i
 turns stays. Sizes may be known at run time only, where the loop has just as many turns as hold
 elements. Precondition: blocks are lowered, conditions simplified. Only loops around little are
 divided: a serial loop whose body is vectors and copies.
+
+Copies of vectors that a schedule has marked, because its machine stores some lanes of a vector
+slowly, are there twice, and whole wherever the last of them is inside::
+
+    if t*24 + 23 < 60 { unroll v in 0..3: vectorize l in 0..8: y[t*24 + v*8 + l] = … }
+    else { … if t*24 + v*8 + l < 60: y[t*24 + v*8 + l] = … }
 """
 
 from __future__ import annotations
@@ -37,6 +43,8 @@ from aisc.passes.tensor.lower_blocks import simplified
 
 # Copies of a body that a loop may hold and still have its last turns apart.
 MOST_COPIES = 16
+# The annotation of such copies.
+WHOLE_APART = "whole_apart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,11 @@ class PeelTails:
         def go(n: Stmt) -> Stmt:
             if isinstance(n, Seq):
                 return seq(*n.stmts)
-            return _divided(n, index, names) if isinstance(n, For) and _is_small(n) else n
+            if not isinstance(n, For):
+                return n
+            if WHOLE_APART in dict(n.annotations):
+                return _twice(n, index, names)
+            return _divided(n, index, names) if _is_small(n) else n
 
         body = transform_statements(func.body, go)
         return func if body is func.body else replace(func, body=body)
@@ -94,6 +106,40 @@ def _divided(loop: For, index: Indexer, names: Names) -> Stmt:
     whole = simplified(_settle(loop.body, settled), inside)
     last = copied(replace(loop, low=turns, extent=index.simplify(loop.extent - turns)), names)
     return seq(replace(loop, extent=turns, body=whole), simplified(last, index))
+
+
+def _twice(loop: For, index: Indexer, names: Names) -> Stmt:
+    """Copies of vectors without their conditions where these hold for all of them, else with
+    them; as they are where some condition is of another kind."""
+    inner = {loop.var: _extent_of(loop), **_inner_loops(loop.body)}
+    found = list(dict.fromkeys(_conditions(loop.body)))
+    limits = [_at_most(c, inner, index) for c in found]
+    lanes = [n.var for n in statements(loop) if isinstance(n, For) and n.kind == "vectorize"]
+    if not any(mentions(c, v) for c in found for v in lanes) or None in limits:
+        return loop
+    whole: Expr = TRUE
+    for limit in limits:
+        assert limit is not None, "all are known"
+        test = index.simplify(binary("lt", limit, ZERO))
+        whole = test if whole == TRUE else binary("and", whole, test)
+    plain = simplified(_settle(loop, found), index)
+    return If(whole, plain, copied(loop, names))
+
+
+def _extent_of(loop: For) -> int:
+    return int(loop.extent.value) if isinstance(loop.extent, Const) else 0
+
+
+def _at_most(cond: Binary, inner: Mapping[Var, int], index: Indexer) -> Expr | None:
+    """The largest difference that a comparison makes over lanes and copies, of ``a < b``."""
+    form, most = index.linear(cond.a - cond.b), 0
+    own = [t for t in form.terms if any(mentions(a, v) for a in t[0] for v in inner)]
+    for mono, c in own:
+        if len(mono) > 1 or not isinstance(mono[0], Var):
+            return None
+        most += max(0, c * (inner[mono[0]] - 1))
+    rest = tuple(t for t in form.terms if t not in own)
+    return index.build(Linear(rest, form.const + most))
 
 
 def _conditions(n: Node) -> Iterator[Binary]:

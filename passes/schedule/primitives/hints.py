@@ -1,11 +1,14 @@
-"""Primitives that change no meaning, only what the caches hold: prefetch, stream_store."""
+"""Primitives that change no meaning, only what the caches hold: prefetch, prefetch_next,
+stream_store."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, walk
+from aisc.ir.target import LINE_BYTES
 from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import For, Prefetch, Region, Stmt, Store, seq
@@ -15,7 +18,6 @@ from aisc.passes.schedule.primitives.storage import find_buffer
 from aisc.passes.schedule.region import region_under
 from aisc.passes.schedule.schedule import primitive
 
-LINE_BYTES = 64
 MAX_REQUESTS = 64
 
 
@@ -40,6 +42,56 @@ def prefetch(func: Func, block: str, name: str, loop: str, ahead: int = 0) -> Fu
     if ahead:
         hints = substitute(hints, {target.var: target.var + ahead})
     return replace_stmt(func, target, replace(target, body=seq(hints, target.body)))
+
+
+@primitive()
+def prefetch_next(func: Func, block: str, name: str, loop: str, at: str) -> Func:
+    """Ask in each iteration of `at` for a share of what a block reads of a buffer in the next
+    iteration of `loop`, which is around `at`: all of it together.
+
+    before: ``for p: for i: for k: … += x[i, k] * w[p, k]``
+    after:  ``for p: for i: { prefetch w[p + 1, i*16]; for k: … += x[i, k] * w[p, k] }``
+    Always legal, as a hint. Refused where what an iteration reads does not lie in one piece, or
+    where more than 64 cache lines come to an iteration.
+    """
+    place, b = find_place(func, block), find_buffer(func, name)
+    around, inner = find_loop(func, loop), find_loop(func, at)
+    step = f"prefetch_next({block}, {name}, {loop}, {at})"
+    depth = {f.var: k for k, f in enumerate(place.loops)}
+    if not depth.get(around.var, len(depth)) < depth.get(inner.var, -1):
+        raise error("E302", f"{step}: expected {loop} around {at}, both around the block")
+    region = region_under(func, around, b, False)
+    turn: Expr = Const(0)
+    turns = 1
+    for f in place.loops[depth[around.var] + 1 : depth[inner.var] + 1]:
+        if not isinstance(f.extent, Const):
+            raise error("E302", f"{step}: {f.var.name} has no constant number of turns")
+        turn, turns = turn * f.extent + (f.var - f.low), turns * int(f.extent.value)
+    lines = -(-_piece(region, step) * b.dtype.bytes // LINE_BYTES)
+    share = -(-lines // turns)
+    if share > MAX_REQUESTS:
+        notes = (f"expected at most {MAX_REQUESTS} cache lines", f"got {share}")
+        raise error("E302", f"{step}: the part is too large", *notes)
+    var, elements = Var(fresh(func, f"{block}_{name}_n")), LINE_BYTES // b.dtype.bytes
+    # Few lines are spread over all iterations, so that they come one after the other.
+    line = turn * share + var if share > 1 else turn * lines // turns
+    offset = line * elements
+    low = [substitute(i, {around.var: around.var + 1}) for i in region.low]
+    hint: Stmt = Prefetch(b, (*low[:-1], low[-1] + offset))
+    if share > 1:
+        hint = For(var, ZERO, Const(share), "unroll", hint)
+    return replace_stmt(func, inner, replace(inner, body=seq(hint, inner.body)))
+
+
+def _piece(region: Region, step: str) -> int:
+    """Elements of a region that lies in one piece."""
+    sizes = [int(e.value) if isinstance(e, Const) else 0 for e in region.extent]
+    first = next((k for k, n in enumerate(sizes) if n != 1), len(sizes) - 1)
+    if 0 in sizes or any(
+        n != d for n, d in zip(sizes[first + 1 :], region.buffer.shape[first + 1 :], strict=True)
+    ):
+        raise error("E302", f"{step}: what is read does not lie in one piece")
+    return prod(sizes)
 
 
 @primitive()

@@ -16,12 +16,12 @@ from itertools import pairwise, takewhile
 from math import prod
 
 from aisc.ir.dtypes import f32
-from aisc.ir.node import distinct
-from aisc.ir.target import Target
+from aisc.ir.node import distinct, walk
+from aisc.ir.target import LINE_BYTES, Target
 from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, mentions
-from aisc.ir.tensor.stmt import Block, For, Iter, Store
+from aisc.ir.tensor.stmt import Block, For, If, Iter, Store
 from aisc.ir.tensor.tree import find_loop, find_place
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.epilogue import (
@@ -41,6 +41,7 @@ from aisc.passes.schedule.rules.structure import (
     window_sizes,
 )
 from aisc.passes.schedule.schedule import Schedule, unless_refused
+from aisc.passes.tensor.peel_tails import WHOLE_APART
 
 RUNTIME_PACK_ROWS = 32
 # Registers of a tile beside its accumulators.
@@ -54,6 +55,11 @@ FEW_STEPS, FEW_ROWS = 12, 4
 AROUND = 30
 # Multiply-adds that must be on their way at a time, for none to wait for the one before.
 LATENCY = 8
+# Multiply-adds for a load. A core begins as many loads as multiply-adds at best, and not when lines
+# come in or its other thread loads as well: a tile with more loads is as slow as these.
+PER_LOAD = 1.55
+# Lines of memory that may be asked for at once, without waiting for the first of them.
+BURST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ def tile_options(reduction: Reduction, d: Chooser, most: int = 0) -> list[Tile]:
         Tile(r, v, lanes)
         for v in range(1, limit + 1)
         for r in heights
-        if r * v + (1 if most and r == 1 else v) + 1 <= budget + 3 and r * v <= budget
+        if r * v + (1 if most and r == 1 else v) + 1 <= budget + OPERANDS and r * v <= budget
     ]
     return sorted(found, key=lambda t: _cost(t, width, height, steps, reduction.contraction))
 
@@ -153,7 +159,7 @@ def _cost(
     vector, and what a tile costs at all."""
     waste = rounding(width, t.width) * rounding(height, t.rows)
     loads = t.vectors + t.rows if contraction else t.vectors * t.rows
-    step = max(t.rows * t.vectors, loads * 0.75, LATENCY) + AROUND / max(steps, 1)
+    step = max(t.rows * t.vectors, loads * PER_LOAD, LATENCY) + AROUND / max(steps, 1)
     cycles = waste * step / (t.rows * t.vectors)
     return round(cycles, 3), waste, -(t.rows * t.vectors), t.vectors
 
@@ -190,7 +196,8 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
         shared = _shared_first(reduction, outer, loops, d.target)
         outer = [*shared, names[0], *(n for n in outer if n not in shared)]
     count = _to_unroll(s, reduction, reduce_loops, d)
-    s, reduce_loops = _in_turns(s, block, reduce_loops, d)
+    ahead, turn = _panel_ahead(s, reduction, outer, names[0], reduce_loops, d)
+    s, reduce_loops = _in_turns(s, block, reduce_loops, turn, d)
     s = s.reorder(*outer, *reduce_loops, *inner)
     s = s.reverse_compute_at(consumer, outer[-1])
     s = s.set_scope(result_of(s, block).name, "register")
@@ -200,7 +207,10 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     for name in reduce_loops[len(reduce_loops) - count :]:
         s = s.unroll(name)
     s = s.decompose_reduction(block, reduce_loops[0] if reduce_loops else inner[0])
-    s = schedule_consumer(s, consumer, outer, tile)
+    s = whole_apart(schedule_consumer(s, consumer, outer, tile), consumer, outer, d)
+    if ahead != "never":
+        at = outer[-1] if ahead == "tiles" else f"{reduce_loops[-1].removesuffix('_u')}_s"
+        s = unless_refused(s, partial(_prefetch_next, block, names[0], at))
     return _prefetch_epilogue(s, consumer, outer[-1], d) if reduction.contraction else s
 
 
@@ -235,16 +245,49 @@ def _to_unroll(s: Schedule, reduction: Reduction, loops: list[str], d: Chooser) 
     return d.pick(f"{reduction.block.name}.unrolled", options, own)
 
 
-def _in_turns(s: Schedule, block: str, loops: list[str], d: Chooser) -> tuple[Schedule, list[str]]:
+def _in_turns(
+    s: Schedule, block: str, loops: list[str], own: int, d: Chooser
+) -> tuple[Schedule, list[str]]:
     """Some steps of a long reduce loop in each turn of it."""
-    size = _count(find_loop(s.func, loops[-1])) if loops else 0
-    options = [n for n in (1, 2, 4, 8) if size > MOST_UNROLLED and size % n == 0] or [1]
-    turn = d.pick(f"{block}.steps", options, 1)
+    turn = d.pick(f"{block}.steps", _turns(s, loops), own)
     if turn == 1:
         return s, loops
     last = loops[-1]
     s = s.split(last, turn, names=(f"{last}_s", f"{last}_u")).unroll(f"{last}_u")
     return s, [*loops[:-1], f"{last}_s", f"{last}_u"]
+
+
+def _turns(s: Schedule, loops: list[str]) -> list[int]:
+    """Steps of the innermost reduce loop that may make one turn."""
+    size = _count(find_loop(s.func, loops[-1])) if loops else 0
+    return [n for n in (1, 2, 4, 8) if size > MOST_UNROLLED and size % n == 0] or [1]
+
+
+def _panel_ahead(
+    s: Schedule, reduction: Reduction, outer: list[str], panels: str, steps: list[str], d: Chooser
+) -> tuple[str, int]:
+    """Where the next panel of weights is asked for while one is used, and how many steps of the
+    reduction make a turn then: some lines at each tile, or where these are too many, one with every
+    few steps. Weights that stay in the second-level cache need not be asked for."""
+    weights, name = reduction.weights, reduction.block.name
+    if panels not in outer or weights is None or _stay_in_cache(reduction, d.target):
+        return "never", 1
+    packed = [r.buffer for r in find_place(s.func, name).block.reads if r.buffer.role == "weight"]
+    inner = outer[outer.index(panels) + 1 :]
+    tiles, depth = (prod(_count(find_loop(s.func, n)) for n in loops) for loops in (inner, steps))
+    width = packed[0].shape[-1] if packed else 0
+    if not tiles * depth or len(packed) != 1 or not isinstance(width, int):
+        return "never", 1
+    lines = -(-depth * width * packed[0].dtype.bytes // LINE_BYTES)
+    turn = max(n for n in _turns(s, steps) if n == 1 or lines * n <= tiles * depth)
+    own = "tiles" if lines <= BURST * tiles else "steps" if turn > 1 else "never"
+    ahead = d.pick(f"{name}.ahead", ("never", "tiles", "steps"), own)
+    return ahead, turn if ahead == "steps" else 1
+
+
+def _prefetch_next(block: str, panels: str, at: str, s: Schedule) -> Schedule:
+    weights = [r.buffer for r in find_place(s.func, block).block.reads if r.buffer.role == "weight"]
+    return s.prefetch_next(block, weights[0].name, panels, at)
 
 
 def _shared_first(
@@ -397,6 +440,18 @@ def schedule_consumer(s: Schedule, block: str, outer: list[str], tile: Tile) -> 
         else:
             s = s.unroll(loop.var.name)
     return s
+
+
+def whole_apart(s: Schedule, block: str, outer: list[str], d: Chooser) -> Schedule:
+    """Let whole tiles be stored without masks where a masked store is slow."""
+    place = find_place(s.func, block)
+    loops = [f.var.name for f in place.loops if f.var.name not in outer and _count(f) > 1]
+    if not loops or not any(isinstance(n, If) for n in walk(place.loops[-1])):
+        return s
+    own = d.target.costs.masked_store > 1
+    if not d.pick(f"{block}.whole_apart", (False, True), own):
+        return s
+    return s.annotate(loops[0], WHOLE_APART, 1)
 
 
 def _count(loop: For) -> int:
