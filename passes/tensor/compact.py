@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from aisc.ir.arith.poly import Dim
 from aisc.ir.node import Node, children
-from aisc.ir.tensor.expr import Const, Expr, Load, Var, binary, has_loads
+from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var, binary, has_loads
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.linear import Indexer, Linear, mentions
 from aisc.ir.tensor.stmt import Alloc, For, Invoke, Region, Stmt, Store
@@ -94,7 +94,8 @@ def _span(uses: list[_Use], d: int, whole: Dim) -> tuple[Expr, Dim]:
     base: Linear | None = None
     low, high = math.inf, -math.inf
     for use in uses:
-        form = use.index.linear(use.at[d])
+        at, limit = _unlimited(use.at[d])
+        form = use.index.linear(at)
         moving = tuple(
             t for t in form.terms if any(mentions(a, v) for a in t[0] for v in use.inner)
         )
@@ -103,10 +104,21 @@ def _span(uses: list[_Use], d: int, whole: Dim) -> tuple[Expr, Dim]:
             return Const(0), whole
         base = Linear(fixed, 0)
         lo, hi = use.index.interval(Linear(moving, form.const))
+        if limit is not None:  # what is beyond the limit is read at the limit, in another place
+            lo = min(lo, limit - use.index.interval(Linear(fixed, 0))[1])
         low, high = min(low, lo), max(high, hi + use.index.bounds(use.extent[d])[1])
     if base is None or not (math.isfinite(low) and math.isfinite(high)):
         return Const(0), whole
     return Indexer().build(Linear(base.terms, int(low))), int(high - low)
+
+
+def _unlimited(at: Expr) -> tuple[Expr, int | None]:
+    """What a limit, as of the rows of a last tile, is set to, and the limit."""
+    if isinstance(at, Binary) and at.op == "min":
+        for inner, limit in ((at.a, at.b), (at.b, at.a)):
+            if isinstance(limit, Const):
+                return inner, int(limit.value)
+    return at, None
 
 
 def _rewrite(func: Func, table: dict[Buffer, tuple[Buffer, tuple[Expr, ...]]]) -> Stmt:

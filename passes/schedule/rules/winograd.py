@@ -40,6 +40,8 @@ BLOCK_PART = 5, 8
 # Pieces of an image that may run at the same time, each with a block of its own; and how much of
 # the cores' time they must be able to use.
 PIECES, BALANCED = 8, 0.9
+# Bytes that are asked for ahead while one is waited for.
+AHEAD = 3
 # Blocks of tiles, down and across, of images whose sizes only the run knows, largest first.
 BLOCKS = (4, 8), (4, 4), (2, 4), (2, 2)
 # Sizes of blocks that are offered.
@@ -182,20 +184,31 @@ def block_bytes(target: Target) -> int:
 
 
 def _blocks(s: Schedule, name: str, target: Target) -> list[tuple[int, int]]:
-    """Tiles of a block, and how many blocks a piece takes one after the other, largest first. A
-    block is whole register tiles, at most as many as the cache holds; all blocks make up the image,
-    and pieces keep the cores busy."""
+    """Tiles of a block, and how many blocks a piece takes one after the other, those first that
+    move the least. A block is whole register tiles; all blocks make up the image, and pieces keep
+    the cores busy."""
     _, tile, lane, inner = find_place(s.func, name).block.iters
     image = known_factor(tile.extent)
     per_tile = known_factor(find_loop(s.func, f"{name}_i1_r").extent)
-    bytes_of_one = IN * IN * (known_factor(lane.extent) + known_factor(inner.extent)) * 4
-    room, cores = block_bytes(target), target.cores
-    found = []
-    for size in range(room // bytes_of_one // per_tile * per_tile, 0, -per_tile):
+    channels = known_factor(inner.extent), known_factor(lane.extent)
+    cores, found = target.cores, []
+    for size in range(image // per_tile * per_tile, 0, -per_tile):
         blocks = image // size
-        for turns in range(blocks // PIECES, 0, -1):
+        for turns in range(blocks // PIECES, 0, -1) if blocks >= PIECES else (1,):
             pieces = blocks // turns
             whole = image == pieces * turns * size
             if whole and pieces >= BALANCED * cores * -(-pieces // cores):
                 found.append((size, turns))
-    return found
+    return sorted(found, key=lambda f: _moved(f[0], image // f[0], channels, target))
+
+
+def _moved(size: int, blocks: int, channels: tuple[int, int], target: Target) -> float:
+    """What blocks of `size` tiles wait for that comes from behind the second-level cache, in bytes.
+    All weights pass by between a tile's transform and the last of its products: tiles that are more
+    than the cache with half of them move once in each direction. Weights stay between blocks only
+    where they fit themselves, but are asked for ahead."""
+    weights, tiles = (IN * IN * f32.bytes * n for n in (prod(channels), size * sum(channels)))
+    cache = target.second_cache.bytes
+    stay = tiles <= block_bytes(target) and tiles + weights // 2 <= cache
+    again = 0 if stay and weights <= cache else weights / AHEAD
+    return blocks * (again + (0 if stay else 2 * tiles))
