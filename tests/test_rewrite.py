@@ -143,6 +143,7 @@ EXAMPLES: dict[str, Make] = {
         (x, b.constant(random(1, 1, x.type.shape[-1], 3)), b.constant(random(3))),
         {"data_layout": "NHWC"},
     ),
+    "first_of_row": lambda b, x: b.add_multi("top_k", (x,), {"k": (1,), "axis": 1})[0],
     "join_places": lambda b, x: b.add("conv", (x, b.constant(random(2, 3, 2, 1)))),
     "pool_is_reduction": lambda b, x: b.add(
         "avg_pool", (x,), {"kernel_shape": (9, 5), "pads": (0, 0, 5, 0)}
@@ -280,6 +281,25 @@ def test_a_reshape_passes_a_transpose_where_its_axes_stay_together(
     assert (after is not graph) == moves
     x = random(*SHAPE)
     assert np.array_equal(interpret(after, [x])[0], interpret(graph, [x])[0])
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("dtype", [dtypes.f32, dtypes.i32])
+@pytest.mark.parametrize(("shape", "axis"), [((2, 7, 5), 1), ((9, 33), 0), ((3, 8), -1)])
+def test_the_first_of_a_row_is_found_as_by_sorting(
+    shape: tuple[int, ...], axis: int, dtype: dtypes.DType, largest: bool
+) -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType(shape, dtype))
+    attrs = {"k": (1,), "axis": axis, "largest": largest}
+    graph = b.finish(b.add_multi("top_k", (x,), attrs))
+    after = rewrite(graph, [rows.first_of_row])
+    assert (after is graph) == (axis == -1 or (dtype.is_float and not largest))
+    data = rng.integers(-2, 3, shape).astype(dtype.numpy)  # most are equal to others
+    if dtype.is_float:
+        data.flat[::4], data.flat[::5] = np.nan, -0.0
+    for old, new in zip(interpret(graph, [data]), interpret(after, [data]), strict=True):
+        assert old.tobytes() == new.tobytes()
 
 
 def test_nothing_fires_on_other_graphs() -> None:

@@ -134,6 +134,24 @@ def join_normed(m: Match) -> Sequence[Value] | None:
     return (m.add("reshape", (made,), {"shape": x.type.shape}),)
 
 
+@rule("top_k")
+def first_of_row(m: Match) -> Sequence[Value] | None:
+    """``top_k(x[n, k, 3], k=1, axis=1) -> gather_elements(x, i), i = argmax(x)`` where rows do not
+    lie together: all columns are lanes, which insert none. Both take NaN for the greatest."""
+    x, axis = m.input(0), m.node.attr("axis")
+    if x is None or not isinstance(axis, int) or m.node.attr("k") != (1,):
+        return None
+    axis %= x.type.rank
+    size = x.type.shape[axis]
+    greatest = bool(m.node.attr("largest")) or not x.type.dtype.is_float
+    together = all(d == 1 for d in x.type.shape[axis + 1 :])
+    if not isinstance(size, int) or size < 1 or together or not greatest:
+        return None
+    op = "argmax" if m.node.attr("largest") else "argmin"
+    place = m.add(op, (x,), {"axis": axis, "keepdims": True})
+    return m.add("gather_elements", (x, place), {"axis": axis}), place
+
+
 @rule("softmax", "log_softmax")
 def move_axis(m: Match) -> Sequence[Value] | None:
     """``softmax(x[n, k, 3], axis=1) -> transpose(softmax(transpose(x), axis=2))``, so that there
@@ -334,5 +352,6 @@ def rules() -> tuple[Rule, ...]:
     maps = tuple(op.name for op in opdef.all_ops() if op.kind == "map")
     return (
         turn_product, few_columns, flatten_rows, join_reduced, reduce_twice, turn_reduced,
-        join_kept, widen_rows, join_normed, join_behind, move_axis, rule(*maps)(sink_rows),
+        join_kept, widen_rows, join_normed, join_behind, move_axis, first_of_row,
+        rule(*maps)(sink_rows),
     )  # fmt: skip
