@@ -1,0 +1,109 @@
+"""Which register tile a product gets, and what it asks for, on machines of 16 and 32 registers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aisc.driver.api import resolve_target
+from aisc.ir import dtypes
+from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.node import walk
+from aisc.ir.target import Memory
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.interpret import run_func
+from aisc.ir.tensor.stmt import If, Prefetch
+from aisc.ir.types import TensorType
+from aisc.passes.graph.fuse import Fuse
+from aisc.passes.lower.program import lower_graph
+from aisc.passes.schedule.picks import Choice
+from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.default import default_schedule
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.tensor.optimize import optimize
+
+CACHES = (Memory("L1", 32 << 10), Memory("L2", 512 << 10))
+
+
+def product(rows: int, depth: int, columns: int) -> Func:
+    """A product with constant weights, and a map behind it."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType((rows, depth), dtypes.f32))
+    w = b.constant(np.ones((depth, columns), np.float32))
+    graph = b.finish([b.add("relu", (b.add("matmul", (x, w)),))])
+    return lower_graph(Fuse().run(graph)).kernels[0]
+
+
+def scheduled(
+    machine: str, func: Func, memories: tuple[Memory, ...] = CACHES, **choices: Choice
+) -> Schedule:
+    """The default schedule but for choices for the product."""
+    target = replace(resolve_target(machine), memories=memories)
+    known = [p.name for p in default_schedule(func, Chooser(target)).picks]
+    named = {n: choices[k] for n in known if (k := n.partition(".")[2]) in choices}
+    return default_schedule(func, Chooser(target, named))
+
+
+def picks(s: Schedule) -> dict[str, Choice]:
+    """What was picked for the product, by subject."""
+    return {p.name.partition(".")[2]: p.choice for p in s.picks if p.name.startswith("matmul")}
+
+
+@pytest.mark.parametrize(
+    ("machine", "rows", "columns", "tile"),
+    [
+        ("x86-64-v3", 128, 768, (4, 3)),  # 7 loads for 12 multiply-adds, all 16 registers
+        ("x86-64-v3", 126, 64, (6, 2)),  # three vectors would compute 72 columns
+        ("x86-64-v3", 128, 256, (4, 3)),  # 264 columns are worth it
+        ("x86-64-v4", 126, 768, (14, 2)),
+        ("x86-64-v4", 128, 768, (8, 3)),
+    ],
+)
+def test_tiles_waste_little_and_load_little(
+    machine: str, rows: int, columns: int, tile: tuple[int, int]
+) -> None:
+    assert picks(scheduled(machine, product(rows, 256, columns)))["tile"] == tile
+
+
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns", "ahead"),
+    [
+        (128, 768, 768, "steps"),  # 36 lines for each of 32 tiles
+        (512, 256, 768, "tiles"),
+        (128, 64, 64, None),  # all weights stay in the second-level cache, which is not asked
+        (4, 768, 768, "never"),  # one tile: a panel passes as fast as it is read
+    ],
+)
+def test_the_next_panel_is_asked_for(rows: int, depth: int, columns: int, ahead: str) -> None:
+    s = scheduled("x86-64-v3", product(rows, depth, columns))
+    assert picks(s).get("ahead") == ahead
+    asked = [n for n in walk(s.func.body) if isinstance(n, Prefetch) and not n.write]
+    assert len(asked) == (ahead in ("tiles", "steps"))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8])
+@pytest.mark.parametrize("ahead", ["never", "tiles", "steps"])
+def test_every_choice_gives_the_same_bits(ahead: str, steps: int) -> None:
+    rng = np.random.default_rng(0)
+    func = product(9, 24, 50)
+    x, w = (rng.integers(-9, 9, s).astype(np.float32) for s in ((9, 24), (24, 50)))
+    caches = (Memory("L1", 1 << 10), Memory("L2", 4 << 10))
+    s = scheduled("x86-64-v3", func, caches, ahead=ahead, steps=steps)
+    made = picks(s)
+    assert (made["ahead"], made["steps"]) == (ahead, steps)
+    (packer,) = s.packers
+    packed = np.zeros(packer.params[1].type.static_shape, np.float32)
+    run_func(packer, [w, packed])
+    y = np.zeros((9, 50), np.float32)
+    run_func(optimize(s.func), [x, packed, y])
+    np.testing.assert_array_equal(y, np.maximum(x @ w, 0))
+
+
+@pytest.mark.parametrize(("machine", "apart"), [("x86-64-v3", True), ("x86-64-v4", False)])
+def test_whole_tiles_need_no_masks_where_these_are_slow(machine: str, apart: bool) -> None:
+    func = optimize(scheduled(machine, product(12, 96, 50)).func)
+    twice = [n for n in walk(func.body) if isinstance(n, If) and n.other is not None]
+    assert len(twice) == apart
+    assert all(not any(isinstance(n, If) for n in walk(t.then)) for t in twice)
