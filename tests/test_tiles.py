@@ -12,9 +12,10 @@ from aisc.ir import dtypes
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.node import walk
 from aisc.ir.target import Memory
+from aisc.ir.tensor.expr import Select
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.interpret import run_func
-from aisc.ir.tensor.stmt import If, Prefetch
+from aisc.ir.tensor.stmt import If, Prefetch, Store
 from aisc.ir.types import TensorType
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
@@ -27,11 +28,14 @@ from aisc.passes.tensor.optimize import optimize
 CACHES = (Memory("L1", 32 << 10), Memory("L2", 512 << 10))
 
 
-def product(rows: int, depth: int, columns: int) -> Func:
-    """A product with constant weights, and a map behind it."""
+def product(rows: int, depth: int, columns: int, constant: bool = True) -> Func:
+    """A product with weights, and a map behind it."""
     b = GraphBuilder()
     x = b.input("x", TensorType((rows, depth), dtypes.f32))
-    w = b.constant(np.ones((depth, columns), np.float32))
+    if constant:
+        w = b.constant(np.ones((depth, columns), np.float32))
+    else:
+        w = b.input("w", TensorType((depth, columns), dtypes.f32))
     graph = b.finish([b.add("relu", (b.add("matmul", (x, w)),))])
     return lower_graph(Fuse().run(graph)).kernels[0]
 
@@ -107,3 +111,18 @@ def test_whole_tiles_need_no_masks_where_these_are_slow(machine: str, apart: boo
     twice = [n for n in walk(func.body) if isinstance(n, If) and n.other is not None]
     assert len(twice) == apart
     assert all(not any(isinstance(n, If) for n in walk(t.then)) for t in twice)
+
+
+@pytest.mark.parametrize("columns", [24, 48, 50, 71, 7])
+def test_whole_panels_are_packed_without_masks(columns: int) -> None:
+    func = product(40, 5, columns, constant=False)
+    func = optimize(scheduled("x86-64-v3", func, tile=(4, 3)).func)
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-9, 9, s).astype(np.float32) for s in ((40, 5), (5, columns)))
+    y = np.zeros((40, columns), np.float32)
+    (buffer,) = (p for p in func.params if p.role == "scratch")
+    run_func(func, [x, w, y, np.zeros(buffer.type.static_shape, np.float32)])
+    np.testing.assert_array_equal(y, np.maximum(x @ w, 0))
+    stores = [n for n in walk(func.body) if isinstance(n, Store) and n.buffer == buffer]
+    if columns >= 24:
+        assert not any(isinstance(n, Select) for n in walk(stores[0]))

@@ -22,7 +22,7 @@ from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, For, If, Iter, Store
-from aisc.ir.tensor.tree import find_loop, find_place
+from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.epilogue import (
     in_place_reader,
@@ -366,7 +366,18 @@ def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile, d: Chooser) -> 
     axes = [plain_axis(load, it.var) for it in shared_iters(reduction)]
     first = [k for k in axes if k is not None and k < axis]
     rest = [k for k in range(rank + 1) if k not in (axis, axis + 1, *first)]
-    return s.pack(load.buffer.name, axis, tile.width, (*first, axis, *rest, axis + 1))
+    before = {p.block.name for p in places(s.func.body)}
+    s = s.pack(load.buffer.name, axis, tile.width, (*first, axis, *rest, axis + 1))
+    made = [p for p in places(s.func.body) if p.block.name not in before]
+    whole = _extent(reduction.lane) // tile.width
+    if made and not first and whole and _extent(reduction.lane) % tile.width:
+        s = unless_refused(s, partial(_whole_panels, made[0].loops[0].var.name, whole))
+    return s
+
+
+def _whole_panels(loop: str, whole: int, s: Schedule) -> Schedule:
+    """Let panels that are packed in each run be copied without masks, but for the last one."""
+    return s.partition(loop, whole)
 
 
 def _panel_axis(reduction: Reduction, weights: Load, tile: Tile) -> int | None:
