@@ -33,7 +33,7 @@ from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
 from aisc.passes.schedule.digits import axes_of, determined
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule, prepared, tiled_contractions
-from aisc.passes.schedule.rules.tile import pick_tile
+from aisc.passes.schedule.rules.tile import pick_tile, rounding
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.optimize import optimize_schedule
 
@@ -238,7 +238,7 @@ def test_schedules_over_symbolic_sizes_use_lanes_and_threads(name: str) -> None:
 
 
 def test_tiles_of_unknown_height_are_low() -> None:
-    """Short inputs would fill a small part of a high tile; widths are whole steps either way."""
+    """Short inputs would fill a small part of a high tile; widths are whole steps, or nearly."""
     target = resolve("cpu")
     for width in (64, 512, 768):
         x = buffer("x", f32, (N, 96), "input")
@@ -250,7 +250,7 @@ def test_tiles_of_unknown_height_are_low() -> None:
         (found,) = tiled_contractions(prepared(func, Chooser(target)), target)
         first = pick_tile(found, Chooser(target))
         assert first.rows <= target.in_flight
-        assert width % first.width == 0
+        assert rounding(width, first.width) < 1.04
         assert first.rows * first.vectors >= 16 or target.vector_registers < 32
 
 

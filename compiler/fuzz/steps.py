@@ -159,6 +159,7 @@ MOVES: dict[str, Callable[[Moves], Args]] = {
     "pad_reduction": lambda m: (*m.either(), m.number(2, 4)),
     "split_iter": lambda m: (m.block(), m.number(0, 2), m.number()),
     "split_axis": lambda m: (m.buffer(), m.number(0, 2), m.number()),
+    "prefetch_next": lambda m: (*m.source(), *m.rng.choice(_nested(m.func))),
 }
 
 

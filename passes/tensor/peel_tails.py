@@ -35,7 +35,7 @@ from aisc.ir.tensor.expr import (
 )
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.linear import Indexer, Linear, mentions
-from aisc.ir.tensor.stmt import For, If, Seq, Stmt, Store, seq
+from aisc.ir.tensor.stmt import For, If, Let, Seq, Stmt, Store, seq
 from aisc.ir.tensor.tree import statements, transform_statements
 from aisc.ir.tensor.visitor import transform
 from aisc.passes.schedule.copies import Names, copied
@@ -111,8 +111,12 @@ def _divided(loop: For, index: Indexer, names: Names) -> Stmt:
 def _twice(loop: For, index: Indexer, names: Names) -> Stmt:
     """Copies of vectors without their conditions where these hold for all of them, else with
     them; as they are where some condition is of another kind."""
-    inner = {loop.var: _extent_of(loop), **_inner_loops(loop.body)}
+    bound = [n for n in statements(loop) if isinstance(n, For | Let)]
+    known = [n.var for n in bound if isinstance(n, For) and n.low == ZERO]
+    inner = {v: n for v, n in _inner_loops(loop).items() if v in known}
     found = list(dict.fromkeys(_conditions(loop.body)))
+    if any(mentions(c, n.var) for c in found for n in bound if n.var not in inner):
+        return loop
     limits = [_at_most(c, inner, index) for c in found]
     lanes = [n.var for n in statements(loop) if isinstance(n, For) and n.kind == "vectorize"]
     if not any(mentions(c, v) for c in found for v in lanes) or None in limits:
@@ -124,10 +128,6 @@ def _twice(loop: For, index: Indexer, names: Names) -> Stmt:
         whole = test if whole == TRUE else binary("and", whole, test)
     plain = simplified(_settle(loop, found), index)
     return If(whole, plain, copied(loop, names))
-
-
-def _extent_of(loop: For) -> int:
-    return int(loop.extent.value) if isinstance(loop.extent, Const) else 0
 
 
 def _at_most(cond: Binary, inner: Mapping[Var, int], index: Indexer) -> Expr | None:

@@ -85,7 +85,7 @@ def prefetch_next(func: Func, block: str, name: str, loop: str, at: str) -> Func
 
 def _piece(region: Region, step: str) -> int:
     """Elements of a region that lies in one piece."""
-    sizes = [int(e.value) if isinstance(e, Const) else 0 for e in region.extent]
+    sizes = [int(e.value) if isinstance(e, Const) else 0 for e in region.extent] or [0]
     first = next((k for k, n in enumerate(sizes) if n != 1), len(sizes) - 1)
     if 0 in sizes or any(
         n != d for n, d in zip(sizes[first + 1 :], region.buffer.shape[first + 1 :], strict=True)
