@@ -146,7 +146,7 @@ def default(args: argparse.Namespace) -> dict[str, Any]:
             graph = graph_of(make)
             budget = Budget(args.budget, args.trials)
             results = tune_kernels(graph, args.target, options, budget, path, True)
-            r = max(results, key=lambda r: r.seconds)
+            r = max(results.kernels, key=lambda r: r.seconds)
             rows.append({"name": name, "ratio": r.ratio, "us": r.seconds * 1e6, "label": r.label})
             text = f"default {r.seconds * 1e6:9.1f} us, best {r.ratio:.3f} of it"
             print(f"{number:4d} {name:32s} {text}", flush=True)

@@ -470,6 +470,27 @@ def test_kernels_of_any_size_are_tuned_for_some(tmp_path: Path) -> None:
         assert database.count() == 1
 
 
+def test_what_is_slower_together_is_taken_back(
+    kernel: Func, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, options = tmp_path / "tuning.sqlite", from_environment(threads=1)
+    chosen = other_tile(kernel)
+    sure = Trial(sketch_of(kernel, chosen), "ok", Ratio(0.8, 0.7, 0.9), 1e-3)
+    monkeypatch.setattr(Search, "settle", lambda self: sure)
+    budget = Budget(60, 1)
+    found = tune_kernels(graph(), "cpu", options, budget, path, True)
+    assert found.model is not None, "both ran"
+    assert 0.2 < found.model.median < 5
+    slower = Ratio(1.2, 1.1, 1.3)
+    monkeypatch.setattr("aisc.tuning.tune.compare", lambda *given: slower)
+    (back,) = tune_kernels(graph(), "cpu", options, budget, path, True)
+    assert (back.choices, back.ratio) == ({}, 1.0)
+    with Database(path) as database:
+        record = database.best(workload_key(kernel), resolve_target("cpu"))
+    assert record is not None
+    assert record.choices == {}
+
+
 def test_what_is_compiled_is_tuned_in_idle_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from aisc.records.database import Database
 from aisc.records.paths import default_path
 from aisc.tuning.explain import explain
 from aisc.tuning.lock_model import lock_of
+from aisc.tuning.pairs import Ratio
 from aisc.tuning.report import as_html, whole
 from aisc.tuning.session import Budget, Tuned
 from aisc.tuning.tune import kernels_of, tune_kernels
@@ -97,19 +98,21 @@ def tune_model(model: str, target: str, wanted: Wanted, choices: Mapping[str, An
             wanted.at,
             wanted.workers,
         )
-    _out.print(_table(results))
-    numbers = whole(results)
+    _out.print(_table(results.kernels))
+    numbers = whole(results.kernels)
     _out.print(
         f"kernels together: {numbers['speedup']:.3f} x as fast; {numbers['trials']} candidates,"
         f" {numbers['failed']} of which failed"
     )
-    _write(model, target, wanted, options, path, results)
+    if results.model is not None:
+        _out.print(_together(results.model))
+    _write(model, target, wanted, options, path, results.kernels)
     named = f" --tuned {path}" if wanted.database else ""
     print(f"records in {path}; used by: aisc compile {Path(model).name}{named}")
 
 
 def _write(
-    model: str, target: str, wanted: Wanted, options: Options, path: Path, results: list[Tuned]
+    model: str, target: str, wanted: Wanted, options: Options, path: Path, results: Sequence[Tuned]
 ) -> None:
     numbers, page, lock = wanted.places
     if numbers is not None:
@@ -120,6 +123,14 @@ def _write(
     if lock is not None:
         lock_of(model, target, options, path).write(lock)
         print(f"locked in {lock}; the same code again: aisc compile --locked {lock}")
+
+
+def _together(ratio: Ratio) -> str:
+    """What a whole run takes, in a sentence."""
+    bounds = f"{1 / ratio.high:.3f} to {1 / ratio.low:.3f}"
+    if ratio.is_slower:
+        return f"the whole model is slower: {1 / ratio.median:.3f} x ({bounds}); all taken back"
+    return f"the whole model: {1 / ratio.median:.3f} x as fast ({bounds})"
 
 
 def _table(results: Sequence[Tuned]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from os import PathLike
 from pathlib import Path
@@ -25,6 +26,7 @@ from aisc.records.database import Database
 from aisc.records.paths import default_path
 from aisc.tuning.fleet import fleet
 from aisc.tuning.session import Budget, Progress, Session, Tuned, Workload, workshop
+from aisc.tuning.whole import Report, compare
 
 # What a symbolic extent counts for when kernels are ordered by their work.
 UNKNOWN_EXTENT = 256
@@ -47,7 +49,7 @@ def tune(
     reassociate: bool = False,
     seed: int = 0,
     workers: str = "",
-) -> list[Tuned]:
+) -> Report:
     """Search for faster schedules of a model's kernels and record them.
 
     budget: seconds to spend; the kernels that promise most for the model get most of them.
@@ -85,7 +87,7 @@ def tune_kernels(
     report: Callable[[Progress], None] = lambda progress: None,
     at: Mapping[str, int | Sequence[int]] | None = None,
     workers: str = "",
-) -> list[Tuned]:
+) -> Report:
     """What :func:`tune` does. `report` is told of progress."""
     host = api.backends_of(target)[0]
     workloads = workloads_of(model, target, options, at or {})
@@ -98,11 +100,23 @@ def tune_kernels(
     else:
         shop = workshop(name, options.threads)
     with Database(path) as database:
+        session = Session(host.target, database, shop, exact, seed, report)
         try:
-            session = Session(host.target, database, shop, exact, seed, report)
-            return session.run(workloads, budget)
+            results = session.run(workloads, budget)
         finally:
             shop.close()
+        together = None
+        if any(r.choices for r in results):
+            together = compare(model, target, options, path, _usual(at or {}))
+        if together is not None and together.is_slower:
+            session.take_back(workloads)
+            return Report([defaulted(r) for r in results], together)
+    return Report(results, together)
+
+
+def defaulted(r: Tuned) -> Tuned:
+    """The report of a kernel whose choice was taken back."""
+    return replace(r, label="default", choices={}, ratio=1.0, low=1.0, high=1.0, digest="")
 
 
 def workloads_of(
@@ -118,8 +132,7 @@ def workloads_of(
     used: dict[tuple[str, object], Buffer] = {}
     for b in (b for call in calls for b in call.args):
         used[storage(b), b.offset] = b
-    usual = {n: v if isinstance(v, int) else v[len(v) // 2] for n, v in at.items()}
-    sizes = [_bytes(b, usual) for b in used.values()]
+    sizes = [_bytes(b, _usual(at)) for b in used.values()]
     moved = min(MOST_MOVED, sum(sizes))
     found = []
     for k in _ordered(program):
@@ -129,6 +142,11 @@ def workloads_of(
         if combined and count and (device is not None or k.target == host.target.name):
             found.append(Workload(k, count, moved if len(calls) > 1 else 0, device, combined))
     return found
+
+
+def _usual(at: Mapping[str, int | Sequence[int]]) -> dict[str, int]:
+    """Of the values of each dimension that in the middle."""
+    return {n: v if isinstance(v, int) else v[len(v) // 2] for n, v in at.items()}
 
 
 def _bytes(b: Buffer, sizes: Mapping[str, int]) -> int:

@@ -1,0 +1,92 @@
+"""A whole model by default and tuned, run in turn: kernels that are faster alone need not be so where
+they stand. What is slower together, for sure, is taken back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aisc.codegen.run.bound import Bound
+from aisc.codegen.run.executable import Executable
+from aisc.driver import api
+from aisc.driver.options import Options
+from aisc.ir.arith.poly import evaluate
+from aisc.ir.diagnostics import AiscError
+from aisc.records.paths import NONE
+from aisc.tuning.pairs import Ratio, ratio_of
+from aisc.tuning.session import Tuned
+
+# Pairs of runs, or as many as there is time for (seconds); fewer say nothing.
+PAIRS, SECONDS, LEAST = 41, 20.0, 9
+# Weights are in memory twice while both run: models that have more bytes of them are not compared.
+MOST_WEIGHTS = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of tuning a model: its kernels, and the time of a whole run over that by default,
+    where both could be run."""
+
+    kernels: Sequence[Tuned]
+    model: Ratio | None = None
+
+    def __iter__(self) -> Iterator[Tuned]:
+        return iter(self.kernels)
+
+    def __len__(self) -> int:
+        return len(self.kernels)
+
+    def __getitem__(self, k: int) -> Tuned:
+        return self.kernels[k]
+
+
+def compare(
+    model: Any, target: api.Targets, options: Options, database: Path, sizes: Mapping[str, int]
+) -> Ratio | None:
+    """Run a model by default and by the records of a database, in turn; ``None`` where that cannot
+    be: on another machine, for inputs that it does not take, without memory for both."""
+    made: list[Bound] = []
+    try:
+        for tuned in (NONE, str(database)):
+            exe = _executable(model, target, replace(options, tuned=tuned))
+            if exe is None or sum(w.nbytes for w in exe.image.weights) > MOST_WEIGHTS:
+                return None
+            made.append(exe.bind(*_inputs(exe, sizes)))
+        return _paired(made)
+    except AiscError:
+        return None
+
+
+def _executable(model: Any, target: api.Targets, options: Options) -> Executable | None:
+    return api.build(model, target, options).executable
+
+
+def _inputs(exe: Executable, sizes: Mapping[str, int]) -> list[Any]:
+    """Inputs of a model: numbers between -1 and 1, indices 0."""
+    rng = np.random.default_rng(0)
+    found = []
+    for port, dtype in zip(exe.inputs, exe.input_dtypes, strict=True):
+        names = {s.name: 1 for s in port.type.symbols}
+        shape = tuple(evaluate(d, {**names, **sizes}) for d in port.type.shape)
+        found.append(rng.uniform(-1, 1, shape).astype(dtype))
+    return found
+
+
+def _paired(both: Sequence[Bound]) -> Ratio | None:
+    times: list[list[float]] = [[], []]
+    for run in both:
+        run()
+    end = time.monotonic() + SECONDS
+    for turn in range(PAIRS):
+        if turn >= LEAST and time.monotonic() > end:
+            break
+        for k in (0, 1) if turn % 2 else (1, 0):
+            start = time.perf_counter()
+            both[k]()
+            times[k].append(time.perf_counter() - start)
+    return ratio_of(*times)
