@@ -1,5 +1,8 @@
-"""A whole model by default and tuned, run in turn: kernels that are faster alone need not be so where
-they stand. What is slower together, for sure, is taken back."""
+"""A whole model by default and tuned, run in turn.
+
+Kernels that are faster alone need not be so where they stand; what is slower together, for sure, is
+taken back.
+"""
 
 from __future__ import annotations
 
