@@ -106,7 +106,7 @@ def tune_kernels(
         finally:
             shop.close()
         together = None
-        if any(r.choices for r in results):
+        if any(r.choices for r in results) and all(w.device is None for w in workloads):
             together = compare(model, target, options, path, _usual(at or {}))
         if together is not None and together.is_slower:
             session.take_back(workloads)
