@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from statistics import geometric_mean
 from typing import Any
@@ -33,7 +34,8 @@ Reply = dict[str, Any]
 
 def answer(request: Mapping[str, Any]) -> Reply:
     """The reply to a request."""
-    backend, func = backend_for(request["target"]), _parsed(request["kernel"])
+    backend = backend_for(request["target"])
+    func = parsed(request["kernel"], backend.target.name)
     choices = choices_from_json(request["choices"])
     if request["op"] == "make":
         return make(func, backend, choices)
@@ -41,8 +43,9 @@ def answer(request: Mapping[str, Any]) -> Reply:
 
 
 @lru_cache(maxsize=8)
-def _parsed(text: str) -> Func:
-    return parse_func(text)
+def parsed(text: str, target: str) -> Func:
+    """A kernel, which here belongs to a target of this name."""
+    return replace(parse_func(text), target=target)
 
 
 @lru_cache(maxsize=4)

@@ -26,9 +26,8 @@ from aisc.codegen.run.bound import Bound
 from aisc.codegen.run.executable import Executable
 from aisc.driver.kernel import from_record
 from aisc.ir.diagnostics import error
-from aisc.ir.text.parser import parse_func
 from aisc.tuning.alone import Alone, arrays_of, executable_of, program_of
-from aisc.tuning.maker import backend_for
+from aisc.tuning.maker import backend_for, parsed
 from aisc.tuning.serving import serve
 
 # One sample repeats a kernel that finds all in caches at least so many seconds.
@@ -71,14 +70,15 @@ class Prepared:
 
 
 @lru_cache(maxsize=2)
-def _alone(text: str) -> Alone:
-    return program_of(parse_func(text), np.random.default_rng(0))
+def _alone(text: str, target: str) -> Alone:
+    return program_of(parsed(text, target), np.random.default_rng(0))
 
 
 @lru_cache(maxsize=12)
 def _prepared(text: str, record: str, target: str, threads: int, sizes: str) -> Prepared:
     parts = {n: base64.b64decode(v) for n, v in json.loads(record).items()}
-    built, backend, alone = from_record(parts), backend_for(target), _alone(text)
+    built, backend = from_record(parts), backend_for(target)
+    alone = _alone(text, backend.target.name)
     if built is None or not isinstance(backend, Host):
         raise error("E402", "a kernel can only be measured on the machine that runs it")
     exe = executable_of(alone, built, backend, threads)
