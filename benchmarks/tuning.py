@@ -17,8 +17,8 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,10 @@ from aisc.ir.types import TensorType
 from aisc.records.database import Database, Past, workload_key
 from aisc.tuning.bench import KernelBench
 from aisc.tuning.learned import Learned
-from aisc.tuning.pairs import ratio_of
+from aisc.tuning.pairs import Ratio
 from aisc.tuning.session import Budget, workshop
 from aisc.tuning.tune import described, tune_kernels, workloads_of
+from aisc.tuning.whole import compare
 
 _out = Console()
 Make = Callable[[GraphBuilder], Value]
@@ -243,25 +244,22 @@ def pays(args: argparse.Namespace) -> dict[str, Any]:
     return {"models": rows, "mean": mean}
 
 
-def _whole(graph: Graph, options: Options, path: Path, pairs: int = 41) -> Any:
-    """A whole model by default and tuned, in turn, to the bit."""
-    made = []
-    for tuned in ("none", str(path)):
-        wanted = from_environment(threads=options.threads, tuned=tuned, use_cache=False)
-        exe = build(graph, "cpu", wanted).executable
+def _whole(graph: Graph, options: Options, path: Path) -> Ratio:
+    """A whole model by default and tuned, in turn; their results are equal to the bit."""
+    made = [
+        build(graph, "cpu", replace(options, tuned=tuned, use_cache=False)).executable
+        for tuned in ("none", str(path))
+    ]
+    results = []
+    for exe in made:
         assert exe is not None
-        made.append(exe)
-    rng = np.random.default_rng(0)
-    feeds = [rng.standard_normal(p.type.static_shape).astype(np.float32) for p in made[0].inputs]
-    assert np.array_equal(made[0](*feeds), made[1](*feeds), equal_nan=True), "other bits"
-    bound = [exe.bind(*feeds) for exe in made]
-    times: list[list[float]] = [[], []]
-    for turn in range(pairs):
-        for k in (0, 1) if turn % 2 else (1, 0):
-            start = time.perf_counter()
-            bound[k]()
-            times[k].append(time.perf_counter() - start)
-    return ratio_of(*times)
+        rng = np.random.default_rng(0)
+        feeds = [rng.standard_normal(p.type.static_shape, np.float32) for p in exe.inputs]
+        results.append(exe(*feeds))
+    assert np.array_equal(*results, equal_nan=True), "other bits"
+    found = compare(graph, "cpu", options, path, {})
+    assert found is not None
+    return found
 
 
 def fresh(args: argparse.Namespace) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from aisc.tuning.session import Tuned
 
 # Pairs of runs, or as many as there is time for (seconds); fewer say nothing.
 PAIRS, SECONDS, LEAST = 41, 20.0, 9
+# A sample repeats a model for so many seconds: what disturbs a machine comes in slices of time.
+SAMPLE = 0.01
 # Weights are in memory twice while both run: models that have more bytes of them are not compared.
 MOST_WEIGHTS = 2 << 30
 
@@ -84,12 +86,19 @@ def _paired(both: Sequence[Bound]) -> Ratio | None:
     times: list[list[float]] = [[], []]
     for run in both:
         run()
+    calls = [max(1, int(SAMPLE / max(_seconds(run, 1), 1e-7))) for run in both]
     end = time.monotonic() + SECONDS
     for turn in range(PAIRS):
         if turn >= LEAST and time.monotonic() > end:
             break
         for k in (0, 1) if turn % 2 else (1, 0):
-            start = time.perf_counter()
-            both[k]()
-            times[k].append(time.perf_counter() - start)
+            times[k].append(_seconds(both[k], calls[k]))
     return ratio_of(*times)
+
+
+def _seconds(run: Bound, calls: int) -> float:
+    """Of a call, in so many calls."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) / calls
