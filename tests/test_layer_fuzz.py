@@ -226,7 +226,7 @@ def test_layers_are_measured_shown_and_kept(
     monkeypatch.setattr(results, "PEAK_TRIES", 1)
     file = tmp_path / "all.txt"
     assert layer_fuzz.main([*USUAL, "--count", "2", "--json", str(file), "--save"]) == 0
-    assert "under 15 µs" in capsys.readouterr().out
+    assert "#1 relu of one number" in capsys.readouterr().out
     assert [r["number"] for r in json.loads(file.read_text())["rows"]] == [0, 1]
     (entry,) = results.saved(tmp_path)[results.processor()]
     assert entry["kind"] == "layers" and entry["conditions"]["ceilings"]["gflops"] > 0

@@ -175,7 +175,8 @@ CASES: list[tuple[str, int, list[object], dict[str, object], int]] = [
      [np.uint8(3)], np.arange(8, dtype=np.uint8).reshape(4, 2), [np.float32(0.3)], [np.uint8(2)],
      [np.float32(0.5)], [np.uint8(1)]], {}, 1),
     ("QLinearConv", 10, [rng.integers(0, 255, (1, 2, 5, 5)).astype(np.uint8), [np.float32(0.02)],
-     [np.uint8(100)], [rng.integers(-128, 127, (3, 2, 3, 3)).astype(np.int8)],
+     # Weights of 7 bits: sums of pairs of larger ones saturate in onnxruntime on some processors.
+     [np.uint8(100)], [rng.integers(-64, 63, (3, 2, 3, 3)).astype(np.int8)],
      [np.float32([0.02, 0.01, 0.03])], [np.int8([0, 0, 0])], [np.float32(0.05)], [np.uint8(128)],
      [np.int32([1, -2, 3])]], {}, 1),
     ("Einsum", 12, [f32(2, 3, 4), f32(2, 4, 5)], {"equation": "bij,bjk->bik"}, 1),

@@ -13,7 +13,7 @@ from math import inf
 from aisc.codegen.llvm.early import early_tests, is_filled
 from aisc.codegen.llvm.index import Lane, NotLinearInLane, Scalar
 from aisc.codegen.llvm.transpose import Tile, TransposeEmitter
-from aisc.codegen.llvm.types import Val, is_short, memory_type, vector_type
+from aisc.codegen.llvm.types import Val, memory_type, vector_type
 from aisc.codegen.llvm.values import (
     ZERO_BLOCK,
     ZERO_BYTES,
@@ -403,8 +403,6 @@ class FunctionEmitter(TransposeEmitter):
             self._scatter(s, value)
 
     def _to_memory(self, v: Val) -> str:
-        if is_short(v.dtype):
-            return self.w.let(f"bitcast {v.text} to {vector_type('i16', v.lanes)}")
         if v.dtype.kind != "bool":
             return v.ref
         kind = vector_type("i8", v.lanes)

@@ -11,7 +11,9 @@ import numpy as np
 from aisc.ir import dtypes
 from aisc.ir.dtypes import DType
 
-_SCALAR = {"f16": "half", "bf16": "bfloat", "f32": "float", "f64": "double", "bool": "i1"}
+# Floats of 16 bits are integers in registers, too: machines without instructions for them would
+# convert them wherever a vector of them is moved, by functions of LLVM's run time.
+_SCALAR = {"f16": "i16", "bf16": "i16", "f32": "float", "f64": "double", "bool": "i1"}
 
 
 def scalar_type(dtype: DType) -> str:
@@ -20,11 +22,8 @@ def scalar_type(dtype: DType) -> str:
 
 
 def memory_type(dtype: DType) -> str:
-    """Type of an element in memory: bool is one byte, and floats of 16 bits are moved as integers,
-    since machines without instructions for them would convert them on the way."""
-    if dtype.kind == "bool":
-        return "i8"
-    return "i16" if is_short(dtype) else scalar_type(dtype)
+    """Type of an element in memory: bool is one byte."""
+    return "i8" if dtype.kind == "bool" else scalar_type(dtype)
 
 
 def is_short(dtype: DType) -> bool:
@@ -46,10 +45,8 @@ def literal(value: float | int | bool, dtype: DType) -> str:
         if dtype.kind == "uint" and number >> (dtype.bits - 1):
             number -= 1 << dtype.bits
         return str(number)
-    if dtype.name == "f16":
-        return f"0xH{np.array(value, np.float16).view(np.uint16).item():04X}"
-    if dtype.name == "bf16":
-        return f"0xR{np.array(value, dtype.numpy).view(np.uint16).item():04X}"
+    if is_short(dtype):
+        return str(np.array(value, dtype.numpy).view(np.int16).item())
     rounded = float(np.float32(value)) if dtype.name == "f32" else float(value)
     return f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}"
 

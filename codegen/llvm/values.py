@@ -277,9 +277,6 @@ class ExprEmitter(WindowEmitter):
             ref = self.w.let(
                 f"trunc {vector_type('i8', lanes)} {ref} to {vector_type('i1', lanes)}"
             )
-        elif is_short(dtype):
-            kind = vector_type(scalar_type(dtype), lanes)
-            ref = self.w.let(f"bitcast {vector_type('i16', lanes)} {ref} to {kind}")
         return Val(ref, dtype, lanes)
 
     # -- expressions -------------------------------------------------------------------------

@@ -174,6 +174,8 @@ class MathEmitter:
     def bitcast(self, v: Val, to: DType) -> Val:
         """The same bits as another type of the same width."""
         kind = vector_type(scalar_type(to), v.lanes)
+        if kind == v.type:
+            return Val(v.ref, to, v.lanes)
         return self.let(f"bitcast {v.text} to {kind}", to, v.lanes)
 
     def negate(self, cond: Val) -> Val:
