@@ -82,7 +82,8 @@ def test_lanes_that_stay_in_one_block_are_shuffled() -> None:
 
 
 def test_the_last_lanes_of_a_row_are_masked_by_their_number() -> None:
-    """The mask of a tail is made of a count, by scalar instructions, not by comparing lanes."""
+    """The mask of a tail is made of a count, by scalar instructions, not by comparing lanes, where
+    masks are bits."""
     n = symbol("n")
     x, y = buffer("x", dtypes.f32, (n,), "input"), buffer("y", dtypes.f32, (n,), "output")
     b = ComputeBuilder()
