@@ -75,6 +75,19 @@ def test_known_sizes(size: int) -> None:
         assert conditions(after) == 1
 
 
+@pytest.mark.parametrize("size", [3, 22, "n"])
+def test_parallel_loops_stay_one(size: int | str) -> None:
+    before = parse_func(text_of(size).replace("serial", "parallel"))
+    after = PeelTails().run(before)
+    verify_func(after)
+    assert isinstance(after.body, For)
+    assert isinstance(after.body.body, If)
+    assert not any(isinstance(n, If) for n in walk(after.body.body.then))
+    for n in range(14) if size == "n" else (int(size),):
+        x = rng.integers(-99, 99, n).astype(np.int32)
+        assert np.array_equal(run(after, x, (n,)), run(before, x, (n,)))
+
+
 def test_sizes_that_the_run_knows() -> None:
     before = parse_func(text_of("n"))
     after = PeelTails().run(before)

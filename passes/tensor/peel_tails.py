@@ -13,6 +13,9 @@ slowly, are there twice, and whole wherever the last of them is inside::
 
     if t*24 + 23 < 60 { unroll v in 0..3: vectorize l in 0..8: y[t*24 + v*8 + l] = … }
     else { … if t*24 + v*8 + l < 60: y[t*24 + v*8 + l] = … }
+
+So are those of a parallel loop around nothing else, which stays one loop: what would come after it
+would have to wait for all threads.
 """
 
 from __future__ import annotations
@@ -65,15 +68,21 @@ class PeelTails:
                 return n
             if WHOLE_APART in dict(n.annotations):
                 return _twice(n, index, names)
-            return _divided(n, index, names) if _is_small(n) else n
+            if not _is_small(n):
+                return n
+            if n.kind == "parallel":
+                apart = _twice(n.body, index, names) if isinstance(n.body, For) else n.body
+                return n if apart is n.body else replace(n, body=apart)
+            return _divided(n, index, names)
 
         body = transform_statements(func.body, go)
         return func if body is func.body else replace(func, body=body)
 
 
 def _is_small(loop: For) -> bool:
-    """Whether a serial loop holds nothing but vectors and a few copies of them."""
-    return loop.kind == "serial" and loop.low == ZERO and 0 < _copies(loop.body) <= MOST_COPIES
+    """Whether a loop of turns holds nothing but vectors and a few copies of them."""
+    turns = loop.kind in ("serial", "parallel") and loop.low == ZERO
+    return turns and 0 < _copies(loop.body) <= MOST_COPIES
 
 
 def _copies(s: Stmt) -> int:
