@@ -9,7 +9,7 @@ minimax fit (Lawson's iteration), in 60-digit arithmetic.
 
 from __future__ import annotations
 
-from aisc.codegen.llvm.exponential import EXP2_F64, EXP2_SHORT, nearest, power_of_two
+from aisc.codegen.llvm.exponential import EXP2_F64, EXP2_SHORT, nearest_power
 from aisc.codegen.llvm.lanes import Lanes, fma, polynomial, where
 
 # erf(x) / x - 1 in x^2 up to 0.9 and 1; errors 2^-30 and 2^-55.
@@ -47,8 +47,8 @@ def erf(x: Lanes) -> Lanes:
     last = 4.0 if single else 6.0
     t = where(size > last, last, size)
     g = polynomial(t, LARGE_F32) if single else polynomial(t - 1.5, LARGE_F64)
-    n, k = nearest(g, 1.0)
+    n, power = nearest_power(g, 1.0)
     r = g - n
     p = fma(r, polynomial(r, EXP2_SHORT if single else EXP2_F64), 1.0)
-    large = fma(-p, power_of_two(k), 1.0).copysign(x)
+    large = fma(-p, power, 1.0).copysign(x)
     return where(size < (0.9486 if single else 1.0), small, large)

@@ -10,6 +10,7 @@ Coefficients: interpolation at Chebyshev points in 60-digit arithmetic, rounded 
 from __future__ import annotations
 
 from aisc.codegen.llvm.lanes import Lanes, fma, polynomial, where
+from aisc.ir import dtypes
 
 LOG2E = 1.4426950408889634
 # ln 2 in two parts, each with all bits of its type.
@@ -59,31 +60,68 @@ def at_least(x: Lanes, low: float) -> Lanes:
 
 def nearest(x: Lanes, factor: float) -> tuple[Lanes, Lanes]:
     """``x * factor`` rounded to an integer below 2^22 (f32) or 2^51 (f64): as a float and as an
-    integer. Adding 1.5 * 2^23 leaves the integer in the low bits, also defined for NaN."""
-    magic = 1.5 * 2.0 ** (23 if x.single else 52)
+    integer."""
+    n, bits = _nearest(x, factor, 0)
+    signed = Lanes(x.m, x.m.bitcast(bits.v, dtypes.i32 if x.single else dtypes.i64))
+    return n, signed - x.of(_magic(x, 0)).bits()
+
+
+def _magic(x: Lanes, bias: int) -> float:
+    return 1.5 * 2.0 ** (23 if x.single else 52) + bias
+
+
+def _nearest(x: Lanes, factor: float, bias: int) -> tuple[Lanes, Lanes]:
+    """:func:`nearest` as a float, and bits of which the lower half is the integer plus `bias`:
+    adding 1.5 * 2^23 leaves it there, also defined for NaN. What stands above is for who shifts
+    it out."""
+    magic = _magic(x, bias)
     shifted = fma(x, factor, magic)
-    return shifted - magic, shifted.bits() - x.of(magic).bits()
+    bits = x.m.bitcast(shifted.v, dtypes.u32 if x.single else dtypes.u64)
+    return shifted - magic, Lanes(x.m, bits)
+
+
+def nearest_power(x: Lanes, factor: float, by: int = 0) -> tuple[Lanes, Lanes]:
+    """:func:`nearest` as a float n, and ``2^(n + by)``, a normal number."""
+    n, bits = _nearest(x, factor, by + _exponent(x)[1])
+    return n, _as_power(bits)
+
+
+def _exponent(x: Lanes) -> tuple[int, int]:
+    """The bits of the mantissa of a float of some width, and the bias of its exponent."""
+    return (23, 127) if x.dtype.bits == 32 else (52, 1023)
 
 
 def power_of_two(k: Lanes) -> Lanes:
     """``2^k`` for an integer within the exponent range of the float of its width."""
-    mantissa, bias = (23, 127) if k.dtype.bits == 32 else (52, 1023)
-    return ((k + bias) << mantissa).from_bits()
+    return _as_power(k + _exponent(k)[1])
 
 
-def scale(y: Lanes, k: Lanes) -> Lanes:
-    """``y * 2^k`` for y about 1 and k up to twice the exponent range; rounded once."""
+def _as_power(biased: Lanes) -> Lanes:
+    """The power of two with this biased exponent, in the last bits."""
+    return (biased << _exponent(biased)[0]).from_bits()
+
+
+def nearest_twice(x: Lanes, factor: float, by: int = 0) -> tuple[Lanes, Lanes]:
+    """:func:`nearest` as a float n, and ``n + by`` for :func:`scale`: bits whose halves are biased
+    exponents of two factors."""
+    return _nearest(x, factor, by + 2 * _exponent(x)[1])
+
+
+def scale(y: Lanes, bits: Lanes) -> Lanes:
+    """``y * 2^k`` for y about 1 and k up to twice the exponent range, from the bits that
+    :func:`nearest_twice` gives; rounded once."""
     if y.m.has_scaling(y.v):
-        return Lanes(y.m, y.m.ldexp(y.v, k.v))
-    half = k >> 1
-    return y * power_of_two(half) * power_of_two(k - half)
+        zero = y.of(_magic(y, 2 * _exponent(y)[1])).bits()
+        signed = y.m.bitcast(bits.v, zero.dtype)
+        return Lanes(y.m, y.m.ldexp(y.v, (Lanes(y.m, signed) - zero).v))
+    half = bits >> 1
+    return y * _as_power(half) * _as_power(bits - half)
 
 
-def _reduced(x: Lanes) -> tuple[Lanes, Lanes]:
-    """(r, n) with ``x = n ln 2 + r``."""
-    n, k = nearest(x, LOG2E)
+def _reduced(x: Lanes, n: Lanes) -> Lanes:
+    """r with ``x = n ln 2 + r``."""
     high, low = LN2_F32 if x.single else LN2_F64
-    return fma(-n, low, fma(-n, high, x)), k
+    return fma(-n, low, fma(-n, high, x))
 
 
 def _expm1_reduced(r: Lanes) -> Lanes:
@@ -94,42 +132,41 @@ def _expm1_reduced(r: Lanes) -> Lanes:
 def exp(x: Lanes) -> Lanes:
     """``e^x``."""
     x = clamp(x, *((-105.0, 89.0) if x.single else (-746.0, 710.0)))
-    r, k = _reduced(x)
-    return scale(1.0 + _expm1_reduced(r), k)
+    return exp_of_sum(x, None)
 
 
-def exp_of_sum(high: Lanes, low: Lanes) -> Lanes:
-    """``e^(high + low)`` in f64, `low` tiny; `high` and `low` finite, `high` in [-746, 710]."""
-    r, k = _reduced(high)
-    return scale(1.0 + _expm1_reduced(r + low), k)
+def exp_of_sum(high: Lanes, low: Lanes | None) -> Lanes:
+    """``e^(high + low)``, `low` tiny; `high` and `low` finite, `high` in the range of exponents."""
+    n, k = nearest_twice(high, LOG2E)
+    r = _reduced(high, n)
+    return scale(1.0 + _expm1_reduced(r if low is None else r + low), k)
 
 
 def exp2(x: Lanes) -> Lanes:
     """``2^x``."""
     x = clamp(x, *((-151.0, 129.0) if x.single else (-1076.0, 1025.0)))
-    n, k = nearest(x, 1.0)
+    n, k = nearest_twice(x, 1.0)
     r = x - n
     return scale(fma(r, polynomial(r, EXP2_F32 if x.single else EXP2_F64), 1.0), k)
 
 
-def _quarter_expm1(x: Lanes) -> Lanes:
-    """``(e^x - 1) / 4``, which does not overflow before sinh does; x not tiny, from -50."""
-    r, k = _reduced(x)
-    s = power_of_two(k - 2)
-    return fma(_expm1_reduced(r), s, s - 0.25)
+def _scaled_expm1(x: Lanes, by: int) -> Lanes:
+    """``(e^x - 1) 2^by``; x not tiny, from -50, and no more than that the powers are normal."""
+    n, s = nearest_power(x, LOG2E, by)
+    return fma(_expm1_reduced(_reduced(x, n)), s, s - 2.0**by)
 
 
 def expm1(x: Lanes) -> Lanes:
-    """``e^x - 1``."""
+    """``e^x - 1``: a quarter of it does not overflow before it does."""
     single = x.single
-    y = _quarter_expm1(clamp(x, *((-25.0, 89.0) if single else (-50.0, 710.0)))) * 4.0
+    y = _scaled_expm1(clamp(x, *((-25.0, 89.0) if single else (-50.0, 710.0))), -2) * 4.0
     return where(abs(x) < (2.0**-25 if single else 2.0**-54), x, y)
 
 
 def sinh(x: Lanes) -> Lanes:
     """``(e^x - e^-x) / 2`` from ``t = e^|x| - 1`` as ``(t + t/(t + 1)) / 2``."""
     size = abs(x)
-    t = _quarter_expm1(where(size > 710.6, 710.6, size)) * 2.0
+    t = _scaled_expm1(where(size > 710.6, 710.6, size), -2) * 2.0
     y = where(size > 40.0, t, t + t / (2.0 * t + 1.0))  # t may be infinite
     return where(size < 2.0**-28, x, y.copysign(x))
 
@@ -137,8 +174,9 @@ def sinh(x: Lanes) -> Lanes:
 def cosh(x: Lanes) -> Lanes:
     """``(e^x + e^-x) / 2``."""
     size = abs(x)
-    r, k = _reduced(where(size > 720.0, 720.0, size))
-    t = scale(1.0 + _expm1_reduced(r), k - 1)
+    size = where(size > 720.0, 720.0, size)
+    n, k = nearest_twice(size, LOG2E, -1)
+    t = scale(1.0 + _expm1_reduced(_reduced(size, n)), k)
     return t + 0.25 / t
 
 
@@ -147,7 +185,5 @@ def tanh(x: Lanes) -> Lanes:
     size = abs(x)
     limit = 10.0 if x.single else 20.0
     size = where(size > limit, limit, size)
-    r, k = _reduced(size + size)
-    s = power_of_two(k)
-    t = fma(_expm1_reduced(r), s, s - 1.0)
+    t = _scaled_expm1(size + size, 0)
     return (t / (t + 2.0)).copysign(x)
