@@ -129,6 +129,12 @@ def _expm1_reduced(r: Lanes) -> Lanes:
     return fma(r * r, polynomial(r, EXP_F32 if r.single else EXP_F64), r)
 
 
+def _exp_reduced(r: Lanes) -> Lanes:
+    """``exp(r)`` for a reduced argument: the same polynomial without the sum being put off."""
+    coefficients = EXP_F32 if r.single else EXP_F64
+    return polynomial(r, (1.0, 1.0, *coefficients))
+
+
 def exp(x: Lanes) -> Lanes:
     """``e^x``."""
     x = clamp(x, *((-105.0, 89.0) if x.single else (-746.0, 710.0)))
@@ -139,7 +145,7 @@ def exp_of_sum(high: Lanes, low: Lanes | None) -> Lanes:
     """``e^(high + low)``, `low` tiny; `high` and `low` finite, `high` in the range of exponents."""
     n, k = nearest_twice(high, LOG2E)
     r = _reduced(high, n)
-    return scale(1.0 + _expm1_reduced(r if low is None else r + low), k)
+    return scale(_exp_reduced(r if low is None else r + low), k)
 
 
 def exp2(x: Lanes) -> Lanes:
@@ -176,7 +182,7 @@ def cosh(x: Lanes) -> Lanes:
     size = abs(x)
     size = where(size > 720.0, 720.0, size)
     n, k = nearest_twice(size, LOG2E, -1)
-    t = scale(1.0 + _expm1_reduced(_reduced(size, n)), k)
+    t = scale(_exp_reduced(_reduced(size, n)), k)
     return t + 0.25 / t
 
 
