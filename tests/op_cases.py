@@ -83,6 +83,49 @@ def result_types(case: Case) -> tuple[opdef.OpCall, tuple[object, ...]]:
     return call, op.infer(call)
 
 
+def integers(t: str, *shape: int) -> np.ndarray:
+    """All values of an integer type, the least and the greatest among them."""
+    kind = np.iinfo(t)
+    x = rng.integers(kind.min, kind.max + 1, shape).astype(t)
+    x.reshape(-1)[:2] = kind.min, kind.max
+    return x
+
+
+PAIRS = (("u1", "i1", "i32"), ("i1", "i1", "i32"), ("i1", "u1", "i32"), ("i2", "i1", "i32"),
+         ("i2", "i2", "i64"), ("f2", "f2", "f32"), ("f4", "f4", "f64"))  # fmt: skip
+
+
+def _operand(t: str, *shape: int) -> np.ndarray:
+    return f32(*shape).astype(t) if t[0] == "f" else integers(t, *shape)
+
+
+def _short_products() -> list[Case]:
+    """Operands of short types with sums of a wider one."""
+    cases = []
+    for a, b, c in PAIRS:
+        for n, k, m in ((5, 13, 19), (3, 8, 32), (2, 1, 7)):
+            pair = _operand(a, n, k), _operand(b, k, m)
+            cases.append(Case("matmul", pair, {"accumulator": c}))
+        batch = _operand(a, 2, 3, 6), _operand(b, 2, 6, 17)
+        cases.append(Case("matmul", batch, {"accumulator": c}))
+    return cases
+
+
+def _short_windows() -> list[Case]:
+    """Images and kernels of short types, with borders of other values than zero."""
+    cases = []
+    for a, b, c in PAIRS:
+        fill = 0 if a[0] == "f" else 77
+        bias = _operand({"i32": "i4", "i64": "i8", "f32": "f4", "f64": "f8"}[c], 6)
+        for group in (1, 2):
+            x, w = _operand(a, 2, 7, 5, 6), _operand(b, 3, 2, 6 // group, 6)
+            attrs = {"accumulator": c, "fill": fill, "pads": (1, 0, 2, 1), "group": group}
+            cases.append(Case("conv", (x, w, bias), {**attrs, "data_layout": "NHWC"}))
+            x, w = _operand(a, 2, 6, 7, 5), _operand(b, 6, 6 // group, 3, 2)
+            cases.append(Case("conv", (x, w), {**attrs, "strides": (2, 1)}))
+    return cases
+
+
 def _windows() -> list[Case]:
     x, last = f32(2, 4, 7, 5), f32(2, 7, 5, 4)
     nhwc = {"data_layout": "NHWC"}
@@ -132,6 +175,7 @@ def _windows() -> list[Case]:
     for layout, z in (("NCHW", f32(2, 3, 3, 2, 4, 5)), ("NHWC", f32(2, 4, 5, 3, 2, 3))):
         cut = {"pads": (1, 0, 2, 1), "dilations": (1, 2), "data_layout": layout}
         cases.extend((Case("fold", (z,), {"data_layout": layout}), Case("fold", (z,), cut)))
+    cases.extend(_short_windows())
     none = f32(0, 4, 7, 5)  # no images
     cases.append(Case("conv", (none, f32(6, 4, 3, 2)), {}))
     cases.append(Case("conv_transpose", (none, f32(4, 3, 3, 2)), {"strides": (2, 1)}))
@@ -251,6 +295,7 @@ def _movements() -> list[Case]:
         Case("one_hot", (np.array([[0, -1, 7]]),), {"depth": (4,), "axis": 1}),
         Case("iota", (), {"shape": (5,)}), Case("sizes", (), {"values": (3, 0, 5)}),
         Case("sizes", (), {"values": ()}),
+        *_short_products(),
         Case("matmul", (f32(3, 4), f32(4, 5))), Case("matmul", (f32(4), f32(4))),
         Case("matmul", (f32(2, 1, 3, 4), f32(5, 4, 2))), Case("matmul", (f32(4), f32(2, 4, 3))),
         Case("matmul", (f32(2, 3, 4), f32(4))), Case("matmul", (i32(3, 0), i32(0, 2))),

@@ -78,6 +78,8 @@ def scale_into_conv(m: Match) -> Sequence[Value] | None:
     if found is None:
         return None
     conv, c = found
+    if conv.attr_map.get("accumulator"):  # weights keep their type, which is shorter
+        return None
     w, b = _weights(m, conv), _bias(m, conv)
     outer = conv.attr("data_layout") != "NHWC"
     spread = c.reshape(-1, *([1] * (w.ndim - 1))) if outer else c

@@ -89,11 +89,13 @@ class _Image:
 
 
 def _image(m: Match) -> _Image | None:
-    """A convolution of known sizes with finite constant weights: what is not finite meets the
-    zeros of the padding."""
+    """A convolution of known sizes among zeros with finite constant weights: what is not finite
+    meets the zeros of the padding."""
     window = conv_window(call_of(m.node))
     blob = m.constant(m.node.inputs[1])
     if not window.is_padded or blob is None or not np.isfinite(blob.array).all():
+        return None
+    if m.node.attr_map.get("fill", 0):
         return None
     _, _, sizes = window.split(m.node.input_values[0].type.shape)
     _, _, results = window.split(m.node.output.type.shape)

@@ -29,7 +29,8 @@ def flatten_rows(m: Match) -> Sequence[Value] | None:
         return None
     shape = x.type.shape
     flat = m.add("reshape", (x,), {"shape": (product(shape[:-1]), shape[-1])})
-    return (m.add("reshape", (m.add("matmul", (flat, w)),), {"shape": m.node.output.type.shape}),)
+    made = m.add("matmul", (flat, w), m.node.attr_map)
+    return (m.add("reshape", (made,), {"shape": m.node.output.type.shape}),)
 
 
 @rule(*REDUCTIONS)
@@ -196,6 +197,8 @@ def few_columns(m: Match) -> Sequence[Value] | None:
         return None
     columns, t = b.type.shape[-1], a.type.dtype
     if not isinstance(columns, int) or columns >= FEWEST or not t.is_float or t.bits < 32:
+        return None
+    if t is not m.node.output.type.dtype:
         return None
     perm = (*range(b.type.rank - 2), b.type.rank - 1, b.type.rank - 2)
     turned = m.add("transpose", (b,), {"perm": perm})

@@ -14,6 +14,7 @@ import numpy as np
 
 from aisc.ir.arith.poly import Dim, ceildiv
 from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, Variant, register
+from aisc.ir.graph.ops.contraction import ACCUMULATOR, counted, factors
 from aisc.ir.graph.ops.elementwise import wide_array
 from aisc.ir.graph.shapes import infer
 from aisc.ir.graph.shapes.checks import require
@@ -54,7 +55,10 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
     rank = infer.check_rank(call, 0, 3)
     infer.check_rank(call, 1, rank, rank)
     infer.check_dtype(call, 0, infer.is_number)
-    infer.same_dtype(call, 0, 1, 2)
+    t = infer.contracted(call, 0, 1)
+    if call.has(2) and call.type(2).dtype is not t:
+        raise call.fail(f"the bias is {call.type(2).dtype}, the sums are {t}")
+    _check_fill(call)
     x, group = call.type(0), call.attrs["group"]
     outputs, inputs, _ = _weight_parts(call, call.type(1).shape)
     window = conv_window(call)
@@ -64,20 +68,27 @@ def _rule(call: OpCall) -> tuple[TensorType, ...]:
         raise call.fail(text, code=infer.size_code(outputs))
     require(call, "==", channels, inputs * group, "channels of the input and of the weight")
     infer.check_shape(call, 2, (outputs,))
-    return (output_type(call, window, x, outputs),)
+    return (TensorType(output_type(call, window, x, outputs).shape, t),)
+
+
+def _check_fill(call: OpCall) -> None:
+    """What the border holds is a value of the input's type; that of floats is zero."""
+    fill, t = call.attrs["fill"], call.type(0).dtype
+    if fill and (t.is_float or not t.min_value <= fill <= t.max_value):
+        raise call.fail(f"a border of {fill} around an image of {t}", code="E203")
 
 
 def _reference(call: OpCall, xs: Arrays) -> list[Array]:
     assert xs[0] is not None, "conv without input"
     assert xs[1] is not None, "conv without weight"
-    x, w, window = wide_array(xs[0]), wide_array(xs[1]), conv_window(call)
+    window, (x, w) = conv_window(call), factors(call, xs[0], xs[1], xs[1].size)
     if window.channels_last:
         w = np.moveaxis(w, (-1, -2), (0, 1))
     else:
         x = np.moveaxis(x, 1, -1)
     last = Window(window.kernel, window.strides, window.dilations, window.begins, window.ends, True)
     group = call.attrs["group"]
-    x, sizes = padded(x, last, 0)
+    x, sizes = padded(x, last, call.attrs["fill"])
     x = x.reshape(*x.shape[:-1], group, x.shape[-1] // group)
     w = w.reshape(group, w.shape[0] // group, *w.shape[1:])
     out = np.zeros((group, x.shape[0], *sizes, w.shape[1]), x.dtype)
@@ -89,6 +100,7 @@ def _reference(call: OpCall, xs: Arrays) -> list[Array]:
         out += np.matmul(flat, np.swapaxes(taken, 1, 2)).reshape(out.shape)
     out = np.moveaxis(out, 0, -2)
     out = out.reshape(*out.shape[:-2], out.shape[-2] * out.shape[-1])
+    out = counted(call, out)
     if len(xs) > 2 and xs[2] is not None:
         out = out + wide_array(xs[2])
     return [out if window.channels_last else np.moveaxis(out, -1, 1)]
@@ -99,7 +111,7 @@ class _Direct:
 
     def __init__(self, cb: ComputeBuilder, call: OpCall, w: Buffer, out: Buffer) -> None:
         self.cb, self.w, self.out = cb, w, out
-        self.window = conv_window(call)
+        self.window, self.fill = conv_window(call), call.attrs["fill"]
         self.group: int = call.attrs["group"]
         self.acc_type = infer.accumulator(out.dtype)
         outputs, self.inputs, _ = _weight_parts(call, w.shape)
@@ -107,7 +119,7 @@ class _Direct:
         self.per_group = outputs // self.group
 
     def pad(self, x: Buffer) -> Buffer:
-        """`x` with a border of zeros, in a scratch buffer; `x` itself when nothing is padded."""
+        """`x` with a border of `fill`, in a scratch buffer; `x` itself when nothing is padded."""
         window = self.window
         if not window.is_padded and not self.in_phases:
             return x
@@ -121,7 +133,7 @@ class _Direct:
             source = [p - b for p, b in zip(at, window.begins, strict=True)]
             load = Load(x, window.at(n, (c,), source))
             inside = window.inside(source, spatial, self.in_phases)
-            return select(inside, load, const(0, x.dtype))
+            return select(inside, load, const(self.fill, x.dtype))
 
         def in_phase(*index: Var) -> Expr:
             n, c, *at, phase, turn = index
@@ -259,9 +271,12 @@ def _compute(
 register(
     OpDef(
         "conv",
-        "Cross-correlation of x with w over the spatial axes, plus a bias per output channel.",
+        "Cross-correlation of x with w over the spatial axes, plus a bias per output channel. The "
+        "border of `pads` holds `fill`; `accumulator` is the type of sum, bias and result, if not "
+        "the operands'.",
         (Operand("x"), Operand("w"), Operand("bias", optional=True)),
-        _rule, _reference, "contraction", (*WINDOW_ATTRS, Attr("group", "int", 1)),
+        _rule, _reference, "contraction", 
+        (*WINDOW_ATTRS, Attr("group", "int", 1), ACCUMULATOR, Attr("fill", "int", 0)),
         variants={"direct": Variant(_compute)},
     )
 )  # fmt: skip

@@ -182,6 +182,20 @@ def static_dims(call: OpCall, index: int, axes: Sequence[int]) -> tuple[int, ...
     return sizes
 
 
+def contracted(call: OpCall, a: int, b: int) -> DType:
+    """The dtype of a sum of products of two inputs: what the attribute `accumulator` names, which
+    lets operands be integers of two types; without it that of the operands, which are alike."""
+    name = call.attrs["accumulator"]
+    if not name:
+        return same_dtype(call, a, b)
+    wanted, types = dtypes.dtype(name), (call.type(a).dtype, call.type(b).dtype)
+    holds = all(t.is_float == wanted.is_float and t.bits <= wanted.bits for t in types)
+    if not holds or (wanted.is_float and types[0] is not types[1]):
+        found = " and ".join(map(str, types))
+        raise call.fail(f"products of {found} do not add up in {wanted}", code="E203")
+    return wanted
+
+
 def accumulator(t: DType) -> DType:
     """The dtype in which sums of `t` are kept: 16-bit floats accumulate in f32."""
     return dtypes.f32 if t.is_float and t.bits < 32 else t
