@@ -91,6 +91,27 @@ def integers(t: str, *shape: int) -> np.ndarray:
     return x
 
 
+def _scaled() -> list[Case]:
+    """Every byte, and floats beside the middles between two steps, with scales of all kinds."""
+    cases = []
+    steps = np.concatenate([SPECIAL, np.arange(-300, 300) / 2, [1e30, 2.5e9, -1e10]])
+    for t in ("u1", "i1", "i2", "i4"):
+        x = integers(t, 3, 5, 2)
+        zeros = x[0, :, 0]
+        cases.append(Case("dequantize", (x, np.float32(0.3), x[1, 1, 1])))
+        cases.append(Case("dequantize", (x, np.abs(f32(5)), zeros), {"axis": 1}))
+        cases.append(Case("dequantize", (x, np.float16(0.3))))
+        to = {"to": dtypes.from_numpy(x.dtype)}
+        for y in (steps.astype(np.float32), steps[:100].astype(np.float16)):
+            one, some = np.ones((), y.dtype), np.asarray(0.7, y.dtype)
+            cases.append(Case("quantize", (y, one), {**to, "axis": 0}))
+            cases.append(Case("quantize", (y, some, x[2, 1, 1]), {**to, "axis": 0}))
+        along = {**to, "axis": -2}
+        cases.append(Case("quantize", (f32(3, 5, 2), np.abs(f32(5)), zeros), along))
+    cases.append(Case("dequantize", (integers("i1", 2, 1)[:0], np.float32(1))))
+    return cases
+
+
 PAIRS = (("u1", "i1", "i32"), ("i1", "i1", "i32"), ("i1", "u1", "i32"), ("i2", "i1", "i32"),
          ("i2", "i2", "i64"), ("f2", "f2", "f32"), ("f4", "f4", "f64"))  # fmt: skip
 
@@ -237,6 +258,7 @@ def _reductions() -> list[Case]:
     cases.append(Case("layer_norm", (f32(2, 3, 4),), {"axis": 1}))
     cases.append(Case("rms_norm", (f32(2, 3, 4), f32(4)), {}))
     positive = np.abs(f32(3)) + np.float32(0.5)
+    cases.extend(_scaled())
     cases.append(Case("batch_norm", (f32(2, 3, 4), f32(3), f32(3), f32(3), positive), {}))
     for images in (2, 0):
         cases.append(Case("group_norm", (f32(images, 6, 4, 3), f32(6), f32(6)), {"groups": 3}))

@@ -22,7 +22,17 @@ from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Match, rule
 from aisc.ir.types import TensorType
 from aisc.passes.analysis.host import require_native
-from aisc.passes.graph import affine, borders, identities, images, layout, masks, norms, rows
+from aisc.passes.graph import (
+    affine,
+    borders,
+    identities,
+    images,
+    layout,
+    masks,
+    norms,
+    quantized,
+    rows,
+)
 from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.cse import CommonSubexpressions, _key
@@ -91,6 +101,7 @@ def root(b: GraphBuilder, squares: Value) -> Value:
 
 
 EXAMPLES: dict[str, Make] = {
+    "scale_by_reciprocal": lambda b, x: b.add("quantize", (x, *parameters(b)), {"to": dtypes.u8}),
     "transpose_identity": lambda b, x: transposed(b, x, 0, 1, 2, 3),
     "transpose_twice": lambda b, x: transposed(b, transposed(b, x, 0, 2, 3, 1), 0, 3, 1, 2),
     "transpose_is_reshape": lambda b, x: transposed(
@@ -215,6 +226,49 @@ EXAMPLES: dict[str, Make] = {
 INTEGERS: dict[str, Make] = {
     "integer_plus_zero": lambda b, x: b.add("sub", (x, b.constant(np.zeros(5, np.int32)))),
 }
+
+
+def scaled(b: GraphBuilder, x: Value) -> Value:
+    """Bytes as floats, of one scale and zero point."""
+    known = next((n.output for n in b.nodes if n.op == "dequantize"), None)
+    return known or b.add("dequantize", (x, *parameters(b)))
+
+
+def parameters(b: GraphBuilder) -> tuple[Value, Value]:
+    return b.constant(np.float32(0.25)), b.constant(np.uint8(3))
+
+
+def weights(b: GraphBuilder, t: type = np.int8) -> Value:
+    return b.constant(rng.integers(-128, 128, (5, 6)).astype(t))
+
+
+def quantized_product(b: GraphBuilder, x: Value) -> Value:
+    left = scaled(b, x)
+    w = b.add("dequantize", (weights(b), b.constant(np.linspace(0.5, 2, 6, dtype=np.float32))))
+    return b.add("matmul", (left, w))
+
+
+def less_three(b: GraphBuilder, x: Value) -> Value:
+    wide = b.add("cast", (x,), {"to": dtypes.i16})
+    return b.add("sub", (wide, b.constant(np.int16(3))))
+
+
+SUMS = {"accumulator": "i32"}
+BYTES: dict[str, Make] = {
+    "quantize_undone": lambda b, x: b.add(
+        "quantize", (scaled(b, x), *parameters(b)), {"to": dtypes.u8}
+    ),
+    "later_transpose": lambda b, x: transposed(b, scaled(b, x), 0, 3, 1, 2),
+    "later_movement": lambda b, x: b.add("reshape", (scaled(b, x),), {"shape": (6, 20)}),
+    "later_concat": lambda b, x: b.add("concat", (scaled(b, x), scaled(b, x)), {"axis": 1}),
+    "later_max_pool": lambda b, x: b.add(
+        "max_pool", (scaled(b, x),), {"kernel_shape": (2, 2), "pads": (1, 0, 1, 1)}
+    ),
+    "later_relu": lambda b, x: b.add("relu", (scaled(b, x),)),
+    "integer_product": quantized_product,
+    "zero_point_in_bias": lambda b, x: b.add("matmul", (less_three(b, x), weights(b)), SUMS),
+    "short_weights": lambda b, x: b.add("matmul", (x, weights(b, np.int16)), SUMS),
+}
 RULES = {
     r.name: r
     for r in (
@@ -227,12 +281,13 @@ RULES = {
         *layout.rules(),
         *rows.rules(),
         *norms.RULES,
+        *quantized.RULES,
     )
 }
 
 
 def test_every_rule_has_an_example() -> None:
-    assert set(EXAMPLES) | set(INTEGERS) == set(RULES)
+    assert set(EXAMPLES) | set(INTEGERS) | set(BYTES) == set(RULES)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -240,6 +295,10 @@ def test_rules_fire_and_keep_the_meaning(name: str) -> None:
     if name in INTEGERS:
         graph = model(INTEGERS[name], dtype=dtypes.i32)
         x = rng.integers(-9, 9, SHAPE).astype(np.int32)
+    elif name in BYTES:
+        graph = model(BYTES[name], dtype=dtypes.u8)
+        x = rng.integers(0, 256, SHAPE).astype(np.uint8)
+        x.flat[:2] = 0, 255
     else:
         graph, x = model(EXAMPLES[name]), random(*SHAPE)
         x.flat[:4] = [-0.0, np.inf, -np.inf, 1e-42]

@@ -16,6 +16,7 @@ from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.interpret import interpret
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.fold import MIN_GROWTH, Budget
+from aisc.passes.graph.legalize import Decompose
 
 RNG = np.random.default_rng(3)
 
@@ -149,6 +150,6 @@ def test_the_budget_follows_the_models_own_weights() -> None:
     ]
     table = {f"w{k}": w + np.int8(k) for k in range(3)}
     made = model(nodes, {"x": [1, 1 << 12]}, {**table, "s": np.float32(0.1)})
-    graph = Canonicalize().run(import_model(made))
+    graph = Canonicalize().run(Decompose().run(import_model(made)))
     assert {n.op for n in graph.nodes} == {"constant", "matmul"}
     assert 0 <= Budget.of(graph).left <= w.nbytes * 3 + 64

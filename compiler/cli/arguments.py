@@ -35,6 +35,12 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not use the kernel
 NoHost = Annotated[
     bool, typer.Option("--no-host", help="Refuse operators that would run on the host (numpy).")
 ]
+ExactQuantization = Annotated[
+    bool,
+    typer.Option(
+        "--exact-quantization", help="No rule that may move a quantized value by one step."
+    ),
+]
 Tuned = Annotated[
     Path | None, typer.Option("--tuned", help="Use the records of this database; none: of none.")
 ]

@@ -66,6 +66,7 @@ def _refuse(path: Path, choices: dict[str, Any], **more: bool) -> None:
     """E401 for options that need the model that a bundle was compiled from."""
     given = {"--shape": bool(choices.get("shapes")), **more}
     given |= {f"--{name}": bool(choices.get(name)) for name in ("tuned", "locked")}
+    given["--exact-quantization"] = choices.get("exact_quantization", False)
     given["--no-host"] = not choices.get("host", True)
     given["--profile"] = choices.get("profile", False)
     given["--target"] = choices.get("target", "cpu") != "cpu"

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from aisc.cli.arguments import (
+    ExactQuantization,
     Level,
     Locked,
     Model,
@@ -79,6 +80,7 @@ def compile_command(
         list[str] | None,
         typer.Option("--overridable", help="Keep this input, which has a default, an input."),
     ] = None,
+    exact_quantization: ExactQuantization = False,
     tuned: Tuned = None,
     locked: Locked = None,
 ) -> None:
@@ -88,7 +90,8 @@ def compile_command(
     compile_model(
         model, target, output, emit, stop_after,
         {**_choices(shape, level, threads, no_cache, dump_dir, verify), "host": not no_host,
-         "overridable": tuple(overridable or ()), **_records(tuned, locked)},
+         "overridable": tuple(overridable or ()), "exact_quantization": exact_quantization,
+         **_records(tuned, locked)},
         time_steps,
     )  # fmt: skip
 
@@ -109,12 +112,13 @@ def run(
     threads: Threads = None,
     no_cache: NoCache = False,
     no_host: NoHost = False,
+    exact_quantization: ExactQuantization = False,
     tuned: Tuned = None,
     locked: Locked = None,
 ) -> None:
     """Compile a model and run it once, or run a bundle."""
     choices = {**_choices(shape, level, threads, no_cache), "host": not no_host}
-    choices.update(_records(tuned, locked))
+    choices.update(_records(tuned, locked), exact_quantization=exact_quantization)
     if _is_bundle(model):
         from aisc.cli.bundle_commands import run_bundle
 

@@ -108,6 +108,7 @@ def compile(
     overridable: Sequence[str] = (),
     tuned: str | PathLike[str] | None = None,
     locked: str | PathLike[str] | None = None,
+    exact_quantization: bool = False,
 ) -> Executable:
     """Compile a model for a target.
 
@@ -128,12 +129,14 @@ def compile(
     tuned: a database of :func:`aisc.tune`, whose records decide how kernels are scheduled: by
     default that of the user, if there is one; ``"none"`` for none.
     locked: a lock file of ``aisc tune --lock``: its choices are taken, and its code must result.
+    exact_quantization: whether quantized models are computed without rules that may move a value
+    by one step of its quantizer.
     Raises ``CompileError`` when the model cannot be compiled.
     """
     options = from_environment(
         threads=threads, wait=wait, shapes=shapes, level=level, use_cache=cache, host=host,
         overridable=tuple(overridable), tuned=None if tuned is None else str(tuned),
-        locked=None if locked is None else str(locked),
+        locked=None if locked is None else str(locked), exact_quantization=exact_quantization,
     )  # fmt: skip
     return executable(model, target, options)
 

@@ -29,6 +29,7 @@ class Options:
     that code is there sooner and takes longer to run; 2 and 3 whatever makes code fast.
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
     overridable: inputs that have defaults in the model, and stay inputs.
+    exact_quantization: no rule that may move a quantized value by a step of its quantizer.
     host: whether operators without native code may run on the host, through their references.
     verify: check the IR after each step (``AISC_VERIFY=each``).
     tuned: the database of tuned choices, whose effect stands in the key of each kernel; empty: that
@@ -43,6 +44,7 @@ class Options:
     level: int = field(default=2, metadata={"code": True})
     shapes: Mapping[str, Extent] = field(default_factory=dict, metadata={"code": True})
     overridable: tuple[str, ...] = field(default=(), metadata={"code": True})
+    exact_quantization: bool = field(default=False, metadata={"code": True})
     threads: int = field(default=1, metadata={"code": False})
     wait: Wait = field(default="active", metadata={"code": False})
     host: bool = field(default=True, metadata={"code": False})

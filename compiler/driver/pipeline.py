@@ -120,8 +120,9 @@ def _compiled(graph: Graph, ctx: Context, defaults: tuple[Port, ...], crew: Crew
     if not ctx.continues("specialize"):
         return Compiled(None, graph)
     machines = ctx.machines
+    canonicalize = Canonicalize.exactly() if ctx.options.exact_quantization else Canonicalize()
     for name, action in (
-        ("canonicalize", Canonicalize().run),
+        ("canonicalize", canonicalize.run),
         ("legalize", Legalize(machines=machines).run),
         ("fuse", partial(_fuse, join=ctx.options.level > 0, machines=machines)),
     ):

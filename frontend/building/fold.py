@@ -20,7 +20,10 @@ from aisc.ir.types import TensorType
 Array = np.ndarray[Any, Any]
 SMALL = 1 << 12  # elements of a constant that is worth computing at import
 _VIEWS = frozenset({"reshape", "transpose", "slice"})
-_NEVER = frozenset({"constant", "sizes", "iota", "scatter_nd", "scatter_elements"})
+_NEVER = frozenset({
+    "constant", "sizes", "iota", "scatter_nd", "scatter_elements",
+    "dequantize",  # integers that a model keeps are what it computes with
+})  # fmt: skip
 
 
 def fold_constant(call: OpCall, results: Sequence[TensorType]) -> Blob | None:

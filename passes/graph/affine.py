@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aisc.ir.graph.core import GraphNode, Value
+from aisc.ir.graph.ops.convolution import channel_axis
 from aisc.ir.rewrite.rules import Match, Rule, rule
 
 
@@ -27,11 +28,6 @@ def _conv_and_constant(m: Match) -> tuple[GraphNode, np.ndarray] | None:
         if channel is not None and all(c is not None for c in constants):
             return conv, channel
     return None
-
-
-def channel_axis(conv: GraphNode) -> int:
-    """Axis of the channels in a convolution's result."""
-    return conv.output.type.rank - 1 if conv.attr("data_layout") == "NHWC" else 1
 
 
 def _per_channel(c: np.ndarray, conv: GraphNode) -> np.ndarray | None:

@@ -8,7 +8,7 @@ from aisc.ir.graph.core import Graph
 from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Rule
 from aisc.passes.base import map_regions
-from aisc.passes.graph import affine, identities, norms
+from aisc.passes.graph import affine, identities, norms, quantized
 from aisc.passes.graph.cse import CommonSubexpressions
 from aisc.passes.graph.dce import DeadCode
 from aisc.passes.graph.fold import Budget, Fold
@@ -16,6 +16,7 @@ from aisc.passes.graph.formulas import raising as formulas
 from aisc.passes.graph.hoist import Hoist
 
 MAX_ROUNDS = 8
+_PLAIN = formulas.RULES + norms.RULES + identities.RULES + affine.RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,12 @@ class Canonicalize:
     """The pass. Each round applies every part; rounds end when one changes nothing."""
 
     name: str = "canonicalize"
-    rules: tuple[Rule, ...] = formulas.RULES + norms.RULES + identities.RULES + affine.RULES
+    rules: tuple[Rule, ...] = quantized.RULES + _PLAIN
+
+    @staticmethod
+    def exactly() -> Canonicalize:
+        """The pass without rules that may give the next value of a quantizer."""
+        return Canonicalize(rules=quantized.EXACT + _PLAIN)
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph and the regions of its control operators."""

@@ -102,6 +102,7 @@ class Fold:
     def _foldable(self, node: GraphNode, known: dict[Value, Blob]) -> bool:
         if (
             opdef.get(node.op).kind == "control"
+            or node.op == "dequantize"  # integers are what the model keeps, and computes with
             or node.regions
             or any(v not in known for v in node.input_values)
         ):

@@ -18,12 +18,13 @@ def _matmul(em: Emitter, node: Node) -> Value:
     return em.op("matmul", node.input(0), node.input(1))
 
 
-def _less_zero_point(em: Emitter, value: Value, zero: Value | None, axis: int) -> Value:
-    """`value` in i32 less its zero point; a vector of them runs along `axis`."""
-    wide = em.cast(value, dtypes.i32)
-    if zero is None:
-        return wide
-    z = em.cast(zero, dtypes.i32)
+def less_zero_point(em: Emitter, value: Value, zero: Value | None, axis: int) -> Value:
+    """`value` less its zero point, in i16, which holds the difference of two bytes; as it is where
+    there is no zero point or it is known to be 0. A vector of them runs along `axis`."""
+    blob = None if zero is None else em.builder.constants.get(zero)
+    if zero is None or (blob is not None and not blob.array.any()):
+        return value
+    wide, z = em.cast(value, dtypes.i16), em.cast(zero, dtypes.i16)
     if z.type.rank == 1 and z.type.shape != (1,):
         trailing = (1,) * (wide.type.rank - 1 - axis % wide.type.rank)
         z = em.reshape(z, (*z.type.shape, *trailing))
@@ -34,9 +35,9 @@ def _less_zero_point(em: Emitter, value: Value, zero: Value | None, axis: int) -
 
 @onnx_op("MatMulInteger")
 def _matmul_integer(em: Emitter, node: Node) -> Value:
-    a = _less_zero_point(em, node.input(0), node.optional(2), -2)
-    b = _less_zero_point(em, node.input(1), node.optional(3), -1)
-    return em.op("matmul", a, b)
+    a = less_zero_point(em, node.input(0), node.optional(2), -2)
+    b = less_zero_point(em, node.input(1), node.optional(3), -1)
+    return em.op("matmul", a, b, accumulator="i32")
 
 
 @onnx_op("Gemm")
@@ -124,8 +125,10 @@ def with_channels(em: Emitter, x: Value, channels: Dim) -> Value:
     return em.assume(x, (x.type.shape[0], channels, *x.type.shape[2:]))
 
 
-def convolve(em: Emitter, node: Node, x: Value, w: Value, bias: Value | None) -> Value:
-    """A convolution with the attributes of `node`."""
+def convolve(
+    em: Emitter, node: Node, x: Value, w: Value, bias: Value | None, accumulator: str = ""
+) -> Value:
+    """A convolution with the attributes of `node`, whose sums may have a type of their own."""
     kernel = kernel_of(node, w)
     if x.type.rank != w.type.rank:
         raise node.malformed(f"input {x.type} and weight {w.type} differ in rank")
@@ -135,7 +138,10 @@ def convolve(em: Emitter, node: Node, x: Value, w: Value, bias: Value | None) ->
     x = bordered(em, with_channels(em, x, w.type.shape[1] * group), pads)
     pads = pads if are_known(pads) else ()
     inputs = (x, w) if bias is None else (x, w, bias)
-    return em.op("conv", *inputs, pads=pads, strides=strides, dilations=dilations, group=group)
+    return em.op(
+        "conv", *inputs, pads=pads, strides=strides, dilations=dilations, group=group,
+        accumulator=accumulator,
+    )  # fmt: skip
 
 
 @onnx_op("Conv")
@@ -145,9 +151,9 @@ def _conv(em: Emitter, node: Node) -> Value:
 
 @onnx_op("ConvInteger")
 def _conv_integer(em: Emitter, node: Node) -> Value:
-    x = _less_zero_point(em, node.input(0), node.optional(2), 1)
-    w = _less_zero_point(em, node.input(1), node.optional(3), 0)
-    return convolve(em, node, x, w, None)
+    x = less_zero_point(em, node.input(0), node.optional(2), 1)
+    w = less_zero_point(em, node.input(1), node.optional(3), 0)
+    return convolve(em, node, x, w, None, "i32")
 
 
 def _transposed_pads(

@@ -1,4 +1,5 @@
-"""ONNX quantization: integers with explicit scales, rewritten to plain arithmetic."""
+"""ONNX quantization: ``quantize`` and ``dequantize`` where scales are those of a tensor or an axis,
+plain arithmetic where they are blocked; products of quantized values are products of integers."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Sequence
 
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
-from aisc.frontend.onnx.ops.linear import convolve
+from aisc.frontend.onnx.ops.linear import convolve, less_zero_point
 from aisc.frontend.onnx.tensors import element_type
 from aisc.ir import dtypes
 from aisc.ir.dtypes import DType
@@ -40,10 +41,30 @@ def _blocked(em: Emitter, node: Node, x: Value, parameter: Value, axis: int, blo
     return em.slice_axis(flat, axis, 0, x.type.shape[axis])
 
 
+def _parameters(
+    em: Emitter, node: Node, x: Value, scale: Value, zero: Value | None, axis: int, t: DType
+) -> list[Value] | None:
+    """The operands of the operators for integers of type `t`: scale and zero point single or along
+    the axis; ``None`` for what they do not take."""
+    found = [scale] if zero is None else [scale, zero]
+    if not t.is_integer or t.bits > 32 or (zero is not None and zero.type.dtype is not t):
+        return None
+    rank = x.type.rank
+    single = [p.type.shape in ((), (1,)) for p in found]
+    if all(single):
+        return [x, *(em.reshape(p, ()) for p in found)]
+    if any(single) or any(p.type.rank != 1 for p in found) or not -rank <= axis < rank:
+        return None
+    return [x, *found]
+
+
 def dequantize(
     em: Emitter, node: Node, x: Value, scale: Value, zero: Value | None, axis: int, block: int = 0
 ) -> Value:
     """``(x - zero) * scale`` in the scale's dtype; the difference is exact in i32."""
+    inputs = None if block else _parameters(em, node, x, scale, zero, axis, x.type.dtype)
+    if inputs is not None:
+        return em.op("dequantize", *inputs, axis=axis % max(x.type.rank, 1))
     wide = em.cast(x, dtypes.i32)
     if zero is not None:
         wide = em.op("sub", wide, _along(em, node, x, em.cast(zero, dtypes.i32), axis, block))
@@ -56,6 +77,10 @@ def quantize(
     block: int = 0,
 ) -> Value:  # fmt: skip
     """``saturate(round(x / scale) + zero)``, halves to even."""
+    fitting = em.cast(scale, x.type.dtype)
+    inputs = None if block else _parameters(em, node, x, fitting, zero, axis, t)
+    if inputs is not None:
+        return em.op("quantize", *inputs, to=t, axis=axis % max(x.type.rank, 1))
     factor = _along(em, node, x, em.cast(scale, x.type.dtype), axis, block)
     wide = dtypes.f64 if t.bits >= 32 else dtypes.f32
     y = em.cast(em.op("round", em.op("div", x, factor)), wide)
@@ -102,21 +127,22 @@ def _dynamic(em: Emitter, node: Node) -> Sequence[Value]:
 
 @onnx_op("QLinearMatMul")
 def _qlinear_matmul(em: Emitter, node: Node) -> Value:
+    """An exact i32 product, scaled per row or column, and quantized again."""
     a, a_scale, a_zero, b, b_scale, b_zero, scale, zero = (node.input(i) for i in range(8))
-    rows = dequantize(em, node, a, a_scale, a_zero, -2)
-    columns = dequantize(em, node, b, b_scale, b_zero, -1)
-    y = em.op("matmul", rows, em.cast(columns, rows.type.dtype))
-    return quantize(em, node, y, scale, zero, zero.type.dtype, -2)
+    rows, columns = less_zero_point(em, a, a_zero, -2), less_zero_point(em, b, b_zero, -1)
+    y = em.cast(em.op("matmul", rows, columns, accumulator="i32"), dtypes.f32)
+    factors = [_along(em, node, v, em.cast(s, dtypes.f32), axis, 0)
+               for v, s, axis in ((a, a_scale, -2), (b, b_scale, -1))]  # fmt: skip
+    y = em.op("mul", y, em.op("mul", *factors))
+    return quantize(em, node, em.cast(y, scale.type.dtype), scale, zero, zero.type.dtype, -2)
 
 
 @onnx_op("QLinearConv")
 def _qlinear_conv(em: Emitter, node: Node) -> Value:
     """An exact i32 convolution, scaled per output channel, and quantized again."""
     x, x_scale, x_zero, w, w_scale, w_zero, scale, zero = (node.input(i) for i in range(8))
-    i32 = dtypes.i32
-    wide_x = em.op("sub", em.cast(x, i32), em.reshape(em.cast(x_zero, i32), ()))
-    wide_w = em.op("sub", em.cast(w, i32), _along(em, node, w, em.cast(w_zero, i32), 0, 0))
-    y = em.cast(convolve(em, node, wide_x, wide_w, node.optional(8)), dtypes.f32)
+    image, kernel = less_zero_point(em, x, x_zero, 1), less_zero_point(em, w, w_zero, 0)
+    y = em.cast(convolve(em, node, image, kernel, node.optional(8), "i32"), dtypes.f32)
     both = em.op("mul", em.reshape(x_scale, ()), w_scale)
     y = em.op("mul", y, _along(em, node, y, both, 1, 0))
     return quantize(em, node, y, scale, zero, zero.type.dtype, 1)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aisc.ir.arith.poly import Dim, ceildiv
+from aisc.ir.graph.core import GraphNode
 from aisc.ir.graph.opdef import Array, Arrays, Attr, OpCall, OpDef, Operand, Variant, register
 from aisc.ir.graph.ops.contraction import ACCUMULATOR, counted, factors
 from aisc.ir.graph.ops.elementwise import wide_array
@@ -33,6 +34,11 @@ from aisc.ir.types import TensorType
 
 # Channels of narrow groups, below which several groups share a vector.
 NARROW = 16
+
+
+def channel_axis(conv: GraphNode) -> int:
+    """Axis of the channels in a convolution's result."""
+    return conv.output.type.rank - 1 if conv.attr("data_layout") == "NHWC" else 1
 
 
 def _weight_parts(call: OpCall, shape: Sequence[Dim]) -> tuple[Dim, Dim, tuple[Dim, ...]]:

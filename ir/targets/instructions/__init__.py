@@ -1,0 +1,1 @@
+"""Instructions of processors, one description for each architecture."""
