@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from platform import machine
 from typing import TYPE_CHECKING
 
 from aisc.ir.diagnostics import error
@@ -131,11 +132,38 @@ class Target:
         raise error("E402", f"target {self.name} has no memory '{name}'")
 
     def intrinsic(self, name: str) -> Intrinsic:
-        """A declared instruction by name; E402 when the target has none."""
-        if name not in self.instructions:
-            known = ", ".join(self.instructions) or "none"
+        """An instruction by name: one that the target declares, or its architecture; E402 when
+        neither has it."""
+        if name in self.instructions:
+            return self.instructions[name]
+        shared = {} if self.kind != "cpu" else instruction_set(self.triple).instructions
+        if name not in shared:
+            known = ", ".join([*self.instructions, *shared]) or "none"
             raise error("E402", f"target {self.name} has no instruction '{name}'", f"has: {known}")
-        return self.instructions[name]
+        return shared[name]
+
+    @property
+    def available(self) -> tuple[Intrinsic, ...]:
+        """The instructions of the architecture that this machine has the features for."""
+        present, declared = set(self.features), instruction_set(self.triple).instructions
+        return tuple(i for i in declared.values() if present.issuperset(i.needs))
+
+
+def instructions_name(triple: str) -> str:
+    """The name under which the instructions of a triple's architecture are described."""
+    return f"instructions/{(triple.split('-')[0] or machine()).replace('_', '-')}"
+
+
+@cache
+def instruction_set(triple: str) -> Target:
+    """The description that holds the instructions of an architecture, with none where there is no
+    such description."""
+    path = Path(__file__).parent / f"targets/{instructions_name(triple)}.toml"
+    if not path.is_file():
+        return Target("none", "cpu")
+    from aisc.ir.description import from_toml
+
+    return from_toml(path.read_text(encoding="utf-8"), str(path))
 
 
 def _plugins() -> EntryPoints:

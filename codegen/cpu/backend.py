@@ -145,7 +145,7 @@ def _functions(funcs: Sequence[Func], target: Target) -> tuple[list[str], dict[s
     texts: list[str] = []
     declarations: dict[str, None] = {}
     for func in funcs:
-        emitter = CpuFunction(func, target.features)
+        emitter = CpuFunction(func, target)
         texts.append(emitter.emit())
         declarations.update(emitter.w.declarations)
     return texts, declarations

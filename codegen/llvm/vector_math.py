@@ -419,12 +419,27 @@ class MathEmitter:
         """Truncation; what does not fit gives the nearest integer that does, NaN gives 0."""
         if v.dtype.bits < 32:
             v = self.convert(v, dtypes.f32)
+        if to.bits <= 16 and v.lanes > 1:
+            return self._float_to_short(v, to)
         kind = vector_type(scalar_type(to), v.lanes)
         target = f"v{v.lanes}i{to.bits}" if v.lanes > 1 else f"i{to.bits}"
         sign = "si" if to.kind == "int" else "ui"
         name = f"llvm.fpto{sign}.sat.{target}.{_mangled(v)}"
         self.w.declare(f"declare {kind} @{name}({v.type})")
         return self.let(f"call {kind} @{name}({v.text})", to, v.lanes)
+
+    def _float_to_short(self, v: Val, to: DType) -> Val:
+        """The same for lanes of a short type, whose values floats hold: LLVM would take each lane
+        for itself."""
+        zero = self.const(0, v)
+        v = self.select(
+            self.let(f"fcmp ord {v.text}, {zero.ref}", dtypes.boolean, v.lanes), v, zero
+        )
+        for op, bound in (("gt", to.min_value), ("lt", to.max_value)):
+            limit = self.const(bound, v)
+            v = self.select(self.compare(op, v, limit), v, limit)
+        wide = self.let(f"fptosi {v.text} to <{v.lanes} x i32>", dtypes.i32, v.lanes)
+        return self.convert(wide, to)
 
 
 def _mangled(v: Val) -> str:

@@ -28,13 +28,17 @@ _CALLS: dict[str, Callable[..., int]] = {"min": min, "max": max}
 class Intrinsic:
     """An instruction. `semantics` is a lowered Func whose parameters are the operands, in memory
     spaces of the target; `unit` executes it; `cost` is a formula of its cycles over the target's
-    limits (`constants`) and the semantics' dims."""
+    limits (`constants`) and the semantics' dims. It exists where a machine has the features that it
+    `needs`; `llvm` is its code for back ends that print LLVM IR: lines over operands, each a vector
+    of all its elements, and ``%result``, which the operand holds that is written."""
 
     name: str
     semantics: Func
     unit: str
     cost: str
     constants: Mapping[str, int] = field(default_factory=dict, hash=False)
+    needs: tuple[str, ...] = ()
+    llvm: str = ""
 
     def cycles(self, *args: int) -> int:
         """Cycles of one execution with the given values of the semantics' dims."""
@@ -78,8 +82,11 @@ def from_table(
             notes = (f"expected text, got {data.get(key)!r}",)
             raise error("E401", f"instruction.{name}.{key} is missing or no text", *notes)
     for key in data:
-        if key not in ("semantics", "cost", "unit"):
+        if key not in ("semantics", "cost", "unit", "needs", "llvm"):
             raise error("E401", f"unknown key instruction.{name}.{key}")
+    needs, llvm = data.get("needs", []), data.get("llvm", "")
+    if not isinstance(needs, list) or not all(isinstance(n, str) for n in [*needs, llvm]):
+        raise error("E401", f"instruction.{name}: needs is a list of texts, llvm is text")
     at = f"instruction.{name}"
     try:
         func = parse_func(data["semantics"], file=f"{at}.semantics")
@@ -91,7 +98,8 @@ def from_table(
     for p in func.params:
         if p.space != "global" and p.space not in spaces:
             raise error("E401", f"{at}.semantics: there is no memory '{p.space}'")
-    found = Intrinsic(name, func, data["unit"], data["cost"], dict(constants))
+    more = tuple(needs), llvm
+    found = Intrinsic(name, func, data["unit"], data["cost"], dict(constants), *more)
     try:
         found.cycles(*(1 for _ in func.dims))
     except CompileError as fault:

@@ -120,6 +120,8 @@ class _Partition:
             group = self.groups[producer]
             if group.closed or not self._is_read_alone(v, producer):
                 continue
+            if group.anchored and _widens(node, v):
+                continue
             same_shape = v.type.shape == node.output.type.shape
             last = group.nodes[-1] is producer and len(group.nodes) < MAX_GROUP
             if same_shape and last and self._stays(group, [node]):
@@ -191,6 +193,12 @@ class _Partition:
         joined = Group(alone)
         self._assign(alone, joined)
         return joined
+
+
+def _widens(node: GraphNode, v: Value) -> bool:
+    """Whether a node makes more bytes of short integers: who reads them does that better."""
+    t = v.type.dtype
+    return node.op == "cast" and t.is_integer and 2 * t.bits <= node.output.type.dtype.bits < 64
 
 
 class _Diamonds:

@@ -149,12 +149,15 @@ class Steps:
         before: ``for i: c[i] = …``   after: ``for i: c_local[i] = …;  for i: c[i] = c_local[i]``.
         The copy is a map block called ``<block>_copy``. Legal when the block's nest writes the whole
         result, and each element before it reads it."""
-    def cache_read(self, block: str, name: str, space: str, as_name: str = "") -> Schedule:
-        """Let a block read a copy of one of its inputs, filled before the block's nest.
+    def cache_read(
+        self, block: str, name: str, space: str, as_name: str = "", dtype: str = ""
+    ) -> Schedule:
+        """Let a block read a copy of one of its inputs, filled before the block's nest; with `dtype` a
+        copy in an integer type that has all values of its own.
 
         before: ``for i: y[i] = f(x[i])``   after: ``x_c = x;  for i: y[i] = f(x_c[i])``.
         The copy is a map block called ``<copy's name>_fill``. Legal when the block does not write
-        the buffer itself."""
+        the buffer itself, and casts what it reads of it to an integer where the copy is wider."""
     def permute(self, name: str, order: Sequence[int]) -> Schedule:
         """Store a private buffer with its axes in another order.
 
@@ -184,7 +187,7 @@ class Steps:
         before: ``for k in 0..K: c[i] += a[i,k] * b[k]``
         after:  ``for k in 0..ceil(K/m)*m: c[i] += a[i,k] * b[k]``
         Legal when each factor that is read at `k` comes from a map that gives 0 from K on
-        (``clamp_tail`` with `zero`); of integers one such factor is enough."""
+        (``clamp_tail`` with `zero`); of integers one such factor is enough, the other may be packed."""
     def bind(
         self, loop: str, axis: Literal["serial", "parallel", "unroll", "vectorize", "block.x", "block.y", "block.z", "thread.x", "thread.y", "thread.z"]
     ) -> Schedule:

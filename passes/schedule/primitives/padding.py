@@ -28,7 +28,7 @@ def pad_reduction(func: Func, block: str, loop: str, multiple: int) -> Func:
     before: ``for k in 0..K: c[i] += a[i,k] * b[k]``
     after:  ``for k in 0..ceil(K/m)*m: c[i] += a[i,k] * b[k]``
     Legal when each factor that is read at `k` comes from a map that gives 0 from K on
-    (``clamp_tail`` with `zero`); of integers one such factor is enough.
+    (``clamp_tail`` with `zero`); of integers one such factor is enough, the other may be packed.
     """
     place, target = find_place(func, block), find_loop(func, loop)
     if multiple < 1:
@@ -64,24 +64,41 @@ def _require_zero(func: Func, block: Block, var: Var, size: Expr, count: Expr) -
     enough = len(reads) if any(f.dtype.is_float for f in factors) else 1
     proved = 0
     for load in reads:
-        fits = [
-            d == dim_of(count, func)
-            for i, d in zip(load.indices, load.buffer.shape, strict=True)
-            if mentions(i, var)
-        ]
-        if fits != [True] or load.indices.count(var) != 1:
+        if not (_is_packed(load, var, count) or _is_whole(func, load, var, count)):
             raise error(
                 "E303",
                 f"pad_reduction({block.name}): {load.buffer.name} would be read beyond its end",
                 "enlarge it by clamp_tail on the block that fills it",
             )
-        proved += _is_zero_from(func, load, var, size)
+        proved += load.indices.count(var) == 1 and _is_zero_from(func, load, var, size)
     if not reads or proved < enough:
         raise error(
             "E303",
             f"pad_reduction({block.name}): the added products are not known to be zero",
             "fill the operands by cache_read and clamp_tail(…, zero=True) first",
         )
+
+
+def _is_whole(func: Func, load: Load, var: Var, count: Expr) -> bool:
+    """Whether one axis is indexed by `var` itself, and so long."""
+    sizes = [
+        d for i, d in zip(load.indices, load.buffer.shape, strict=True) if mentions(i, var)
+    ]  # fmt: skip
+    return load.indices.count(var) == 1 and sizes == [dim_of(count, func)]
+
+
+def _is_packed(load: Load, var: Var, count: Expr) -> bool:
+    """Whether two axes are indexed by quotient and remainder of `var`, and so long together."""
+    found = [
+        (i, d) for i, d in zip(load.indices, load.buffer.shape, strict=True) if mentions(i, var)
+    ]
+    if len(found) != 2 or not isinstance(count, Const):
+        return False
+    (high, some), (low, factor) = found
+    if not isinstance(some, int) or not isinstance(factor, int):
+        return False
+    wanted = binary("floordiv", var, Const(factor)), binary("mod", var, Const(factor))
+    return (high, low) == wanted and some * factor >= int(count.value)
 
 
 def _factors(block: Block) -> tuple[Load, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from aisc.ir import dtypes
 from aisc.ir.arith.poly import ceildiv
 from aisc.ir.diagnostics import error
-from aisc.ir.node import Node
+from aisc.ir.dtypes import DType
+from aisc.ir.node import Node, walk
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Const, Expr, Load, binary, of_dim, select
+from aisc.ir.tensor.expr import Cast, Const, Expr, Load, binary, cast, of_dim, select
 from aisc.ir.tensor.func import Buffer, Func, buffer, row_major
 from aisc.ir.tensor.stmt import Alloc, Block, Prefetch, Stmt, Store, seq
 from aisc.ir.tensor.tree import (
@@ -78,7 +80,7 @@ def set_scope(func: Func, name: str, space: str, loop: str = "") -> Func:
 
 def _copy_nest(func: Func, name: str, src: Buffer, dst: Buffer) -> tuple[Stmt, ...]:
     builder = ComputeBuilder()
-    builder.map(dst, lambda *i: Load(src, i), name)
+    builder.map(dst, lambda *i: cast(Load(src, i), dst.dtype), name)
     return tuple(builder.stmts)
 
 
@@ -109,18 +111,22 @@ def cache_write(func: Func, block: str, space: str, name: str = "") -> Func:
 
 
 @primitive()
-def cache_read(func: Func, block: str, name: str, space: str, as_name: str = "") -> Func:
-    """Let a block read a copy of one of its inputs, filled before the block's nest.
+def cache_read(
+    func: Func, block: str, name: str, space: str, as_name: str = "", dtype: str = ""
+) -> Func:
+    """Let a block read a copy of one of its inputs, filled before the block's nest; with `dtype` a
+    copy in an integer type that has all values of its own.
 
     before: ``for i: y[i] = f(x[i])``   after: ``x_c = x;  for i: y[i] = f(x_c[i])``.
     The copy is a map block called ``<copy's name>_fill``. Legal when the block does not write
-    the buffer itself.
+    the buffer itself, and casts what it reads of it to an integer where the copy is wider.
     """
     place, src = find_place(func, block), find_buffer(func, name)
     if src in {w.buffer for w in place.block.writes}:
         raise error("E303", f"cache_read({block}): it writes {name}")
     chosen = claim(func, as_name, f"cache_read({block})") if as_name else ""
-    local = buffer(chosen or fresh(func, f"{name}_{space}"), src.dtype, src.shape)
+    kind = _wider(place.block, src, dtype) if dtype else src.dtype
+    local = buffer(chosen or fresh(func, f"{name}_{space}"), kind, src.shape)
     local = replace(local, space=space)
     nest = place.loops[0] if place.loops else place.block
     if any(src in {w.buffer for w in p.block.writes} for p in places(nest)):
@@ -129,6 +135,24 @@ def cache_read(func: Func, block: str, name: str, space: str, as_name: str = "")
         raise error("E302", f"cache_read({block}): {name} is private to its nest or not read")
     fill = _copy_nest(func, fresh(func, f"{local.name}_fill"), src, local)
     return replace_stmt(func, nest, seq(Alloc(local), *fill, replace_buffers(nest, {src: local})))
+
+
+def _wider(block: Block, src: Buffer, name: str) -> DType:
+    """The type called `name`; E302 where it does not have all values of the buffer's, E303 where
+    the block reads the buffer otherwise than through casts to integers."""
+    step, t = f"cache_read({block.name})", src.dtype
+    wide = dtypes.dtype(name) if dtypes.exists(name) else None
+    if wide is None or not (wide.is_integer and t.is_integer):
+        raise error("E302", f"{step}: '{name}' is no wider type of integers than {t}")
+    if wide.min_value > t.min_value or wide.max_value < t.max_value:
+        raise error("E302", f"{step}: {wide} does not have all values of {t}")
+    body = (block.body,) if block.init is None else (block.body, block.init)
+    found = [n for part in body for n in walk(part)]
+    cast = [n for n in found if isinstance(n, Cast) and n.dtype.is_integer]
+    inside = sum(isinstance(n.a, Load) and n.a.buffer == src for n in cast)
+    if inside != sum(isinstance(n, Load) and n.buffer == src for n in found):
+        raise error("E303", f"{step}: {src.name} is read without a cast to an integer")
+    return wide
 
 
 @primitive()

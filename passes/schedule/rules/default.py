@@ -24,6 +24,7 @@ from aisc.passes.schedule.rules.across import rows_as_lanes
 from aisc.passes.schedule.rules.attention import use_attention
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.columns import schedule_columns
+from aisc.passes.schedule.rules.dots import use_instructions
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
 from aisc.passes.schedule.rules.memory import use_memory
 from aisc.passes.schedule.rules.parallel import divide
@@ -64,7 +65,7 @@ def complete(s: Schedule, d: Chooser) -> Schedule:
     s = use_memory(s, d)
     for nest in top_loops(s.func.body):
         s = d.attempt(s, partial(divide, name=nest.var.name, known=known, d=d))
-    s = use_turns(s, d)
+    s = use_instructions(use_turns(s, d), d)
     return replace(s, picks=d.picks)
 
 

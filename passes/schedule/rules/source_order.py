@@ -16,6 +16,7 @@ from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.dots import candidates
 from aisc.passes.schedule.rules.structure import analyse, lanes_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 
@@ -23,13 +24,13 @@ from aisc.passes.schedule.schedule import Schedule, unless_refused
 def keep_source_order(s: Schedule, d: Chooser) -> Schedule:
     """Store such copies in the order of what they copy, and make them by vectors."""
     for name in [p.block.name for p in places(s.func.body)]:
-        axis = _source_axis(s, find_place(s.func, name).block)
+        axis = _source_axis(s, find_place(s.func, name).block, d.target)
         if axis is not None and d.pick(f"{name}.as_source", (True, False), True):
             s = unless_refused(s, partial(_reordered, name, axis, d.target))
     return s
 
 
-def _source_axis(s: Schedule, block: Block) -> int | None:
+def _source_axis(s: Schedule, block: Block, target: Target) -> int | None:
     """The axis of a copy that is contiguous in its source, if it is not so in the copy and may
     be: whoever reads the copy reads single elements."""
     store = block.body
@@ -38,16 +39,21 @@ def _source_axis(s: Schedule, block: Block) -> int | None:
         return None
     b = store.buffer
     readers = [p.block for p in places(s.func.body) if b in {r.buffer for r in p.block.reads}]
-    if b.role != "scratch" or not readers or not all(_reads_singly(r, b.name) for r in readers):
+    singly = all(_reads_singly(r, b.name, target) for r in readers)
+    if b.role != "scratch" or not readers or not singly:
         return None
     axes = {_unit_axis(n, block) for n in walk(store.value) if isinstance(n, Load)}
     axis = axes.pop() if len(axes) == 1 else None
     return None if axis == b.rank - 1 else axis
 
 
-def _reads_singly(block: Block, name: str) -> bool:
+def _reads_singly(block: Block, name: str, target: Target) -> bool:
+    """Whether a contraction reads the buffer so, and no instruction reads neighbours at a time."""
     found = analyse(block)
-    return bool(found and found.contraction and found.data and found.data.buffer.name == name)
+    if found is None or not found.contraction or found.data is None:
+        return False
+    lanes = target.lanes(found.block.writes[0].buffer.dtype)
+    return found.data.buffer.name == name and not candidates(found, lanes, target)
 
 
 def _unit_axis(load: Load, block: Block) -> int | None:

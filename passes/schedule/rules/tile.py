@@ -24,6 +24,7 @@ from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, For, If, Iter, Store
 from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.dots import STEPS, Dot, instruction_for, prepare
 from aisc.passes.schedule.rules.epilogue import (
     in_place_reader,
     only_reader,
@@ -173,6 +174,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     """Tile one reduction, with the map that reads it as epilogue."""
     block, tile = reduction.block.name, pick_tile(reduction, d)
     s = _pack_weights(s, reduction, tile, d)
+    s, dot = _with_dot(s, reduction, tile, d)
     s, consumer = _consumer(s, block)
     loops = loops_by_iter(s, block)
     lane, row = loops[reduction.lane.var.name], None
@@ -191,6 +193,11 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
         outer[outer.index(row)] = f"{row}_t"
     reduce_loops = reduce_loops_of(s, block)
     outer = [n for n in outer if n not in (*inner, *reduce_loops)]
+    if dot is not None:
+        over, taken = reduce_loops[-1], f"{lane}{STEPS}"
+        s = s.split(over, dot.steps, names=(f"{over}_s", taken))
+        reduce_loops[-1] = f"{over}_s"
+        inner.append(taken)
     if panels_outside(reduction, d):
         outer.remove(names[0])
         shared = _shared_first(reduction, outer, loops, d.target)
@@ -203,15 +210,28 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     s = s.set_scope(result_of(s, block).name, "register")
     if row is not None:
         s = s.unroll(f"{row}_r")
-    s = s.unroll(names[1]).vectorize(names[2])
+    s = s.unroll(names[1])
+    s = s.vectorize(names[2]) if dot is None else s
     for name in reduce_loops[len(reduce_loops) - count :]:
         s = s.unroll(name)
     s = s.decompose_reduction(block, reduce_loops[0] if reduce_loops else inner[0])
+    s = s if dot is None else s.vectorize(f"{names[2]}_init")
     s = whole_apart(schedule_consumer(s, consumer, outer, tile), consumer, outer, d)
     if ahead != "never":
         at = outer[-1] if ahead == "tiles" else f"{reduce_loops[-1].removesuffix('_u')}_s"
         s = unless_refused(s, partial(_prefetch_next, block, names[0], at))
     return _prefetch_epilogue(s, consumer, outer[-1], d) if reduction.contraction else s
+
+
+def _with_dot(
+    s: Schedule, reduction: Reduction, tile: Tile, d: Chooser
+) -> tuple[Schedule, Dot | None]:
+    """What an instruction for sums of products needs, and the instruction if there is one."""
+    dot = instruction_for(reduction, tile.lanes, d)
+    if dot is None:
+        return s, None
+    ready = prepare(s, reduction, dot)
+    return (s, None) if ready is s else (ready, dot)
 
 
 def panels_outside(reduction: Reduction, d: Chooser) -> bool:
