@@ -27,9 +27,9 @@ class CpuMath(MathEmitter):
     """AVX-512: masks of bits, tables in a register, scaling, directed rounding (Intel 64 and IA-32
     Architectures Software Developer's Manual, volume 2: VPERMPS, VSCALEFPS, VADDPS)."""
 
-    def is_soft(self, dtype: DType) -> bool:
-        """Unless one of the features converts it."""
-        return dtype in CONVERTS and not any(f in self.features for f in CONVERTS[dtype])
+    def converts(self, dtype: DType) -> bool:
+        """If one of the features does."""
+        return any(f in self.features for f in CONVERTS.get(dtype, ()))
 
     @property
     def has_bit_masks(self) -> bool:

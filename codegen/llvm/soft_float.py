@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aisc.codegen.llvm.types import vector_type
 from aisc.ir import dtypes
 from aisc.ir.dtypes import DType
 
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
     from aisc.codegen.llvm.types import Val
     from aisc.codegen.llvm.vector_math import MathEmitter
 
+_NATIVE = {dtypes.f16: "half", dtypes.bf16: "bfloat"}  # LLVM's names, where it converts
 _MAGIC = 112 << 23  # the difference of the exponents' biases, as bits of f32
 
 
 def widened(m: MathEmitter, v: Val) -> Val:
     """The same numbers in f32."""
+    if m.converts(v.dtype):
+        short, long = (vector_type(s, v.lanes) for s in (_NATIVE[v.dtype], "float"))
+        native = m.w.let(f"bitcast {v.text} to {short}")
+        return m.let(f"fpext {short} {native} to {long}", dtypes.f32, v.lanes)
     bits = m.convert(m.bitcast(v, dtypes.u16), dtypes.u32)
     if v.dtype is dtypes.bf16:
         return m.bitcast(_shifted(m, "shl", bits, 16), dtypes.f32)
@@ -36,6 +42,10 @@ def widened(m: MathEmitter, v: Val) -> Val:
 
 def narrowed(m: MathEmitter, v: Val, to: DType) -> Val:
     """Numbers of f32 in 16 bits."""
+    if m.converts(to):
+        short, bits = (vector_type(s, v.lanes) for s in (_NATIVE[to], "i16"))
+        native = m.w.let(f"fptrunc {v.text} to {short}")
+        return m.let(f"bitcast {short} {native} to {bits}", to, v.lanes)
     bits = m.bitcast(v, dtypes.u32)
     made = _to_bf16(m, v, bits) if to is dtypes.bf16 else _to_f16(m, bits)
     return m.bitcast(m.convert(made, dtypes.u16), to)

@@ -37,9 +37,12 @@ class MathEmitter:
         self.elementary = Elementary(self)
 
     def is_soft(self, dtype: DType) -> bool:
-        """Whether arithmetic of a type must be that of f32 (:mod:`.soft_float`): of floats of 16
-        bits, where the target has no instructions for them."""
+        """Whether arithmetic of a type is that of f32 (:mod:`.soft_float`)."""
         return is_short(dtype)
+
+    def converts(self, dtype: DType) -> bool:
+        """Whether the target has instructions between a short type and f32."""
+        return False
 
     # -- building blocks used by the elementary functions too ------------------------------------
 
