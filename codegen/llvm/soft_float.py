@@ -43,9 +43,9 @@ def widened(m: MathEmitter, v: Val) -> Val:
 def narrowed(m: MathEmitter, v: Val, to: DType) -> Val:
     """Numbers of f32 in 16 bits."""
     if m.converts(to):
-        short, bits = (vector_type(s, v.lanes) for s in (_NATIVE[to], "i16"))
+        short, stored = (vector_type(s, v.lanes) for s in (_NATIVE[to], "i16"))
         native = m.w.let(f"fptrunc {v.text} to {short}")
-        return m.let(f"bitcast {short} {native} to {bits}", to, v.lanes)
+        return m.let(f"bitcast {short} {native} to {stored}", to, v.lanes)
     bits = m.bitcast(v, dtypes.u32)
     made = _to_bf16(m, v, bits) if to is dtypes.bf16 else _to_f16(m, bits)
     return m.bitcast(m.convert(made, dtypes.u16), to)
