@@ -26,6 +26,7 @@ EXCLUDED = {
     "if": "made with its regions", "loop": "made with its region",
     "bind_dims": "made with the sizes that it binds", "true_places": "its size is that of the data",
     "expect": "ends the run where its condition does not hold",
+    "dequantize": "its operands are of two types; importers make it, and its cases are tested",
     "unique": "runs on the host, through its reference",
     "non_max_suppression": "runs on the host, through its reference",
 }  # fmt: skip
