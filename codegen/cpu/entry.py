@@ -12,16 +12,15 @@ ways meet: at the head of a loop, after it, and after a branch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
-from itertools import takewhile
 from math import inf
 from typing import Any
 
 from aisc.codegen.abi import BAD_SIZE, error_at, offset
 from aisc.codegen.cpu.faults import can_report, fault_of, faults_of
 from aisc.codegen.cpu.memory import Memory, emit_reserve
+from aisc.codegen.cpu.pieces import Piece, in_pieces, offsets, split_first
 from aisc.codegen.cpu.profile import Stamps, Timed
 from aisc.codegen.cpu.threads import sizes_of, work_of
 from aisc.codegen.faults import Fault
@@ -29,7 +28,6 @@ from aisc.codegen.host import host_dims
 from aisc.codegen.llvm.index import Scalar
 from aisc.codegen.llvm.values import ExprEmitter
 from aisc.codegen.llvm.writer import Writer
-from aisc.ir.arith.poly import symbols
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import Expr, Var, of_dim
@@ -49,10 +47,7 @@ from aisc.ir.tensor.stmt import (
     While,
 )
 from aisc.ir.tensor.verify_func import deferred_outputs
-from aisc.ir.tensor.visitor import buffers_of
 
-# Statements in a row from which on they are divided, and those of a piece.
-LONG, PIECE = 512, 128
 _SEGMENTS = {"input": "inputs", "output": "outputs", "weight": "weights"}
 
 
@@ -105,7 +100,7 @@ class EntryEmitter(ExprEmitter):
         if first is not None:
             self._locate(first, fixed=True)
         apart: list[str] = []
-        for s in rest if self.stamps is not None else _in_pieces(rest):
+        for s in rest if self.stamps is not None else in_pieces(rest):
             if isinstance(s, Piece):
                 apart.append(self._call_piece(f"{name}_{len(apart)}", s, first))
             else:
@@ -124,7 +119,7 @@ class EntryEmitter(ExprEmitter):
         part = EntryEmitter(*common, faults=self.faults)
         part._bind_dims()
         if first is not None:
-            part._locate(first, True, _offsets(piece.stmts))
+            part._locate(first, True, offsets(piece.stmts))
         for s in piece.stmts:
             part._stmt(s)
         self.w.declarations.update(part.w.declarations)
@@ -478,34 +473,3 @@ _HANDLERS: dict[type[Stmt], Callable[[EntryEmitter, Any], None]] = {
     Copy: EntryEmitter.copy,
     HostCall: EntryEmitter.host,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Statements that become a function of their own."""
-
-    stmts: tuple[Stmt, ...]
-
-
-def _in_pieces(stmts: Sequence[Stmt]) -> Iterator[Stmt | Piece]:
-    """Statements, many of which in a row are divided into pieces, as generating code takes longer
-    than in proportion to the length of a function; up to the first that changes what others see."""
-    simple = list(takewhile(lambda s: isinstance(s, CallKernel | Copy | Barrier | Alloc), stmts))
-    count = len(simple) - len(simple) % PIECE if len(simple) > LONG else 0
-    for k in range(0, count, PIECE):
-        yield Piece(tuple(simple[k : k + PIECE]))
-    yield from stmts[count:]
-
-
-def _offsets(stmts: Sequence[Stmt]) -> frozenset[str]:
-    """The names in the places of buffers that statements use."""
-    places = [b.offset for s in stmts for b in buffers_of(s)]
-    return frozenset(x.name for d in places for x in symbols(d))
-
-
-def split_first(body: Stmt) -> tuple[Reserve | None, tuple[Stmt, ...]]:
-    """The reservation at the start of an entry, and what follows."""
-    stmts = body.stmts if isinstance(body, Seq) else (body,)
-    if stmts and isinstance(stmts[0], Reserve):
-        return stmts[0], stmts[1:]
-    return None, stmts
