@@ -9,7 +9,7 @@ time or memory costs the one candidate.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aisc.ir.tensor.func import Func
@@ -49,21 +49,21 @@ class KernelBench:
     sizes: Sequence[Mapping[str, int]] = ({},)
     moved: int = 0
     exact: bool = True
-    text: str = ""
-    _standing: Reply | None = None
+    _text: str = field(init=False)
+    _standing: Reply | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.text = self.text or print_ir(self.func)
+        self._text = print_ir(self.func)
+
+    def _common(self) -> dict[str, Any]:
+        """What every request says."""
+        return {
+            "kernel": self._text, "target": self.shop.target, "threads": self.shop.threads,
+            "sizes": list(map(dict, self.sizes)),
+        }  # fmt: skip
 
     def _request(self, op: str, choices: Choices) -> dict[str, Any]:
-        return {
-            "op": op,
-            "kernel": self.text,
-            "target": self.shop.target,
-            "choices": choices_to_json(choices),
-            "threads": self.shop.threads,
-            "sizes": list(map(dict, self.sizes)),
-        }
+        return {**self._common(), "op": op, "choices": choices_to_json(choices)}
 
     def sketches(self, several: Sequence[Choices]) -> list[Sketch | str]:
         """Each as the rules take it, or why they do not."""
@@ -80,15 +80,13 @@ class KernelBench:
             return [_failed(s, failed or {"error": "there is no maker"}) for s in sketches]
         requests = [self._request("make", s.choices) for s in sketches]
         made = ask_all(self.shop.makers, requests, self.shop.stopped)
-        runs = {
-            k: self._run(s, m, samples) for k, (s, m) in enumerate(zip(sketches, made, strict=True))
-        }
-        asked = {k: r for k, r in runs.items() if r is not None}
-        replies = ask_all(self.shop.runners, list(asked.values()), self.shop.stopped)
-        found = dict(zip(asked, replies, strict=True))
+        pairs = list(zip(sketches, made, strict=True))
+        runs = [self._run(s, m, samples) for s, m in pairs]
+        asked = [r for r in runs if r is not None]
+        replies = iter(ask_all(self.shop.runners, asked, self.shop.stopped))
         return [
-            self._trial(s, m, found.get(k))
-            for k, (s, m) in enumerate(zip(sketches, made, strict=True))
+            self._trial(s, m, None if r is None else next(replies))
+            for (s, m), r in zip(pairs, runs, strict=True)
         ]
 
     def _run(self, sketch: Sketch, made: Reply | None, samples: int) -> dict[str, Any] | None:
@@ -97,11 +95,8 @@ class KernelBench:
         if made is None or "error" in made or self._is_default(sketch, made):
             return None
         records = [self._standing["record"]] + ([made["record"]] if sketch.choices else [])
-        return {
-            "kernel": self.text, "target": self.shop.target, "threads": self.shop.threads,
-            "sizes": list(map(dict, self.sizes)), "records": records, "exact": self.exact,
-            "samples": samples, "moved": self.moved,
-        }  # fmt: skip
+        more = {"records": records, "exact": self.exact, "samples": samples, "moved": self.moved}
+        return {**self._common(), **more}
 
     def _is_default(self, sketch: Sketch, made: Reply) -> bool:
         """Whether other choices have become the default's code."""

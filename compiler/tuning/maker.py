@@ -25,7 +25,7 @@ from aisc.ir.tensor.func import Func
 from aisc.ir.text.parser import parse_func
 from aisc.passes.analysis.estimate import estimate, features
 from aisc.passes.plan.bind import ScheduledKernel
-from aisc.passes.schedule.picks import Choices, Pick, choices_from_json, stale, tuned
+from aisc.passes.schedule.picks import Choices, Pick, choices_from_json, stale
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.tuning.serving import serve
 
@@ -65,7 +65,6 @@ def sketch(
     middle = len(sizes) // 2
     return {
         "picks": [pick_to_json(p) for p in kernel.picks],
-        "choices": tuned(kernel.picks),
         "cycles": geometric_mean(e.cycles for e in expected),
         "bound": expected[middle].bound,
         "features": features(kernel.func, backend.target, threads, sizes[middle]),
@@ -94,7 +93,7 @@ def make(func: Func, backend: Backend, choices: Choices) -> Reply:
     built = make_kernel(func, Options(), backend, given=scheduled, code=code)
     record = {name: base64.b64encode(data).decode() for name, data in to_record(built).items()}
     digest = hashlib.sha256(built.object).hexdigest()
-    return {"record": record, "digest": digest, "choices": tuned(scheduled.picks)}
+    return {"record": record, "digest": digest}
 
 
 def pick_to_json(p: Pick) -> list[Any]:

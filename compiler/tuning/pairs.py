@@ -9,12 +9,43 @@ the probability that fewer than k of n coins show heads.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import comb
 
 CHANCE = 0.05  # of a bound being wrong, on both sides together
+
+
+def take(
+    runs: Sequence[Callable[[], float]],
+    samples: int,
+    go_on: Callable[[int], bool] = lambda turn: True,
+) -> list[list[float]]:
+    """The times that each run gives, in turn, the first first in every other pair: `samples` of
+    them, or as long as `go_on` for the number of a turn."""
+    times: list[list[float]] = [[] for _ in runs]
+    for turn in range(samples):
+        if not go_on(turn):
+            break
+        order = range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs)))
+        for k in order:
+            times[k].append(runs[k]())
+    return times
+
+
+def seconds_of(run: Callable[[], object], calls: int) -> float:
+    """Seconds of a call, in `calls` calls."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) / calls
+
+
+def calls_for(run: Callable[[], object], seconds: float) -> int:
+    """Calls that take so many seconds together, one at least."""
+    return max(1, int(seconds / max(seconds_of(run, 1), 1e-7)))
 
 
 @dataclass(frozen=True, slots=True)

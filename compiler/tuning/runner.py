@@ -10,11 +10,9 @@ pair, and whether the results are the same: to the bit, or as nearly as sums in 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import time
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from statistics import geometric_mean
 from typing import Any
 
@@ -28,6 +26,7 @@ from aisc.driver.kernel import from_record
 from aisc.ir.diagnostics import error
 from aisc.tuning.alone import Alone, arrays_of, executable_of, program_of
 from aisc.tuning.maker import backend_for, parsed
+from aisc.tuning.pairs import calls_for, seconds_of, take
 from aisc.tuning.serving import serve
 
 # One sample repeats a kernel that finds all in caches at least so many seconds.
@@ -44,7 +43,6 @@ class Prepared:
     """A kernel with its contents, ready to be called."""
 
     def __init__(self, alone: Alone, exe: Executable, sizes: Mapping[str, int]) -> None:
-        self.exe = exe
         self.inputs = arrays_of(alone.inputs, sizes, np.random.default_rng(1))
         self.bound: Bound = exe.bind(*self.inputs)
         self.small = [a.reshape(-1) for a in self.inputs if 0 < a.nbytes <= TOUCHED]
@@ -55,13 +53,6 @@ class Prepared:
             a.view(np.uint8)[...] = 0xAB
         self.bound()
         return [a.copy() for a in self.bound.outputs]
-
-    def seconds(self, calls: int) -> float:
-        """Of a call, in `calls` calls."""
-        start = time.perf_counter()
-        for _ in range(calls):
-            self.bound()
-        return (time.perf_counter() - start) / calls
 
     def touch(self) -> None:
         """Read the small inputs."""
@@ -97,18 +88,17 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Times of the one that stands and of the candidate, in turn: for several sizes, the geometric
     mean of each turn."""
     several = [json.dumps(s, sort_keys=True) for s in request.get("sizes") or [{}]]
-    hashes, seconds = hashlib.sha256(), []
+    seconds = []
     for sizes in several:
         both = [_of_record(request, r, sizes) for r in request["records"]]
         results = [p.results() for p in both]
         wrong = _difference(results[0], results[-1], bool(request["exact"]))
         if wrong:
             return {"wrong": wrong}
-        hashes.update(b"".join(a.tobytes() for a in results[0]))
         seconds.append(_times(both, int(request["samples"]), int(request["moved"])))
     sides = zip(*seconds, strict=True)
     means = [[geometric_mean(turn) for turn in zip(*side, strict=True)] for side in sides]
-    return {"seconds": means, "digest": hashes.hexdigest()}
+    return {"seconds": means}
 
 
 def _of_record(request: Mapping[str, Any], record: object, sizes: str) -> Prepared:
@@ -118,17 +108,20 @@ def _of_record(request: Mapping[str, Any], record: object, sizes: str) -> Prepar
 
 
 def _times(both: list[Prepared], samples: int, moved: int) -> list[list[float]]:
-    """Seconds of each, one list per kernel: in turn, the first first in every other pair."""
-    calls = [1 if moved else max(1, int(SAMPLE / max(p.seconds(1), 1e-7))) for p in both]
-    seconds: list[list[float]] = [[] for _ in both]
-    for turn in range(samples):
-        order = range(len(both)) if turn % 2 == 0 else range(len(both) - 1, -1, -1)
-        for k in order:
-            if moved:
-                _between(moved).sum()
-                both[k].touch()
-            seconds[k].append(both[k].seconds(calls[k]))
-    return seconds
+    """Seconds of each, one list per kernel."""
+    return take([partial(_sample, p, _calls(p, moved), moved) for p in both], samples)
+
+
+def _calls(p: Prepared, moved: int) -> int:
+    return 1 if moved else calls_for(p.bound, SAMPLE)
+
+
+def _sample(p: Prepared, calls: int, moved: int) -> float:
+    """Seconds of a call, after what the model moves in between."""
+    if moved:
+        _between(moved).sum()
+        p.touch()
+    return seconds_of(p.bound, calls)
 
 
 def _difference(wanted: list[Array], got: list[Array], exact: bool) -> str:

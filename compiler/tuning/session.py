@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aisc.artifact.fingerprint import fingerprint
 from aisc.codegen.backend import Described
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
@@ -16,7 +15,7 @@ from aisc.records.database import Database, Past, Record, workload_key
 from aisc.tuning.bench import KernelBench, Workshop
 from aisc.tuning.described import DescribedBench
 from aisc.tuning.learned import Learned
-from aisc.tuning.search import Search
+from aisc.tuning.search import MADE, Search
 from aisc.tuning.space import label_of
 from aisc.tuning.tasks import Task, next_task, promised
 from aisc.tuning.trial import FAILED, Bench, Trial
@@ -161,7 +160,7 @@ class Session:
             if task is None or spent or (budget.until and promised(tasks) < budget.until):
                 break
             left = budget.trials - self._count if budget.trials else 0
-            trials = task.search.round(min(left, 8) if left else 8)
+            trials = task.search.round(min(left, MADE) if left else MADE)
             self._note(task, trials)
             self._tell(task, tasks)
 
@@ -201,20 +200,15 @@ class Session:
 
     def _settled(self, task: Task, w: Workload) -> Tuned:
         """The choice of a kernel, recorded."""
-        search, key = task.search, workload_key(w.func)
-        chosen = search.settle()
-        default = search.default
-        if default is not None:
-            ratio = chosen.ratio if chosen is not None else None
+        tuned = tuned_of(task, task.search.settle())
+        if task.search.default is not None:
             record = Record(
-                w.func.name if chosen is None else f"{w.func.name}: {chosen.sketch.label}",
-                {} if chosen is None else chosen.sketch.choices,
-                *((ratio.median, ratio.low, ratio.high) if ratio else (1.0, 1.0, 1.0)),
-                task.seconds / max(1, task.calls), self.shop.threads,
-                chosen.digest if chosen else "", fingerprint(),
+                tuned.kernel if not tuned.choices else f"{tuned.kernel}: {tuned.label}",
+                tuned.choices, tuned.ratio, tuned.low, tuned.high, tuned.seconds,
+                self.shop.threads, tuned.digest,
             )  # fmt: skip
-            self.database.choose(key, self._target(w), record)
-        return tuned_of(task, chosen)
+            self.database.choose(workload_key(w.func), self._target(w), record)
+        return tuned
 
 
 def tuned_of(task: Task, chosen: Trial | None) -> Tuned:

@@ -1,7 +1,7 @@
 """Which kernel gets the next round: the one from which the whole model gains most.
 
 A kernel weighs as much of the model's time as its calls take. What a round will bring is what the
-last ones brought; before the first, what the machine's limits leave open. So time goes to heavy
+last ones brought; before the first, a share that every kernel is given alike. So time goes to heavy
 kernels, and away from those that have stopped getting faster (the gradient of Zheng et al.,
 *Ansor*, 2020, without its similar tasks).
 """
@@ -21,19 +21,17 @@ LAST_ROUNDS = 3
 
 @dataclass(slots=True)
 class Task:
-    """The search for a kernel. calls: of one run of the model; seconds: of one call by default,
-    0 before that is known; share: of the machine's limit that the default is expected to reach."""
+    """The search for a kernel. calls: of one run of the model."""
 
     name: str
     search: Search
     calls: int = 1
-    guess: float = 0.0
 
     @property
     def seconds(self) -> float:
-        """The time of the default in one run: measured, or guessed by the model."""
+        """The time of the default in one run, when it was measured last; 0 before."""
         measured = [t.seconds for t in self.search.trials if t.seconds > 0]
-        return self.calls * (measured[-1] if measured else self.guess)
+        return self.calls * measured[-1] if measured else 0.0
 
     @property
     def factor(self) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from aisc.driver.options import Options
 from aisc.ir.arith.poly import evaluate
 from aisc.ir.diagnostics import AiscError
 from aisc.records.paths import NONE
-from aisc.tuning.pairs import Ratio, ratio_of
+from aisc.tuning.pairs import Ratio, calls_for, ratio_of, seconds_of, take
 from aisc.tuning.session import Tuned
 
 # Pairs of runs, or as many as there is time for (seconds); fewer say nothing.
@@ -58,17 +59,13 @@ def compare(
     made: list[Bound] = []
     try:
         for tuned in (NONE, str(database)):
-            exe = _executable(model, target, replace(options, tuned=tuned))
+            exe = api.build(model, target, replace(options, tuned=tuned)).executable
             if exe is None or sum(w.nbytes for w in exe.image.weights) > MOST_WEIGHTS:
                 return None
             made.append(exe.bind(*_inputs(exe, sizes)))
         return _paired(made)
     except AiscError:
         return None
-
-
-def _executable(model: Any, target: api.Targets, options: Options) -> Executable | None:
-    return api.build(model, target, options).executable
 
 
 def _inputs(exe: Executable, sizes: Mapping[str, int]) -> list[Any]:
@@ -82,23 +79,10 @@ def _inputs(exe: Executable, sizes: Mapping[str, int]) -> list[Any]:
     return found
 
 
-def _paired(both: Sequence[Bound]) -> Ratio | None:
-    times: list[list[float]] = [[], []]
+def _paired(both: Sequence[Bound]) -> Ratio:
     for run in both:
         run()
-    calls = [max(1, int(SAMPLE / max(_seconds(run, 1), 1e-7))) for run in both]
+    calls = [calls_for(run, SAMPLE) for run in both]
     end = time.monotonic() + SECONDS
-    for turn in range(PAIRS):
-        if turn >= LEAST and time.monotonic() > end:
-            break
-        for k in (0, 1) if turn % 2 else (1, 0):
-            times[k].append(_seconds(both[k], calls[k]))
-    return ratio_of(*times)
-
-
-def _seconds(run: Bound, calls: int) -> float:
-    """Of a call, in so many calls."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        run()
-    return (time.perf_counter() - start) / calls
+    sides = [partial(seconds_of, run, n) for run, n in zip(both, calls, strict=True)]
+    return ratio_of(*take(sides, PAIRS, lambda turn: turn < LEAST or time.monotonic() < end))
