@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tuned import graph, lowered, other_tile, sketch_of
 
 import aisc
 from aisc.cli.main import main
@@ -20,28 +20,24 @@ from aisc.codegen.backend import backend_of
 from aisc.codegen.backend import space as decisions
 from aisc.codegen.cpu import schedule
 from aisc.codegen.llvm.assembly import spills
-from aisc.driver.api import build, lower, resolve_target
+from aisc.driver.api import build, resolve_target
 from aisc.driver.options import from_environment
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.builder import GraphBuilder
-from aisc.ir.graph.core import Graph, Value
-from aisc.ir.tensor.func import Func, Program
+from aisc.ir.graph.core import Value
+from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
 from aisc.ir.types import TensorType
-from aisc.passes.schedule.picks import Choice, Choices, Pick, choices_to_json, stale
-from aisc.passes.schedule.rules.chooser import NONE, Chooser
+from aisc.passes.schedule.picks import Choices, Pick, choices_to_json, stale
+from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.schedule import Schedule
-from aisc.records.database import Database, Past, Record, workload_key
-from aisc.records.lock import Lock
-from aisc.records.lookup import lookup_for
-from aisc.records.paths import default_path, state_of
-from aisc.records.source import Source, untuned
+from aisc.records.database import Database, workload_key
+from aisc.records.paths import default_path
 from aisc.tuning import background
 from aisc.tuning.bench import KernelBench, Workshop
 from aisc.tuning.learned import Learned
-from aisc.tuning.lock_model import lock_of
 from aisc.tuning.pairs import Ratio, rank, ratio_of
 from aisc.tuning.report import as_html
 from aisc.tuning.search import Search
@@ -73,19 +69,6 @@ serve(planted)
 """
 
 
-def graph() -> Graph:
-    b = GraphBuilder()
-    x = b.input("x", TensorType((64, 48), dtypes.f32))
-    w = np.random.default_rng(0).standard_normal((48, 64)).astype(np.float32)
-    return b.finish([b.add("matmul", (x, b.constant(w)))])
-
-
-def lowered(graph: Graph) -> tuple[Func, ...]:
-    program = build(graph, "cpu", from_environment(stop_after="lower")).product
-    assert isinstance(program, Program)
-    return program.kernels
-
-
 @pytest.fixture(scope="module")
 def kernel() -> Func:
     return lowered(graph())[0]
@@ -96,14 +79,6 @@ def shop() -> Iterator[Workshop]:
     made = workshop("cpu", 1, makers=1)
     yield made
     made.close()
-
-
-def sketch_of(func: Func, choices: Choices = NONE) -> Sketch:
-    """A configuration, scheduled here."""
-    backend = backend_of(resolve_target("cpu"))
-    s = backend.rules(func, Chooser(backend.target, choices))
-    chosen = {p.name: p.choice for p in s.picks if p.choice != p.default}
-    return Sketch(chosen, s.picks, 1.0, "core", ())
 
 
 def test_neighbours_are_schedules_of_their_own(kernel: Func) -> None:
@@ -314,120 +289,6 @@ def test_the_learned_model_ranks() -> None:
     assert Learned().predict([[1.0]], [1.0]) is None, "nothing is known"
 
 
-def other_tile(kernel: Func, number: int = 0) -> dict[str, Choice]:
-    """A choice of another tile, which its gate takes."""
-    backend = backend_of(resolve_target("cpu"))
-    found = []
-    for choices in neighbours(sketch_of(kernel), True):
-        made, _ = backend.schedule(kernel, choices)
-        if not stale(choices, made.picks):
-            found.append(choices)
-        if len(found) > number:
-            break
-    return found[number]
-
-
-def test_records_are_used_by_the_compiler(kernel: Func, tmp_path: Path) -> None:
-    target, path = resolve_target("cpu"), tmp_path / "tuning.sqlite"
-    slow, fast = other_tile(kernel), other_tile(kernel, 1)
-    key = workload_key(kernel)
-    with Database(path) as database:
-        assert database.best(key, target) is None
-        database.choose(key, target, Record("first", slow, 0.9))
-        database.choose(key, target, Record("last", fast, 0.8))
-        database.choose(key, target, Record("of two threads", slow, 0.8, threads=2))
-    with Database(path) as database:
-        assert database.count() == 3
-        best, two = (database.best(key, target, n) for n in (1, 2))
-        assert best is not None and two is not None
-        assert (best.choices, two.choices) == (fast, slow)
-    tuned = aisc.compile(graph(), threads=1, cache=False, tuned=path)
-    x = np.random.default_rng(1).standard_normal((64, 48)).astype(np.float32)
-    plain = aisc.compile(graph(), threads=1, cache=False)
-    np.testing.assert_array_equal(tuned(x), plain(x), "to the bit")
-    stop = from_environment(stop_after="optimize", tuned=str(path), threads=1)
-    assert build(graph(), target, stop).product != lower(graph(), "tensor")
-
-
-def test_the_users_own_records_are_found(
-    kernel: Func, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without being told; the key of a whole model changes with them."""
-    monkeypatch.setenv("AISC_CACHE_DIR", str(tmp_path))
-    monkeypatch.delenv("AISC_TUNED")
-    target, options = resolve_target("cpu"), from_environment(threads=1)
-    assert lookup_for(options.records, target) is untuned
-    assert state_of(options.records, [target]) == ""
-    chosen = other_tile(kernel)
-    with Database(default_path()) as database:
-        database.choose(workload_key(kernel), target, Record("x", chosen, 0.9))
-    assert lookup_for(options.records, target)(kernel) == chosen
-    before = state_of(options.records, [target])
-    assert before
-    with Database(default_path()) as database:
-        database.choose(workload_key(kernel), target, Record("y", {}, 1.0))
-    assert state_of(options.records, [target]) != before
-    assert lookup_for(Source(tuned="none"), target) is untuned
-    default_path().write_bytes(b"damaged" * 300)
-    with pytest.warns(aisc.AiscWarning, match="no tuning database"):
-        assert lookup_for(options.records, target) is untuned
-    with pytest.raises(CompileError):
-        lookup_for(Source(tuned=str(tmp_path / "missing.sqlite")), target)
-
-
-def test_databases_are_merged(kernel: Func, tmp_path: Path) -> None:
-    target, key = resolve_target("cpu"), workload_key(kernel)
-    past = Past("t", {"a": (6, 2)}, "ok", 0.9, 1e-3, (1.0, 2.0), (1.0, 1.0))
-    with Database(tmp_path / "a.sqlite") as a, Database(tmp_path / "b.sqlite") as b:
-        a.choose(key, target, Record("a", {"x": 1}, 0.9))
-        b.choose(key, target, Record("b", {"x": 2}, 0.8))
-        b.note(key, target, [past])
-        lines = list(b.rows())
-        assert a.add_rows(lines) == 2
-        assert a.add_rows(lines) == 0, "once"
-        assert (a.count(), a.count("trial")) == (2, 1)
-        assert a.trials(target, key) == [past]
-        best = a.best(key, target)
-        assert best is not None
-        assert best.choices == {"x": 2}
-        for bad in (
-            "x",
-            "{}",
-            '{"table": "choice"}',
-            lines[0].replace('"ratio": 0.8', '"ratio": "a"'),
-        ):
-            with pytest.raises(CompileError):
-                a.add_rows([*lines, bad])
-
-
-def test_writers_do_not_disturb_each_other(kernel: Func, tmp_path: Path) -> None:
-    """Several processes on one database, one of which is killed while it writes."""
-    text = """
-import sys
-from pathlib import Path
-from aisc.driver.api import resolve_target
-from aisc.records.database import Database, Record
-target = resolve_target("cpu")
-with Database(Path(sys.argv[1])) as database:
-    for k in range(int(sys.argv[2])):
-        database.choose("w", target, Record(f"{sys.argv[3]}:{k}", {"x": k}, 0.9))
-"""
-    path = tmp_path / "tuning.sqlite"
-    started = [
-        subprocess.Popen([sys.executable, "-c", text, str(path), str(n), name])
-        for name, n in (("a", 50), ("b", 50), ("killed", 10**9))
-    ]
-    for p in started[:2]:
-        assert p.wait(60) == 0
-    started[2].kill()
-    started[2].wait()
-    with Database(path) as database:
-        labels = [r.label for r in database.last(10**9)]
-        assert (
-            sum(x.startswith("a:") for x in labels) == sum(x.startswith("b:") for x in labels) == 50
-        )
-
-
 def test_a_session_tunes_and_resumes(tmp_path: Path) -> None:
     path = tmp_path / "tuning.sqlite"
     seen: list[Progress] = []
@@ -581,57 +442,6 @@ def test_a_cluster_loses_a_worker_on_the_way(tmp_path: Path) -> None:
     assert not found.failed
 
 
-def test_a_lock_gives_the_same_code_or_says_why(kernel: Func, tmp_path: Path) -> None:
-    database, path = tmp_path / "tuning.sqlite", tmp_path / "tune.lock"
-    target, options = resolve_target("cpu"), from_environment(threads=1)
-    with Database(database) as records:
-        records.choose(workload_key(kernel), target, Record("x", other_tile(kernel), 0.9))
-    lock = lock_of(graph(), "cpu", options, database)
-    lock.write(path)
-    assert Lock.read(path).kernels == lock.kernels
-    aisc.compile(graph(), threads=1, locked=path)
-    code = (
-        "import sys, aisc\nsys.path.insert(0, sys.argv[2])\nfrom test_tuning import graph\n"
-        "aisc.compile(graph(), threads=1, locked=sys.argv[1], cache=False)"
-    )
-    command = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
-    subprocess.run(command, check=True, timeout=120)
-    ((name, entry),) = lock.kernels.items()
-    for changed, message in (
-        (replace(lock, kernels={name: replace(entry, digest="0")}), "became other code"),
-        (replace(lock, kernels={}), "does not have kernel"),
-        (replace(lock, target="x"), "another machine"),
-        (
-            replace(lock, kernels={name: replace(entry, digest="0")}, compiler="x"),
-            "another version",
-        ),
-    ):
-        changed.write(path)
-        with pytest.raises(CompileError, match=message) as caught:
-            aisc.compile(graph(), threads=1, locked=path, cache=False)
-        assert caught.value.codes == ("E402",)
-    path.write_text("{}")
-    with pytest.raises(CompileError) as caught:
-        aisc.compile(graph(), threads=1, locked=path)
-    assert caught.value.codes == ("E503",)
-
-
-@pytest.mark.parametrize(
-    "choices", [{"matmul_1.tile": (31, 31)}, {"nothing.known": 3}, {"matmul_1.packed": "maybe"}]
-)
-def test_a_record_that_does_not_replay_is_warned_of(choices: Choices) -> None:
-    """The kernel gets its default schedule."""
-    options = from_environment(threads=1, use_cache=False)
-    with pytest.warns(aisc.AiscWarning, match="does not replay") as caught:
-        tuned = build(graph(), "cpu", options, lookup=lambda func: choices).executable
-    assert "tune it again" in str(caught[0].message)
-    assert next(iter(choices)) in str(caught[0].message)
-    assert tuned is not None
-    x = np.random.default_rng(1).standard_normal((64, 48)).astype(np.float32)
-    plain = aisc.compile(graph(), threads=1, cache=False)
-    np.testing.assert_array_equal(tuned(x), plain(x))
-
-
 def test_a_tuned_kernel_keeps_its_version_for_one_row() -> None:
     b = GraphBuilder()
     x = b.input("x", TensorType((symbol("n"), 48), dtypes.f32))
@@ -759,11 +569,3 @@ def test_the_spaces_of_a_model_are_listed(capsys: pytest.CaptureFixture[str]) ->
     assert re.search(r"on cpu: [\d,]{3,} schedules", text)
     assert ".tile" in text
     assert ".divided" in text
-
-
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    path = tmp_path / "x.sqlite"
-    path.write_bytes(b"this is no database, but long enough to be read as a header" * 20)
-    with pytest.raises(CompileError) as caught:
-        Database(path)
-    assert caught.value.codes == ("E503",)

@@ -5,7 +5,6 @@ The compiler is loaded when something is compiled: a model that the cache holds 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -82,12 +81,13 @@ def build(
         from aisc.driver.instruments import instruments_for
         from aisc.driver.pipeline import Context, run_pipeline
         from aisc.records.lookup import approval_for, lookup_for
+        from aisc.records.source import tunes_later
 
         host, devices = backends_of(target)
-        if os.environ.get("AISC_TUNE") and not options.stop_after:
-            from aisc.tuning.background import Noting, is_wanted
+        if tunes_later() and not options.stop_after:
+            from aisc.tuning.background import Noting
 
-            instruments += (Noting(host.target, options),) if is_wanted() else ()
+            instruments += (Noting(host.target, options),)
         watching = instruments_for(options, *instruments)
         tuned = lookup or lookup_for(options.records, *(b.target for b in (host, *devices)))
         approve = approval_for(options.records, host)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from aisc.artifact.cache import key_of
 from aisc.artifact.fingerprint import fingerprint
@@ -49,6 +51,9 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "trial": ("name", "workload", "target", "version", "compiler", "threads", "label", "choices",
               "fate", "ratio", "seconds", "features", "base", "detail", "made"),
 }  # fmt: skip
+P = ParamSpec("P")
+T = TypeVar("T")
+_NUMBERS = ("ratio", "low", "high", "seconds", "threads", "made")
 # Seconds that a writer waits for another one.
 PATIENCE = 30.0
 
@@ -95,6 +100,23 @@ class Wanted:
     calls: int
 
 
+def _telling(
+    method: Callable[Concatenate[Database, P], T],
+) -> Callable[Concatenate[Database, P], T]:
+    """A method that says E503 where the file is damaged, locked or cannot be written."""
+
+    @wraps(method)
+    def told(self: Database, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except (sqlite3.Error, ValueError, TypeError, KeyError) as fault:
+            raise error(
+                "E503", f"the tuning database {self.path} cannot be used", str(fault)
+            ) from None
+
+    return told
+
+
 def workload_key(func: Func) -> str:
     """The workload of a lowered kernel: its structure, not its names."""
     return key_of(print_ir(canonical(func)))
@@ -123,6 +145,7 @@ class Database:
 
     # -- what was chosen ----------------------------------------------------------------------
 
+    @_telling
     def choose(self, workload: str, target: Target, record: Record) -> None:
         """Append what a search settled for, in one transaction."""
         self._insert("choice", {
@@ -133,6 +156,7 @@ class Database:
             "seconds": record.seconds, "digest": record.digest,
         })  # fmt: skip
 
+    @_telling
     def best(self, workload: str, target: Target, threads: int = 1) -> Record | None:
         """The last choice for a workload: if there is one of this very compiler, that, and if there
         is one for as many threads, that."""
@@ -147,6 +171,7 @@ class Database:
         label, choices, *rest = row
         return Record(str(label), choices_from_json(choices), *rest)
 
+    @_telling
     def liked(self, target: Target, limit: int) -> list[Choices]:
         """The last choices for any workload that gained something, different ones."""
         rows = self._db.execute(
@@ -156,6 +181,7 @@ class Database:
         ).fetchall()
         return [choices_from_json(r[0]) for r in rows]
 
+    @_telling
     def last(self, limit: int) -> list[Record]:
         """The last choices for any target."""
         rows = self._db.execute(
@@ -165,6 +191,7 @@ class Database:
         )
         return [Record(str(r[0]), choices_from_json(r[1]), *r[2:]) for r in rows]
 
+    @_telling
     def state(self, target: Target) -> str:
         """A text that changes whenever the choices for a target do."""
         row = self._db.execute(
@@ -175,6 +202,7 @@ class Database:
 
     # -- trials -------------------------------------------------------------------------------
 
+    @_telling
     def note(self, workload: str, target: Target, several: Iterable[Past]) -> None:
         """Append trials, in one transaction."""
         with self._db:
@@ -187,6 +215,7 @@ class Database:
                     "base": json.dumps(list(p.base)), "detail": p.detail,
                 })  # fmt: skip
 
+    @_telling
     def trials(self, target: Target, workload: str = "", limit: int = 20_000) -> list[Past]:
         """Trials for a target, the last ones: of all workloads, or of one by this very compiler."""
         mine = " and workload = ? and compiler = ?" if workload else ""
@@ -199,6 +228,7 @@ class Database:
 
     # -- what is wanted -----------------------------------------------------------------------
 
+    @_telling
     def want(self, target: Target, several: Iterable[Wanted]) -> int:
         """Add kernels that have no choice yet: how many are new."""
         added = 0
@@ -213,6 +243,7 @@ class Database:
                     ).rowcount  # fmt: skip
         return added
 
+    @_telling
     def next_wanted(self, target: Target) -> Wanted | None:
         """The kernel that has waited longest."""
         row = self._db.execute(
@@ -222,6 +253,7 @@ class Database:
         ).fetchone()
         return None if row is None else Wanted(str(row[0]), str(row[1]), int(row[2]), int(row[3]))
 
+    @_telling
     def tuned(self, target: Target, wanted: Wanted) -> None:
         """A kernel is not wanted any more."""
         with self._db:
@@ -243,7 +275,8 @@ class Database:
         columns = TABLES[table]
         marks = ", ".join("?" for _ in columns)
         done = self._db.execute(
-            f"insert or ignore into {table} ({', '.join(columns)}) values ({marks})",
+            f"insert into {table} ({', '.join(columns)}) values ({marks})"
+            " on conflict (name) do nothing",
             [row.get(c) for c in columns],
         )
         return done.rowcount
@@ -253,11 +286,15 @@ class Database:
     def rows(self) -> Iterator[str]:
         """Every row as a line of JSON."""
         for table, columns in TABLES.items():
-            for row in self._db.execute(
-                f"select {', '.join(columns)} from {table} order by made, name"
-            ):
+            for row in self._all(table):
                 yield json.dumps({"table": table, **dict(zip(columns, row, strict=True))})
 
+    @_telling
+    def _all(self, table: str) -> list[Sequence[Any]]:
+        columns = ", ".join(TABLES[table])
+        return self._db.execute(f"select {columns} from {table} order by made, name").fetchall()
+
+    @_telling
     def add_rows(self, lines: Iterable[str]) -> int:
         """Add rows that are not there yet, all or none: how many; E503 for what is no row."""
         added = 0
@@ -268,13 +305,14 @@ class Database:
                     added += self._put(table, row)
         return added
 
+    @_telling
     def is_whole(self) -> bool:
         """Whether SQLite finds the file undamaged."""
         return bool(self._db.execute("pragma integrity_check").fetchone()[0] == "ok")
 
+    @_telling
     def count(self, table: str = "choice") -> int:
         """Number of choices, or trials."""
-        assert table in TABLES
         return int(self._db.execute(f"select count(*) from {table}").fetchone()[0])
 
     def __enter__(self) -> Database:
@@ -298,15 +336,25 @@ def _past(row: Sequence[Any]) -> Past:
 
 
 def _row_of(line: str, number: int) -> tuple[str, dict[str, Any]]:
-    """A line of :meth:`Database.rows`, its types checked."""
+    """A line of :meth:`Database.rows`, its columns and their types checked."""
     try:
         row = json.loads(line)
         table = row.pop("table")
-        assert set(row) == set(TABLES[table])
         choices_from_json(row["choices"])
-        for name, value in row.items():
-            number_or_none = name in ("ratio", "seconds", "low", "high", "made", "threads")
-            assert isinstance(value, int | float | None if number_or_none else str)
-    except (ValueError, TypeError, KeyError, AttributeError, AssertionError):
-        raise error("E503", f"line {number} is no record of a tuning database", line[:80]) from None
-    return table, row
+        if set(row) == set(TABLES[table]) and all(_fits(table, *item) for item in row.items()):
+            return table, row
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    raise error("E503", f"line {number} is no record of a tuning database", line[:80])
+
+
+def _fits(table: str, column: str, value: object) -> bool:
+    """Whether a column may have a value: numbers are positive or zero, factors never zero, and
+    those of trials that failed are unknown."""
+    if column not in _NUMBERS:
+        return isinstance(value, str)
+    if value is None:
+        return table == "trial" and column in ("ratio", "seconds")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        return False
+    return value > 0 if column == "ratio" else value >= 0

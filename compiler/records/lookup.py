@@ -36,11 +36,7 @@ def lookup_for(source: Source, *targets: Target) -> Lookup:
     try:
         Database(path, read_only=True).close()
     except AiscError as fault:
-        if source.tuned not in ("", NONE):
-            raise
-        note = "remove it, or tune again: the rules decide alone until then"
-        text = fault.diagnostics[0].message
-        warn(Diagnostic("E503", text, notes=(note,), severity="warning"))
+        _excused(fault, source)
         return untuned
     known: dict[str, Choices] = {}
     named = {t.name: t for t in targets}
@@ -48,12 +44,25 @@ def lookup_for(source: Source, *targets: Target) -> Lookup:
     def lookup(func: Func) -> Choices:
         if func.name not in known:
             home = named.get(func.target, targets[0])
-            with Database(path, read_only=True) as database:
-                record = database.best(workload_key(func), home, source.threads)
+            try:
+                with Database(path, read_only=True) as database:
+                    record = database.best(workload_key(func), home, source.threads)
+            except AiscError as fault:
+                _excused(fault, source)
+                record = None
             known[func.name] = {} if record is None else record.choices
         return known[func.name]
 
     return lookup
+
+
+def _excused(fault: AiscError, source: Source) -> None:
+    """Warn of a database that cannot be used; raise the fault where the user has named it."""
+    if source.tuned not in ("", NONE):
+        raise fault
+    note = "remove it, or tune again: the rules decide alone until then"
+    text = fault.diagnostics[0].message
+    warn(Diagnostic("E503", text, notes=(note,), severity="warning"))
 
 
 def approval_for(source: Source, host: Backend) -> Approve | None:

@@ -1,7 +1,8 @@
-"""Where a compilation gets tuned choices from."""
+"""Where a compilation gets tuned choices from, and whether it leaves kernels to be tuned."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,11 @@ NO_CHOICES: Choices = {}
 def untuned(lowered: Func) -> Choices:
     """The lookup without a database."""
     return NO_CHOICES
+
+
+def tunes_later() -> bool:
+    """Whether the user wants kernels tuned in idle time: ``AISC_TUNE=background``."""
+    return os.environ.get("AISC_TUNE", "") == "background"
 
 
 @dataclass(frozen=True, slots=True)

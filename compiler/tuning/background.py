@@ -22,6 +22,7 @@ from typing import ClassVar
 from aisc.driver.instruments import Product
 from aisc.driver.kernel_process import can_start
 from aisc.driver.options import Options
+from aisc.ir.diagnostics import AiscError, Diagnostic, warn
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Program
@@ -32,17 +33,11 @@ from aisc.records.database import Database, Wanted, workload_key
 from aisc.records.paths import default_path
 from aisc.tuning.session import Budget, Session, Workload, workshop
 
-VARIABLE, MODE = "AISC_TUNE", "background"
 # Seconds between looks at a busy machine, and after which waiting is in vain.
 PAUSE, PATIENCE = 5.0, 3600.0
 BUDGET = Budget(seconds=20.0)  # for each kernel
 # The part of the cores that others may use while the machine counts as idle.
 IDLE = 0.25
-
-
-def is_wanted() -> bool:
-    """Whether the user has asked for it."""
-    return os.environ.get(VARIABLE, "") == MODE
 
 
 @dataclass(slots=True)
@@ -62,10 +57,15 @@ class Noting:
         if step == "lower" and isinstance(product, Program):
             wanted = list(_wanted(product, self.target, self.options.threads))
             path = default_path(self.options.cache_dir)
-            with Database(path) as database:
-                added = database.want(self.target, wanted)
-            if added and can_start():
-                start(path)
+            try:
+                with Database(path) as database:
+                    added = database.want(self.target, wanted)
+                if added and can_start():
+                    start(path)
+            except (AiscError, OSError) as fault:
+                why = fault.diagnostics[0].message if isinstance(fault, AiscError) else str(fault)
+                text = "kernels cannot be left for the tuner"
+                warn(Diagnostic("E503", text, notes=(why,), severity="warning"))
 
 
 def _wanted(program: Program, target: Target, threads: int) -> Iterator[Wanted]:
@@ -113,7 +113,7 @@ def _times() -> list[int]:
 
 
 def tune_wanted(path: Path, target: Target, described: str, patience: float = PATIENCE) -> int:
-    """Tune what is wanted while the machine is idle, the heaviest first: how many kernels."""
+    """Tune what is wanted while the machine is idle, what waits longest first: how many kernels."""
     done, waited = 0, 0.0
     while waited < patience:
         with Database(path) as database:
