@@ -133,32 +133,31 @@ def _store(s: Store, t: Target, sizes: Values, around: _Around, code: Straight) 
 
 def _count(e: Expr, t: Target, sizes: Values, around: _Around, code: Straight) -> None:
     """Instructions of an expression, each part of it as often as it differs."""
-    fused = set()
-    for n in distinct(e):
-        if isinstance(n, Binary) and n.op in ("add", "sub"):
-            fused |= {p for p in (n.a, n.b) if isinstance(p, Binary) and p.op == "mul"}
-    for n in _values(e):
-        names = [v.name for v in variables(n)] if isinstance(n, Expr) else []
+    for n in operations(e):
+        names = [v.name for v in variables(n)]
         times = around.times(iter(names))
         if isinstance(n, Load):
             if n.buffer.space != "register":
                 code.loads += times * _loads(n, t, sizes, around)
-        elif isinstance(n, Expr) and n not in fused:
+        else:
             vectors = _vectors(n.dtype.bytes, around, t, around.lanes in names)
             code.arithmetic += times * vectors * weight(n)
 
 
-def _values(e: Expr) -> Iterator[Node]:
-    """The distinct parts of a value, without those of its indices."""
-    seen: set[Node] = set()
+def operations(e: Expr) -> list[Expr]:
+    """The distinct loads and operations of a value, without those of its indices, and without
+    products that an addition takes with it."""
+    seen: dict[Node, None] = {}
     stack: list[Node] = [e]
     while stack:
         n = stack.pop()
         if n not in seen:
-            seen.add(n)
-            yield n
+            seen[n] = None
             if not isinstance(n, Load):
                 stack.extend(children(n))
+    sums = [n for n in seen if isinstance(n, Binary) and n.op in ("add", "sub")]
+    fused = {p for n in sums for p in (n.a, n.b) if isinstance(p, Binary) and p.op == "mul"}
+    return [n for n in seen if isinstance(n, Expr) and n not in fused]
 
 
 def weight(n: Expr) -> float:

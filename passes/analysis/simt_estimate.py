@@ -13,15 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, prod
 
-from aisc.ir.node import distinct
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Binary, Expr, Load, variables
+from aisc.ir.tensor.expr import Expr, Load, variables
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Let, Seq, Stmt, Store, While
 from aisc.ir.tensor.tree import statements
 from aisc.passes.analysis.cost import extent
-from aisc.passes.analysis.instructions import UNKNOWN_TURNS, weight
-from aisc.passes.analysis.turns import Values, value_of
+from aisc.passes.analysis.instructions import UNKNOWN_TURNS, operations, weight
+from aisc.passes.analysis.turns import Values, place_of
 
 SECTOR, BANKS, WORD = 32, 32, 4
 # Cycles from asking global memory to having it, and of a barrier; threads that a multiprocessor
@@ -190,16 +189,10 @@ def _loop(f: For, sizes: Values, lanes: list[dict[str, int]], at: _Where, c: _Co
 
 
 def _store(s: Store, sizes: Values, lanes: list[dict[str, int]], at: _Where, c: _Counts) -> None:
-    nodes = list(distinct(s.value))
-    fused = {
-        p for n in nodes if isinstance(n, Binary) and n.op in ("add", "sub") for p in (n.a, n.b)
-        if isinstance(p, Binary) and p.op == "mul"
-    }  # fmt: skip
-    indexed = {i for n in nodes if isinstance(n, Load) for e in n.indices for i in distinct(e)}
-    for n in nodes:
+    for n in operations(s.value):
         if isinstance(n, Load):
             _access(n, n.buffer, at.times(n), sizes, lanes, c)
-        elif isinstance(n, Expr) and n not in fused and n not in indexed:
+        else:
             c.arithmetic += at.times(n) * weight(n)
     _access(s, s.buffer, at.times(s), sizes, lanes, c)
 
@@ -211,7 +204,7 @@ def _access(
     if b.space == "register":
         return
     c.accesses += times
-    places = [_address(n, b, {**sizes, **lane}) for lane in lanes]
+    places = [place_of(b, n.indices, {**sizes, **lane})[0] for lane in lanes]
     if b.space == "shared":
         words: dict[int, set[int]] = {}
         for p in places:
@@ -220,13 +213,3 @@ def _access(
         c.ideal += times * ceil(len(set(places)) * b.dtype.bytes / (BANKS * WORD))
     else:
         c.sectors += times * len({p // SECTOR for p in places})
-
-
-def _address(n: Load | Store, b: Buffer, values: Values) -> int:
-    """The byte that a lane accesses, relative to the buffer; 0 for one that data decide."""
-    total = 0
-    for index, stride in zip(n.indices, b.strides, strict=True):
-        at = value_of(index, values)
-        step = stride if isinstance(stride, int) else values.get(str(stride), 1)
-        total += (at or 0) * step
-    return total * b.dtype.bytes

@@ -99,29 +99,26 @@ def access_of(
     b: Buffer, indices: Sequence[Expr], around: Sequence[Digit], sizes: Values, is_write: bool
 ) -> Access:
     """The access of a place within loops."""
-    strides = [_size(s, sizes) for s in b.strides]
-
-    def address(values: Values) -> int | None:
-        total = 0
-        for index, stride in zip(indices, strides, strict=True):
-            at = value_of(index, values)
-            if at is None:
-                return None
-            total += at * stride
-        return total * b.dtype.bytes
-
     names = {v.name for i in indices for v in distinct(i) if isinstance(v, Var)}
-    base = dict(sizes)
-    origin = address(base)
-    if origin is None:
+    origin, known = place_of(b, indices, sizes)
+    if not known:
         return Access(b, dict.fromkeys(around, b.dtype.bytes), is_write, True)
     steps: dict[Digit, int] = {}
     for d in around:
         if d.count > 1 and d.loop in names:
-            moved = address({**base, d.loop: d.weight})
-            if moved is not None and moved != origin:
+            moved, _ = place_of(b, indices, {**sizes, d.loop: d.weight})
+            if moved != origin:
                 steps[d] = abs(moved - origin)
     return Access(b, steps, is_write)
+
+
+def place_of(b: Buffer, indices: Sequence[Expr], values: Values) -> tuple[int, bool]:
+    """The byte of a place in its buffer for values of the loops, and whether that is known: an
+    index from data counts as 0."""
+    places = [value_of(i, values) for i in indices]
+    steps = [_size(s, values) for s in b.strides]
+    total = sum((p or 0) * s for p, s in zip(places, steps, strict=True))
+    return total * b.dtype.bytes, None not in places
 
 
 def _size(dim: Dim, sizes: Values) -> int:
