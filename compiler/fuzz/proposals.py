@@ -26,7 +26,6 @@ EXCLUDED = {
     "if": "made with its regions", "loop": "made with its region",
     "bind_dims": "made with the sizes that it binds", "true_places": "its size is that of the data",
     "expect": "ends the run where its condition does not hold",
-    "dequantize": "its operands are of two types; importers make it, and its cases are tested",
     "unique": "runs on the host, through its reference",
     "non_max_suppression": "runs on the host, through its reference",
 }  # fmt: skip
@@ -155,6 +154,23 @@ def _bitcast(m: Maker, name: str) -> Proposal:
     x = m.some()
     same = [t for t in dtypes.ALL if t.bits == x.type.dtype.bits]
     return (x,), {"to": m.rng.choice(same)}
+
+
+def _quantization(m: Maker, name: str) -> Proposal:
+    """A scale for the whole tensor or along an axis, and a zero point like it or none."""
+    back = name == "dequantize"
+    x = m.some(lambda t: t.is_integer and t.bits <= 32 if back else t.is_float)
+    to = x.type.dtype if back else m.rng.choice([t for t in dtypes.ALL if _is_short(t)])
+    scale = m.rng.choice([dtypes.f32, dtypes.f64]) if back else x.type.dtype
+    axis = _axis(m, x) if x.type.rank else 1
+    shape = (x.type.shape[axis],) if x.type.rank and m.chance(0.5) else ()
+    zero = m.fresh(shape, to) if m.chance(0.6) else None
+    attrs: dict[str, AttrValue] = {"axis": axis} if back else {"axis": axis, "to": to}
+    return (x, m.fresh(shape, scale, m.fill(positive=True)), zero), attrs
+
+
+def _is_short(t: DType) -> bool:
+    return t.is_integer and t.bits <= 16
 
 
 # -- movements -----------------------------------------------------------------------------------
@@ -447,6 +463,7 @@ SPECIFIC: dict[str, Callable[[Maker, str], Proposal | None]] = {
     "assume": _assume, "within": _within,
     "where": _where, "shift_left": _shift, "shift_right": _shift,
     "div": _quotient, "mod": _quotient, "fmod": _quotient, "cast": _cast,
+    "dequantize": _quantization, "quantize": _quantization,
     "bitcast": _bitcast, "concat": _concat, "slice": _slice, "expand": _expand,
     "reshape": _reshape, "pad": _pad, "one_hot": _one_hot, "sample": _sample, "iota": _iota,
     "sizes": _sizes, "gather": _gather, "gather_elements": _gather_elements,
