@@ -134,3 +134,13 @@ def test_split_axis_is_refused(args: tuple[str, int, int]) -> None:
     with pytest.raises(CompileError) as refused:
         Schedule.of(copied()).split_axis(*args)
     assert refused.value.codes == ("E302",)
+
+
+def test_a_product_that_is_one_number() -> None:
+    """It has no columns."""
+    b = GraphBuilder()
+    x, y = (b.input(n, TensorType((5,), dtypes.f32)) for n in "xy")
+    g = b.finish([b.add("expand", (b.add("matmul", (x, y)),), {"shape": (8,)})])
+    feeds = [normal(5), normal(5)]
+    (out,) = aisc.compile(g, threads=1, cache=False).run(None, dict(zip("xy", feeds, strict=True)))
+    np.testing.assert_allclose(out, interpret(g, feeds)[0], rtol=1e-5)

@@ -13,6 +13,7 @@ from guarded import both_ends, equal, outcome, survives
 import aisc
 from aisc.frontend.lang.model import graph_of
 from aisc.ir import dtypes
+from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.node import walk
@@ -20,6 +21,7 @@ from aisc.ir.tensor.expr import Binary, Const, Load, Var
 from aisc.ir.tensor.func import buffer
 from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import For, Store
+from aisc.ir.types import TensorType
 from aisc.passes.tensor.counters import counted
 
 CASES = (
@@ -159,3 +161,17 @@ def evaluated(e: object, at: dict[str, int]) -> int:
         "add": a + b, "sub": a - b, "mul": a * b, "floordiv": a // b if b else 0,
         "mod": a % b if b else 0, "min": min(a, b), "max": max(a, b),
     }[e.op]  # fmt: skip
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("t", dtypes.ALL, ids=str)
+def test_borders_of_every_type(t: dtypes.DType, level: int) -> None:
+    """With a value that is not zero, of the most bits that a type has."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType((2, 5), t))
+    filled = -3.0 if t.is_float else True if t.kind == "bool" else t.max_value - 1
+    value = b.constant(np.array(filled, t.numpy))
+    g = b.finish([b.add("pad", (x, value), {"pads": (0, 1, 1, 9)})])
+    feed = (rng.standard_normal((2, 5)) * 2).astype(t.numpy)
+    (out,) = aisc.compile(g, level=level, threads=1, cache=False).run(None, {"x": feed})
+    assert equal(out, interpret(g, [feed])[0])

@@ -15,7 +15,7 @@ from math import inf
 from aisc.codegen.abi import BAD_INDEX
 from aisc.codegen.llvm.certain import certain_loads, conditional, is_certain
 from aisc.codegen.llvm.index import NotLinearInLane, Parts, Scalar
-from aisc.codegen.llvm.types import Val, is_short, literal, memory_type, scalar_type, vector_type
+from aisc.codegen.llvm.types import Val, literal, memory_type, scalar_type, vector_type
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.codegen.llvm.windows import WindowEmitter
 from aisc.codegen.llvm.writer import Writer
@@ -204,8 +204,6 @@ class ExprEmitter(WindowEmitter):
     def _block_of(self, value: Const) -> str:
         """A constant block that has a value everywhere."""
         text, kind = literal(value.value, value.dtype), memory_type(value.dtype)
-        if is_short(value.dtype):
-            text = str(int(text[3:], 16))  # its bits
         count = ZERO_BYTES // value.dtype.bytes
         name = f"@aisc.filled.{value.dtype.name}.{text}"
         block = f"<{count} x {kind}> splat ({kind} {text})"

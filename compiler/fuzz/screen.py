@@ -147,7 +147,8 @@ class _Run:
         with np.errstate(all="ignore"):
             (found,) = run_node(narrow, [x.astype(v.type.dtype.numpy)], self.dims)
         wide = _wide(found)
-        if x.dtype.kind != "f" or not np.isnan(x).any() or wide.dtype.kind == "f":
+        same = narrow.output.type.dtype is v.type.dtype
+        if x.dtype.kind != "f" or not np.isnan(x).any() or same:
             return wide
         noise = self.source.integers(0, 100, wide.shape).astype(wide.dtype)
         return np.where(np.isnan(x), noise, wide)

@@ -80,9 +80,9 @@ def _is_map(node: GraphNode, like: Value) -> bool:
 def _parts(v: Value, readers: Readers) -> list[GraphNode]:
     """The slices that read a value, if nothing else does, and they are parts of one size."""
     found = list(readers.get(v, ()))
-    columns = v.type.shape[-1]
     if len(found) < 2 or any(n.op != "slice" or any(s != 1 for s in slice_steps(n)) for n in found):
         return []
+    columns = v.type.shape[-1]
     shapes = {n.output.type.shape for n in found}
     (shape, *others) = shapes
     size = shape[-1]
