@@ -92,6 +92,13 @@ LEGAL: dict[str, Callable[[Schedule], Schedule]] = {
     ),
     "clamp": lambda s: s.clamp_tail("mm", "mm_i0", 4).split("mm_i0", 4),
     "clamp zero": lambda s: s.clamp_tail("mm", "mm_i1", 16, zero=True).split("mm_i1", 16),
+    "remove what nothing reads": lambda s: (
+        s.clamp_tail("mm", "mm_i1", 16, zero=True)
+        .decompose_reduction("mm", "mm_r_i0")
+        .partition("mm_i1", 18)
+        .remove_unread("mm_1")
+        .remove_unread("mm_init_1")
+    ),
     "register tile": lambda s: (
         s.pack("b", 1, 8, (1, 0, 2))
         .clamp_tail("mm", "mm_i1", 8, zero=True)
@@ -165,6 +172,8 @@ ILLEGAL: dict[str, tuple[Callable[[Schedule], Schedule], str]] = {
     "chunks of a spatial loop": (lambda s: s.split_chunks("mm", "mm_i0", 2), "E302"),
     "chunks of a map": (lambda s: s.split_chunks("relu", "relu_i0", 2), "E302"),
     "clamp a visible result": (lambda s: s.clamp_tail("relu", "relu_i0", 4), "E303"),
+    "remove what is read": (lambda s: s.remove_unread("mm"), "E303"),
+    "remove a result": (lambda s: s.remove_unread("relu"), "E302"),
     "read what it writes": (lambda s: s.cache_read("mm", "acc", "global"), "E303"),
     "move an input": (lambda s: s.set_scope("a", "register"), "E302"),
     "pack with a bad order": (lambda s: s.pack("b", 1, 4, (0, 0, 1)), "E302"),

@@ -33,7 +33,8 @@ from aisc.passes.plan.bind import ScheduledKernel, bind_kernels
 from aisc.passes.schedule.digits import axes_of, determined
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.default import default_schedule, prepared, tiled_contractions
-from aisc.passes.schedule.rules.tile import pick_tile, rounding
+from aisc.passes.schedule.rules.tile import pick_tile
+from aisc.passes.schedule.rules.tile_cost import rounding
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.optimize import optimize_schedule
 

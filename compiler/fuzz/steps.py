@@ -157,6 +157,7 @@ MOVES: dict[str, Callable[[Moves], Args]] = {
     "prefetch": lambda m: (*m.source(), m.around()[1], m.number(0, 2)),
     "stream_store": lambda m: (m.block(), m.buffer()),
     "pad_reduction": lambda m: (*m.either(), m.number(2, 4)),
+    "remove_unread": lambda m: (m.block(),),
     "split_iter": lambda m: (m.block(), m.number(0, 2), m.number()),
     "split_axis": lambda m: (m.buffer(), m.number(0, 2), m.number()),
     "prefetch_next": lambda m: (*m.source(), *m.rng.choice(_nested(m.func))),

@@ -46,7 +46,7 @@ class Primitive:
 PRIMITIVES: dict[str, Primitive] = {}
 _MODULES = (
     "loops", "sequences", "blocks", "reductions", "factors", "storage", "pipelines", "padding",
-    "hardware", "hints", "algebra", "domains",
+    "hardware", "hints", "algebra", "domains", "unread",
 )  # fmt: skip
 
 

@@ -258,3 +258,9 @@ class Steps:
         after ``split_axis("t", 0, 48)``:
         ``t[j // 48, j % 48] = f(j);  y[c] = t[0, c] * t[1, c]``
         The elements stay where they are. Legal for a scratch buffer whose extent the factor divides."""
+    def remove_unread(self, block: str) -> Schedule:
+        """Leave out a block whose results no other block reads.
+
+        before: ``for v in 0..2: a[v] = f(v);  for w in 2..3: a[w] = f(w);  for v in 0..2: y[v] = a[v]``
+        after ``remove_unread`` of the second block: without it
+        Legal when it writes private buffers alone, and no element of them that another block reads."""

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 
 from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import (
+    FALSE,
     TRUE,
     ZERO,
     Binary,
@@ -134,6 +135,8 @@ def _twice(loop: For, index: Indexer, names: Names) -> Stmt:
     for limit in limits:
         assert limit is not None, "all are known"
         test = index.simplify(binary("lt", limit, ZERO))
+        if test == FALSE:
+            return loop
         whole = test if whole == TRUE else binary("and", whole, test)
     plain = simplified(_settle(loop, found), index)
     return If(whole, plain, copied(loop, names))

@@ -30,16 +30,14 @@ from aisc.passes.schedule.rules.epilogue import in_place_reader, result_of, thro
 from aisc.passes.schedule.rules.parallel import is_costly
 from aisc.passes.schedule.rules.structure import Reduction, analyse, plain_axis
 from aisc.passes.schedule.rules.tile import (
-    LATENCY,
-    Tile,
     known_factor,
     loops_by_iter,
     panels_outside,
     reduce_loops_of,
-    rounding,
     schedule_consumer,
     tile_options,
 )
+from aisc.passes.schedule.rules.tile_cost import LATENCY, Tile, rounding
 from aisc.passes.schedule.schedule import Schedule
 
 # Rows whose maps run for a block of columns at a time.

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aisc.ir.tensor.tree import extent_of, find_place
-from aisc.passes.schedule.rules.tile import Tile, schedule_consumer
+from aisc.passes.schedule.rules.tile import schedule_consumer
+from aisc.passes.schedule.rules.tile_cost import Tile
 from aisc.passes.schedule.schedule import Schedule
 
 # Chunks of a depth that are unrolled.

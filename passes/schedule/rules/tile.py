@@ -10,7 +10,6 @@ packed, which loop is outside, how far the reduce loop is unrolled, and what is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, takewhile
 from math import prod
@@ -31,6 +30,7 @@ from aisc.passes.schedule.rules.epilogue import (
     result_of,
     through_private,
 )
+from aisc.passes.schedule.rules.narrow import narrow_last
 from aisc.passes.schedule.rules.structure import (
     MAX_WINDOW,
     Reduction,
@@ -41,6 +41,14 @@ from aisc.passes.schedule.rules.structure import (
     step_of,
     window_sizes,
 )
+from aisc.passes.schedule.rules.tile_cost import (
+    UNKNOWN_EXTENT,
+    Extents,
+    Tile,
+    cost,
+    last_vectors,
+    narrows,
+)
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.tensor.peel_tails import WHOLE_APART
 
@@ -49,37 +57,10 @@ RUNTIME_PACK_ROWS = 32
 OPERANDS = 4
 # Steps of the innermost reduce loops that may be unrolled.
 MOST_UNROLLED = 16
-UNKNOWN_EXTENT = 1 << 20
 # Steps of a product that is done before a large tile has begun, and rows of which all are one tile.
 FEW_STEPS, FEW_ROWS = 12, 4
-# Cycles from one tile to the next: addresses, masks, the epilogue's beginning.
-AROUND = 30
-# Multiply-adds that must be on their way at a time, for none to wait for the one before.
-LATENCY = 8
-# Multiply-adds for a load. A core begins as many loads as multiply-adds at best, and not when lines
-# come in or its other thread loads as well: a tile with more loads is as slow as these.
-PER_LOAD = 1.55
 # Lines of memory that may be asked for at once, without waiting for the first of them.
 BURST = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """`rows` × `vectors` accumulators of `lanes` elements."""
-
-    rows: int
-    vectors: int
-    lanes: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and vectors."""
-        return self.rows, self.vectors
-
-    @property
-    def width(self) -> int:
-        """Elements per row."""
-        return self.vectors * self.lanes
 
 
 def pick_tile(reduction: Reduction, d: Chooser) -> Tile:
@@ -101,15 +82,13 @@ def tile_options(reduction: Reduction, d: Chooser, most: int = 0) -> list[Tile]:
     Wasted work (elements computed beyond the extents) decides first, then the number of
     accumulators, which hides the latency of the multiply-add.
     """
-    target, lanes = d.target, _lanes(reduction, d)
-    budget = target.vector_registers - OPERANDS
-    width, height = _extent(reduction.lane), _extent(reduction.row)
+    target, lanes, extents = d.target, _lanes(reduction, d), _extents(reduction)
+    budget, height = target.vector_registers - OPERANDS, extents.height
     heights = range(1, min(_most_rows(reduction, target), height) + 1)
-    steps = prod(_extent(it) for it in reduction.block.iters if it.kind == "reduce")
     limit = most or (8 if height < FEW_ROWS else 4 if reduction.contraction else 2)
     if is_window(reduction.block):  # unrolled taps share inputs, which need registers as well
         budget, limit = target.in_flight, 1
-    if reduction.contraction and steps <= FEW_STEPS and height >= FEW_ROWS:
+    if reduction.contraction and extents.steps <= FEW_STEPS and height >= FEW_ROWS:
         budget, limit = target.in_flight, 1  # tiles overlap, and write few rows at a time
     found = [
         Tile(r, v, lanes)
@@ -117,7 +96,13 @@ def tile_options(reduction: Reduction, d: Chooser, most: int = 0) -> list[Tile]:
         for r in heights
         if r * v + (1 if most and r == 1 else v) + 1 <= budget + OPERANDS and r * v <= budget
     ]
-    return sorted(found, key=lambda t: _cost(t, width, height, steps, reduction.contraction))
+    return sorted(found, key=lambda t: cost(t, extents))
+
+
+def _extents(reduction: Reduction) -> Extents:
+    steps = prod(_extent(it) for it in reduction.block.iters if it.kind == "reduce")
+    width, height = _extent(reduction.lane), _extent(reduction.row)
+    return Extents(width, height, steps, reduction.contraction)
 
 
 def _most_rows(reduction: Reduction, target: Target) -> int:
@@ -151,23 +136,6 @@ def known_factor(extent: Expr) -> int:
             known_factor(extent.a), known_factor(extent.b)
         )
     return 0
-
-
-def _cost(
-    t: Tile, width: int, height: int, steps: int, contraction: bool
-) -> tuple[float, float, int, int]:
-    """Estimated cycles per useful element and step: one multiply-add or load per cycle and
-    vector, and what a tile costs at all."""
-    waste = rounding(width, t.width) * rounding(height, t.rows)
-    loads = t.vectors + t.rows if contraction else t.vectors * t.rows
-    step = max(t.rows * t.vectors, loads * PER_LOAD, LATENCY) + AROUND / max(steps, 1)
-    cycles = waste * step / (t.rows * t.vectors)
-    return round(cycles, 3), waste, -(t.rows * t.vectors), t.vectors
-
-
-def rounding(extent: int, step: int) -> float:
-    """How much longer an extent becomes in whole steps; not at all where it is unknown."""
-    return 1.0 if extent == UNKNOWN_EXTENT else -(-extent // step) * step / extent
 
 
 def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
@@ -220,7 +188,28 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     if ahead != "never":
         at = outer[-1] if ahead == "tiles" else f"{reduce_loops[-1].removesuffix('_u')}_s"
         s = unless_refused(s, partial(_prefetch_next, block, names[0], at))
-    return _prefetch_epilogue(s, consumer, outer[-1], d) if reduction.contraction else s
+    if not reduction.contraction:
+        return s
+    s = _prefetch_epilogue(s, consumer, outer[-1], d)
+    return _narrow_last(s, reduction, tile, (names[0], names[1]), consumer, d)
+
+
+def _narrow_last(
+    s: Schedule, reduction: Reduction, tile: Tile, loops: tuple[str, str], consumer: str, d: Chooser
+) -> Schedule:
+    """Let the last panel have the vectors that it needs, where that is worth it."""
+    extents, block = _extents(reduction), reduction.block.name
+    needed = last_vectors(tile, extents.width)
+    if not needed or not d.pick(f"{block}.narrow", (False, True), narrows(tile, extents)):
+        return s
+    result = result_of(s, block)
+    blocks = [p.block.name for p in places(s.func.body) if _touches(p.block, result)]
+    whole = extents.width // tile.width
+    return unless_refused(s, lambda s: narrow_last(s, loops[0], whole, loops[1], needed, blocks))
+
+
+def _touches(block: Block, b: Buffer) -> bool:
+    return any(r.buffer == b for r in (*block.reads, *block.writes))
 
 
 def _with_dot(

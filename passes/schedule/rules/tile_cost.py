@@ -1,0 +1,93 @@
+"""What a register tile costs: cycles for each useful element and step of the reduction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+UNKNOWN_EXTENT = 1 << 20
+# Cycles from one tile to the next: addresses, masks, the epilogue's beginning.
+AROUND = 30
+# Multiply-adds that must be on their way at a time, for none to wait for the one before.
+LATENCY = 8
+# Multiply-adds for a load. A core begins as many loads as multiply-adds at best, and not when lines
+# come in or its other thread loads as well: a tile with more loads is as slow as these.
+PER_LOAD = 1.55
+# A last panel of its own makes the code of a tile twice as long: at least so much is won by it.
+WORTH = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """`rows` × `vectors` accumulators of `lanes` elements."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and vectors."""
+        return self.rows, self.vectors
+
+    @property
+    def width(self) -> int:
+        """Elements per row."""
+        return self.vectors * self.lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """What tiles cover: columns, rows (``UNKNOWN_EXTENT`` where only the run knows) and steps of
+    the reduction; whether it is a contraction, whose weights all rows share."""
+
+    width: int
+    height: int
+    steps: int
+    contraction: bool
+
+
+def cost(t: Tile, e: Extents) -> tuple[float, float, int, int]:
+    """Estimated cycles for a useful element and step, one multiply-add or load for a cycle and
+    vector, and what a tile costs at all; then what tells equal ones apart."""
+    waste = rounding(e.width, t.width) * rounding(e.height, t.rows)
+    cycles = min(_whole(t, e), _narrowed(t, e) / WORTH)
+    return round(cycles, 3), waste, -(t.rows * t.vectors), t.vectors
+
+
+def last_vectors(t: Tile, width: int) -> int:
+    """The vectors that the last panel of columns needs, after whole ones; 0 where it needs all."""
+    rest = width % t.width if width != UNKNOWN_EXTENT and width > t.width else 0
+    needed = -(-rest // t.lanes)
+    return needed if needed < t.vectors else 0
+
+
+def narrows(t: Tile, e: Extents) -> bool:
+    """Whether a last panel of fewer vectors is worth code of its own."""
+    return _narrowed(t, e) <= WORTH * _whole(t, e)
+
+
+def _whole(t: Tile, e: Extents) -> float:
+    """The cost with all panels alike."""
+    waste = rounding(e.width, t.width) * rounding(e.height, t.rows)
+    return waste * _cycles(t, t.vectors, e) / (t.rows * t.vectors)
+
+
+def _narrowed(t: Tile, e: Extents) -> float:
+    """The cost with a last panel of fewer vectors; infinite where there is none."""
+    last = last_vectors(t, e.width)
+    if not last or not e.contraction:
+        return inf
+    cycles = e.width // t.width * _cycles(t, t.vectors, e) + _cycles(t, last, e)
+    return rounding(e.height, t.rows) * cycles / (t.rows * e.width / t.lanes)
+
+
+def _cycles(t: Tile, vectors: int, e: Extents) -> float:
+    """Cycles of a tile for one step of the reduction, with so many vectors."""
+    loads = vectors + t.rows if e.contraction else vectors * t.rows
+    return max(t.rows * vectors, loads * PER_LOAD, LATENCY) + AROUND / max(e.steps, 1)
+
+
+def rounding(extent: int, step: int) -> float:
+    """How much longer an extent becomes in whole steps; not at all where it is unknown."""
+    return 1.0 if extent == UNKNOWN_EXTENT else -(-extent // step) * step / extent
