@@ -42,7 +42,7 @@ from aisc.tuning.pairs import Ratio, rank, ratio_of
 from aisc.tuning.report import as_html
 from aisc.tuning.search import Search
 from aisc.tuning.session import Budget, Progress, workshop
-from aisc.tuning.space import Sketch, label_of, mutated, neighbours
+from aisc.tuning.space import Sketch, label_of, mutated, neighbours, share_changed
 from aisc.tuning.tasks import Task, next_task
 from aisc.tuning.trial import Trial
 from aisc.tuning.tune import tune_kernels
@@ -238,6 +238,23 @@ def test_a_search_finds_what_is_best_and_can_be_repeated() -> None:
     for _ in range(10):
         search.round()
     assert other.asked != runs[0][: len(other.asked)]
+
+
+def test_what_changes_little_of_the_time_waits() -> None:
+    """Of two that the model takes for equal, the one that changes more is made first."""
+    default = Sketch({}, (), 100.0, "core", (), (("border", 3.0), ("product", 97.0)))
+    border = replace(default, parts=(("other border", 3.0), ("product", 97.0)))
+    product = replace(default, parts=(("border", 3.0), ("other product", 97.0)))
+    assert share_changed(default, default) == 0
+    assert share_changed(border, default) == pytest.approx(0.03)
+    assert share_changed(product, default) == pytest.approx(0.97)
+    assert share_changed(border, replace(default, parts=())) == 1, "nothing is known"
+    found = Search(Recorded(SPACE, {}), Learned(), default=default)
+    found._waiting = [
+        (replace(border, choices={"a": 1}), 0.0),
+        (replace(product, choices={"b": 1}), 0.0),
+    ]
+    assert [s.choices for s in found._choose(random.Random(0), 1)] == [{"b": 1}]
 
 
 def test_what_failed_is_not_tried_again() -> None:

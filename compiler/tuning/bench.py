@@ -137,4 +137,5 @@ def _sketch(reply: Reply | None) -> Sketch | str:
     picks = tuple(map(pick_from_json, reply["picks"]))
     choices = {p.name: p.choice for p in picks if p.choice != p.default}
     features = tuple(float(f) for f in reply["features"])
-    return Sketch(choices, picks, float(reply["cycles"]), str(reply["bound"]), features)
+    parts = tuple((str(key), float(n)) for key, n in reply["parts"])
+    return Sketch(choices, picks, float(reply["cycles"]), str(reply["bound"]), features, parts)

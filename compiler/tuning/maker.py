@@ -14,6 +14,7 @@ from functools import lru_cache
 from statistics import geometric_mean
 from typing import Any
 
+from aisc.artifact.cache import key_of
 from aisc.codegen.backend import Backend, backend_of
 from aisc.driver.kernel import make_kernel, to_record
 from aisc.driver.options import Options
@@ -23,7 +24,7 @@ from aisc.ir.diagnostics import error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.parser import parse_func
-from aisc.passes.analysis.estimate import estimate, features
+from aisc.passes.analysis.estimate import estimate, features, parts_of
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.picks import Choices, Pick, choices_from_json, stale
 from aisc.passes.schedule.rules.chooser import Chooser
@@ -63,10 +64,12 @@ def sketch(
     kernel = _scheduled(func, backend, choices)
     expected = [estimate(kernel.func, backend.target, threads, s) for s in sizes]
     middle = len(sizes) // 2
+    parts = parts_of(kernel.func, backend.target, sizes[middle])
     return {
         "picks": [pick_to_json(p) for p in kernel.picks],
         "cycles": geometric_mean(e.cycles for e in expected),
         "bound": expected[middle].bound,
+        "parts": [(key_of(text), n) for text, n in parts],
         "features": features(kernel.func, backend.target, threads, sizes[middle]),
     }
 

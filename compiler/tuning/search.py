@@ -16,7 +16,7 @@ from math import log
 
 from aisc.passes.schedule.picks import Choices, choices_to_json
 from aisc.tuning.learned import Learned
-from aisc.tuning.space import Sketch, crossed, joined, mutated, neighbours
+from aisc.tuning.space import Sketch, crossed, joined, mutated, neighbours, share_changed
 from aisc.tuning.trial import Bench, Trial
 
 # Of a round: configurations that are scheduled, that are made and run, and of these by chance.
@@ -26,6 +26,8 @@ PARENTS = 6
 SAMPLES, FINAL_SAMPLES, CHECKED = 7, 31, 3
 # Children that have two parents, and the ratio of candidates whose choices are joined.
 CROSSED, WORTH = 0.35, 0.995
+# How wrong models may be about what is changed, as a logarithm: where little is, little is to win.
+DOUBT = 0.15
 # What the learned model counts for beside the analytical one.
 LEARNED_WEIGHT = 0.8
 
@@ -147,9 +149,13 @@ class Search:
 
     def _choose(self, rng: random.Random, count: int) -> list[Sketch]:
         """The most promising that wait, and some by chance."""
+        assert self.default is not None, "a search begins with the default"
         waiting = self._waiting
         models = self.expected([s for s, _ in waiting])
-        scores = [m + bias for m, (_, bias) in zip(models, waiting, strict=True)]
+        scores = [
+            m + bias - DOUBT * share_changed(s, self.default)
+            for m, (s, bias) in zip(models, waiting, strict=True)
+        ]
         order = sorted(range(len(waiting)), key=lambda k: (scores[k], waiting[k][0].key))
         lucky = min(BY_CHANCE, count // 3)
         chosen, rest = order[: count - lucky], order[count - lucky :]

@@ -20,13 +20,15 @@ BACK = 0.25
 @dataclass(frozen=True, slots=True)
 class Sketch:
     """A configuration as the rules took it: its decisions, the cycles that the model expects, what
-    bounds them, and the features that a learned model sees."""
+    bounds them, the features that a learned model sees, and the nests that follow each other, each
+    with its cycles."""
 
     choices: Choices
     picks: tuple[Pick, ...]
     cycles: float
     bound: str
     features: tuple[float, ...]
+    parts: tuple[tuple[str, float], ...] = ()
 
     @property
     def key(self) -> str:
@@ -37,6 +39,14 @@ class Sketch:
     def label(self) -> str:
         """The configuration for people."""
         return label_of(self.choices)
+
+
+def share_changed(sketch: Sketch, default: Sketch) -> float:
+    """The part of the default's time that goes to nests which a configuration has otherwise."""
+    total = sum(n for _, n in default.parts)
+    kept = {key for key, _ in sketch.parts}
+    changed = sum(n for key, n in default.parts if key not in kept)
+    return changed / total if total > 0 else 1.0
 
 
 def label_of(choices: Choices) -> str:

@@ -8,7 +8,7 @@ fitted to a machine: rates are those of the description, and where it has none, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log2
 
 from aisc.ir.node import distinct
@@ -17,6 +17,7 @@ from aisc.ir.tensor.expr import Load
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, For, If, Let, Seq, Stmt, Store, While
 from aisc.ir.tensor.tree import statements
+from aisc.ir.text.printer import print_ir
 from aisc.passes.analysis.cost import extent
 from aisc.passes.analysis.footprint import Nest, fetched
 from aisc.passes.analysis.instructions import UNKNOWN_TURNS, cycles
@@ -97,6 +98,15 @@ def _share(body: Stmt, threads: int, sizes: Values) -> float:
     if not counts:
         return 1.0
     return max(ceil(n / threads) / max(1, n) for n in counts)
+
+
+def parts_of(func: Func, target: Target, sizes: Values | None = None) -> list[tuple[str, float]]:
+    """The nests of a kernel one after the other: the text of each, and the cycles that a core
+    needs for it, were all operands at hand."""
+    known = {**{v.name: UNKNOWN_TURNS for v in func.dims}, **(sizes or {})}
+    several = func.body.stmts if isinstance(func.body, Seq) else (func.body,)
+    loops = [s for s in several if isinstance(s, For)]
+    return [(print_ir(replace(func, body=s)), cycles(s, target, known)) for s in loops]
 
 
 def nest_of(func: Func, sizes: Values) -> Nest:
