@@ -28,7 +28,7 @@ from aisc.passes.tensor.optimize import optimize
 CACHES = (Memory("L1", 32 << 10), Memory("L2", 512 << 10))
 
 
-def product(rows: int, depth: int, columns: int, constant: bool = True) -> Func:
+def product(rows: int, depth: int, columns: int, constant: bool = True, op: str = "relu") -> Func:
     """A product with weights, and a map behind it."""
     b = GraphBuilder()
     x = b.input("x", TensorType((rows, depth), dtypes.f32))
@@ -36,7 +36,7 @@ def product(rows: int, depth: int, columns: int, constant: bool = True) -> Func:
         w = b.constant(np.ones((depth, columns), np.float32))
     else:
         w = b.input("w", TensorType((depth, columns), dtypes.f32))
-    graph = b.finish([b.add("relu", (b.add("matmul", (x, w)),))])
+    graph = b.finish([b.add(op, (b.add("matmul", (x, w)),))])
     return lower_graph(Fuse().run(graph)).kernels[0]
 
 
@@ -169,3 +169,26 @@ def test_narrow_panels_give_the_same_bits(rows: int, columns: int, outside: str)
         found.append(y)
     np.testing.assert_array_equal(found[0], np.maximum(x @ w, 0))
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("machine", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize(("rows", "columns"), [(9, 25), (12, 37), (1, 40), (8, 96)])
+def test_maps_that_call_functions_are_there_once(machine: str, rows: int, columns: int) -> None:
+    """The same bits from registers as from a copy of the tile."""
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((rows, 17), (17, columns)))
+    found = []
+    for rolled in (False, True):
+        func = product(rows, 17, columns, op="tanh")
+        s = scheduled(machine, func, rolled=rolled)
+        (packer,) = s.packers
+        packed = np.zeros(packer.params[1].type.static_shape, np.float32)
+        run_func(packer, [w, packed])
+        y = np.zeros((rows, columns), np.float32)
+        run_func(optimize(s.func), [x, packed, y])
+        found.append(y)
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], np.tanh(x @ w), rtol=1e-5, atol=1e-6)
+    own = default_schedule(product(rows, 17, columns, op="tanh"), Chooser(resolve_target(machine)))
+    (pick,) = (p for p in own.picks if p.name.endswith(".rolled"))
+    assert pick.choice == (rows > 1)

@@ -34,6 +34,7 @@ from aisc.passes.schedule.rules.narrow import narrow_last
 from aisc.passes.schedule.rules.structure import (
     MAX_WINDOW,
     Reduction,
+    has_calls,
     is_window,
     linear_address,
     plain_axis,
@@ -59,6 +60,8 @@ OPERANDS = 4
 MOST_UNROLLED = 16
 # Steps of a product that is done before a large tile has begun, and rows of which all are one tile.
 FEW_STEPS, FEW_ROWS = 12, 4
+# Vectors of functions whose code may be there for each of them.
+FEW_CALLS = 2
 # Lines of memory that may be asked for at once, without waiting for the first of them.
 BURST = 8
 
@@ -144,12 +147,15 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     s = _pack_weights(s, reduction, tile, d)
     s, dot = _with_dot(s, reduction, tile, d)
     s, consumer = _consumer(s, block)
+    s, fill = _apart(s, block, consumer, tile, d)
     loops = loops_by_iter(s, block)
     lane, row = loops[reduction.lane.var.name], None
     s = s.clamp_tail(block, lane, tile.width, zero=True)
     if reduction.row is not None and tile.rows > 1:
         row = loops[reduction.row.var.name]
         s = s.clamp_tail(block, row, tile.rows)
+    if fill:
+        s = _whole_copy(s, fill, reduction, tile)
     names = (f"{lane}_t", f"{lane}_v", f"{lane}_l")
     s = s.split(lane, tile.width, names=(names[0], f"{lane}_in"))
     s = s.split(f"{lane}_in", tile.lanes, names=(names[1], names[2]))
@@ -174,8 +180,12 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     ahead, turn = _panel_ahead(s, reduction, outer, names[0], reduce_loops, d)
     s, reduce_loops = _in_turns(s, block, reduce_loops, turn, d)
     s = s.reorder(*outer, *reduce_loops, *inner)
-    s = s.reverse_compute_at(consumer, outer[-1])
+    for name in filter(None, (fill, consumer)):
+        s = s.reverse_compute_at(name, outer[-1])
     s = s.set_scope(result_of(s, block).name, "register")
+    if fill:
+        s = s.set_scope(result_of(s, fill).name, "stack")
+        s = schedule_consumer(s, fill, outer, tile)
     if row is not None:
         s = s.unroll(f"{row}_r")
     s = s.unroll(names[1])
@@ -184,7 +194,8 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
         s = s.unroll(name)
     s = s.decompose_reduction(block, reduce_loops[0] if reduce_loops else inner[0])
     s = s if dot is None else s.vectorize(f"{names[2]}_init")
-    s = whole_apart(schedule_consumer(s, consumer, outer, tile), consumer, outer, d)
+    s = schedule_consumer(s, consumer, outer, tile, rolled=bool(fill))
+    s = whole_apart(s, consumer, outer, d)
     if ahead != "never":
         at = outer[-1] if ahead == "tiles" else f"{reduce_loops[-1].removesuffix('_u')}_s"
         s = unless_refused(s, partial(_prefetch_next, block, names[0], at))
@@ -202,14 +213,10 @@ def _narrow_last(
     needed = last_vectors(tile, extents.width)
     if not needed or not d.pick(f"{block}.narrow", (False, True), narrows(tile, extents)):
         return s
-    result = result_of(s, block)
-    blocks = [p.block.name for p in places(s.func.body) if _touches(p.block, result)]
+    inside = find_loop(s.func, loops[0])
+    blocks = [p.block.name for p in places(inside)]
     whole = extents.width // tile.width
     return unless_refused(s, lambda s: narrow_last(s, loops[0], whole, loops[1], needed, blocks))
-
-
-def _touches(block: Block, b: Buffer) -> bool:
-    return any(r.buffer == b for r in (*block.reads, *block.writes))
 
 
 def _with_dot(
@@ -410,6 +417,27 @@ def _consumer(s: Schedule, block: str) -> tuple[Schedule, str]:
     return (s, reader) if reader is not None else through_private(s, block, "global")
 
 
+def _apart(s: Schedule, block: str, consumer: str, tile: Tile, d: Chooser) -> tuple[Schedule, str]:
+    """Let a map that calls functions read a copy of the tile in memory, row after row: its code is
+    there once, not for every accumulator. Also the block that copies; none where the map is
+    computed from registers."""
+    several = tile.rows > 1 and tile.rows * tile.vectors > FEW_CALLS
+    own = several and has_calls(find_place(s.func, consumer).block)
+    if not d.pick(f"{consumer}.rolled", (False, True), own):
+        return s, ""
+    return through_private(s, block, "global")
+
+
+def _whole_copy(s: Schedule, fill: str, reduction: Reduction, tile: Tile) -> Schedule:
+    """Let all of a tile be copied, with what is beyond the end."""
+    spatial = [it for it in reduction.block.iters if it.kind == "spatial"]
+    loops = list(loops_by_iter(s, fill).values())
+    for it, size in ((reduction.lane, tile.width), (reduction.row, tile.rows)):
+        if it is not None and size > 1:
+            s = s.clamp_tail(fill, loops[spatial.index(it)], size)
+    return s
+
+
 def lanes_reader(s: Schedule, block: str) -> str | None:
     """The only map that reads the private result of a block at its own iterators, if it stores what
     lies side by side there side by side."""
@@ -446,8 +474,10 @@ def _in_parts(block: Block, position: int, factor: int, s: Schedule) -> Schedule
     return s.split_iter(block.name, position, factor)
 
 
-def schedule_consumer(s: Schedule, block: str, outer: list[str], tile: Tile) -> Schedule:
-    """Unroll the rows of the epilogue, vectorize its lanes."""
+def schedule_consumer(
+    s: Schedule, block: str, outer: list[str], tile: Tile, rolled: bool = False
+) -> Schedule:
+    """Unroll the rows of the epilogue, unless they stay a loop, vectorize its lanes."""
     loops = [f for f in find_place(s.func, block).loops if f.var.name not in outer]
     for k, loop in enumerate(loops):
         if k == len(loops) - 1 and _count(loop) > 1:
@@ -457,7 +487,7 @@ def schedule_consumer(s: Schedule, block: str, outer: list[str], tile: Tile) -> 
                 s = s.unroll(f"{last}_v")
                 last = f"{last}_l"
             s = s.vectorize(last)
-        else:
+        elif not rolled:
             s = s.unroll(loop.var.name)
     return s
 
