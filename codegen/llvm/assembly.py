@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 _LABEL = re.compile(r"^(\.?[\w.$]+):")
-_FMA = re.compile(r"^\s+(vfn?m(add|sub)\w*p[sd]|fml[as]|vfmacc)\b")
+_FMA = re.compile(r"^\s+(vfn?m(add|sub)\w*p[sd]|vpmadd\w+|vpdp\w+|fml[as]|vfmacc)\b")
 _STACK = re.compile(r"\(%[re]sp|\[sp\b|\bsp\)")
 _VECTOR = re.compile(r"%[xyz]mm\d|\b[qvz]\d")
 

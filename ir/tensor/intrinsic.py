@@ -30,7 +30,8 @@ class Intrinsic:
     spaces of the target; `unit` executes it; `cost` is a formula of its cycles over the target's
     limits (`constants`) and the semantics' dims. It exists where a machine has the features that it
     `needs`; `llvm` is its code for back ends that print LLVM IR: lines over operands, each a vector
-    of all its elements, and ``%result``, which the operand holds that is written."""
+    of all its elements, and ``%result``, which the operand holds that is written; that code needs
+    so many registers for `temporaries` beside the operands."""
 
     name: str
     semantics: Func
@@ -39,6 +40,7 @@ class Intrinsic:
     constants: Mapping[str, int] = field(default_factory=dict, hash=False)
     needs: tuple[str, ...] = ()
     llvm: str = ""
+    temporaries: int = 0
 
     def cycles(self, *args: int) -> int:
         """Cycles of one execution with the given values of the semantics' dims."""
@@ -82,11 +84,14 @@ def from_table(
             notes = (f"expected text, got {data.get(key)!r}",)
             raise error("E401", f"instruction.{name}.{key} is missing or no text", *notes)
     for key in data:
-        if key not in ("semantics", "cost", "unit", "needs", "llvm"):
+        if key not in ("semantics", "cost", "unit", "needs", "llvm", "temporaries"):
             raise error("E401", f"unknown key instruction.{name}.{key}")
     needs, llvm = data.get("needs", []), data.get("llvm", "")
     if not isinstance(needs, list) or not all(isinstance(n, str) for n in [*needs, llvm]):
         raise error("E401", f"instruction.{name}: needs is a list of texts, llvm is text")
+    temporaries = data.get("temporaries", 0)
+    if type(temporaries) is not int or temporaries < 0:
+        raise error("E401", f"instruction.{name}.temporaries is a number of registers")
     at = f"instruction.{name}"
     try:
         func = parse_func(data["semantics"], file=f"{at}.semantics")
@@ -98,7 +103,7 @@ def from_table(
     for p in func.params:
         if p.space != "global" and p.space not in spaces:
             raise error("E401", f"{at}.semantics: there is no memory '{p.space}'")
-    more = tuple(needs), llvm
+    more = tuple(needs), llvm, temporaries
     found = Intrinsic(name, func, data["unit"], data["cost"], dict(constants), *more)
     try:
         found.cycles(*(1 for _ in func.dims))

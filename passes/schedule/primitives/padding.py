@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aisc.ir.diagnostics import error
-from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Select, Var, binary
+from aisc.ir.tensor.expr import ZERO, Cast, Const, Expr, Load, Select, Var, binary
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Block, Store
@@ -125,6 +125,8 @@ def _is_zero_from(func: Func, load: Load, var: Var, size: Expr) -> bool:
 def _vanishes(value: Expr, var: Var, size: Expr) -> bool:
     if isinstance(value, Const):
         return value.value == 0
+    if isinstance(value, Cast):
+        return _vanishes(value.a, var, size)
     if isinstance(value, Select):
         if value.cond == binary("lt", var, size):
             return _vanishes(value.other, var, size)

@@ -136,18 +136,19 @@ def _loop_of(s: Schedule, block: str, dot: Dot) -> str:
 
 
 def _copied(s: Schedule, block: str, data: Load, dot: Dot, whole: bool) -> Schedule:
-    """A copy of the data in the instruction's type; what makes them, as a border does, makes it."""
+    """A copy of the data in the instruction's type; where steps are whole, what makes them, as a
+    border does, makes it."""
     name, axis = data.buffer.name, plain_axis(data, dot.over.var)
     assert axis is not None, "one axis holds neighbours"
     copy, wide = f"{name}_wide", dot.data.dtype
     s = s.cache_read(block, name, "global", copy, "" if wide is data.dtype else wide.name)
-    writers = [
-        p.block.name for p in places(s.func.body) if name in {w.buffer.name for w in p.block.writes}
-    ]
-    for writer in writers:
-        s = inline_where_legal(s, writer)
     if whole:
+        found = [p.block for p in places(s.func.body)]
+        writers = [b.name for b in found if name in {w.buffer.name for w in b.writes}]
+        for writer in writers:
+            s = inline_where_legal(s, writer)
         return s
+    # What is added must be zero, and a border need not be: it is made before.
     fill = find_place(s.func, f"{copy}_fill")
     return s.clamp_tail(fill.block.name, fill.loops[axis].var.name, dot.steps, zero=True)
 

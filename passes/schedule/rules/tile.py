@@ -23,7 +23,7 @@ from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, For, If, Iter, Store
 from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
-from aisc.passes.schedule.rules.dots import STEPS, Dot, instruction_for, prepare
+from aisc.passes.schedule.rules.dots import STEPS, Dot, candidates, instruction_for, prepare
 from aisc.passes.schedule.rules.epilogue import (
     in_place_reader,
     only_reader,
@@ -93,11 +93,12 @@ def tile_options(reduction: Reduction, d: Chooser, most: int = 0) -> list[Tile]:
         budget, limit = target.in_flight, 1
     if reduction.contraction and extents.steps <= FEW_STEPS and height >= FEW_ROWS:
         budget, limit = target.in_flight, 1  # tiles overlap, and write few rows at a time
+    beside = 1 + max((i.temporaries for i in candidates(reduction, lanes, target)[:1]), default=0)
     found = [
         Tile(r, v, lanes)
         for v in range(1, limit + 1)
         for r in heights
-        if r * v + (1 if most and r == 1 else v) + 1 <= budget + OPERANDS and r * v <= budget
+        if r * v + (1 if most and r == 1 else v) + beside <= budget + OPERANDS and r * v <= budget
     ]
     return sorted(found, key=lambda t: cost(t, extents))
 
