@@ -149,18 +149,28 @@ class Target:
         return tuple(i for i in declared.values() if present.issuperset(i.needs))
 
 
+# Where the instructions of architectures are described.
+_INSTRUCTIONS = "instructions/"
+
+
 def instructions_name(triple: str) -> str:
     """The name under which the instructions of a triple's architecture are described."""
-    return f"instructions/{(triple.split('-')[0] or machine()).replace('_', '-')}"
+    return f"{_INSTRUCTIONS}{(triple.split('-')[0] or machine()).replace('_', '-')}"
 
 
-@cache
 def instruction_set(triple: str) -> Target:
     """The description that holds the instructions of an architecture, with none where there is no
     such description."""
-    path = Path(__file__).parent / f"targets/{instructions_name(triple)}.toml"
-    if not path.is_file():
-        return Target("none", "cpu")
+    return _shipped_instructions(instructions_name(triple)) or Target("none", "cpu")
+
+
+@cache
+def _shipped_instructions(name: str) -> Target | None:
+    """A description by the name of its instructions, read once: kernels ask for it again and again;
+    ``None`` where there is none."""
+    path = Path(__file__).parent / f"targets/{name}.toml"
+    if not name.startswith(_INSTRUCTIONS) or not path.is_file():
+        return None
     from aisc.ir.description import from_toml
 
     return from_toml(path.read_text(encoding="utf-8"), str(path))
@@ -186,6 +196,9 @@ def resolve(name: str) -> Target:
         raise error("E401", "a target is given by its name", f"got {name!r}")
     if name == "cpu":
         return host()
+    shared = _shipped_instructions(name)
+    if shared is not None:
+        return shared
     path = Path(name) if name.endswith(".toml") else Path(__file__).parent / f"targets/{name}.toml"
     if path.is_file():
         from aisc.ir.description import from_toml
