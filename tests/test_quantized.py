@@ -144,6 +144,23 @@ def test_only_present_instructions_are_available() -> None:
     assert resolve("riscv64-v").available == ()
 
 
+@pytest.mark.parametrize("zero", [0, 3, -3])
+@pytest.mark.parametrize("to", [dtypes.u8, dtypes.i8, dtypes.i16, dtypes.u16], ids=str)
+@pytest.mark.parametrize("size", [1, 3, 37])
+def test_quantizing_rounds_and_saturates(to: dtypes.DType, zero: int, size: int) -> None:
+    gb = GraphBuilder()
+    x = gb.input("x", TensorType((size,), dtypes.f32))
+    scale, point = np.float32(1), np.asarray(zero % 256 if to.min_value == 0 else zero, to.numpy)
+    parameters = gb.constant(scale), gb.constant(point)
+    graph = gb.finish([gb.add("quantize", (x, *parameters), {"to": to})])
+    values = (rng.integers(-600, 600, size) / 2).astype(np.float32)
+    special = [np.nan, np.inf, -np.inf, 1e9, -1e9, 2.5, -0.0, 254.5, 255.5, -128.5, 32767.5, 3e38]
+    for start in range(0, len(special), size):
+        some = special[start : start + size]
+        values[: len(some)] = some
+        same(graph, values)
+
+
 # --- models ---------------------------------------------------------------------------------------
 @dataclass
 class Net:

@@ -102,6 +102,34 @@ def root(b: GraphBuilder, squares: Value) -> Value:
 
 EXAMPLES: dict[str, Make] = {
     "scale_by_reciprocal": lambda b, x: b.add("quantize", (x, *parameters(b)), {"to": dtypes.u8}),
+    "relu_of_lowest": lambda b, x: b.add(
+        "quantize", (b.add("relu", (x,)), b.constant(np.float32(0.25))), {"to": dtypes.u8}
+    ),
+    "scales_joined": lambda b, x: b.add(
+        "quantize",
+        (
+            b.add(
+                "mul",
+                (
+                    b.add(
+                        "mul",
+                        (
+                            b.add(
+                                "cast",
+                                (b.add("cast", (x,), {"to": dtypes.i32}),),
+                                {"to": dtypes.f32},
+                            ),
+                            b.constant(np.full((1, 3, 1, 1), 0.5, np.float32)),
+                        ),
+                    ),
+                    b.constant(np.float32(4)),
+                ),
+            ),
+            b.constant(np.float32(1)),
+            b.constant(np.uint8(9)),
+        ),
+        {"to": dtypes.u8},
+    ),
     "transpose_identity": lambda b, x: transposed(b, x, 0, 1, 2, 3),
     "transpose_twice": lambda b, x: transposed(b, transposed(b, x, 0, 2, 3, 1), 0, 3, 1, 2),
     "transpose_is_reshape": lambda b, x: transposed(

@@ -292,6 +292,9 @@ class ExprEmitter(WindowEmitter):
         if isinstance(e, Select):
             return self._select(e)
         if isinstance(e, Cast):
+            whole = rounded(e)
+            if whole is not None:
+                return self.math.rounded_to_int(self.value(whole[0]), whole[1], e.dtype)
             return self.convert(self.value(e.a), e.dtype)
         if isinstance(e, Unary):
             return self.math.unary(e.op, self.value(e.a))
@@ -459,6 +462,19 @@ class ExprEmitter(WindowEmitter):
     def convert(self, v: Val, to: DType) -> Val:
         """Conversion with the semantics of ``Cast``."""
         return self.math.convert(v, to)
+
+
+def rounded(e: Cast) -> tuple[Expr, int] | None:
+    """(x, n) of ``cast(round(x) + n)``, a short integer made of an f32."""
+    if e.dtype.kind not in ("int", "uint") or e.dtype.bits > 16 or e.a.dtype is not dtypes.f32:
+        return None
+    inner, more = e.a, 0
+    if isinstance(inner, Binary) and inner.op == "add" and isinstance(inner.b, Const):
+        value = float(inner.b.value)
+        if not e.dtype.min_value <= value <= e.dtype.max_value or not value.is_integer():
+            return None
+        inner, more = inner.a, int(value)
+    return (inner.a, more) if isinstance(inner, Unary) and inner.op == "round" else None
 
 
 @lru_cache(maxsize=4096)

@@ -21,6 +21,8 @@ from aisc.ir.dtypes import DType
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 _ORDER = {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "eq": "eq", "ne": "ne"}
+# Lanes from which a vector is rounded and converted at once; shorter ones some machines take apart.
+LEAST_ROUNDED = 4
 
 
 # Called with an error code and the lanes in which it has happened.
@@ -434,14 +436,33 @@ class MathEmitter:
     def _float_to_short(self, v: Val, to: DType) -> Val:
         """The same for lanes of a short type, whose values floats hold: LLVM would take each lane
         for itself."""
-        zero = self.const(0, v)
-        v = self.select(
-            self.let(f"fcmp ord {v.text}, {zero.ref}", dtypes.boolean, v.lanes), v, zero
-        )
-        for op, bound in (("gt", to.min_value), ("lt", to.max_value)):
-            limit = self.const(bound, v)
-            v = self.select(self.compare(op, v, limit), v, limit)
+        v = self._within(v, to, 0)
         wide = self.let(f"fptosi {v.text} to <{v.lanes} x i32>", dtypes.i32, v.lanes)
+        return self.convert(wide, to)
+
+    def _within(self, v: Val, to: DType, more: int) -> Val:
+        """What gives a value of `to` when `more` is added to its integer: the nearest one, 0 for
+        NaN, which a comparison with the lowest one leaves out."""
+        if to.min_value:
+            number = self.let(f"fcmp ord {v.text}, {self.const(0, v).ref}", dtypes.boolean, v.lanes)
+            v = self.select(number, v, self.const(-more, v))
+        for op, bound in (("gt", to.min_value), ("lt", to.max_value)):
+            limit = self.const(bound - more, v)
+            v = self.select(self.compare(op, v, limit), v, limit)
+        return v
+
+    def rounded_to_int(self, v: Val, more: int, to: DType) -> Val:
+        """``cast(round(v) + more)`` for f32 and a short integer, both saturated: machines round
+        as they convert."""
+        if v.lanes < LEAST_ROUNDED:
+            v = self.unary("round", v)
+            return self.convert(self.binary("add", v, self.const(more, v)) if more else v, to)
+        v = self._within(v, to, more)
+        kind, name = f"<{v.lanes} x i32>", f"llvm.lrint.v{v.lanes}i32.v{v.lanes}f32"
+        self.w.declare(f"declare {kind} @{name}({v.type})")
+        wide = self.let(f"call {kind} @{name}({v.text})", dtypes.i32, v.lanes)
+        if more:
+            wide = self.binary("add", wide, self.const(more, wide))
         return self.convert(wide, to)
 
 

@@ -134,18 +134,18 @@ def _quantize_decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | Non
     assert x is not None and scale is not None, "a required operand is absent"
     to: DType = call.attrs["to"]
     wide = sums_of(to)
-    if not _is_one(call):
+    if not _is_all(call, 1, 1):
         x = op("div", x, _spread(op, call, scale))
     y = op("cast", op("round", x), to=wide)
-    if zero is not None:
+    if zero is not None and not _is_all(call, 2, 0):  # without it there may be a -0, which is 0
         y = op("add", y, _spread(op, call, op("cast", zero, to=wide)))
     return [op("cast", y, to=to)]  # which saturates
 
 
-def _is_one(call: OpCall) -> bool:
-    """Whether the scale is known to be one."""
-    known = call.constants[1] if len(call.constants) > 1 else None
-    return known is not None and known.type.size == 1 and bool((known.array == 1).all())
+def _is_all(call: OpCall, operand: int, value: int) -> bool:
+    """Whether an operand is known to be this number."""
+    known = call.constants[operand] if len(call.constants) > operand else None
+    return known is not None and known.type.size == 1 and bool((known.array == value).all())
 
 
 register(

@@ -13,10 +13,10 @@ between the two. The rules turn that around. Their exactness is one of
 | rule | exactness |
 |---|---|
 | `quantize_undone`, `later_transpose`, `later_movement`, `later_concat` | same bits |
-| `later_max_pool`, `later_relu` | same bits |
+| `later_max_pool`, `later_relu`, `relu_of_lowest` | same bits |
 | `zero_point_in_bias`, `short_weights` | same bits |
 | `integer_product` | same sum |
-| `scale_by_reciprocal` | one step |
+| `scale_by_reciprocal`, `scales_joined` | one step |
 
 :data:`EXACT` leaves out what may differ by a step from a float product rounded in any order.
 """

@@ -98,6 +98,21 @@ def later_relu(m: Match) -> Sequence[Value] | None:
     return _again(m, node, m.add("max", (q, zero), None, (node,)))
 
 
+@rule("quantize")
+def relu_of_lowest(m: Match) -> Sequence[Value] | None:
+    """``quantize(relu(x), s, z) -> quantize(x, s, z)`` where `z` is the lowest integer, to which
+    all below zero saturates; NaN stays what it was."""
+    inner, scale = m.producer(m.input(0), "relu"), plain_scale(m, m.input(1))
+    to = m.node.output.type.dtype
+    zero = m.constant(m.node.inputs[2]) if len(m.node.inputs) > 2 else None
+    if inner is None or scale is None or (zero is None and to.min_value != 0):
+        return None
+    if zero is not None and (zero.array != to.min_value).any():
+        return None
+    return (m.add("quantize", (inner.inputs[0], *m.node.inputs[1:]), m.node.attr_map, (inner,)),)
+
+
 RULES: tuple[Rule, ...] = (
-    quantize_undone, later_transpose, later_movement, later_concat, later_max_pool, later_relu
+    quantize_undone, later_transpose, later_movement, later_concat, later_max_pool, later_relu,
+    relu_of_lowest,
 )  # fmt: skip
