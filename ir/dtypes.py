@@ -59,6 +59,11 @@ class DType:
             return 1
         return (1 << (self.bits - (self.kind == "int"))) - 1
 
+    @property
+    def half_range(self) -> int:
+        """Half of the greatest absolute value that an integer type has."""
+        return 1 << (self.bits - 2) if self.kind == "int" else 1 << (self.bits - 1)
+
     def __str__(self) -> str:
         return self.name
 

@@ -16,6 +16,7 @@ import aisc
 from aisc.codegen.llvm import link
 from aisc.frontend.onnx.importer import import_model
 from aisc.ir import dtypes
+from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
@@ -23,6 +24,8 @@ from aisc.ir.target import host, resolve
 from aisc.ir.tensor.interpret import run_program
 from aisc.ir.tensor.stmt import Invoke
 from aisc.ir.tensor.tree import statements
+from aisc.ir.text.parser import parse_func
+from aisc.ir.text.printer import print_func
 from aisc.ir.types import TensorType
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.fuse import Fuse
@@ -159,6 +162,38 @@ def test_quantizing_rounds_and_saturates(to: dtypes.DType, zero: int, size: int)
         some = special[start : start + size]
         values[: len(some)] = some
         same(graph, values)
+
+
+def small(rows: int, inner: int, columns: int) -> Graph:
+    """A product of unsigned bytes with weights of half the range of theirs, mostly its ends."""
+    gb = GraphBuilder()
+    x = gb.input("x", TensorType((rows, inner), dtypes.u8))
+    w = rng.choice(np.array([-64, 64, 3], np.int8), (inner, columns))
+    return gb.finish([gb.add("matmul", (x, gb.constant(w)), INT32)])
+
+
+@pytest.mark.parametrize("sizes", [(5, 37, 19), (33, 130, 65), (1, 64, 64), (0, 8, 16)])
+def test_sums_of_two_products_in_16_bits_are_exact(sizes: tuple[int, int, int]) -> None:
+    x = rng.choice(np.array([0, 254, 255], np.uint8), sizes[:2])
+    same(small(*sizes), x)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("x86-64-v4", "vpmaddubsw.*zmm"), ("x86-64-v3", "vpmaddubsw.*ymm")]
+)
+def test_small_weights_are_added_in_pairs(name: str, code: str) -> None:
+    assert re.search(code, str(aisc.lower(small(64, 64, 64), "asm", target=name)))
+    assert not re.search(code, str(aisc.lower(product("u1", 64, 64, 64), "asm", target=name)))
+
+
+def test_what_no_weight_exceeds_is_text() -> None:
+    legal = Legalize(machines=CPU).run(Canonicalize().run(small(8, 8, 8)))
+    (kernel,) = lower_graph(Fuse(machines=CPU).run(legal)).kernels
+    text = print_func(kernel)
+    assert "i8[8, 8] weight most 64" in text
+    assert print_func(parse_func(text)) == text
+    with pytest.raises(CompileError, match="exceed 64"):
+        aisc.build(kernel, weights={kernel.params[1].name: np.full((8, 8), 65, np.int8)})
 
 
 # --- models ---------------------------------------------------------------------------------------

@@ -110,4 +110,6 @@ def _contents(b: Buffer, given: Any) -> Blob:
     if b.role != "weight" or blob.type != b.type:
         raise error("E302", f"the contents of {b.name} do not fit it",
                     f"expected {b.role} {b.type}", f"got {blob.type}")  # fmt: skip
+    if b.most and np.abs(blob.array.astype(np.int64)).max(initial=0) > b.most:
+        raise error("E302", f"the contents of {b.name} exceed {b.most}")
     return blob

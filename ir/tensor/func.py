@@ -43,6 +43,7 @@ class Buffer(_Hashed):
     alignment: guaranteed alignment of the first element in bytes.
     alias_set: buffers of different sets never overlap; the same set may (LLVM's ``noalias`` is
     derived from this and from nothing else).
+    most: what the absolute value of no element exceeds, 0 where that is not known.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Buffer(_Hashed):
     alignment: int = 64
     alias_set: str = ""
     role: Role = "scratch"
+    most: int = 0
 
     @property
     def rank(self) -> int:

@@ -117,6 +117,7 @@ class _TensorFolder(ExprFolder):
     align = _part("align")
     alias = _part("alias")
     role = _part("role")
+    most = _part("most")
     with_ = _part("with")
     reads = _part("reads")
     writes = _part("writes")
@@ -154,6 +155,7 @@ class _TensorFolder(ExprFolder):
             to_int(parts["align"]) if "align" in parts else 64,
             unquote(parts["alias"]) if "alias" in parts else text,
             str(parts.get("role", "scratch")),  # type: ignore[arg-type]
+            to_int(parts["most"]) if "most" in parts else 0,
         )
         known = self.buffers.setdefault(text, made)
         if known is not made and (known != made or made.role != "output"):

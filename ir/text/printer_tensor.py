@@ -121,6 +121,8 @@ def buffer_text(b: Buffer) -> str:
         out += f" strides {lexical.dims_list(b.strides)}"
     if b.role != "scratch":
         out += f" {b.role}"
+    if b.most:
+        out += f" most {b.most}"
     if b.space != "global":
         out += f" space {lexical.word(b.space)}"
     if b.base:

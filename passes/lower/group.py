@@ -33,15 +33,19 @@ def lower_group(
     loc: Loc,
     target: str = "cpu",
     strides: Mapping[int, tuple[Dim, ...]] = NOTHING,
+    short: frozenset[int] = frozenset(),
 ) -> Func:
-    """The Func of a region. `weights` are the positions of inputs that are constants; `strides`
-    are those of parameters that are not dense, by their positions."""
+    """The Func of a region. `weights` are the positions of inputs that are constants, `short` of
+    those whose elements are in half the range of their type; `strides` are those of parameters that
+    are not dense, by their positions."""
     cb = ComputeBuilder()
     table: dict[Value, Buffer] = {}
     params: list[Buffer] = []
     for k, v in enumerate(region.inputs):
         role: Role = "weight" if k in weights else "input"
         table[v] = _param(cb, v, role, strides.get(k))
+        if k in short:
+            table[v] = replace(table[v], most=v.type.dtype.half_range)
         params.append(table[v])
     for k, v in enumerate(region.outputs, len(params)):
         table[v] = _param(cb, v, "output", strides.get(k))

@@ -172,7 +172,8 @@ def _call(st: State, node: GraphNode) -> None:
         st.require(part)
     args = [st.use(v, target) for v in values]
     results = [st.made_by(v, target) if target else st.result(v) for v in node.outputs]
-    made = _kernel(st, node, weights, (*args, *results))
+    short = frozenset(k for k in weights if st.is_short(values[k]))
+    made = _kernel(st, node, weights, short, (*args, *results))
     faults = fuse(inner[k].loc for k in made.reporting)
     st.body.append(CallKernel(made.name, (*args, *results), made.dims, node.loc, faults))
     for v, b in zip(node.outputs, results, strict=True):
@@ -181,14 +182,18 @@ def _call(st: State, node: GraphNode) -> None:
 
 
 def _kernel(
-    st: State, node: GraphNode, weights: frozenset[int], args: tuple[Buffer, ...]
+    st: State,
+    node: GraphNode,
+    weights: frozenset[int],
+    short: frozenset[int],
+    args: tuple[Buffer, ...],
 ) -> Lowered:
     """The kernel of a group; equal groups, and groups that become equal functions, share one."""
     region, target = node.regions[0], target_of(node) or st.host
     strides = {k: b.strides for k, b in enumerate(args) if not b.is_dense}
-    key = target, group_key(region, weights), tuple(strides.items())
+    key = target, group_key(region, weights), short, tuple(strides.items())
     if key not in st.groups:
-        func = lower_group("kernel", region, weights, node.loc, target, strides)
+        func = lower_group("kernel", region, weights, node.loc, target, strides, short)
         ops = [n.op for n in region.nodes if n.op != "constant"]
         name = st.kernel(func, ops)
         st.groups[key] = Lowered(name, func.dims, _reporting(region, func))

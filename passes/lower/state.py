@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
 from aisc.ir.blob import Blob
 from aisc.ir.graph import opdef
@@ -190,6 +191,15 @@ class State:
         """Whether a value is known at compile time."""
         v = self.source(v)
         return v in self.constants or (v in self.buffers and self.buffers[v].role == "weight")
+
+    def is_short(self, v: Value) -> bool:
+        """Whether a constant of signed bytes has half their range alone: products of two such
+        neighbours with bytes then fit 16 bits together. Of a tighter range nothing would be made,
+        and equal kernels would be several."""
+        t, blob = v.type.dtype, self._contents(self.source(v))
+        if t is not dtypes.i8 or blob is None or not blob.array.size:
+            return False
+        return bool(-t.half_range <= blob.array.min() and blob.array.max() <= t.half_range)
 
     def view(
         self,

@@ -144,6 +144,8 @@ class _Matcher:
         name = f"{buffer.name} for operand {param.name}"
         self.need(buffer.dtype is param.dtype, f"{name}: {buffer.dtype}", str(param.dtype))
         self.need(buffer.space == param.space, f"{name} in {buffer.space}", param.space)
+        small = not param.most or 0 < buffer.most <= param.most
+        self.need(small, f"{name} of any values", f"none beyond {param.most}")
         lows: list[Expr] = []
         extents: list[Expr] = []
         left = list(zip(wanted, param.shape, strict=True))

@@ -213,6 +213,7 @@ def pack(
     dst = Buffer(
         packed_name, src.dtype, shape, row_major(shape),
         alias_set=packed_name, role="weight" if is_weight else "scratch",
+        most=src.most,
     )  # fmt: skip
     body = map_blocks(func.body, lambda b: _read_packed(b, src, dst, axis, factor, order))
     builder = ComputeBuilder()

@@ -56,7 +56,7 @@ def candidates(reduction: Reduction, lanes: int, target: Target) -> list[Intrins
         return []
     if reduction.block.writes[0].buffer.dtype is not i32:
         return []
-    found = [i for i in target.available if _takes(i, data.dtype, weights.dtype, lanes)]
+    found = [i for i in target.available if _takes(i, data.dtype, weights.buffer, lanes)]
     return sorted(found, key=lambda i: (-_rate(i), i.name))
 
 
@@ -75,10 +75,12 @@ def instruction_for(reduction: Reduction, lanes: int, d: Chooser) -> Dot | None:
     return next((Dot(i, over) for i in found if i.name == name), None)
 
 
-def _takes(i: Intrinsic, data: DType, weights: DType, lanes: int) -> bool:
-    """Whether an instruction computes with these types, or with a wider one of the data."""
+def _takes(i: Intrinsic, data: DType, weights: Buffer, lanes: int) -> bool:
+    """Whether an instruction computes with these types, or with a wider one of the data, and with
+    weights so great."""
     a, w, acc = i.semantics.params
-    return acc.shape == (lanes,) and w.dtype is weights and holds(a.dtype, data)
+    small = not w.most or 0 < weights.most <= w.most
+    return small and acc.shape == (lanes,) and w.dtype is weights.dtype and holds(a.dtype, data)
 
 
 def holds(wide: DType, t: DType) -> bool:
