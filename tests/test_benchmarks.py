@@ -293,3 +293,19 @@ def test_from_nothing_to_the_first_result(tmp_path: Path) -> None:
         onnx.checker.check_model(cold.GRAPHS[kind](count))
     with pytest.raises(SystemExit, match="E1"):
         cold.measured(feeds, feeds, 1, "", 2)
+
+
+def test_quantized_models_are_measured(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    import quantized
+
+    out = tmp_path / "rows.json"
+    few = ["--tiny", "--rounds", "1", "--threads", "1", "--against", "onnxruntime"]
+    assert quantized.main(["mobilenet_v2", "bert:dynamic", *few, "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())
+    assert [r["side"] for r in rows] == ["aisc fp32", "aisc", "onnxruntime"] * 2
+    assert all(r["ms"] > 0 for r in rows)
+    assert "of 10" in rows[0]["apart"]
+    assert quantized.apart([0.0, 0.5, 2.0], [0.0, 1.0, 0.0], 0.5) == (
+        "1 by one step, 1 further, of 3"
+    )
