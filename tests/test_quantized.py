@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import aisc
 from aisc.codegen.llvm import link
+from aisc.codegen.llvm.assembly import hot_loop, spills
 from aisc.frontend.onnx.importer import import_model
 from aisc.ir import dtypes
 from aisc.ir.diagnostics import CompileError
@@ -138,6 +139,19 @@ def test_instructions_of_each_machine_are_interpreted(name: str, make) -> None: 
 def test_code_has_the_instructions_of_its_machine(name: str, code: str) -> None:
     text = str(aisc.lower(product("u1", 64, 64, 64), "asm", target=name))
     assert re.search(code, text)
+
+
+@pytest.mark.parametrize("make", [lambda: image("u1", 256, 64, 1), lambda: image("u1", 64, 64, 3)])
+def test_the_hot_loop_adds_products_of_bytes_as_they_are(make) -> None:  # type: ignore[no-untyped-def]
+    """Where the machine has an instruction for bytes, data and weights are not widened, each vector
+    of weights is loaded once for all rows, and nothing lies on the stack."""
+    text = str(aisc.lower(make(), "asm", target="sapphire-rapids"))
+    loop = hot_loop(text)
+    products = [x for x in loop if "vpdpbusd" in x]
+    assert len(products) >= 12
+    assert 2 * len(products) >= len(loop)
+    assert not any(re.search("vpmovsx|vpmovzx|vpmadd|vcvt", x) for x in loop)
+    assert spills(text) == 0
 
 
 def test_only_present_instructions_are_available() -> None:
