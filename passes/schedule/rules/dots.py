@@ -29,6 +29,8 @@ from aisc.passes.schedule.rules.structure import Reduction, plain_axis, step_of
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 
 LANES, STEPS = "_l", "_d"
+# Instructions of a turn of a loop, and from one tile to the next, beside their work.
+TURN, AROUND = 3, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,16 @@ def _rate(i: Intrinsic) -> float:
 def static_size(operand: Buffer) -> int:
     """Elements of an operand of an instruction."""
     return prod(d for d in operand.shape if isinstance(d, int))
+
+
+def issued(i: Intrinsic, tile: tuple[int, int], waste: float, steps: int) -> tuple[float, int, int]:
+    """How good a tile of rows and vectors is for what takes several instructions, the least first:
+    instructions for a useful product, loads included, since a core is busy with beginning all of
+    them and not with one kind; then the number of accumulators."""
+    rows, vectors = tile
+    acc, turns = rows * vectors, steps // static_size(i.semantics.params[0])
+    count = acc * i.cycles() + rows + vectors + TURN + AROUND / max(turns, 1)
+    return round(waste * count / acc, 3), -acc, vectors
 
 
 def prepare(s: Schedule, reduction: Reduction, dot: Dot) -> Schedule:

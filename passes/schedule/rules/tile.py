@@ -23,7 +23,7 @@ from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, For, If, Iter, Store
 from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
-from aisc.passes.schedule.rules.dots import STEPS, Dot, candidates, instruction_for, prepare
+from aisc.passes.schedule.rules.dots import STEPS, Dot, candidates, instruction_for, issued, prepare
 from aisc.passes.schedule.rules.epilogue import (
     in_place_reader,
     only_reader,
@@ -49,6 +49,7 @@ from aisc.passes.schedule.rules.tile_cost import (
     cost,
     last_vectors,
     narrows,
+    waste,
 )
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.tensor.peel_tails import WHOLE_APART
@@ -93,13 +94,16 @@ def tile_options(reduction: Reduction, d: Chooser, most: int = 0) -> list[Tile]:
         budget, limit = target.in_flight, 1
     if reduction.contraction and extents.steps <= FEW_STEPS and height >= FEW_ROWS:
         budget, limit = target.in_flight, 1  # tiles overlap, and write few rows at a time
-    beside = 1 + max((i.temporaries for i in candidates(reduction, lanes, target)[:1]), default=0)
+    best = next(iter(candidates(reduction, lanes, target)), None)
+    beside = 1 if best is None else 1 + best.temporaries
     found = [
         Tile(r, v, lanes)
         for v in range(1, limit + 1)
         for r in heights
         if r * v + (1 if most and r == 1 else v) + beside <= budget + OPERANDS and r * v <= budget
     ]
+    if best is not None and best.cycles() > 1:
+        return sorted(found, key=lambda t: issued(best, t.shape, waste(t, extents), extents.steps))
     return sorted(found, key=lambda t: cost(t, extents))
 
 

@@ -55,6 +55,11 @@ def cost(t: Tile, e: Extents) -> tuple[float, float, int, int]:
     return round(cycles, 3), waste, -(t.rows * t.vectors), t.vectors
 
 
+def waste(t: Tile, e: Extents) -> float:
+    """How much more whole tiles compute than is asked for."""
+    return rounding(e.width, t.width) * rounding(e.height, t.rows)
+
+
 def last_vectors(t: Tile, width: int) -> int:
     """The vectors that the last panel of columns needs, after whole ones; 0 where it needs all."""
     rest = width % t.width if width != UNKNOWN_EXTENT and width > t.width else 0
