@@ -295,3 +295,23 @@ def test_dimensions_may_have_any_name(name: str) -> None:
     run = aisc.compile(b.finish([y]), threads=2, cache=False)
     a = np.linspace(-1, 1, 20 * 30 * 3, dtype=np.float32).reshape(20, 30, 3)
     assert np.array_equal(run(a), np.maximum(a, 0).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("symbolic", ["rows", "columns", "both"])
+def test_functions_of_products_of_any_size(symbolic: str) -> None:
+    """Maps that read a copy of the tile, where its last rows and columns are known to the run."""
+    m, n = symbol("m"), symbol("n")
+    rows = m if symbolic != "columns" else 9
+    columns = n if symbolic != "rows" else 41
+    b = GraphBuilder()
+    x = b.input("x", TensorType((rows, 19), dtypes.f32))
+    y = b.input("y", TensorType((19, columns), dtypes.f32))
+    g = b.finish([b.add("tanh", (b.add("matmul", (x, y)),))])
+    exe = aisc.compile(g, threads=1, cache=False)
+    rng = np.random.default_rng(0)
+    for rows_, columns_ in ((9, 41), (1, 41), (9, 1), (17, 41), (9, 100), (5, 24)):
+        sizes = (rows_ if symbolic != "columns" else 9), (columns_ if symbolic != "rows" else 41)
+        feeds = [
+            rng.standard_normal(s).astype(np.float32) for s in ((sizes[0], 19), (19, sizes[1]))
+        ]
+        np.testing.assert_allclose(exe(*feeds), np.tanh(feeds[0] @ feeds[1]), rtol=1e-5, atol=1e-6)

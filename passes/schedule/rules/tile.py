@@ -434,8 +434,11 @@ def _apart(s: Schedule, block: str, consumer: str, tile: Tile, d: Chooser) -> tu
 
 
 def _whole_copy(s: Schedule, fill: str, reduction: Reduction, tile: Tile) -> Schedule:
-    """Let all of a tile be copied, with what is beyond the end."""
+    """Let all of a tile be copied, with what is beyond the end; not where only the run knows a
+    size, as what is read there is then not known to be the tile's."""
     spatial = [it for it in reduction.block.iters if it.kind == "spatial"]
+    if not all(isinstance(it.extent, Const) for it in spatial):
+        return s
     loops = list(loops_by_iter(s, fill).values())
     for it, size in ((reduction.lane, tile.width), (reduction.row, tile.rows)):
         if it is not None and size > 1:
