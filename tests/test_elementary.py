@@ -86,6 +86,7 @@ def evaluate(
 mpmath.mp.prec = 160
 EXACT: dict[str, Any] = {
     "rsqrt": lambda x: 1 / mpmath.sqrt(x),
+    "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
     "log2": lambda x: mpmath.log(x) / mpmath.log(2),
     "exp2": lambda x: mpmath.mpf(2) ** x,
     "pow": lambda x, y: x**y,
@@ -181,6 +182,7 @@ def test_pow_bound(dtype: DType) -> None:
         ("sinh", ((89.41, 710.47), (-89.41, -710.47))),
         ("cosh", ((89.41, 710.47), (-89.41, -710.47))),
         ("tanh", ((9.01, 19.06), (-9.01, -19.06))),
+        ("sigmoid", ((17.3, 37.4), (-87.33, -708.39), (-88.72, -709.78), (-103.97, -745.13))),
         ("erf", ((3.92, 5.92), (0.95, 1.0))),
         ("log", ((1, 1), (2.0**-126, 2.0**-1022))),
         ("log2", ((1, 1), (2.0**-126, 2.0**-1022))),
@@ -234,7 +236,7 @@ def test_denormals() -> None:
         for name in ("expm1", "log1p", "sin", "tan", "asin", "atan", "sinh", "tanh", "asinh",
                      "atanh"):  # fmt: skip
             np.testing.assert_array_equal(evaluate(name, dtype, tiny), tiny, name)
-        for name in ("log", "log2", "rsqrt", "erf", "exp"):
+        for name in ("log", "log2", "rsqrt", "erf", "exp", "sigmoid"):
             _within(name, dtype, tiny)
 
 
@@ -243,6 +245,7 @@ def test_denormals() -> None:
 SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 2.0, -2.0, 1e9, -1e9)
 NUMPY: dict[str, Any] = {
     "rsqrt": lambda x: 1 / np.sqrt(x),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "erf": np.vectorize(math.erf, otypes=[np.float64]),
     **{f"a{n}": getattr(np, f"arc{n}") for n in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
 }

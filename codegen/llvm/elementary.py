@@ -44,6 +44,7 @@ FUNCTIONS: dict[str, Callable[[Lanes], Lanes]] = {
     "sinh": exponential.sinh,
     "cosh": exponential.cosh,
     "tanh": exponential.tanh,
+    "sigmoid": exponential.sigmoid,
     "log": logarithmic.log,
     "log2": logarithmic.log2,
     "log1p": logarithmic.log1p,
@@ -61,7 +62,21 @@ FUNCTIONS: dict[str, Callable[[Lanes], Lanes]] = {
 }
 # Functions whose f32 form computes in f32.
 SINGLE = frozenset(
-    {"exp", "exp2", "expm1", "tanh", "log", "log1p", "log2", "erf", "rsqrt", "sin", "cos", "tan"}
+    {
+        "exp",
+        "exp2",
+        "expm1",
+        "tanh",
+        "sigmoid",
+        "log",
+        "log1p",
+        "log2",
+        "erf",
+        "rsqrt",
+        "sin",
+        "cos",
+        "tan",
+    }
 )
 # Largest errors in ulp of the correctly rounded result, in f32 and f64.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -71,6 +86,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "sinh": (0.51, 3.0),
     "cosh": (0.51, 2.0),
     "tanh": (2.5, 2.5),
+    "sigmoid": (2.5, 2.5),
     "log": (1.0, 1.0),
     "log2": (2.0, 2.0),
     "log1p": (1.5, 1.5),

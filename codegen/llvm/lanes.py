@@ -137,6 +137,11 @@ class Lanes:
         """This magnitude with the sign of `sign`."""
         return Lanes(self.m, self.m.intrinsic("copysign", (self.v, sign.v)))
 
+    def signed_as(self, x: Lanes) -> Lanes:
+        """This number, which has no sign, with that of `x`: less than :meth:`copysign` takes."""
+        sign = x.of(-0.0).bits()
+        return (self.bits() | (x.bits() & sign)).from_bits()
+
     def bits(self) -> Lanes:
         """The representation of a float as a signed integer."""
         return Lanes(self.m, self.m.bitcast(self.v, dtypes.i32 if self.single else dtypes.i64))

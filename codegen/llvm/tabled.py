@@ -98,15 +98,25 @@ TANH = (
 
 def exp(x: Lanes) -> Lanes:
     """``e^x = 2^(n + j/16) e^r``; error below 0.6 ulp."""
-    x = clamp(x, -105.0, 89.0)
+    return _exp_less(clamp(x, -105.0, 89.0), 0)
+
+
+def sigmoid(x: Lanes) -> Lanes:
+    """``1 / (1 + e^-x)``; 2 ulp. Parts of it are scaled as in :func:`.exponential.sigmoid`."""
+    return 2.0**-24 / (_exp_less(-clamp(x, -104.5, 25.0), 24) + 2.0**-24)
+
+
+def _exp_less(x: Lanes, by: int) -> Lanes:
+    """``e^x 2^-by``."""
     magic = 1.5 * 2.0**19  # numbers beside it are multiples of 1/16
     shifted = fma(x, LOG2E, magic)
     n, place = shifted - magic, shifted.bits()
+    scaled = shifted - (magic + by) if by else n
     high, low = LN2_F32
     r = fma(-n, low, fma(-n, high, x))
     p = fma(fma(r, EXP[1], EXP[0]), r, 1.0)
     power = _at(POWERS, place)
-    return _scaled(fma(power, fma(p, r, _at(POWERS_REST, place)), power), n)
+    return _scaled(fma(power, fma(p, r, _at(POWERS_REST, place)), power), scaled)
 
 
 def erf(x: Lanes) -> Lanes:
@@ -128,7 +138,7 @@ def tanh(x: Lanes) -> Lanes:
     return _piece(TANH, bits >> 22, t, t - c, small).copysign(x)
 
 
-FUNCTIONS = {"exp": exp, "erf": erf, "tanh": tanh}
+FUNCTIONS = {"exp": exp, "erf": erf, "tanh": tanh, "sigmoid": sigmoid}
 
 
 def _piece(

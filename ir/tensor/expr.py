@@ -41,7 +41,7 @@ UNARY_OPS = ("neg", "not", "abs", "floor", "ceil", "trunc", "round", "sqrt")
 MATH_CALLS = (
     "exp", "exp2", "expm1", "log", "log2", "log1p", "sin", "cos", "tan", "asin", "acos", "atan",
     "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "fma", "isnan", "isinf", "rsqrt",
-    "ordinal",
+    "ordinal", "sigmoid",
 )  # fmt: skip
 
 # ``within(value, size)``: the value, of dtype i64; one below 0 or not below `size` ends the run

@@ -257,6 +257,10 @@ def _rsqrt(x: float) -> float:
     return divide(1.0, _sqrt(x))
 
 
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x > -700.0 else math.exp(x)
+
+
 _MATH: dict[str, Callable[..., float]] = {
     **{
         name: _guarded(getattr(math, name), getattr(np, name))
@@ -269,6 +273,7 @@ _MATH: dict[str, Callable[..., float]] = {
     **{n: _guarded(getattr(math, n), getattr(np, n)) for n in ("sinh", "cosh", "tanh")},
     "erf": math.erf,
     "rsqrt": _rsqrt,
+    "sigmoid": _sigmoid,
 }
 
 

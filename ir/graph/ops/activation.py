@@ -39,12 +39,11 @@ register_unary(
 )  # fmt: skip
 
 
-# exp of a negative number only, so that nothing overflows on the way.
 def _sigmoid(x: Expr) -> Expr:
-    t = e.math("exp", -e.Unary("abs", x))
-    return e.select(e.binary("ge", x, _c(0, x)), _c(1, x), t) / (_c(1, x) + t)
+    return e.math("sigmoid", x)
 
 
+# exp of a negative number only, so that nothing overflows on the way.
 def _sigmoid_array(x: Array) -> Array:
     t = np.exp(-np.abs(x))
     return np.asarray(np.where(x >= 0, _like(1, x), t) / (1 + t))
