@@ -2,7 +2,7 @@
 
 What the number of the lane decides alone is a literal, which is known while code is made; what
 holds in the first lanes, or in all but these, is a mask made of their number by scalar
-instructions.
+instructions; where masks are vectors, by a comparison of this number with those of the lanes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class MaskEmitter(IndexEmitter):
         if not self.is_index(e.a) or not self.is_index(e.b):
             return None
         fixed = self.fixed_lanes(e)
-        if fixed is not None or not self.math.has_bit_masks or e.op not in ORDERS:
+        if fixed is not None or e.op not in ORDERS:
             return fixed
         return self.first_lanes(e)
 
@@ -120,7 +120,7 @@ class MaskEmitter(IndexEmitter):
         except NotLinearInLane:
             return None
         n, step = self.lanes, abs(parts.lane)
-        if not step or n not in (8, 16, 32):
+        if not step or n not in ((8, 16, 32) if self.math.has_bit_masks else (4, 8, 16, 32)):
             return None
         # c - step * lane > 0 holds below c / step, rounded up; c + step * lane > 0 fails there for
         # step - c, rounded down.
@@ -136,9 +136,24 @@ class MaskEmitter(IndexEmitter):
             number = self.w.shared(f"call i64 @{name}(i64 {number}, i64 {other})", "n", level)
         if step > 1:
             number = self.w.shared(f"udiv i64 {number}, {step}", "n", level)
-        return self._lanes_below(number, level, parts.lane > 0)
+        below = self._bits_below if self.math.has_bit_masks else self._vector_below
+        return below(number, level, parts.lane > 0)
 
-    def _lanes_below(self, number: str, level: int, negated: bool) -> Val:
+    def _vector_below(self, number: str, level: int, negated: bool) -> Val:
+        """The mask of so many first lanes, or of the others, as a vector: LLVM compares where a
+        mask is used, of 32 bits a lane, and what it compares is made outside of the loop."""
+        n = self.lanes
+        kind = f"<{n} x i32>"
+        short = self.w.shared(f"trunc i64 {number} to i32", "n", level)
+        first = self.w.shared(f"insertelement {kind} poison, i32 {short}, i64 0", "n", level)
+        text = f"shufflevector {kind} {first}, {kind} poison, {kind} zeroinitializer"
+        all_ = self.w.shared(text, "n", level)
+        lanes = ", ".join(f"i32 {k}" for k in range(n))
+        order = "sle" if negated else "sgt"
+        mask = self.w.shared(f"icmp {order} {kind} {all_}, <{lanes}>", "m", level)
+        return Val(mask, dtypes.boolean, n)
+
+    def _bits_below(self, number: str, level: int, negated: bool) -> Val:
         """The mask of so many first lanes, or of the others."""
         n = self.lanes
         above = self.w.shared(f"shl i64 1, {number}", "m", level)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import inf
+from typing import TypeVar
 
 from aisc.codegen.abi import BAD_INDEX
 from aisc.codegen.llvm.certain import certain_loads, conditional, is_certain
@@ -40,6 +41,7 @@ from aisc.ir.tensor.expr import (
 )
 from aisc.ir.tensor.func import Buffer
 
+T = TypeVar("T")
 ZERO_BLOCK = "@aisc.zeros"
 ZERO_BYTES = 1024
 
@@ -56,6 +58,7 @@ class ExprEmitter(WindowEmitter):
         self.values: dict[Var, Val] = {}
         self.guard: str | None = None  # scalar i1: loads are executed only where it holds
         self.filling: Expr | None = None  # what suppressed loads read, if not zeros
+        self._zero_beside: dict[str, str] = {}  # masked loads, zero where the mask does not hold
         self._checks = 0
         self.tested: dict[tuple[Expr, Expr], Expr] = {}  # indices and sizes that were tested before
         # Of the statement at hand: loads that it does whatever the conditions inside of it, and
@@ -232,6 +235,9 @@ class ExprEmitter(WindowEmitter):
                 f"call {kind} @{name}(ptr align {size} {pointer}, {mask} {self.mask.ref}, "
                 f"{kind} zeroinitializer)"
             )
+            value = self._from_memory(ref, buffer.dtype, self.lanes)
+            self._zero_beside[value.ref] = self.mask.ref
+            return value
         else:
             pointer = self.guarded(pointer, buffer)
             ref = self.w.let(f"load {kind}, {space} {pointer}, align {size}")
@@ -394,13 +400,20 @@ class ExprEmitter(WindowEmitter):
             result = self.under(cond, lambda: self.value(e.then))
             self.filling = saved
             return result
-        then = self.under(cond, lambda: self.value(e.then))
+        then, zeros = self.under(cond, lambda: self._with_zeros(e.then))
+        if zeros and e.other == const(0, e.dtype) and cond.lanes == then.lanes:
+            return then
         other = self.under(self.opposite(cond), lambda: self.value(e.other))
         lanes = max(cond.lanes, then.lanes, other.lanes)
         then, other = self.broadcast(then, lanes), self.broadcast(other, lanes)
         if cond.lanes > 1:
             cond = self.broadcast(cond, lanes)
         return Val(self.w.let(f"select {cond.text}, {then.text}, {other.text}"), e.dtype, lanes)
+
+    def _with_zeros(self, e: Expr) -> tuple[Val, bool]:
+        """A value, and whether it is zero in the lanes that the mask leaves out."""
+        v, mask = self.value(e), self.mask
+        return v, mask is not None and self._zero_beside.get(v.ref) == mask.ref
 
     def _is_filled(self, e: Select) -> bool:
         """Whether the select is a load or a constant, which a suppressed load reads instead."""
@@ -411,7 +424,7 @@ class ExprEmitter(WindowEmitter):
         plain = self.FILLS and isinstance(e.other, Const) and e.then.dtype.is_float
         return e.other == const(0, e.dtype) or plain
 
-    def under(self, cond: Val, action: Callable[[], Val]) -> Val:
+    def under(self, cond: Val, action: Callable[[], T]) -> T:
         """Evaluate `action` with loads restricted to where `cond` holds."""
         saved = self.mask, self.guard
         if cond.lanes > 1:

@@ -11,12 +11,12 @@ packed, which loop is outside, how far the reduce loop is unrolled, and what is 
 from __future__ import annotations
 
 from functools import partial
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from math import prod
 
 from aisc.ir.dtypes import f32
 from aisc.ir.node import distinct, walk
-from aisc.ir.target import LINE_BYTES, Target
+from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, mentions
@@ -31,6 +31,14 @@ from aisc.passes.schedule.rules.epilogue import (
     through_private,
 )
 from aisc.passes.schedule.rules.narrow import narrow_last
+from aisc.passes.schedule.rules.panels import (
+    MOST_UNROLLED,
+    around_panels,
+    panel_ahead,
+    panels_outside,
+    prefetch_next_panel,
+    turns_of,
+)
 from aisc.passes.schedule.rules.structure import (
     MAX_WINDOW,
     Reduction,
@@ -57,14 +65,10 @@ from aisc.passes.tensor.peel_tails import WHOLE_APART
 RUNTIME_PACK_ROWS = 32
 # Registers of a tile beside its accumulators.
 OPERANDS = 4
-# Steps of the innermost reduce loops that may be unrolled.
-MOST_UNROLLED = 16
 # Steps of a product that is done before a large tile has begun, and rows of which all are one tile.
 FEW_STEPS, FEW_ROWS = 12, 4
 # Vectors of functions whose code may be there for each of them.
 FEW_CALLS = 2
-# Lines of memory that may be asked for at once, without waiting for the first of them.
-BURST = 8
 
 
 def pick_tile(reduction: Reduction, d: Chooser) -> Tile:
@@ -179,10 +183,10 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
         inner.append(taken)
     if panels_outside(reduction, d):
         outer.remove(names[0])
-        shared = _shared_first(reduction, outer, loops, d.target)
-        outer = [*shared, names[0], *(n for n in outer if n not in shared)]
+        around = around_panels(reduction, outer, loops, d)
+        outer = [*around, names[0], *(n for n in outer if n not in around)]
     count = _to_unroll(s, reduction, reduce_loops, d)
-    ahead, turn = _panel_ahead(s, reduction, outer, names[0], reduce_loops, d)
+    ahead, turn = panel_ahead(s, reduction, outer, names[0], reduce_loops, d)
     s, reduce_loops = _in_turns(s, block, reduce_loops, turn, d)
     s = s.reorder(*outer, *reduce_loops, *inner)
     for name in filter(None, (fill, consumer)):
@@ -203,15 +207,15 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     s = whole_apart(s, consumer, outer, d)
     if ahead != "never":
         at = outer[-1] if ahead == "tiles" else f"{reduce_loops[-1].removesuffix('_u')}_s"
-        s = unless_refused(s, partial(_prefetch_next, block, names[0], at))
+        s = unless_refused(s, partial(prefetch_next_panel, block, names[0], at))
     if not reduction.contraction:
         return s
     s = _prefetch_epilogue(s, consumer, outer[-1], d)
-    return _narrow_last(s, reduction, tile, (names[0], names[1]), consumer, d)
+    return _narrow_last(s, reduction, tile, (names[0], names[1]), d)
 
 
 def _narrow_last(
-    s: Schedule, reduction: Reduction, tile: Tile, loops: tuple[str, str], consumer: str, d: Chooser
+    s: Schedule, reduction: Reduction, tile: Tile, loops: tuple[str, str], d: Chooser
 ) -> Schedule:
     """Let the last panel have the vectors that it needs, where that is worth it."""
     extents, block = _extents(reduction), reduction.block.name
@@ -235,24 +239,6 @@ def _with_dot(
     return (s, None) if ready is s else (ready, dot)
 
 
-def panels_outside(reduction: Reduction, d: Chooser) -> bool:
-    """Whether the loop over panels of weights is around that over rows: then a panel stays in
-    cache over all rows. Where all panels do, results are better written one row after the other."""
-    if not reduction.contraction:
-        return False
-    own = "rows" if _stay_in_cache(reduction, d.target) else "panels"
-    return d.pick(f"{reduction.block.name}.outside", ("panels", "rows"), own) == "panels"
-
-
-def _stay_in_cache(reduction: Reduction, target: Target) -> bool:
-    """Whether weights are no more than a quarter of the second-level cache."""
-    assert reduction.weights is not None, "a contraction has weights"
-    shape = reduction.weights.buffer.shape
-    known = [n for n in shape if isinstance(n, int)]
-    fits = prod(known) * reduction.weights.dtype.bytes <= target.second_cache.bytes // 4
-    return fits and len(known) == len(shape)
-
-
 def _to_unroll(s: Schedule, reduction: Reduction, loops: list[str], d: Chooser) -> int:
     """How many of the innermost reduce loops are unrolled: those of a window, whose places share
     what they read, and one that would end as soon as it has begun."""
@@ -270,60 +256,12 @@ def _in_turns(
     s: Schedule, block: str, loops: list[str], own: int, d: Chooser
 ) -> tuple[Schedule, list[str]]:
     """Some steps of a long reduce loop in each turn of it."""
-    turn = d.pick(f"{block}.steps", _turns(s, loops), own)
+    turn = d.pick(f"{block}.steps", turns_of(s, loops), own)
     if turn == 1:
         return s, loops
     last = loops[-1]
     s = s.split(last, turn, names=(f"{last}_s", f"{last}_u")).unroll(f"{last}_u")
     return s, [*loops[:-1], f"{last}_s", f"{last}_u"]
-
-
-def _turns(s: Schedule, loops: list[str]) -> list[int]:
-    """Steps of the innermost reduce loop that may make one turn."""
-    size = _count(find_loop(s.func, loops[-1])) if loops else 0
-    return [n for n in (1, 2, 4, 8) if size > MOST_UNROLLED and size % n == 0] or [1]
-
-
-def _panel_ahead(
-    s: Schedule, reduction: Reduction, outer: list[str], panels: str, steps: list[str], d: Chooser
-) -> tuple[str, int]:
-    """Where the next panel of weights is asked for while one is used, and how many steps of the
-    reduction make a turn then: some lines at each tile, or where these are too many, one with every
-    few steps. Weights that stay in the second-level cache need not be asked for."""
-    weights, name = reduction.weights, reduction.block.name
-    if panels not in outer or weights is None or _stay_in_cache(reduction, d.target):
-        return "never", 1
-    packed = [r.buffer for r in find_place(s.func, name).block.reads if r.buffer.role == "weight"]
-    inner = outer[outer.index(panels) + 1 :]
-    tiles, depth = (prod(_count(find_loop(s.func, n)) for n in loops) for loops in (inner, steps))
-    width = packed[0].shape[-1] if packed else 0
-    if not tiles * depth or len(packed) != 1 or not isinstance(width, int):
-        return "never", 1
-    lines = -(-depth * width * packed[0].dtype.bytes // LINE_BYTES)
-    turn = max(n for n in _turns(s, steps) if n == 1 or lines * n <= tiles * depth)
-    own = "tiles" if lines <= BURST * tiles else "steps" if turn > 1 else "never"
-    ahead = d.pick(f"{name}.ahead", ("never", "tiles", "steps"), own)
-    return ahead, turn if ahead == "steps" else 1
-
-
-def _prefetch_next(block: str, panels: str, at: str, s: Schedule) -> Schedule:
-    weights = [r.buffer for r in find_place(s.func, block).block.reads if r.buffer.role == "weight"]
-    return s.prefetch_next(block, weights[0].name, panels, at)
-
-
-def _shared_first(
-    reduction: Reduction, outer: list[str], loops: dict[str, str], target: Target
-) -> list[str]:
-    """The loops that choose among matrices, other weights in each iteration, and stay around all
-    others: those that are the outermost, as in batches of products, and where the weights of all
-    iterations are more than the first-level cache holds, those of groups of channels too."""
-    shared = [loops[it.var.name] for it in shared_iters(reduction) if it.var.name in loops]
-    weights = reduction.weights
-    assert weights is not None, "a contraction has weights"
-    known = [d for d in weights.buffer.shape if isinstance(d, int)]
-    if prod(known) * weights.dtype.bytes > target.first_cache.bytes:
-        return [n for n in outer if n in shared]
-    return list(takewhile(lambda n: n in shared, outer))
 
 
 def _prefetch_epilogue(s: Schedule, consumer: str, loop: str, d: Chooser) -> Schedule:
