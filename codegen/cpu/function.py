@@ -16,6 +16,7 @@ from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Invoke, Region
 
 AVX512 = "+avx512f"
+AVX2 = "+avx2"
 # LLVM's names of features that convert a type to and from f32.
 CONVERTS: dict[DType, tuple[str, ...]] = {
     dtypes.bf16: ("+avx512bf16", "+avxneconvert", "+bf16", "+zfbfmin"),
@@ -35,6 +36,10 @@ class CpuMath(MathEmitter):
     def has_bit_masks(self) -> bool:
         """Masks have registers of their own."""
         return AVX512 in self.features
+
+    def has_masked_loads(self, dtype: DType) -> bool:
+        """With bits for any, with vectors for lanes of 32 and 64 bits."""
+        return self.has_bit_masks or (AVX2 in self.features and dtype.bytes in (4, 8))
 
     def has_scaling(self, v: Val) -> bool:
         """Sixteen f32 at once."""

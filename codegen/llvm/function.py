@@ -337,6 +337,7 @@ class FunctionEmitter(TransposeEmitter):
 
     def branch(self, s: If) -> None:
         """A branch, or a mask where the condition varies over lanes."""
+        s = self.branch_first(s)
         cond = self.value(s.cond)
         if cond.ref in ("true", "false"):
             taken = s.then if cond.ref == "true" else s.other

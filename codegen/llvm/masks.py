@@ -8,13 +8,16 @@ instructions; where masks are vectors, by a comparison of this number with those
 from __future__ import annotations
 
 import operator
+from functools import reduce
 
 from aisc.codegen.llvm.index import IndexEmitter, NotLinearInLane
 from aisc.codegen.llvm.types import Val
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir import dtypes
-from aisc.ir.tensor.expr import COMPARISONS, Binary, Const, Expr, Var, variables
+from aisc.ir.tensor.expr import COMPARISONS, Binary, Const, Expr, Load, Select, Var, variables
+from aisc.ir.tensor.stmt import If
+from aisc.ir.tensor.tree import conjuncts
 from aisc.ir.tensor.visitor import substitute
 
 ORDERS = ("lt", "le", "gt", "ge")
@@ -55,6 +58,41 @@ class MaskEmitter(IndexEmitter):
         if fixed is not None or e.op not in ORDERS:
             return fixed
         return self.first_lanes(e)
+
+    def alike_first(self, e: Select) -> Select:
+        """What all lanes have in common decides first, of the conditions of a load: ``select(a &
+        b[l], x, z) -> select(a, select(b[l], x, z), z)``. It chooses an address, and masks remain
+        what the lane and the border say."""
+        conds, then = conjuncts(e.cond), e.then
+        while isinstance(then, Select) and then.other == e.other:
+            conds, then = [*conds, *conjuncts(then.cond)], then.then
+        if (
+            self.lane_var is None
+            or not isinstance(then, Load)
+            or not all(map(self._is_order, conds))
+        ):
+            return e
+        varying = [c for c in conds if self.lane_var in variables(c)]
+        alike = [c for c in conds if c not in varying]
+        if not varying or not alike or self.lane_var not in variables(e.cond):
+            return e
+        inner = Select(reduce(_both, varying), then, e.other)
+        return Select(reduce(_both, alike), inner, e.other)
+
+    def branch_first(self, s: If) -> If:
+        """What all lanes have in common is jumped over where masks are vectors, and stores with
+        them slow: ``if a & b[l]: s -> if a: if b[l]: s``."""
+        conds = conjuncts(s.cond)
+        varying = [c for c in conds if self.lane_var in variables(c)]
+        alike = [c for c in conds if c not in varying]
+        if not varying or not alike or s.other is not None or self.math.has_bit_masks:
+            return s
+        return If(reduce(_both, alike), If(reduce(_both, varying), s.then))
+
+    def _is_order(self, e: Expr) -> bool:
+        """Whether a condition compares indices."""
+        plain = isinstance(e, Binary) and e.op in COMPARISONS
+        return plain and self.is_index(e.a) and self.is_index(e.b)
 
     def opposite(self, cond: Val) -> Val:
         """Logical not; of a literal a literal."""
@@ -168,3 +206,7 @@ class MaskEmitter(IndexEmitter):
 def _holds(op: str, gap: int) -> bool:
     """Whether ``a op b`` for integers with this difference."""
     return bool(COMPARED[op](gap, 0))
+
+
+def _both(a: Expr, b: Expr) -> Expr:
+    return Binary("and", a, b)

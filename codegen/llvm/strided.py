@@ -24,7 +24,7 @@ class StridedEmitter(ExprEmitter):
     def strided_load(self, buffer: Buffer, pointer: str, stride: int) -> Val | None:
         """The lanes at `pointer` and every `stride` elements from there; ``None`` where no vectors
         are better."""
-        if not self._is_near(stride) or (self.mask is not None and not self._masks_places(buffer)):
+        if not self._is_near(stride) or (self.mask is not None and not self._loads_some(buffer)):
             return None
         parts = _parts(stride, self.lanes)
         mask, loaded = self.mask, []
@@ -35,6 +35,8 @@ class StridedEmitter(ExprEmitter):
         result = loaded[0]
         for k, other in enumerate(loaded[1:] or loaded):
             result = self._joined(result, other, _picks(parts, stride, self.lanes, k))
+        if mask is not None:
+            self.zero_beside[result.ref] = mask.ref
         return result
 
     def _is_near(self, stride: int) -> bool:
@@ -42,6 +44,10 @@ class StridedEmitter(ExprEmitter):
 
     def _masks_places(self, buffer: Buffer) -> bool:
         return self.math.has_bit_masks and not self.is_private(buffer)
+
+    def _loads_some(self, buffer: Buffer) -> bool:
+        """Whether some lanes of a vector are loaded as fast as all."""
+        return self.math.has_masked_loads(buffer.dtype) and not self.is_private(buffer)
 
     def _moved(self, buffer: Buffer, pointer: str, elements: int) -> str:
         if not elements:
@@ -53,8 +59,19 @@ class StridedEmitter(ExprEmitter):
         """The mask of the places from `first` on of which lanes ask for."""
         n = self.lanes
         lane = [(first + j) // stride if (first + j) % stride == 0 else n for j in range(n)]
+        places = [k if 0 <= k < n else n for k in lane]
         zeros = Val("zeroinitializer", dtypes.boolean, n)
-        return self._joined(mask, zeros, [k if 0 <= k < n else n for k in lane])
+        if self.math.has_bit_masks:
+            return self._joined(mask, zeros, places)
+        # Lanes of 32 bits, of which LLVM takes the signs: it would shuffle lanes of 16.
+        wide = self.w.shared(f"sext {mask.text} to <{n} x i32>", "m")
+        items = ", ".join(f"i32 {k}" for k in places)
+        kind = f"<{n} x i32>"
+        picked = self.w.shared(
+            f"shufflevector {kind} {wide}, {kind} zeroinitializer, {kind} <{items}>", "m"
+        )
+        ref = self.w.shared(f"icmp slt {kind} {picked}, zeroinitializer", "m")
+        return Val(ref, dtypes.boolean, n)
 
     def _joined(self, a: Val, b: Val, places: Sequence[int]) -> Val:
         """Lanes from the concatenation of two vectors; any where a place is below zero."""

@@ -58,7 +58,7 @@ class ExprEmitter(WindowEmitter):
         self.values: dict[Var, Val] = {}
         self.guard: str | None = None  # scalar i1: loads are executed only where it holds
         self.filling: Expr | None = None  # what suppressed loads read, if not zeros
-        self._zero_beside: dict[str, str] = {}  # masked loads, zero where the mask does not hold
+        self.zero_beside: dict[str, str] = {}  # masked loads, zero where the mask does not hold
         self._checks = 0
         self.tested: dict[tuple[Expr, Expr], Expr] = {}  # indices and sizes that were tested before
         # Of the statement at hand: loads that it does whatever the conditions inside of it, and
@@ -236,7 +236,7 @@ class ExprEmitter(WindowEmitter):
                 f"{kind} zeroinitializer)"
             )
             value = self._from_memory(ref, buffer.dtype, self.lanes)
-            self._zero_beside[value.ref] = self.mask.ref
+            self.zero_beside[value.ref] = self.mask.ref
             return value
         else:
             pointer = self.guarded(pointer, buffer)
@@ -389,6 +389,7 @@ class ExprEmitter(WindowEmitter):
         return result
 
     def _select(self, e: Select) -> Val:
+        e = self.alike_first(e)
         test = self.settled(e.cond) if self.fixed else e.cond
         if isinstance(test, Const):
             return self.value(e.then if test.value else e.other)
@@ -413,10 +414,12 @@ class ExprEmitter(WindowEmitter):
     def _with_zeros(self, e: Expr) -> tuple[Val, bool]:
         """A value, and whether it is zero in the lanes that the mask leaves out."""
         v, mask = self.value(e), self.mask
-        return v, mask is not None and self._zero_beside.get(v.ref) == mask.ref
+        return v, mask is not None and self.zero_beside.get(v.ref) == mask.ref
 
     def _is_filled(self, e: Select) -> bool:
         """Whether the select is a load or a constant, which a suppressed load reads instead."""
+        if isinstance(e.then, Select) and e.then.other == e.other:
+            return self._is_filled(e.then)
         if not isinstance(e.then, Load) or e.then.buffer.space != "global":
             return False
         if e.then in self.certain:

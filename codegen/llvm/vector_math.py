@@ -79,6 +79,10 @@ class MathEmitter:
         """Whether masks of lanes are bits, so that comparing is done in vectors of any type."""
         return False
 
+    def has_masked_loads(self, dtype: DType) -> bool:
+        """Whether some lanes of a vector of such elements are loaded by one instruction."""
+        return self.has_bit_masks
+
     def has_scaling(self, v: Val) -> bool:
         """Whether the target multiplies such values by powers of two in one instruction."""
         return False
