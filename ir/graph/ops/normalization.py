@@ -309,7 +309,8 @@ def _group_reference(call: OpCall, xs: Arrays) -> list[Array]:
 
 
 def _group_decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | None]) -> list[Value]:
-    """Reshape to (n, groups, rest), normalize the rest, scale per channel."""
+    """Reshape to (n, groups, rest), normalize the rest, scale per channel: before the shape is that
+    of x again where each channel is a group, so that one nest does both."""
     x, scale, bias = _required(xs)
     n, channels, *spatial = x.type.shape
     groups: int = call.attrs["groups"]
@@ -318,13 +319,17 @@ def _group_decompose(gb: GraphBuilder, call: OpCall, xs: Sequence[Value | None])
     def op(name: str, *args: Value, **attrs: AttrValue) -> Value:
         return gb.add(name, args, attrs, loc=call.loc)
 
+    def scaled(y: Value) -> Value:
+        shape = _spread(y.type.shape, 1)
+        y = op("mul", y, op("reshape", scale, shape=shape))
+        return op("add", y, op("reshape", bias, shape=shape))
+
     rest = product((channels // groups, *spatial))
     grouped = op("reshape", x, shape=(n, groups, rest))
     normal = op("layer_norm", grouped, axis=2, epsilon=call.attrs["epsilon"])
-    y = op("reshape", normal, shape=x.type.shape)
-    shape = _spread(x.type.shape, 1)
-    y = op("mul", y, op("reshape", scale, shape=shape))
-    return [op("add", y, op("reshape", bias, shape=shape))]
+    if groups == channels:
+        return [op("reshape", scaled(normal), shape=x.type.shape)]
+    return [scaled(op("reshape", normal, shape=x.type.shape))]
 
 
 register(
