@@ -21,7 +21,7 @@ from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, For, If, Iter, Store
-from aisc.ir.tensor.tree import find_loop, find_place, places
+from aisc.ir.tensor.tree import Place, find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.dots import STEPS, Dot, candidates, instruction_for, issued, prepare
 from aisc.passes.schedule.rules.epilogue import (
@@ -343,10 +343,29 @@ def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile, d: Chooser) -> 
     before = {p.block.name for p in places(s.func.body)}
     s = s.pack(load.buffer.name, axis, tile.width, (*first, axis, *rest, axis + 1))
     made = [p for p in places(s.func.body) if p.block.name not in before]
+    if made and load.buffer.role != "weight" and len(rest) == 1:
+        s = _some_lines(s, made[0], len(first), d)
     whole = _extent(reduction.lane) // tile.width
     if made and not first and whole and _extent(reduction.lane) % tile.width:
         s = unless_refused(s, partial(_whole_panels, made[0].loops[0].var.name, whole))
     return s
+
+
+def _some_lines(s: Schedule, place: Place, panel: int, d: Chooser) -> Schedule:
+    """Let a matrix that is packed in each run be read some lines at a time: from a panel to the
+    next, each line is read on, while one panel after the other would read a little of all of them,
+    each far from the one before."""
+    names, known = [f.var.name for f in place.loops], [_count(f) for f in place.loops]
+    options = [n for n in (16, 10, 8, 5, 4, 2) if known[panel + 1] % n == 0]
+    if not known[panel + 1] or not options:
+        return s
+    own = options[0] if prod(known) * 4 > d.target.second_cache.bytes else 1
+    lines = d.pick(f"{place.block.name}.lines", (1, *options), own)
+    if lines == 1:
+        return s
+    line = names[panel + 1]
+    s = s.split(line, lines, names=(f"{line}_o", f"{line}_i"))
+    return s.reorder(f"{line}_o", names[panel], f"{line}_i")
 
 
 def _whole_panels(loop: str, whole: int, s: Schedule) -> Schedule:
