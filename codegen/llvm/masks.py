@@ -91,8 +91,9 @@ class MaskEmitter(IndexEmitter):
 
     def _is_order(self, e: Expr) -> bool:
         """Whether a condition compares indices."""
-        plain = isinstance(e, Binary) and e.op in COMPARISONS
-        return plain and self.is_index(e.a) and self.is_index(e.b)
+        if not isinstance(e, Binary) or e.op not in COMPARISONS:
+            return False
+        return self.is_index(e.a) and self.is_index(e.b)
 
     def opposite(self, cond: Val) -> Val:
         """Logical not; of a literal a literal."""

@@ -27,12 +27,12 @@ from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.epilogue import in_place_reader, result_of, through_private
+from aisc.passes.schedule.rules.panels import panels_outside
 from aisc.passes.schedule.rules.parallel import is_costly
 from aisc.passes.schedule.rules.structure import Reduction, analyse, plain_axis
 from aisc.passes.schedule.rules.tile import (
     known_factor,
     loops_by_iter,
-    panels_outside,
     reduce_loops_of,
     schedule_consumer,
     tile_options,
