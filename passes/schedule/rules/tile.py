@@ -209,7 +209,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
         at = outer[-1] if ahead == "tiles" else f"{reduce_loops[-1].removesuffix('_u')}_s"
         s = unless_refused(s, partial(prefetch_next_panel, block, names[0], at))
     if not reduction.contraction:
-        return _lines_ahead(s, block, outer, d)
+        return _lines_ahead(s, reduction, outer, d)
     s = _prefetch_epilogue(s, consumer, outer[-1], d)
     return _narrow_last(s, reduction, tile, (names[0], names[1]), d)
 
@@ -228,19 +228,22 @@ def _narrow_last(
     return unless_refused(s, lambda s: narrow_last(s, loops[0], whole, loops[1], needed, blocks))
 
 
-def _lines_ahead(s: Schedule, block: str, outer: list[str], d: Chooser) -> Schedule:
-    """Ask for the lines of an image that the next tiles read, where the image does not stay in the
-    second-level cache: a tile reads a little of each of them, which no machine foresees."""
-    images = [r.buffer for r in find_place(s.func, block).block.reads if r.buffer.role == "input"]
-    known = [prod(n for n in b.shape if isinstance(n, int)) * b.dtype.bytes for b in images]
-    if len(outer) < 2 or not images:
+def _lines_ahead(s: Schedule, reduction: Reduction, outer: list[str], d: Chooser) -> Schedule:
+    """Ask for the lines of an image that the next tiles read, where the lanes are places of a line
+    and the image does not stay in the second-level cache: a tile reads a little of each line, which
+    no machine foresees."""
+    name, lane = reduction.block.name, reduction.lane.var
+    loads = [n for n in distinct(find_place(s.func, name).block.body) if isinstance(n, Load)]
+    images = [n for n in loads if n.buffer.role == "input" and mentions(n.indices[-1], lane)]
+    if len(outer) < 2 or len(images) != 1 or plain_axis(images[0], lane) is not None:
         return s
-    far = max(known) > d.target.second_cache.bytes
-    if not d.pick(f"{block}.lines_ahead", (False, True), far):
+    image = images[0].buffer
+    known = prod(n for n in image.shape if isinstance(n, int)) * image.dtype.bytes
+    far = known > d.target.second_cache.bytes
+    if not d.pick(f"{name}.lines_ahead", (False, True), far):
         return s
-    image = images[known.index(max(known))].name
     at, around = outer[-1], outer[-2]
-    return unless_refused(s, lambda s: s.prefetch_next(block, image, around, at))
+    return unless_refused(s, lambda s: s.prefetch_next(name, image.name, around, at))
 
 
 def _with_dot(
