@@ -53,6 +53,16 @@ def scheduled(
     return s
 
 
+def result(s: Schedule, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """What a scheduled product with constant weights gives under the interpreter."""
+    (packer,) = s.packers
+    packed = np.zeros(packer.params[1].type.static_shape, np.float32)
+    run_func(packer, [w, packed])
+    y = np.zeros((x.shape[0], w.shape[1]), np.float32)
+    run_func(optimize(s.func), [x, packed, y])
+    return y
+
+
 def picks(s: Schedule) -> dict[str, Choice]:
     """What was picked for the product, by subject."""
     return {p.name.partition(".")[2]: p.choice for p in s.picks if p.name.startswith("matmul")}
@@ -100,12 +110,7 @@ def test_every_choice_gives_the_same_bits(ahead: str, steps: int) -> None:
     s = scheduled("x86-64-v3", func, caches, ahead=ahead, steps=steps)
     made = picks(s)
     assert (made["ahead"], made["steps"]) == (ahead, steps)
-    (packer,) = s.packers
-    packed = np.zeros(packer.params[1].type.static_shape, np.float32)
-    run_func(packer, [w, packed])
-    y = np.zeros((9, 50), np.float32)
-    run_func(optimize(s.func), [x, packed, y])
-    np.testing.assert_array_equal(y, np.maximum(x @ w, 0))
+    np.testing.assert_array_equal(result(s, x, w), np.maximum(x @ w, 0))
 
 
 @pytest.mark.parametrize(("machine", "apart"), [("x86-64-v3", True), ("x86-64-v4", False)])
@@ -161,12 +166,7 @@ def test_narrow_panels_give_the_same_bits(rows: int, columns: int, outside: str)
         )
         assert picks(s)["narrow"] == narrow
         assert (str(s.trace).count("remove_unread") == 2) == narrow
-        (packer,) = s.packers
-        packed = np.zeros(packer.params[1].type.static_shape, np.float32)
-        run_func(packer, [w, packed])
-        y = np.zeros((rows, columns), np.float32)
-        run_func(optimize(s.func), [x, packed, y])
-        found.append(y)
+        found.append(result(s, x, w))
     np.testing.assert_array_equal(found[0], np.maximum(x @ w, 0))
     np.testing.assert_array_equal(*found)
 
@@ -181,12 +181,7 @@ def test_maps_that_call_functions_are_there_once(machine: str, rows: int, column
     for rolled in (False, True):
         func = product(rows, 17, columns, op="tanh")
         s = scheduled(machine, func, rolled=rolled)
-        (packer,) = s.packers
-        packed = np.zeros(packer.params[1].type.static_shape, np.float32)
-        run_func(packer, [w, packed])
-        y = np.zeros((rows, columns), np.float32)
-        run_func(optimize(s.func), [x, packed, y])
-        found.append(y)
+        found.append(result(s, x, w))
     np.testing.assert_array_equal(*found)
     np.testing.assert_allclose(found[0], np.tanh(x @ w), rtol=1e-5, atol=1e-6)
     own = default_schedule(product(rows, 17, columns, op="tanh"), Chooser(resolve_target(machine)))

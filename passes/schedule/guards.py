@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from aisc.ir.node import map_children
-from aisc.ir.tensor.expr import TRUE, ZERO, Expr, Unary, equal, logical_and
+from aisc.ir.tensor.expr import (
+    FALSE,
+    TRUE,
+    ZERO,
+    Binary,
+    Const,
+    Expr,
+    Unary,
+    equal,
+    logical_and,
+)
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Block, For, If, Seq, Stmt, seq
 from aisc.ir.tensor.tree import conjuncts, indexer
 from aisc.passes.schedule.dependence import Space
@@ -52,8 +64,10 @@ def never(func: Func, loops: tuple[For, ...], cond: Expr) -> bool:
     """Whether a condition holds in no iteration of the loops; undecided counts as no."""
     index = indexer(loops, func.dims)
     inner = cond.a if isinstance(cond, Unary) else cond
-    if isinstance(cond, Unary) and index.proves(inner):
+    if index.simplify(inner) == (TRUE if isinstance(cond, Unary) else FALSE):
         return True
+    if _sometimes(index, cond, loops):
+        return False
     space = Space(func.dims)
     rename = {f.var: f"i{k}" for k, f in enumerate(loops)}
     space.names.extend(rename.values())
@@ -64,3 +78,25 @@ def never(func: Func, loops: tuple[For, ...], cond: Expr) -> bool:
         return space.point() is None
     except (NotAffine, Undecided):
         return False
+
+
+# Whether a comparison holds for a difference somewhere between two.
+_HOLDS: dict[str, Callable[[float, float], bool]] = {
+    "lt": lambda low, high: low < 0, "le": lambda low, high: low <= 0,
+    "gt": lambda low, high: high > 0, "ge": lambda low, high: high >= 0,
+}  # fmt: skip
+_OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
+
+
+def _sometimes(index: Indexer, cond: Expr, loops: tuple[For, ...]) -> bool:
+    """Whether ranges alone tell that a condition holds in some iteration: it compares a sum of
+    loops of known length, which takes its extremes."""
+    inner = cond.a if isinstance(cond, Unary) else cond
+    if not isinstance(inner, Binary) or inner.op not in _HOLDS:
+        return False
+    free = {f.var for f in loops if f.low == ZERO and isinstance(f.extent, Const)}
+    form = index.linear(inner.a - inner.b)
+    if not all(len(mono) == 1 and mono[0] in free for mono, _ in form.terms):
+        return False
+    op = _OPPOSITE[inner.op] if isinstance(cond, Unary) else inner.op
+    return _HOLDS[op](*index.interval(form))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Seq
-from aisc.ir.tensor.tree import find_place, places, replace_stmt
-from aisc.passes.schedule.dependence import accesses_of, private_to
+from aisc.ir.tensor.tree import find_place, indexer, places, replace_stmt
+from aisc.passes.schedule.dependence import Access, accesses_of, private_to
 from aisc.passes.schedule.legality import conflicts, require_apart
 from aisc.passes.schedule.primitives.blocks import nest_of
 from aisc.passes.schedule.schedule import primitive
@@ -32,6 +32,20 @@ def remove_unread(func: Func, block: str) -> Func:
     for other in places(func.body):
         if other.block.name != block and written & {r.buffer for r in other.block.reads}:
             reads = [a for a in accesses_of(other) if not a.write]
-            remedy = f"block {other.block.name} needs it"
-            require_apart(func, conflicts(own, reads), (), lambda a, b: [], step, remedy)
+            pairs = [(a, b) for a, b in conflicts(own, reads) if not _is_apart(func, a, b)]
+            require_apart(
+                func, pairs, (), lambda a, b: [], step, f"block {other.block.name} needs it"
+            )
     return replace_stmt(func, nest, Seq(()))
+
+
+def _is_apart(func: Func, a: Access, b: Access) -> bool:
+    """Whether the ranges of one axis tell that two accesses never meet, without integer sets."""
+    pairs = zip(_ranges(func, a), _ranges(func, b), strict=True)
+    return any(x[1] < y[0] or y[1] < x[0] for x, y in pairs)
+
+
+def _ranges(func: Func, access: Access) -> list[tuple[float, float]]:
+    """The least and the greatest index along each axis."""
+    index = indexer(access.place.loops, func.dims)
+    return [index.bounds(low) for low in access.low]
