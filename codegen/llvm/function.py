@@ -11,15 +11,10 @@ from dataclasses import replace
 from math import inf
 
 from aisc.codegen.llvm.early import early_tests, is_filled
-from aisc.codegen.llvm.index import Lane, NotLinearInLane, Scalar
+from aisc.codegen.llvm.index import Lane, NotLinearInLane, Scalar, flat_index
 from aisc.codegen.llvm.transpose import Tile, TransposeEmitter
-from aisc.codegen.llvm.types import Val, memory_type, vector_type
-from aisc.codegen.llvm.values import (
-    ZERO_BLOCK,
-    ZERO_BYTES,
-    flat_index,
-    memory_suffix,
-)
+from aisc.codegen.llvm.types import Val, memory_suffix, memory_type, vector_type
+from aisc.codegen.llvm.values import ZERO_BLOCK, ZERO_BYTES
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.tensor.expr import Const, Var

@@ -8,11 +8,12 @@ common sub-expressions by construction, since LLVM runs no such pass on our code
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from aisc.codegen.llvm.writer import Scope, Writer
 from aisc.ir.diagnostics import InternalError
-from aisc.ir.tensor.expr import Binary, Const, Expr, Var, variables
+from aisc.ir.tensor.expr import Binary, Const, Expr, Var, of_dim, variables
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, Linear
 from aisc.ir.tensor.visitor import substitute
@@ -212,3 +213,13 @@ class IndexEmitter:
         quotient = w.shared(f"sdiv i64 {a}, {b}", "t", level)
         lower = w.shared(f"sub i64 {quotient}, 1", "t", level)
         return w.shared(f"select i1 {negative}, i64 {lower}, i64 {quotient}", "t", level)
+
+
+@lru_cache(maxsize=4096)
+def flat_index(buffer: Buffer, indices: tuple[Expr, ...]) -> Expr:
+    """The place of an element among those of its buffer; unrolled loops ask for few of them many
+    times."""
+    flat: Expr = Const(0)
+    for i, stride in zip(indices, buffer.strides, strict=True):
+        flat = flat + i * of_dim(stride)
+    return flat

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aisc.codegen.llvm.certain import certain_loads
+from aisc.codegen.llvm.index import flat_index
 from aisc.codegen.llvm.strided import StridedEmitter
 from aisc.codegen.llvm.types import Val, memory_type, vector_type
-from aisc.codegen.llvm.values import flat_index
 from aisc.ir import dtypes
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Binary, Const, Expr, Load, has_loads

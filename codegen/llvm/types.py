@@ -26,6 +26,12 @@ def memory_type(dtype: DType) -> str:
     return "i8" if dtype.kind == "bool" else scalar_type(dtype)
 
 
+def memory_suffix(dtype: DType) -> str:
+    """The element part of an overloaded intrinsic's name, for memory types."""
+    name = memory_type(dtype)
+    return name if name.startswith("i") else dtype.name
+
+
 def is_short(dtype: DType) -> bool:
     """Whether a type is a float of 16 bits."""
     return dtype.is_float and dtype.bits == 16

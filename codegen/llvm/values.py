@@ -9,14 +9,20 @@ redirect the address to a block of zeros.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from math import inf
 from typing import TypeVar
 
 from aisc.codegen.abi import BAD_INDEX
 from aisc.codegen.llvm.certain import certain_loads, conditional, is_certain
-from aisc.codegen.llvm.index import NotLinearInLane, Parts, Scalar
-from aisc.codegen.llvm.types import Val, literal, memory_type, scalar_type, vector_type
+from aisc.codegen.llvm.index import NotLinearInLane, Parts, Scalar, flat_index
+from aisc.codegen.llvm.types import (
+    Val,
+    literal,
+    memory_suffix,
+    memory_type,
+    scalar_type,
+    vector_type,
+)
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.codegen.llvm.windows import WindowEmitter
 from aisc.codegen.llvm.writer import Writer
@@ -491,19 +497,3 @@ def rounded(e: Cast) -> tuple[Expr, int] | None:
             return None
         inner, more = inner.a, int(value)
     return (inner.a, more) if isinstance(inner, Unary) and inner.op == "round" else None
-
-
-@lru_cache(maxsize=4096)
-def flat_index(buffer: Buffer, indices: tuple[Expr, ...]) -> Expr:
-    """The place of an element among those of its buffer; unrolled loops ask for few of them many
-    times."""
-    flat: Expr = Const(0)
-    for i, stride in zip(indices, buffer.strides, strict=True):
-        flat = flat + i * of_dim(stride)
-    return flat
-
-
-def memory_suffix(dtype: DType) -> str:
-    """The element part of an overloaded intrinsic's name, for memory types."""
-    name = memory_type(dtype)
-    return name if name.startswith("i") else dtype.name
