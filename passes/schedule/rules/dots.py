@@ -26,11 +26,12 @@ from aisc.passes.schedule.products import factors
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.inlining import inline_where_legal
 from aisc.passes.schedule.rules.structure import Reduction, plain_axis, step_of
+from aisc.passes.schedule.rules.tile_cost import AROUND
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 
 LANES, STEPS = "_l", "_d"
-# Instructions of a turn of a loop, and from one tile to the next, beside their work.
-TURN, AROUND = 3, 30
+# Instructions of a turn of a loop beside its work.
+TURN = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,12 +189,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     ahead, turn = panel_ahead(s, reduction, outer, names[0], reduce_loops, d)
     s, reduce_loops = _in_turns(s, block, reduce_loops, turn, d)
     s = s.reorder(*outer, *reduce_loops, *inner)
-    for name in filter(None, (fill, consumer)):
-        s = s.reverse_compute_at(name, outer[-1])
-    s = s.set_scope(result_of(s, block).name, "register")
-    if fill:
-        s = s.set_scope(result_of(s, fill).name, "stack")
-        s = schedule_consumer(s, fill, outer, tile)
+    s = _readers_inside(s, block, fill, consumer, outer, tile)
     if row is not None:
         s = s.unroll(f"{row}_r")
     s = s.unroll(names[1])
@@ -406,6 +401,19 @@ def _apart(s: Schedule, block: str, consumer: str, tile: Tile, d: Chooser) -> tu
     if not d.pick(f"{consumer}.rolled", (False, True), own):
         return s, ""
     return through_private(s, block, "global")
+
+
+def _readers_inside(
+    s: Schedule, block: str, fill: str, consumer: str, outer: list[str], tile: Tile
+) -> Schedule:
+    """The tile in registers, read where it is made: by the map, or by the copy that it reads."""
+    for name in filter(None, (fill, consumer)):
+        s = s.reverse_compute_at(name, outer[-1])
+    s = s.set_scope(result_of(s, block).name, "register")
+    if not fill:
+        return s
+    s = s.set_scope(result_of(s, fill).name, "stack")
+    return schedule_consumer(s, fill, outer, tile)
 
 
 def _whole_copy(s: Schedule, fill: str, reduction: Reduction, tile: Tile) -> Schedule:

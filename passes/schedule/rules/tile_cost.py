@@ -50,9 +50,8 @@ class Extents:
 def cost(t: Tile, e: Extents) -> tuple[float, float, int, int]:
     """Estimated cycles for a useful element and step, one multiply-add or load for a cycle and
     vector, and what a tile costs at all; then what tells equal ones apart."""
-    waste = rounding(e.width, t.width) * rounding(e.height, t.rows)
     cycles = min(_whole(t, e), _narrowed(t, e) / WORTH)
-    return round(cycles, 3), waste, -(t.rows * t.vectors), t.vectors
+    return round(cycles, 3), waste(t, e), -(t.rows * t.vectors), t.vectors
 
 
 def waste(t: Tile, e: Extents) -> float:
@@ -74,8 +73,7 @@ def narrows(t: Tile, e: Extents) -> bool:
 
 def _whole(t: Tile, e: Extents) -> float:
     """The cost with all panels alike."""
-    waste = rounding(e.width, t.width) * rounding(e.height, t.rows)
-    return waste * _cycles(t, t.vectors, e) / (t.rows * t.vectors)
+    return waste(t, e) * _cycles(t, t.vectors, e) / (t.rows * t.vectors)
 
 
 def _narrowed(t: Tile, e: Extents) -> float:
