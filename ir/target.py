@@ -44,7 +44,7 @@ class Costs:
     """What weighs against what on a machine. Units and meaning: :mod:`aisc.ir.description`."""
 
     parallel_work: int = 1 << 18
-    fork_work: int = 1 << 23
+    fork_work: int = 1 << 21
     follow_work: int = 1 << 20
     far_bytes: int = 32 << 20
     fma_latency: int = 4

@@ -40,7 +40,7 @@ def run(case: Case, s: Schedule) -> dict[str, np.ndarray]:
     func, packers = optimize(s.func), tuple(map(optimize, s.packers))
     backend = CpuBackend(resolve_target("cpu"))
     made = backend.assemble(backend.emit((func, *packers)))
-    linked = Linked([made.object], [f.name for f in (func, *packers)])
+    linked = Linked([backend.runtime, made.object], [f.name for f in (func, *packers)])
     arrays = {k: np.ascontiguousarray(v) for k, v in case.inputs.items()}
     for f in (*packers, func):
         for b in f.params:

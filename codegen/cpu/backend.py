@@ -35,6 +35,8 @@ _RUNTIME_SYMBOLS = (
     "@aisc_pool_end(",
     "@aisc_pool_run(",
     "@aisc_pool_start(",
+    "@aisc_passed(",
+    "@aisc_share(",
     "@aisc_reserve(",
     "@aisc_place(",
     "@llvm.memcpy.p0.p0.i64(",

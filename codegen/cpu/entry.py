@@ -362,6 +362,7 @@ class EntryEmitter(ExprEmitter):
             args += [f"ptr {self.w.shared(place, 'f', 0)}", f"i64 {number}"]
         self.w.line(f"call void @{s.kernel}({', '.join(args)})")
         self.w.close_if(end)
+        self._pass_by(threads)
 
     def _threads(self, kernel: Func, call: CallKernel) -> str:
         """How many threads run a kernel: all of them, if there is work for them this time."""
@@ -381,6 +382,17 @@ class EntryEmitter(ExprEmitter):
         enough = self.w.shared(f"icmp uge i64 {total}, {self.enough}", "enough", level)
         return self.w.shared(f"select i1 {enough}, i64 %nthreads, i64 1", "threads", level)
 
+    def _pass_by(self, threads: str) -> None:
+        """All threads come past what so many of them have executed."""
+        if threads == "%nthreads":
+            return
+        self.w.declare("declare void @aisc_passed(ptr, i64)")
+        one = None if threads == "1" else self.w.let(f"icmp eq i64 {threads}, 1")
+        end = None if one is None else self.w.open_if(one)
+        self.w.line("call void @aisc_passed(ptr %sync, i64 %tid)")
+        if end is not None:
+            self.w.close_if(end)
+
     def copy(self, s: Copy) -> None:
         """A copy by thread 0."""
         source, target = self.pointer(s.src), self.pointer(s.dst)
@@ -390,6 +402,7 @@ class EntryEmitter(ExprEmitter):
         end = self.w.open_if(self._is_first())
         self.w.line(f"call void @{name}(ptr {target}, ptr {source}, i64 {size}, i1 false)")
         self.w.close_if(end)
+        self._pass_by("1")
 
     # -- callbacks ---------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from aisc.codegen.cpu.entry import EntryEmitter
 from aisc.codegen.cpu.fork import DECLARATIONS, fork_text
 from aisc.codegen.cpu.memory import Memory, memory_of
 from aisc.codegen.cpu.profile import CLOCK, Stamps, sites_of, stamp_text
-from aisc.codegen.cpu.threads import least_sizes
+from aisc.codegen.cpu.threads import decides, least_sizes
 from aisc.ir.target import Costs
 from aisc.ir.tensor.func import Func, Program
 
@@ -29,7 +29,8 @@ def entry_text(
         parts.append(text)
         declarations.update(emitter.w.declarations)
     asleep, awake = (least_sizes(entry, kernels, w) for w in (costs.fork_work, costs.follow_work))
-    parts.append(fork_text(memory.entry, len(entry.dims), asleep, awake))
+    meets = decides(entry, kernels)
+    parts.append(fork_text(memory.entry, len(entry.dims), asleep, awake, meets))
     declarations.update(dict.fromkeys(DECLARATIONS))
     if profile:
         declarations[CLOCK] = None

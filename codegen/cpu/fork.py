@@ -7,15 +7,14 @@ from aisc.codegen.abi import offset
 DECLARATIONS = (
     "declare i1 @aisc_pool_begin(ptr)",
     "declare void @aisc_pool_end(ptr)",
-    "declare void @aisc_pool_run(ptr, i64, ptr, ptr, i64)",
+    "declare void @aisc_pool_run(ptr, ptr, ptr, i64, i64)",
 )
 
 
-def fork_text(name: str, dims: int, asleep: int, awake: int) -> str:
+def fork_text(name: str, dims: int, asleep: int, awake: int, meets: bool) -> str:
     """The function as LLVM IR: the body runs on the pool if the product of the dimensions is at
     least `asleep`, or at least `awake` when this run follows another and its workers therefore
-    still wait for it (0: always, -1: never). The pool's size is kept in the eight bytes before
-    it."""
+    still wait for it (0: always, -1: never). `meets`: whether barriers wait for all threads."""
     fields = {k: offset(k) for k in ("pool", "threads", "error")}
     return f"""define i32 @aisc_{name}(ptr %frame) #0 {{
   %status = call i64 @aisc_{name}_setup(ptr %frame)
@@ -36,12 +35,10 @@ choose:
 {_is_large(dims, asleep, awake)}
   br i1 %large, label %fork, label %alone
 alone:
-  call void @aisc_{name}_body(ptr %frame, i64 0, i64 1, ptr %pool)
+  call void @aisc_{name}_body(ptr %frame, i64 0, i64 1, ptr null)
   br label %end
 fork:
-  %sizep = getelementptr i8, ptr %pool, i64 -8
-  %size = load i64, ptr %sizep, align 8
-  call void @aisc_pool_run(ptr %pool, i64 %size, ptr @aisc_{name}_body, ptr %frame, i64 %n)
+  call void @aisc_pool_run(ptr %pool, ptr @aisc_{name}_body, ptr %frame, i64 %n, i64 {int(meets)})
   br label %end
 end:
   call void @aisc_pool_end(ptr %pool)

@@ -15,6 +15,8 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Invoke, Region
 
+# Shares of a loop for each thread, at most; and the work of one, in parts worth dividing.
+MOST_SHARES, SHARE = 4, 4
 AVX512 = "+avx512f"
 AVX2 = "+avx2"
 # LLVM's names of features that convert a type to and from f32.
@@ -78,6 +80,12 @@ class CpuFunction(FunctionEmitter):
     def __init__(self, func: Func, target: Target) -> None:
         super().__init__(func, target.features)
         self.target = target
+
+    @property
+    def shares(self) -> int:
+        """Several where each of them is worth the while: a core that others use takes fewer."""
+        enough = SHARE * self.target.costs.parallel_work * max(1, self.target.cores)
+        return max(1, min(MOST_SHARES, int(self.func.attr("work", 0) or 0) // enough))
 
     def invoke(self, s: Invoke) -> None:
         """The code of an instruction: operands are loaded whole, what is written is stored."""

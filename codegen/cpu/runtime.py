@@ -1,4 +1,5 @@
-"""The run time of CPU programs, as LLVM IR text: barrier, thread pool, waiting.
+"""The run time of CPU programs, as LLVM IR text: thread pool, waiting. How the work of a job is
+given to its threads is told in :mod:`aisc.codegen.cpu.shares_runtime`.
 
 Waiting spins first and then sleeps on a futex. Inside an inference the barrier and the join spin
 for some 200 microseconds (8,000 pauses): who sleeps earlier is often put on the other's core when
@@ -12,29 +13,40 @@ sleepers that do not exist.
 A pool that waits *passively*, for hosts whose cores are shared, never spins longer than that
 moment: every wait that lasts is a sleep, and nobody is taken to be awake when an inference begins.
 
+A job is open from its start until the calling thread has nothing left to do. A worker that wakes in
+time joins it; one that comes later finds it closed and waits for the next. So nobody waits for a
+thread that a busy machine does not let run, and the caller leaves when those that joined have left.
+
 Who is woken may be put on the very core that its waker runs on, and stay there: two threads that
-sleep and wake in turn look like one to a scheduler. So a worker that finds itself on the core of
-the calling thread excludes that core from its own affinity until it meets the caller elsewhere.
-Until then the two must not spin for each other: a worker that has woken the caller at the end of a
-job offers its core once, and so does, every 25 microseconds, who waits on a core where another
-thread of the job was seen last.
+sleep and wake in turn look like one to a scheduler. So workers are kept off the core of the calling
+thread, whenever it begins a job on another core than the last one, as long as there are cores for
+all. Where they do share one they must not spin for each other: who waits offers its core every 25
+microseconds where another thread of the job was seen last.
 
 Layout of the pool in bytes (64 apart, so that no two words share a cache line): 0 generation,
-64 pending, 128 function, 136 argument, 144 threads of the job, 152 core of the caller, 160 pauses
-of a worker after the job, 168 end of the last inference in nanoseconds, 176 whether the pool waits
-passively, 192 barrier count, 256 barrier generation, 320 sleepers, 384 stop; then 32 bytes (pool,
-tid, core) per worker from 448. The eight bytes before the pool hold its number of threads.
+64 guests: workers in the job, and a bit that tells that it is closed; 128 function, 136 argument,
+144 threads of the job, 152 core of the caller, 160 pauses of a worker after the job, 168 end of the
+last inference in nanoseconds, 176 whether the pool waits passively, 184 whether all threads of the
+job meet at barriers; 192 threads that have met, 256 number of the meeting, 320 who sleeps between
+jobs, 384 stop, 448 shares done, 512 who sleeps within a job, 576 cores that threads may use (128
+bytes), 704 and 712 loops and shares before the
+job, 720 number of the job; then 128 bytes for each thread, from that of
+the caller on: 0 pool, 8 number, 16 core, 24 handle, and what the shares need. The eight bytes
+before the pool hold its number of threads.
 """
 
 from __future__ import annotations
 
 from aisc.codegen.cpu.memory_runtime import memory_text
+from aisc.codegen.cpu.shares_runtime import SHARES
 from aisc.ir.diagnostics import error
 
-GENERATION, PENDING, FUNCTION, ARGUMENT, THREADS, CORE = 0, 64, 128, 136, 144, 152
-PAUSES, ENDED, PASSIVE = 160, 168, 176
-COUNT, PHASE, SLEEPERS, STOP, WORKERS = 192, 256, 320, 384, 448
-WORKER = 32
+GENERATION, GUESTS, FUNCTION, ARGUMENT, THREADS, CORE = 0, 64, 128, 136, 144, 152
+PAUSES, ENDED, PASSIVE, MEETS = 160, 168, 176, 184
+COUNT, PHASE, IDLE, STOP, DONE, SLEEPERS = 192, 256, 320, 384, 448, 512
+ALLOWED, BASE_LOOP, BASE_SHARES, JOB, MEMBERS = 576, 704, 712, 720, 768
+MEMBER, TICKET = 128, 64
+CLOSED = -(1 << 31)  # the sign of the guests
 SPIN_INSIDE, SPIN_BETWEEN, SPIN_LOOK = 8000, 60, 1023  # the last one a mask
 FOLLOWS = 200_000  # nanoseconds between two inferences of which the second follows the first
 # By architecture: the number of the system call futex, and the intrinsic that tells the core that a
@@ -51,7 +63,7 @@ WAIT, WAKE = 128, 129  # private futexes
 
 def pool_bytes(threads: int) -> int:
     """Size of a pool's memory."""
-    return WORKERS + WORKER * threads
+    return MEMBERS + MEMBER * threads
 
 
 def runtime_text(machine: str) -> str:
@@ -62,13 +74,16 @@ def runtime_text(machine: str) -> str:
     values = {
         "futex": SYS_FUTEX[machine], "pause": f"@{pause}({arguments})",
         "pause type": f"@{pause}({parameters})", "generation": GENERATION,
-        "pending": PENDING, "function": FUNCTION, "argument": ARGUMENT, "threads": THREADS,
+        "guests": GUESTS, "function": FUNCTION, "argument": ARGUMENT, "threads": THREADS,
         "core": CORE, "pauses": PAUSES, "ended": ENDED, "passive": PASSIVE, "follows": FOLLOWS,
-        "count": COUNT, "phase": PHASE, "sleepers": SLEEPERS, "stop": STOP, "workers": WORKERS,
-        "inside": SPIN_INSIDE, "between": SPIN_BETWEEN, "look": SPIN_LOOK, "worker": WORKER,
+        "count": COUNT, "phase": PHASE, "idle": IDLE, "sleepers": SLEEPERS, "stop": STOP,
+        "members": MEMBERS, "member": MEMBER, "meets": MEETS, "done": DONE, "allowed": ALLOWED,
+        "tickets": MEMBERS + TICKET, "job": JOB, "base loop": BASE_LOOP,
+        "base shares": BASE_SHARES, "closed": CLOSED,
+        "inside": SPIN_INSIDE, "between": SPIN_BETWEEN, "look": SPIN_LOOK,
         "wait": WAIT, "wake": WAKE,
     }  # fmt: skip
-    text = _TEXT
+    text = _TEXT + SHARES
     for key, value in values.items():
         text = text.replace(f"${key}$", str(value))
     return text + memory_text()
@@ -83,9 +98,9 @@ declare i32 @sched_getcpu()
 declare i32 @sched_yield()
 declare void $pause type$
 declare i32 @sched_getaffinity(i32, i64, ptr)
-declare i32 @sched_setaffinity(i32, i64, ptr)
+declare i32 @pthread_setaffinity_np(i64, i64, ptr)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
-declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+declare i64 @llvm.ctpop.i64(i64)
 
 ; Offer this core if two threads of the job, of which this may be one, were last seen on it.
 define internal void @aisc_offer(ptr %pool) {
@@ -105,8 +120,8 @@ loop:
   %go = icmp ult i64 %k, %size
   br i1 %go, label %next, label %done
 next:
-  %at = mul i64 %k, $worker$
-  %place = add i64 %at, $workers$
+  %at = mul i64 %k, $member$
+  %place = add i64 %at, $members$
   %self = getelementptr i8, ptr %pool, i64 %place
   %wp = getelementptr i8, ptr %self, i64 16
   %w = load i64, ptr %wp
@@ -125,8 +140,8 @@ leave:
   ret void
 }
 
-; Wait until the i32 at %word differs from %old: spin, then sleep.
-define internal void @aisc_wait(ptr %pool, ptr %word, i32 %old, i64 %most) {
+; Wait until the i32 at %word differs from %old: spin, then sleep, counted among %sleepers.
+define internal void @aisc_wait(ptr %pool, ptr %word, i32 %old, i64 %most, ptr %sleepers) {
 entry:
   %pp = getelementptr i8, ptr %pool, i64 $passive$
   %passive = load i64, ptr %pp
@@ -151,7 +166,6 @@ next:
   %more = icmp ult i64 %k1, %spins
   br i1 %more, label %spin, label %sleep
 sleep:
-  %sleepers = getelementptr i8, ptr %pool, i64 $sleepers$
   %s = atomicrmw add ptr %sleepers, i32 1 seq_cst
   br label %check
 check:
@@ -169,9 +183,8 @@ done:
   ret void
 }
 
-; Wake whoever sleeps on %word, if anybody sleeps at all, and tell whether somebody did.
-define internal i1 @aisc_wake(ptr %pool, ptr %word) {
-  %sleepers = getelementptr i8, ptr %pool, i64 $sleepers$
+; Wake whoever sleeps on %word, if there are %sleepers at all.
+define internal void @aisc_wake(ptr %word, ptr %sleepers) {
   %s = load atomic i32, ptr %sleepers seq_cst, align 4
   %any = icmp ne i32 %s, 0
   br i1 %any, label %wake, label %done
@@ -180,114 +193,120 @@ wake:
                                    ptr null, i64 0)
   br label %done
 done:
-  ret i1 %any
-}
-
-; All %n threads of the job arrive before any leaves.
-define void @aisc_barrier(ptr %pool, i64 %n) {
-  %alone = icmp sle i64 %n, 1
-  br i1 %alone, label %done, label %arrive
-arrive:
-  %count = getelementptr i8, ptr %pool, i64 $count$
-  %phase = getelementptr i8, ptr %pool, i64 $phase$
-  %before = load atomic i32, ptr %phase acquire, align 4
-  %old = atomicrmw add ptr %count, i32 1 acq_rel
-  %mine = add i32 %old, 1
-  %all = trunc i64 %n to i32
-  %last = icmp eq i32 %mine, %all
-  br i1 %last, label %open, label %wait
-open:
-  store atomic i32 0, ptr %count release, align 4
-  %p = atomicrmw add ptr %phase, i32 1 seq_cst
-  %w = call i1 @aisc_wake(ptr %pool, ptr %phase)
-  br label %done
-wait:
-  call void @aisc_wait(ptr %pool, ptr %phase, i32 %before, i64 $inside$)
-  br label %done
-done:
   ret void
 }
 
-; Leave the core of the calling thread, if this thread may run on another one.
-define internal void @aisc_part(ptr %pool, ptr %allowed) {
+; Keep the workers of a job of %n threads off the core %here, where there are as many cores.
+define internal void @aisc_part(ptr %pool, i64 %n, i64 %here) {
 entry:
-  %mask = alloca [128 x i8], align 8
-  %cp = getelementptr i8, ptr %pool, i64 $core$
-  %core = load i64, ptr %cp
-  %here32 = call i32 @sched_getcpu()
-  %here = sext i32 %here32 to i64
-  %together = icmp eq i64 %here, %core
-  %known = icmp ult i64 %core, 1024
-  %leave = and i1 %together, %known
-  br i1 %leave, label %move, label %done
-move:
+  %mask = alloca [16 x i64], align 8
+  %allowed = getelementptr i8, ptr %pool, i64 $allowed$
   call void @llvm.memcpy.p0.p0.i64(ptr %mask, ptr %allowed, i64 128, i1 false)
-  %byte = lshr i64 %core, 3
-  %bit64 = and i64 %core, 7
-  %bit = trunc i64 %bit64 to i8
-  %one = shl i8 1, %bit
-  %keep = xor i8 %one, -1
-  %at = getelementptr i8, ptr %mask, i64 %byte
-  %old = load i8, ptr %at
-  %new = and i8 %old, %keep
-  store i8 %new, ptr %at
-  %r = call i32 @sched_setaffinity(i32 0, i64 128, ptr %mask)
-  br label %done
+  %known = icmp ult i64 %here, 1024
+  br i1 %known, label %take, label %done
+take:
+  %word = lshr i64 %here, 6
+  %bit = and i64 %here, 63
+  %one = shl i64 1, %bit
+  %keep = xor i64 %one, -1
+  %at = getelementptr i64, ptr %mask, i64 %word
+  %old = load i64, ptr %at
+  %new = and i64 %old, %keep
+  store i64 %new, ptr %at
+  br label %count
+count:
+  %k = phi i64 [0, %take], [%k1, %count]
+  %sum = phi i64 [0, %take], [%sum1, %count]
+  %wp = getelementptr i64, ptr %mask, i64 %k
+  %w = load i64, ptr %wp
+  %bits = call i64 @llvm.ctpop.i64(i64 %w)
+  %sum1 = add i64 %sum, %bits
+  %k1 = add i64 %k, 1
+  %more = icmp ult i64 %k1, 16
+  br i1 %more, label %count, label %judge
+judge:
+  %others = sub i64 %n, 1
+  %room = icmp uge i64 %sum1, %others
+  br i1 %room, label %loop, label %done
+loop:
+  %m = phi i64 [1, %judge], [%m1, %move]
+  %go = icmp ult i64 %m, %n
+  br i1 %go, label %move, label %done
+move:
+  %place = mul i64 %m, $member$
+  %from = add i64 %place, $members$
+  %handlep = getelementptr i8, ptr %pool, i64 %from
+  %hp = getelementptr i8, ptr %handlep, i64 24
+  %handle = load i64, ptr %hp
+  %r = call i32 @pthread_setaffinity_np(i64 %handle, i64 128, ptr %mask)
+  %m1 = add i64 %m, 1
+  br label %loop
 done:
   ret void
 }
 
-; A worker: run every job whose number of threads exceeds its own number.
+; A worker: take part in every job that is open and has a number of threads above its own number.
 define internal ptr @aisc_worker(ptr %self) {
 entry:
   %pool = load ptr, ptr %self
   %tidp = getelementptr i8, ptr %self, i64 8
   %tid = load i64, ptr %tidp
   %generation = getelementptr i8, ptr %pool, i64 $generation$
+  %idlers = getelementptr i8, ptr %pool, i64 $idle$
+  %sleepers = getelementptr i8, ptr %pool, i64 $sleepers$
+  %guests = getelementptr i8, ptr %pool, i64 $guests$
   %stopp = getelementptr i8, ptr %pool, i64 $stop$
-  %allowed = alloca [128 x i8], align 8
-  call void @llvm.memset.p0.i64(ptr %allowed, i8 0, i64 128, i1 false)
-  %got = call i32 @sched_getaffinity(i32 0, i64 128, ptr %allowed)
   br label %idle
 idle:
-  %seen = phi i32 [0, %entry], [%now, %back]
+  %seen = phi i32 [0, %entry], [%last, %back]
   %spins = phi i64 [$between$, %entry], [%pauses, %back]
-  call void @aisc_wait(ptr %pool, ptr %generation, i32 %seen, i64 %spins)
+  call void @aisc_wait(ptr %pool, ptr %generation, i32 %seen, i64 %spins, ptr %idlers)
   %now = load atomic i32, ptr %generation acquire, align 4
   %stop = load atomic i32, ptr %stopp acquire, align 4
   %halt = icmp ne i32 %stop, 0
-  br i1 %halt, label %leave, label %look
+  br i1 %halt, label %leave, label %ask
+ask:
+  %there = load atomic i32, ptr %guests monotonic, align 4
+  br label %join
+join:
+  %count = phi i32 [%there, %ask], [%found, %enter]
+  %late = icmp slt i32 %count, 0
+  br i1 %late, label %back, label %enter
+enter:
+  %count1 = add i32 %count, 1
+  %pair = cmpxchg ptr %guests, i32 %count, i32 %count1 acq_rel monotonic
+  %found = extractvalue {i32, i1} %pair, 0
+  %in = extractvalue {i32, i1} %pair, 1
+  br i1 %in, label %look, label %join
 look:
+  %jp = getelementptr i8, ptr %pool, i64 $job$
+  %this = load i32, ptr %jp
+  %new = icmp ne i32 %this, %seen
   %np = getelementptr i8, ptr %pool, i64 $threads$
   %n = load i64, ptr %np
-  %sp = getelementptr i8, ptr %pool, i64 $pauses$
-  %pauses = load i64, ptr %sp
-  %mine = icmp ult i64 %tid, %n
+  %among = icmp ult i64 %tid, %n
+  %mine = and i1 %among, %new
   br i1 %mine, label %work, label %next
 work:
-  call void @aisc_part(ptr %pool, ptr %allowed)
   %cpu32 = call i32 @sched_getcpu()
   %cpu = sext i32 %cpu32 to i64
   %cpup = getelementptr i8, ptr %self, i64 16
   store i64 %cpu, ptr %cpup
+  call void @aisc_enlist(ptr %self)
   %fp = getelementptr i8, ptr %pool, i64 $function$
   %f = load ptr, ptr %fp
   %ap = getelementptr i8, ptr %pool, i64 $argument$
   %a = load ptr, ptr %ap
-  call void %f(ptr %a, i64 %tid, i64 %n, ptr %pool)
+  call void %f(ptr %a, i64 %tid, i64 %n, ptr %self)
   br label %next
 next:
-  %pending = getelementptr i8, ptr %pool, i64 $pending$
-  %left = atomicrmw sub ptr %pending, i32 1 acq_rel
-  %final = icmp eq i32 %left, 1
-  br i1 %final, label %tell, label %back
-tell:
-  %woke = call i1 @aisc_wake(ptr %pool, ptr %pending)
-  br i1 %woke, label %offer, label %back
-offer:
-  %y = call i32 @sched_yield()
+  %left = atomicrmw sub ptr %guests, i32 1 seq_cst
+  call void @aisc_wake(ptr %guests, ptr %sleepers)
   br label %back
 back:
+  %last = phi i32 [%now, %join], [%this, %next]
+  %sp = getelementptr i8, ptr %pool, i64 $pauses$
+  %pauses = load atomic i64, ptr %sp monotonic, align 8
   br label %idle
 leave:
   ret ptr null
@@ -296,27 +315,37 @@ leave:
 ; Start workers 1 .. %n - 1; the pool's memory is zero before.
 define i32 @aisc_pool_start(ptr %pool, i64 %n) {
 entry:
-  %id = alloca i64
+  %allowed = getelementptr i8, ptr %pool, i64 $allowed$
+  %got = call i32 @sched_getaffinity(i32 0, i64 128, ptr %allowed)
+  %cp = getelementptr i8, ptr %pool, i64 $core$
+  store i64 -1, ptr %cp
   br label %loop
 loop:
-  %k = phi i64 [1, %entry], [%k1, %made]
+  %k = phi i64 [0, %entry], [%k1, %made]
   %go = icmp ult i64 %k, %n
   br i1 %go, label %make, label %done
 make:
-  %at = mul i64 %k, $worker$
-  %place = add i64 %at, $workers$
+  %at = mul i64 %k, $member$
+  %place = add i64 %at, $members$
   %self = getelementptr i8, ptr %pool, i64 %place
   store ptr %pool, ptr %self
   %tidp = getelementptr i8, ptr %self, i64 8
   store i64 %k, ptr %tidp
   %cpup = getelementptr i8, ptr %self, i64 16
   store i64 -1, ptr %cpup
-  %r = call i32 @pthread_create(ptr %id, ptr null, ptr @aisc_worker, ptr %self)
+  call void @aisc_enlist(ptr %self)
+  %caller = icmp eq i64 %k, 0
+  br i1 %caller, label %made, label %start
+start:
+  %handle = getelementptr i8, ptr %self, i64 24
+  %r = call i32 @pthread_create(ptr %handle, ptr null, ptr @aisc_worker, ptr %self)
   %bad = icmp ne i32 %r, 0
-  br i1 %bad, label %fail, label %made
+  br i1 %bad, label %fail, label %let
+let:
+  %h = load i64, ptr %handle
+  %d = call i32 @pthread_detach(i64 %h)
+  br label %made
 made:
-  %handle = load i64, ptr %id
-  %d = call i32 @pthread_detach(i64 %handle)
   %k1 = add i64 %k, 1
   br label %loop
 fail:
@@ -362,33 +391,50 @@ define void @aisc_pool_end(ptr %pool) {
   ret void
 }
 
-; Run %f(%arg, tid, n, pool) on n of the pool's %size threads, this one being thread 0.
-define void @aisc_pool_run(ptr %pool, i64 %size, ptr %f, ptr %arg, i64 %n) {
+; Run %f(%arg, tid, n, member) on up to n of the pool's threads, this one being thread 0; with
+; %meets all of them take part, and every barrier waits for all.
+define void @aisc_pool_run(ptr %pool, ptr %f, ptr %arg, i64 %n, i64 %meets) {
   %fp = getelementptr i8, ptr %pool, i64 $function$
   store ptr %f, ptr %fp
   %ap = getelementptr i8, ptr %pool, i64 $argument$
   store ptr %arg, ptr %ap
   %np = getelementptr i8, ptr %pool, i64 $threads$
   store i64 %n, ptr %np
+  %mp = getelementptr i8, ptr %pool, i64 $meets$
+  store i64 %meets, ptr %mp
+  %self = getelementptr i8, ptr %pool, i64 $members$
+  call void @aisc_note(ptr %self)
   %cp = getelementptr i8, ptr %pool, i64 $core$
-  %here = call i32 @sched_getcpu()
-  %core = sext i32 %here to i64
-  store i64 %core, ptr %cp
-  %pending = getelementptr i8, ptr %pool, i64 $pending$
-  %others = sub i64 %size, 1
-  %others32 = trunc i64 %others to i32
-  store atomic i32 %others32, ptr %pending release, align 4
+  %before = load i64, ptr %cp
+  %here32 = call i32 @sched_getcpu()
+  %here = sext i32 %here32 to i64
+  %stays = icmp eq i64 %here, %before
+  br i1 %stays, label %open, label %part
+part:
+  store i64 %here, ptr %cp
+  call void @aisc_part(ptr %pool, i64 %n, i64 %here)
+  br label %open
+open:
+  %guests = getelementptr i8, ptr %pool, i64 $guests$
+  %sleepers = getelementptr i8, ptr %pool, i64 $sleepers$
+  %idlers = getelementptr i8, ptr %pool, i64 $idle$
   %generation = getelementptr i8, ptr %pool, i64 $generation$
+  %last = load atomic i32, ptr %generation monotonic, align 4
+  %this = add i32 %last, 1
+  %jp = getelementptr i8, ptr %pool, i64 $job$
+  store i32 %this, ptr %jp
+  store atomic i32 0, ptr %guests release, align 4
   %g = atomicrmw add ptr %generation, i32 1 seq_cst
-  %w = call i1 @aisc_wake(ptr %pool, ptr %generation)
-  call void %f(ptr %arg, i64 0, i64 %n, ptr %pool)
+  call void @aisc_wake(ptr %generation, ptr %idlers)
+  call void %f(ptr %arg, i64 0, i64 %n, ptr %self)
+  %in = atomicrmw or ptr %guests, i32 $closed$ seq_cst
   br label %join
 join:
-  %left = load atomic i32, ptr %pending acquire, align 4
-  %finished = icmp eq i32 %left, 0
+  %left = load atomic i32, ptr %guests acquire, align 4
+  %finished = icmp eq i32 %left, $closed$
   br i1 %finished, label %done, label %wait
 wait:
-  call void @aisc_wait(ptr %pool, ptr %pending, i32 %left, i64 $inside$)
+  call void @aisc_wait(ptr %pool, ptr %guests, i32 %left, i64 $inside$, ptr %sleepers)
   br label %join
 done:
   ret void

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aisc.codegen.cpu.faults import can_report
+from aisc.codegen.cpu.pieces import split_first
 from aisc.ir.arith.poly import symbols
-from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Binary, Const, Expr
+from aisc.ir.node import Node, walk
+from aisc.ir.tensor.expr import Binary, Const, Expr, Load
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import CallKernel, If, Seq, Stmt, While
+from aisc.ir.tensor.stmt import (
+    Bind,
+    CallKernel,
+    HostCall,
+    If,
+    Require,
+    Reserve,
+    Seq,
+    Stmt,
+    While,
+)
 
 UNKNOWN_TURNS = 16
+_TESTS = (If, While, Require)
 
 
 def sizes_of(kernel: Func) -> set[str]:
@@ -21,6 +34,27 @@ def sizes_of(kernel: Func) -> set[str]:
 def work_of(kernel: Func) -> int:
     """The work of one call; of kernels that scale, where every dimension is 1."""
     return int(kernel.attr("work", 0) or 0)
+
+
+def decides(entry: Func, kernels: Mapping[str, Func]) -> bool:
+    """Whether a run decides by what it has computed, or waits for others than its threads. Then all
+    threads have to be there before memory is overwritten from which they decide; in other runs one
+    that comes late takes the same way as those before it."""
+    _, rest = split_first(entry.body)
+    return any(_decides(n, entry, kernels) for s in rest for n in walk(s))
+
+
+def _decides(n: Node, entry: Func, kernels: Mapping[str, Func]) -> bool:
+    if isinstance(n, HostCall | Reserve):
+        return True
+    if isinstance(n, CallKernel):
+        return kernels[n.kernel].target != entry.target
+    if isinstance(n, While):
+        calls = (c for c in walk(n.body) if isinstance(c, CallKernel))
+        if any(can_report(kernels[c.kernel]) for c in calls):
+            return True
+    read = n.values if isinstance(n, Bind) else (n.cond,) if isinstance(n, _TESTS) else ()
+    return any(isinstance(x, Load) for e in read for x in walk(e))
 
 
 def least_sizes(entry: Func, kernels: Mapping[str, Func], enough: int) -> int:

@@ -1,7 +1,8 @@
 """Statements of one kernel as LLVM IR text.
 
-A kernel is ``void name(ptr buffers…, i64 dims…, i64 tid, i64 nthreads, ptr sync)``. Loops of kind
-*parallel* run the thread's share of iterations; what stands outside of them is run by thread 0.
+A kernel is ``void name(ptr buffers…, i64 dims…, i64 tid, i64 nthreads, ptr sync)``. The threads
+that call it take shares of the iterations of *parallel* loops; what stands outside of them is run
+by thread 0.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ class FunctionEmitter(TransposeEmitter):
         self.func = func
         self.bases: dict[str, str] = {}
         self.in_parallel = False
+        self.is_shared = any(
+            isinstance(n, For) and n.kind == "parallel" for n in statements(func.body)
+        )
         self.streams = self.STREAMS and any(
             isinstance(n, Store) and n.stream for n in statements(func.body)
         )
@@ -66,7 +70,8 @@ class FunctionEmitter(TransposeEmitter):
         for k, dim in enumerate(self.func.dims):  # by number: their names may be any text
             self.bind(dim, Scalar(f"%dim{k}", 0), 0, inf)
         self.top(self.func.body)
-        self.drain()
+        if not self.is_shared:
+            self.drain()
         lines = self.w.finish()
         head = (
             f"define {self.linkage()}void @{self.func.name}({', '.join(params)}) {self.attrs()} {{"
@@ -146,6 +151,7 @@ class FunctionEmitter(TransposeEmitter):
                 end = self.w.open_if(first)
                 self.stmt(stmt)
                 self.w.close_if(end)
+                self.passed()
 
     # -- statements --------------------------------------------------------------------------
 
@@ -187,9 +193,18 @@ class FunctionEmitter(TransposeEmitter):
             self.w.allocas.append(text)
         self.bases[buffer.name] = name
 
-    def barrier(self, s: Barrier) -> None:
-        """All threads of the inference wait for each other."""
+    def passed(self) -> None:
+        """All threads come past what thread 0 has executed alone, where it is not the only one."""
+        if not self.is_shared:
+            return
         self.drain()
+        self.w.declare("declare void @aisc_passed(ptr, i64)")
+        end = self.w.open_if(self.w.shared("icmp ugt i64 %nthreads, 1", level=0))
+        self.w.line("call void @aisc_passed(ptr %sync, i64 %tid)")
+        self.w.close_if(end)
+
+    def barrier(self, s: Barrier) -> None:
+        """What is before it is done before anything behind it begins."""
         self.w.declare("declare void @aisc_barrier(ptr, i64)")
         self.w.line("call void @aisc_barrier(ptr %sync, i64 %nthreads)")
 
@@ -276,20 +291,39 @@ class FunctionEmitter(TransposeEmitter):
         self.unbind(s.var)
         self.lanes, self.lane_var = 1, None
 
+    @property
+    def shares(self) -> int:
+        """Into how many parts what a thread has to do in a parallel loop is cut."""
+        return 1
+
     def divided(self, s: For) -> None:
-        """Emit this thread's contiguous share of the iterations."""
+        """Emit contiguous shares of the iterations, one after the other as the thread gets them."""
         if self.in_parallel:
             raise InternalError(f"{self.func.name}: nested parallel loops")
         n, low = self.scalar(s.extent), self.scalar(s.low)
-        w = self.w
-        start = w.let(f"udiv i64 {w.let(f'mul i64 {n}, %tid')}, %nthreads")
-        after = w.shared("add i64 %tid, 1", level=0)
-        stop = w.let(f"udiv i64 {w.let(f'mul i64 {n}, {after}')}, %nthreads")
+        w, each = self.w, self.shares
+        several = w.shared("icmp ugt i64 %nthreads, 1", level=0)
+        of_all = w.shared(f"mul i64 %nthreads, {each}", level=0)
+        count = w.shared(f"select i1 {several}, i64 {of_all}, i64 1", level=0)
+        share = w.fresh("share")
+        w.allocas.append(f"{share} = alloca i64, align 8")
+        w.line(f"store i64 -1, ptr {share}, align 8")
+        w.declare("declare i64 @aisc_share(ptr, i64, i64, i64)")
+        end = w.open_while()
+        last = w.let(f"load i64, ptr {share}, align 8")
+        k = w.let(f"call i64 @aisc_share(ptr %sync, i64 %nthreads, i64 {each}, i64 {last})")
+        w.line(f"store i64 {k}, ptr {share}, align 8")
+        w.test_while(end, w.let(f"icmp sge i64 {k}, 0"))
+        start = w.let(f"udiv i64 {w.let(f'mul i64 {n}, {k}')}, {count}")
+        after = w.let(f"add i64 {k}, 1")
+        stop = w.let(f"udiv i64 {w.let(f'mul i64 {n}, {after}')}, {count}")
         if low != "0":
             start, stop = w.let(f"add i64 {start}, {low}"), w.let(f"add i64 {stop}, {low}")
         self.in_parallel = True
         self.share(s, start, stop)
         self.in_parallel = False
+        self.drain()
+        w.close_while(end)
 
     def share(self, s: For, start: str, stop: str) -> None:
         """The iterations from `start` to `stop`, each axis of a fused loop counted for itself
