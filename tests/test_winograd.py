@@ -133,6 +133,30 @@ def test_images_of_any_size() -> None:
             assert np.abs(got - exact).max() <= max(bound, 1e-6)
 
 
+@pytest.mark.parametrize(("height", "width"), [(14, 14), (56, 56), (13, 19)])
+def test_any_number_of_images_goes_through_the_cache_like_one(height: int, width: int) -> None:
+    graph = model(symbol("n"), height, width, 32, 48)
+    target = resolve_target("x86-64-v3")
+
+    def between(g: Graph) -> list[tuple[Dim, ...]]:
+        func, _ = lowered(g)
+        made = optimize(default_schedule(func, Chooser(target)).func)
+        return [p.type.shape for p in made.params if p.role == "scratch"]
+
+    of_one = between(model(1, height, width, 32, 48))
+    assert [shape[-2:] for shape in between(graph)] == [shape[-2:] for shape in of_one]
+    exe, alone = (aisc.compile(graph, threads=n, cache=False) for n in (2, 1))
+    constants = [n.attr("value").array for n in graph.nodes if n.op == "constant"]
+    bias, weight = sorted(constants, key=np.ndim)
+    for images in (1, 3, 0):
+        x = np.random.default_rng(1).random((images, height, width, 32), np.float32)
+        exact, direct = reference(x, weight, bias)
+        got = exe(x)
+        assert got.shape == exact.shape and np.array_equal(got, alone(x))
+        bound = ERROR_FACTOR * np.abs(direct - exact).max(initial=0)
+        assert np.abs(got - exact).max(initial=0) <= bound
+
+
 @pytest.mark.parametrize(
     "sizes", [(1, 16, 16, 64, 32), (2, 14, 14, 32, 32), (1, 13, 19, 48, 64), (2, 28, 28, 128, 32)]
 )

@@ -141,16 +141,27 @@ def _blocked(s: Schedule, name: str, d: Chooser) -> Schedule:
     size, turns = d.pick(f"{name}.blocks", (*found[:MOST_BLOCKS], (0, 0)), (*found, (0, 0))[0])
     if size == 0:
         return s
-    into, back = f"{name}_in_i0", f"{name}_out_i0"
-    points, rows, lanes = f"{name}_i0", f"{name}_i1_t", f"{name}_i2_t"
+    images = _image_axes(find_place(s.func, name).block)
+    into, back = f"{name}_in_i{images}", f"{name}_out_i{images}"
+    points, rows, lanes = f"{name}_i0", f"{name}_i{images + 1}_t", f"{name}_i{images + 2}_t"
     s = s.split(into, size, names=(f"{into}_b", f"{into}_i"))
     s = s.split(back, size, names=(f"{back}_b", f"{back}_i"))
-    per_tile = known_factor(find_loop(s.func, f"{name}_i1_r").extent)
+    per_tile = known_factor(find_loop(s.func, rows.removesuffix("t") + "r").extent)
     s = s.split(rows, size // per_tile, names=(f"{rows}_b", f"{rows}_i"))
-    s = s.reorder(f"{rows}_b", points, lanes, f"{rows}_i")
+    if images:
+        s = s.reorder(f"{name}_i1", f"{rows}_b", points, lanes, f"{rows}_i")
+        s = s.fuse_loops(f"{name}_in_i0", f"{name}_i1")
+        s = s.fuse_loops(f"{name}_in_i0", f"{name}_out_i0")
+    else:
+        s = s.reorder(f"{rows}_b", points, lanes, f"{rows}_i")
     s = s.fuse_loops(f"{into}_b", f"{rows}_b").fuse_loops(f"{into}_b", f"{back}_b")
     s = s.split(f"{into}_b", turns, names=(f"{into}_q", f"{into}_n"))
     return _between_in_cache(s, name)
+
+
+def _image_axes(block: Block) -> int:
+    """Axes of images before that of tiles: one where only the run knows their number."""
+    return len([it for it in block.iters if it.kind == "spatial"]) - 3
 
 
 def _whole_blocks(s: Schedule, name: str) -> Schedule:
@@ -183,9 +194,10 @@ def _blocks(s: Schedule, name: str, target: Target) -> list[tuple[int, int]]:
     """Tiles of a block, and how many blocks a piece takes one after the other, those first that
     move the least. A block is whole register tiles; all blocks make up the image, and pieces keep
     the cores busy."""
-    _, tile, lane, inner = find_place(s.func, name).block.iters
+    block = find_place(s.func, name).block
+    *_, tile, lane, inner = block.iters
     image = known_factor(tile.extent)
-    per_tile = known_factor(find_loop(s.func, f"{name}_i1_r").extent)
+    per_tile = known_factor(find_loop(s.func, f"{name}_i{_image_axes(block) + 1}_r").extent)
     channels = known_factor(inner.extent), known_factor(lane.extent)
     cores, found = target.cores, []
     for size in range(image // per_tile * per_tile, 0, -per_tile):

@@ -122,10 +122,13 @@ class _Convolution:
 
     @property
     def tiles(self) -> tuple[Dim, ...]:
-        """Tiles of all images in one axis, or (image, block down, block across, tile)."""
+        """Tiles of all images in one axis; (image, tile) where only the run knows how many images
+        there are; or (image, block down, block across, tile)."""
         down, across = self.block
         if not down:
-            return (product((self.batch, *(ceildiv(d, OUT) for d in self.sizes))),)
+            tiles = product(tuple(ceildiv(d, OUT) for d in self.sizes))
+            known = isinstance(self.batch, int)
+            return (product((self.batch, tiles)),) if known else (self.batch, tiles)
         blocks = (ceildiv(d, OUT * k) for d, k in zip(self.sizes, self.block, strict=True))
         return (self.batch, *blocks, down * across)
 
@@ -142,9 +145,10 @@ class _Convolution:
             image, below, beside, tile = at
             row, column = below * down + tile // across, beside * across + tile % across
             return image, row * OUT, column * OUT
-        (tile,) = at
         down, across = (_static(d) // OUT for d in self.grown)
-        return tile // (down * across), tile // across % down * OUT, tile % across * OUT
+        *images, tile = at
+        image = images[0] if images else tile // (down * across)
+        return image, tile // across % down * OUT, tile % across * OUT
 
 
 def _static(d: object) -> int:
