@@ -136,6 +136,13 @@ def test_split_axis_is_refused(args: tuple[str, int, int]) -> None:
     assert refused.value.codes == ("E302",)
 
 
+@pytest.mark.parametrize("args", [("t", 1), ("t", -1), ("x", 0), ("no", 0)])
+def test_fuse_axes_is_refused(args: tuple[str, int]) -> None:
+    with pytest.raises(CompileError) as refused:
+        Schedule.of(copied()).fuse_axes(*args)
+    assert refused.value.codes == ("E302",)
+
+
 def test_a_product_that_is_one_number() -> None:
     """It has no columns."""
     b = GraphBuilder()

@@ -207,6 +207,14 @@ GOLDEN: dict[str, tuple[str, Steps, str]] = {
         block m(v spatial 6 = i, w_o spatial 2 = j_o, w_i spatial 5 = j_i)
         """,
     ),
+    "fuse_iters": (
+        GRID,
+        lambda s: s.fuse("i", "j").fuse_iters("m", 0),
+        """
+  serial i_j in 0 .. 60 {
+    block m(v_w spatial 60 = i_j)
+        """,
+    ),
 }
 
 
@@ -270,6 +278,9 @@ MEANING: dict[str, tuple[str, Steps]] = {
     "rfactor of a piece": (SUM, lambda s: s.partition("k", 3).rfactor("s_1", "k_1")),
     "iterator of a whole loop": (GRID, lambda s: s.split_iter("m", 0, 2)),
     "axis of a buffer": (FILL, lambda s: s.split_axis("t", 0, 4).split_iter("use", 0, 4)),
+    "iterators as one": (GRID, lambda s: s.fuse_iters("m", 0)),
+    "iterators apart and as one": (GRID, lambda s: s.split_iter("m", 1, 5).fuse_iters("m", 0)),
+    "axes as one": (FILL, lambda s: s.split_axis("t", 0, 4).fuse_axes("t", 0)),
     "iterators of a reduction": (SUM, lambda s: s.split_iter("s", 1, 4).split_iter("s", 2, 2)),
     "pipeline in global memory": (
         FILL,
@@ -322,6 +333,13 @@ def test_tile_is_one_step() -> None:
     s = Schedule.of(parse_func(GRID)).tile(("i", "j"), (2, 4))
     assert [str(step) for step in s.trace] == ["tile(('i', 'j'), (2, 4))"]
     assert len(list(loops_of(s.func.body))) == 4
+
+
+@pytest.mark.parametrize(("text", "args"), [(GRID, ("m", 1)), (GRID, ("m", -1)), (SUM, ("s", 0))])
+def test_fuse_iters_is_refused(text: str, args: tuple[str, int]) -> None:
+    with pytest.raises(CompileError) as refusal:
+        Schedule.of(parse_func(text)).fuse_iters(*args)
+    assert refusal.value.codes == ("E302",)
 
 
 @pytest.mark.parametrize("args", [("m", 1, 3), ("m", 2, 2), ("m", 0, 0), ("none", 0, 2)])

@@ -160,6 +160,8 @@ MOVES: dict[str, Callable[[Moves], Args]] = {
     "remove_unread": lambda m: (m.block(),),
     "split_iter": lambda m: (m.block(), m.number(0, 2), m.number()),
     "split_axis": lambda m: (m.buffer(), m.number(0, 2), m.number()),
+    "fuse_iters": lambda m: (m.block(), m.number(0, 2)),
+    "fuse_axes": lambda m: (m.buffer(), m.number(0, 2)),
     "prefetch_next": lambda m: (*m.source(), *m.rng.choice(_nested(m.func))),
 }
 

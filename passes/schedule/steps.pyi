@@ -251,6 +251,15 @@ class Steps:
         ``block b(g spatial 2 = e // 48, o spatial 48 = e % 48): y[g*48 + o] = t[g, o]``
         The same points in the same order, under other names: what was made of quotients is read at the
         block's own iterators. Legal where the factor divides the extent."""
+    def fuse_iters(self, block: str, position: int) -> Schedule:
+        """Give a block one iterator in place of that at `position` and the next one, a quotient and a
+        remainder of it.
+
+        before: ``block b(h spatial 7 = e, w spatial 7 = f): t[h*7 + w] = x[h, w]``
+        after ``fuse_iters("b", 0)``:
+        ``block b(h_w spatial 49 = e*7 + f): t[h_w] = x[h_w // 7, h_w % 7]``
+        The same points in the same order, under other names. Legal for two of the same kind, the second
+        of a fixed extent."""
     def split_axis(self, name: str, axis: int, factor: int) -> Schedule:
         """Give a private buffer two axes, a quotient and a remainder, in place of `axis`.
 
@@ -258,6 +267,12 @@ class Steps:
         after ``split_axis("t", 0, 48)``:
         ``t[j // 48, j % 48] = f(j);  y[c] = t[0, c] * t[1, c]``
         The elements stay where they are. Legal for a scratch buffer whose extent the factor divides."""
+    def fuse_axes(self, name: str, axis: int) -> Schedule:
+        """Give a private buffer one axis in place of `axis` and the next one.
+
+        before: ``t[p // 7, p % 7] = f(p);  y[h, w] = t[h, w]``
+        after ``fuse_axes("t", 0)``: ``t[p] = f(p);  y[h, w] = t[h*7 + w]``
+        The elements stay where they are. Legal for a scratch buffer in which they lie in order."""
     def remove_unread(self, block: str) -> Schedule:
         """Leave out a block whose results no other block reads.
 

@@ -1,7 +1,7 @@
 """The default schedule of a function: one decision after another, primitives only.
 
 1. maps are inlined into the maps that read them; 2. attention becomes the streaming one,
-convolutions Winograd's where it pays;
+convolutions Winograd's where it pays, tiles take pixels of several lines;
 3. reductions get register tiles, with the maps that follow them as epilogues; 4. what is left is
 vectorized along its last axis, or tiled where it transposes; 5. kernels on far memory get hints;
 6. the outermost loops of costly nests are divided among threads.
@@ -28,6 +28,7 @@ from aisc.passes.schedule.rules.dots import use_instructions
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
 from aisc.passes.schedule.rules.memory import use_memory
 from aisc.passes.schedule.rules.parallel import divide
+from aisc.passes.schedule.rules.pixels import use_pixels
 from aisc.passes.schedule.rules.plain import vectorize_map
 from aisc.passes.schedule.rules.row import chunk, chunk_loop, schedule_rows, top_loops
 from aisc.passes.schedule.rules.scans import is_scan, vectorize_scan
@@ -102,8 +103,10 @@ def _schedule_nests(s: Schedule, d: Chooser) -> Schedule:
 def prepared(func: Func, d: Chooser) -> Schedule:
     """The first steps of every schedule of `func`: maps inlined, variants chosen."""
     s = use_attention(inline_maps(Schedule.of(func), d), d)
-    s = _inline_borders(use_winograd(s, d), d)
-    return keep_source_order(s, d)
+    s = keep_source_order(_inline_borders(use_winograd(s, d), d), d)
+    for reduction in tiled_contractions(s, d.target):
+        s = use_pixels(s, reduction, d)
+    return s
 
 
 def _inline_borders(s: Schedule, d: Chooser) -> Schedule:

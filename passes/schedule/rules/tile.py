@@ -10,6 +10,7 @@ packed, which loop is outside, how far the reduce loop is unrolled, and what is 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from math import prod
@@ -109,6 +110,14 @@ def tile_options(reduction: Reduction, d: Chooser, most: int = 0) -> list[Tile]:
     if best is not None and best.cycles() > 1:
         return sorted(found, key=lambda t: issued(best, t.shape, waste(t, extents), extents.steps))
     return sorted(found, key=lambda t: cost(t, extents))
+
+
+def fewest_cycles(reduction: Reduction, d: Chooser, height: int = 0) -> float:
+    """Cycles of the best tile for a useful element and step, with so many rows instead of the own
+    ones."""
+    extents = _extents(reduction)
+    tall = replace(extents, height=height or extents.height)
+    return min(cost(t, tall)[0] for t in tile_options(reduction, d))
 
 
 def _extents(reduction: Reduction) -> Extents:
