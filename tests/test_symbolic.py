@@ -133,6 +133,17 @@ def test_places_beside_each_other_have_one_digit() -> None:
     assert not determined(P, axes_of([[(P * 4 + 3, Const(2))], read]), ranges, frozenset())
 
 
+@pytest.mark.parametrize(("most", "expected"), [(24, True), (29, True), (23, False), (0, False)])
+def test_tails_that_are_clamped_keep_their_digit(most: int, expected: bool) -> None:
+    """``min(6p + r, most)`` for p up to 4: in the last turn too, unless it is moved out of it."""
+    ranges = Indexer({"p": (0, 4), "r": (0, 5)})
+    clamped = [(binary("min", P * 6 + R, Const(most)), Const(1))]
+    whole = [(P * 6 + R, Const(1))]
+    assert determined(P, axes_of([clamped, whole]), ranges, frozenset()) is expected
+    values = [{min(6 * p + r, most) for r in range(6)} for p in range(5)]
+    assert (sum(map(len, values)) == len(set().union(*values))) is expected
+
+
 def copy_func(index: Callable[[Var, Var], tuple[Expr, Expr]]) -> Func:
     x = buffer("x", f32, (N, S), "input")
     y = buffer("y", f32, (N, S), "output")

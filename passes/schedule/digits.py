@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from aisc.ir.node import Node, map_children
-from aisc.ir.tensor.expr import Binary, Const, Expr, Var, binary, variables
+from aisc.ir.tensor.expr import ONE, Binary, Const, Expr, Var, binary, variables
 from aisc.ir.tensor.linear import Indexer, Linear, Monomial, mentions
 from aisc.ir.tensor.visitor import substitute
 
@@ -60,8 +60,8 @@ def _has_digits(
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """``step * own + same + inner + const``: `own` is made of digits of a variable, which have
-    `names` there, `same` is fixed, `inner` whatever else there is."""
+    """``step * own + same + inner + const``, at most `most`: `own` is made of digits of a variable,
+    which have `names` there, `same` is fixed, `inner` whatever else there is."""
 
     own: Terms
     names: Mapping[Var, Expr]
@@ -69,11 +69,13 @@ class _Index:
     same: Terms
     inner: Terms
     const: int
+    most: int | None = None
 
 
 def _divided(var: Var, low: Expr, ranges: Indexer, fixed: frozenset[Var]) -> _Index | None:
     """The parts of an index that depends on `var`, if that is divided as digits are."""
     table: dict[Expr, Var] = {}
+    low, most = _clamped(low)
     form = ranges.linear(_with_names(low, var, fixed, table))
     names = {v: e for e, v in table.items()}
     own = tuple(t for t in form.terms if _over(t[0], names.keys()))
@@ -82,7 +84,15 @@ def _divided(var: Var, low: Expr, ranges: Indexer, fixed: frozenset[Var]) -> _In
     if not own or not all(_all_in(m, fixed | set(names)) for m, _ in own):
         return None
     step = math.gcd(*(c for _, c in own))
-    return _Index(tuple((m, c // step) for m, c in own), names, step, same, inner, form.const)
+    digits = tuple((m, c // step) for m, c in own)
+    return _Index(digits, names, step, same, inner, form.const, most)
+
+
+def _clamped(low: Expr) -> tuple[Expr, int | None]:
+    """An index without the bound that tails are clamped to, and the bound."""
+    if isinstance(low, Binary) and low.op == "min" and isinstance(low.b, Const):
+        return low.a, int(low.b.value)
+    return low, None
 
 
 def _digit(
@@ -98,7 +108,12 @@ def _digit(
     low_end, high_end = ranges.interval(Linear(index.inner, over))
     if low_end < 0 or high_end + ranges.bounds(extent)[1] - 1 >= index.step:
         return None
-    digit = ranges.linear(substitute(ranges.build(Linear(index.own, 0)), index.names))
+    value = substitute(ranges.build(Linear(index.own, 0)), index.names)
+    if index.most is not None:  # it must leave all digits as they are: (c*d + r) // c == d
+        start = index.step * ranges.bounds(value)[1] + index.const - over
+        if index.same or extent != ONE or start > index.most:
+            return None
+    digit = ranges.linear(value)
     return digit, index.step, Linear(index.same, index.const - over)
 
 
