@@ -12,6 +12,9 @@ from aisc.ir.arith.poly import symbol
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.graph.interpret import interpret
+from aisc.ir.node import walk
+from aisc.ir.tensor.func import Program
+from aisc.ir.tensor.stmt import CallKernel
 from aisc.ir.types import TensorType
 from aisc.passes.graph.images import ImageLayouts
 from aisc.passes.graph.legalize import Legalize
@@ -116,3 +119,21 @@ def test_infinite_weights_still_meet_the_padding() -> None:
     got = aisc.compile(graph, threads=1, cache=False)(feed)
     np.testing.assert_array_equal(got, interpret(graph, [feed])[0])
     assert np.isnan(got).all()
+
+
+def test_a_sum_with_the_model_input_needs_no_transpose_of_its_own() -> None:
+    """The input is there with channels last for the first convolution; blocks after it stay so."""
+    b, x = image(symbol("n"), 24, 9, 7)
+    y = x
+    for _ in range(3):
+        inner = b.add("relu", (conv(b, y, 16, 24, 3, 3, pads=(1, 1, 1, 1)),))
+        inner = conv(b, inner, 24, 16, 1, 1)
+        y = b.add("relu", (b.add("add", (inner, y)),))
+    graph = b.finish([y])
+    program = aisc.lower(graph)
+    assert isinstance(program, Program)
+    calls = [s.kernel for s in walk(program.entry.body) if isinstance(s, CallKernel)]
+    assert sum("transpose" in name for name in calls) == 2
+    data = rng.standard_normal((2, 24, 9, 7)).astype(np.float32)
+    (want,) = interpret(graph, [data])
+    np.testing.assert_allclose(aisc.compile(graph, cache=False)(data), want, rtol=1e-4, atol=1e-5)

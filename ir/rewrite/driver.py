@@ -80,7 +80,7 @@ def _try_rules(
             f"the rule {r.name} on {node.op}", partial(r.apply, Match(out, node, used)), _nothing
         )
         if results is None and len(out.nodes) > mark and not is_strict():
-            del out.nodes[mark:]  # of a rule that failed
+            out.forget(mark)  # what a rule has added that failed
         if results is None:
             assert len(out.nodes) == mark, f"rule {r.name} added nodes but did not apply"
             continue

@@ -37,6 +37,10 @@ class Match:
         node = None if value is None else self._graph.producers.get(value)
         return node if node is not None and (not op or node.op == op) else None
 
+    def readers(self, value: Value, op: str) -> Sequence[GraphNode]:
+        """The nodes of an operator before the root that read `value`."""
+        return [n for n in self._graph.readers.get(value, ()) if n.op == op]
+
     def constant(self, value: Value | None) -> Blob | None:
         """The contents of `value` if it is a constant."""
         return None if value is None else self._graph.constants.get(value)
@@ -70,17 +74,28 @@ Apply = Callable[[Match], "Sequence[Value] | None"]
 
 
 class RewriteGraph(GraphBuilder):
-    """A builder that also knows the producer of each value, and reuses equal nodes if asked."""
+    """A builder that also knows who computes and who reads each value, and reuses equal nodes if
+    asked."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.producers: dict[Value, GraphNode] = {}
+        self.readers: dict[Value, list[GraphNode]] = {}
 
     def append(self, node: GraphNode) -> None:
         """Append a finished node."""
         super().append(node)
         for v in node.outputs:
             self.producers[v] = node
+        for v in node.input_values:
+            self.readers.setdefault(v, []).append(node)
+
+    def forget(self, mark: int) -> None:
+        """Drop the nodes from number `mark` on."""
+        for node in self.nodes[mark:]:
+            for v in node.input_values:
+                self.readers[v].remove(node)
+        del self.nodes[mark:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,8 @@ def _inverse(perm: Sequence[int]) -> tuple[int, ...]:
 
 
 def _sink_map(m: Match) -> Sequence[Value] | None:
-    """``f(T(x), T(y), c) -> T(f(x, y, T'(c)))`` for elementwise f over one permutation."""
+    """``f(T(x), T(y), c) -> T(f(x, y, T'(c)))`` for elementwise f over one permutation; c is a
+    constant, or has been transposed by T' for another reader."""
     node = m.node
     rank = node.output.type.rank
     found = [m.producer(v, "transpose") for v in node.inputs]
@@ -57,13 +58,23 @@ def _sink_map(m: Match) -> Sequence[Value] | None:
             plan.append((inner, "plain"))
         elif v.type.size == 1:
             plan.append((v, "flat"))
-        elif m.constant(v) is not None and v.type.rank <= rank:
+        elif (m.constant(v) is not None and v.type.rank <= rank) or any(
+            _perm(t) == _inverse(perm) for t in m.readers(v, "transpose")
+        ):
             plan.append((v, "permute"))
         else:
             return None
     for v, how in plan:
         inputs.append(_prepared(m, v, how, perm, rank))
     return (m.add("transpose", (m.add(node.op, inputs, node.attr_map),), {"perm": perm}),)
+
+
+def _is_there(m: Match, v: Value, perm: tuple[int, ...]) -> bool:
+    """Whether an operand before the transpose `perm` costs nothing: a constant, or one that is
+    transposed back already."""
+    if m.constant(v) is not None:
+        return v.type.rank <= len(perm)
+    return any(_perm(t) == _inverse(perm) for t in m.readers(v, "transpose"))
 
 
 def _prepared(m: Match, v: Value, how: str, perm: tuple[int, ...], rank: int) -> Value:
