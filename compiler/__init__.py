@@ -28,6 +28,7 @@ __all__ = [
     "load_operators",
     "lower",
     "operator",
+    "quantize",
     "save",
     "targets",
     "tensor",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from aisc.ir.graph.interpret import interpret
     from aisc.ir.target import Target
     from aisc.passes.schedule.schedule import Schedule
+    from aisc.quantization.quantize import quantize
     from aisc.tuning.tune import tune
 
 _HOMES = {
@@ -74,6 +76,7 @@ _HOMES = {
     "ExecutionError": "aisc.ir.diagnostics",
     "InternalError": "aisc.ir.diagnostics",
     "Target": "aisc.ir.target",
+    "quantize": "aisc.quantization.quantize",
     "tune": "aisc.tuning.tune",
 }
 _MODULES = {"targets": "aisc.ir.target", "tensor": "aisc.tensor"}

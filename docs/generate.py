@@ -40,6 +40,7 @@ FAMILIES = {
     "E3": "tensor IR and schedules",
     "E4": "targets",
     "E5": "execution",
+    "E6": "quantization",
 }
 
 

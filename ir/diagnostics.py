@@ -48,6 +48,9 @@ CODES: dict[str, str] = {
     "E504": "the file is no bundle, or it is damaged",
     "E505": "the bundle was made by another version of aisc or of the format",
     "E506": "the code was made for another machine, or needs CPU features that this one lacks",
+    # E6xx: quantization
+    "E601": "the data for calibration do not fit the model",
+    "E602": "the model cannot be quantized",
 }
 
 USER, UNSUPPORTED, INTERNAL = 1, 3, 70

@@ -1,5 +1,5 @@
-"""The command line: ``aisc compile | run | bench | opt | check | tune | fmt | convert | lsp |
-fuzz | targets | cache``.
+"""The command line: ``aisc compile | run | bench | opt | check | tune | quantize | fmt | convert |
+lsp | fuzz | targets | cache``.
 
 Heavy packages are imported by the command that needs them. Exit codes: 0 ok, 1 the user's error,
 2 usage, 3 unsupported, 4 mismatch, 70 internal error.
@@ -37,6 +37,7 @@ from aisc.cli.arguments import (
     size,
     sizes_at,
 )
+from aisc.cli.quantize_app import quantize
 from aisc.cli.targets_app import machines
 
 app = typer.Typer(
@@ -292,6 +293,9 @@ def tune(
     sizes = dict(map(sizes_at, at or ()))
     wanted = Wanted(spend, database, not reassociate, seed, places, sizes, workers)
     tune_model(model, target, wanted, choices)
+
+
+app.command()(quantize)
 
 
 @app.command()

@@ -1,0 +1,60 @@
+"""``aisc quantize``: the command and its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aisc.cli.arguments import Model, TargetName, Threads
+
+
+def quantize(
+    model: Model,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Write here, e.g. q.onnx.")],
+    data: Annotated[
+        Path, typer.Option("--data", help="Samples of every input: a file of numpy.savez.")
+    ],
+    method: Annotated[
+        str, typer.Option(help="How ranges are found: minmax, percentile, entropy or mse.")
+    ] = "mse",
+    percentile: Annotated[
+        float, typer.Option(help="Of absolute values, with --method percentile.")
+    ] = 99.99,
+    activations: Annotated[str, typer.Option(help="u8, or i8 without zero points.")] = "u8",
+    weights: Annotated[
+        str, typer.Option(help="i8, or i7 for runtimes that add products in 16 bits.")
+    ] = "i8",
+    per_tensor: Annotated[
+        bool, typer.Option("--per-tensor", help="One scale for all weights of a layer.")
+    ] = False,
+    no_bias_correction: Annotated[
+        bool, typer.Option("--no-bias-correction", help="Leave biases as they are.")
+    ] = False,
+    products: Annotated[
+        bool, typer.Option("--products", help="Quantize products of two activations, too.")
+    ] = False,
+    ops: Annotated[
+        str, typer.Option("--ops", help="Kinds of operators, e.g. Conv,Gemm; by default all.")
+    ] = "",
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", help="This node stays in float.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Samples of a run, where the model leaves the choice.")
+    ] = 16,
+    target: TargetName = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Quantize a model with the ranges that data give, and write it as standard ONNX."""
+    from aisc.cli.quantize_command import quantize_model
+    from aisc.quantization.settings import OPERATORS
+
+    chosen = {
+        "method": method, "percentile": percentile, "activations": activations,
+        "weights": weights, "per_channel": not per_tensor, "products": products,
+        "bias_correction": not no_bias_correction, "keep": tuple(keep or ()), "batch": batch,
+        "operators": tuple(ops.split(",")) if ops else OPERATORS,
+    }  # fmt: skip
+    quantize_model(model, output, data, chosen, target, threads)

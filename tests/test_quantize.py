@@ -1,0 +1,304 @@
+"""``aisc quantize``: accuracy, agreement with others, ranges, what is quantized, faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+import aisc
+from aisc.cli.main import main
+from aisc.ir.diagnostics import CompileError
+from aisc.quantization.affine import dequantized, of_range, quantize_weights
+from aisc.quantization.data import make_data
+from aisc.quantization.quantize import quantize
+from aisc.quantization.ranges import CELLS, Histogram, find_range
+from aisc.quantization.settings import Settings
+
+FOLDER = Path(__file__).resolve().parent.parent / "examples" / "digits"
+DIGITS = FOLDER / "digits.onnx"
+rng = np.random.default_rng(3)
+
+
+def plainly(model: ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What onnxruntime computes of the operators one by one: what it makes of quantizers with
+    instructions that saturate is another thing."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    made = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return list(made.run(None, feeds))
+
+
+def network(
+    nodes: list[onnx.NodeProto], shape: list[int | str], **weights: np.ndarray
+) -> ModelProto:
+    """A model from `x` to the last node's result, which has as many axes as `x` or, for images,
+    two."""
+    rank = 2 if len(shape) == 4 else len(shape)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    y = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, [None] * rank)
+    stored = [numpy_helper.from_array(v.astype(np.float32), n) for n, v in weights.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def residual() -> ModelProto:
+    """A block as of a residual network, with norms, a branch, pools and a head."""
+    make = helper.make_node
+    norm = rng.uniform(0.5, 1.5, 8), rng.normal(size=8), rng.normal(size=8), rng.uniform(1, 2, 8)
+    nodes = [
+        make("Conv", ["x", "w0"], ["a"], "first", pads=[1, 1, 1, 1]),
+        make("BatchNormalization", ["a", "n0", "n1", "n2", "n3"], ["b"], "norm"),
+        make("Relu", ["b"], ["c"]),
+        make("MaxPool", ["c"], ["d"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
+        make("Conv", ["d", "w1", "b1"], ["e"], "second", pads=[1, 1, 1, 1]),
+        make("Add", ["e", "d"], ["f"], "sum"),
+        make("Relu", ["f"], ["g"]),
+        make("Conv", ["g", "w2"], ["h"], "depthwise", group=8),
+        make("Concat", ["g", "h"], ["i"], "both", axis=1),
+        make("GlobalAveragePool", ["i"], ["j"], "mean"),
+        make("Flatten", ["j"], ["k"], "flat"),
+        make("Gemm", ["k", "w3", "b3"], ["l"], "head", transB=1),
+    ]
+    return network(
+        nodes, ["n", 3, 12, 12], w0=rng.normal(size=(8, 3, 3, 3)) / 4, n0=norm[0], n1=norm[1],
+        n2=norm[2], n3=norm[3], w1=rng.normal(size=(8, 8, 3, 3)) / 8, b1=rng.normal(size=8),
+        w2=rng.normal(size=(8, 1, 1, 1)), w3=rng.normal(size=(5, 16)), b3=rng.normal(size=5),
+    )  # fmt: skip
+
+
+def images(count: int) -> np.ndarray:
+    return rng.normal(size=(count, 3, 12, 12)).astype(np.float32)
+
+
+def kinds(model: ModelProto) -> list[str]:
+    return [n.op_type for n in model.graph.node]
+
+
+def error_of(got: np.ndarray, right: np.ndarray) -> float:
+    return float(np.linalg.norm(got - right) / np.linalg.norm(right))
+
+
+def test_digits_keep_their_accuracy(tmp_path: Path) -> None:
+    with np.load(FOLDER / "images.npz", allow_pickle=False) as file:
+        x, labels = file["images"], file["labels"]
+    place = tmp_path / "q.onnx"
+    made = quantize(DIGITS, {"image": x[:100]}, place)
+    assert len(made.layers) == 5 and place.stat().st_size < DIGITS.stat().st_size / 2
+    plain, exe = aisc.compile(DIGITS), aisc.compile(place)
+    right, got = plain(x), exe(x)
+    score = [float(np.mean(v.argmax(1) == labels)) for v in (right, got)]
+    assert score[1] >= score[0] - 0.005
+    assert error_of(got, right) < 0.02
+    np.testing.assert_allclose(got, plainly(made.model, {"image": x})[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
+@pytest.mark.parametrize("activations", ["u8", "i8"])
+def test_a_residual_block_stays_in_integers(method: str, activations: str) -> None:
+    model = residual()
+    settings = Settings(method=method, activations=activations)  # type: ignore[arg-type]
+    made = quantize(model, {"x": images(20)}, settings=settings)
+    onnx.checker.check_model(made.model, full_check=True)
+    assert "BatchNormalization" not in kinds(made.model)
+    assert made.layers == ("first", "second", "depthwise", "head")
+    x = images(5)
+    right, got = aisc.compile(model)(x), aisc.compile(made.model)(x)
+    assert error_of(got, right) < (0.2 if method == "entropy" else 0.06)
+    assert error_of(plainly(made.model, {"x": x})[0], got) < 0.01
+    # The two reads of the pool, what the sum and the concat read: all through quantizers.
+    read = {n.name: set(n.input) for n in made.model.graph.node}
+    assert all(name.startswith(("d_", "e_")) for name in read["sum"])
+    assert all(name.startswith(("g_", "h_")) for name in read["both"])
+
+
+def test_values_that_only_move_share_a_scale() -> None:
+    made = quantize(residual(), {"x": images(4)})
+    scales = {
+        n.input[0]: n.input[1] for n in made.model.graph.node if n.op_type == "QuantizeLinear"
+    }
+    assert scales["c"] == scales["d"], "a pool"
+    assert scales["g"] == scales["h"] == scales["i"], "a concat"
+    assert scales["j"] == scales["k"], "a reshape"
+    assert len(set(scales.values())) == 5
+
+
+def test_what_nobody_reads_in_8_bits_is_not_rounded() -> None:
+    """A sum before a norm, and the last result."""
+    make = helper.make_node
+    nodes = [
+        make("MatMul", ["x", "w"], ["a"], "product"),
+        make("Add", ["a", "b"], ["c"], "bias"),
+        make("Add", ["c", "x"], ["d"], "sum"),
+        make("LayerNormalization", ["d", "s"], ["e"], "norm"),
+        make("MatMul", ["e", "v"], ["f"], "last"),
+    ]
+    model = network(nodes, ["n", 7, 16], w=rng.normal(size=(16, 16)), b=rng.normal(size=16),
+                    s=np.ones(16), v=rng.normal(size=(16, 9)))  # fmt: skip
+    x = rng.normal(size=(6, 7, 16)).astype(np.float32)
+    made = quantize(model, {"x": x})
+    quantized = [n.input[0] for n in made.model.graph.node if n.op_type == "QuantizeLinear"]
+    assert quantized == ["x", "e"]
+    assert error_of(aisc.compile(made.model)(x), aisc.compile(model)(x)) < 0.02
+
+
+def test_products_of_activations_on_request() -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], "turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["x", "t"], ["y"], "product"),
+    ]
+    model = network(nodes, ["n", 9, 16])
+    with pytest.raises(CompileError) as fault:
+        quantize(model, {"x": np.ones((1, 9, 16), np.float32)})
+    assert fault.value.codes == ("E602",)
+    x = rng.normal(size=(3, 9, 16)).astype(np.float32)
+    made = quantize(model, {"x": x}, settings=Settings(products=True))
+    assert error_of(aisc.compile(made.model)(x), aisc.compile(model)(x)) < 0.02
+
+
+def test_options_leave_out_operators_and_nodes() -> None:
+    some = Settings(operators=("Conv",), keep=("second",), weights="i7", per_channel=False)
+    made = quantize(residual(), {"x": images(4)}, settings=some)
+    assert made.layers == ("first", "depthwise")
+    weights = [numpy_helper.to_array(t) for t in made.model.graph.initializer if "w" in t.name]
+    assert all(np.abs(w).max() <= 63 for w in weights if w.dtype == np.int8 and w.ndim > 1)
+
+
+def test_a_bias_takes_what_rounding_moves() -> None:
+    """Inputs far from 0, few of them: each output is moved by the error of its weights."""
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"], "only")]
+    w = rng.normal(size=(32, 16)) ** 3
+    model = network(nodes, ["n", 32], w=w)
+    x = (5 + rng.normal(size=(64, 32)) / 4).astype(np.float32)
+    right = aisc.compile(model)(x)
+    moved = []
+    for correct in (True, False):
+        made = quantize(model, {"x": x}, settings=Settings(bias_correction=correct))
+        moved.append(np.abs((aisc.compile(made.model)(x) - right).mean(axis=0)).mean())
+    assert moved[0] < moved[1] / 2
+
+
+def test_histograms_grow_and_merge() -> None:
+    parts = [rng.normal(size=1000) * 10.0**k for k in (-2, 0, 1)]
+    one, two = Histogram(), Histogram()
+    for part in parts:
+        one.add(part)
+        other = Histogram()
+        other.add(part)
+        two.merge(other)
+    assert one.counts.sum() == 3000 and (one.counts == two.counts).all()
+    assert one.low == two.low == np.float32(min(map(np.min, parts)))
+    whole = Histogram()
+    whole.add(np.concatenate(parts))
+    assert whole.reach == one.reach and np.abs(np.cumsum(whole.counts - one.counts)).max() <= 3
+    one.add(np.array([np.nan, np.inf, -np.inf]))
+    assert one.skipped == 3 and one.counts.sum() == 3000
+    one.add(np.zeros((0, 4)))
+    assert len(one.counts) == CELLS
+
+
+def test_ranges_leave_out_what_is_rare() -> None:
+    seen = Histogram()
+    seen.add(rng.normal(size=100_000))
+    seen.add(np.array([100.0]))
+    assert find_range(seen, Settings(method="minmax"))[1] == 100
+    for method in ("percentile", "entropy"):
+        low, high = find_range(seen, Settings(method=method))  # type: ignore[arg-type]
+        assert 2 < high < 8 and -8 < low < -2
+    low, high = find_range(seen, Settings(method="mse"))
+    assert -6 < low < -3 and high < 100
+    assert find_range(Histogram(), Settings()) == (0, 0)
+
+
+def test_zero_is_exact() -> None:
+    for low, high in ((-1.3, 7.1), (0.0, 3.0), (-2.0, 0.0), (0.0, 0.0)):
+        by = of_range(low, high, "u8")
+        assert by.zero.dtype == np.uint8 and float(by.scale) > 0
+        assert by.scale * (0 - float(by.zero)) <= low + by.scale
+
+
+def test_weights_are_within_half_a_step() -> None:
+    w = rng.normal(size=(5, 7, 3)).astype(np.float32)
+    w[:, 2] = 0
+    for axis in (None, 0, 1, 2):
+        q, by = quantize_weights(w, axis, 127)
+        shape = [-1 if k == axis else 1 for k in range(3)] if axis is not None else []
+        assert (np.abs(dequantized(q, by, axis) - w) <= by.scale.reshape(shape) * 0.501).all()
+
+
+def codes_of(arrays: dict[str, np.ndarray], batch: int = 4) -> tuple[str, ...]:
+    try:
+        make_data(residual(), arrays, batch)
+    except CompileError as fault:
+        return fault.codes
+    return ()
+
+
+def test_data_are_checked_before_anything_runs() -> None:
+    good = images(6)
+    assert codes_of({"x": good, "labels": np.arange(6)}) == ()
+    assert codes_of({"y": good}) == ("E601",)
+    assert codes_of({"x": good.astype(np.float64)}) == ("E601",)
+    assert codes_of({"x": good[:, :2]}) == ("E601",)
+    assert codes_of({"x": good[0]}) == ("E601",)
+    assert codes_of({"x": good[:0]}) == ("E601",)
+    bad = good.copy()
+    bad[3, 1, 4, 5] = np.nan
+    assert codes_of({"x": bad}) == ("E601",)
+
+
+def test_data_are_cut_into_runs() -> None:
+    model, x = residual(), images(7)
+    runs = list(make_data(model, {"x": x}, 3))
+    assert [len(r["x"]) for r in runs] == [3, 3, 1]
+    stacked = list(make_data(model, {"x": x[:6].reshape(2, 3, 3, 12, 12)}, 4))
+    assert [r["x"].shape for r in stacked] == [(3, 3, 12, 12)] * 2
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    assert [len(r["x"]) for r in make_data(model, {"x": x[:6]}, 5)] == [2, 2, 2]
+
+
+def test_a_quantized_model_is_refused() -> None:
+    made = quantize(residual(), {"x": images(2)})
+    with pytest.raises(CompileError) as fault:
+        quantize(made.model, {"x": images(2)})
+    assert fault.value.codes == ("E602",)
+
+
+def test_weights_go_where_those_of_the_model_are(tmp_path: Path) -> None:
+    source, place = tmp_path / "m.onnx", tmp_path / "q.onnx"
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "only")]
+    model = network(nodes, ["n", 64], w=rng.normal(size=(64, 64)))
+    x = rng.normal(size=(8, 64)).astype(np.float32)
+    onnx.save_model(model, source, save_as_external_data=True, location="m.data")
+    made = quantize(source, {"x": x}, place)
+    assert (tmp_path / "q.onnx.data").stat().st_size == 64 * 64
+    got = aisc.compile(place)(x)
+    np.testing.assert_array_equal(got, aisc.compile(made.model)(x))
+    session = onnxruntime.InferenceSession(place, providers=["CPUExecutionProvider"])
+    assert error_of(session.run(None, {"x": x})[0], got) < 0.2
+    assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
+
+
+def test_the_same_bytes_again() -> None:
+    x = images(5)
+    model = residual()
+    first, second = (quantize(model, {"x": x}, threads=n).model for n in (1, 2))
+    assert first.SerializeToString() == second.SerializeToString()
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with np.load(FOLDER / "images.npz", allow_pickle=False) as file:
+        np.savez(tmp_path / "calib.npz", image=file["images"][:50])
+    place = tmp_path / "q.onnx"
+    words = ["quantize", str(DIGITS), "-o", str(place), "--data", str(tmp_path / "calib.npz")]
+    with pytest.raises(SystemExit) as leaving:
+        main([*words, "--method", "percentile", "--ops", "Conv"])
+    assert leaving.value.code in (0, None)
+    assert "3 layers" in capsys.readouterr().out
+    assert kinds(onnx.load(place)).count("QuantizeLinear") == 3
