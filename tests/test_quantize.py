@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,19 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from rich.console import Console
 
 import aisc
+from aisc.cli.layer_table import layer_table
 from aisc.cli.main import main
 from aisc.ir.diagnostics import CompileError
+from aisc.ir.target import host
 from aisc.quantization.affine import dequantized, of_range, quantize_weights
+from aisc.quantization.costs import Cost, integer_gain, reason
 from aisc.quantization.data import make_data
 from aisc.quantization.quantize import quantize
 from aisc.quantization.ranges import CELLS, Histogram, find_range
+from aisc.quantization.report import LayerReport, Report, as_html
 from aisc.quantization.settings import Settings
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples" / "digits"
@@ -302,3 +309,72 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert leaving.value.code in (0, None)
     assert "3 layers" in capsys.readouterr().out
     assert kinds(onnx.load(place)).count("QuantizeLinear") == 3
+
+
+def test_a_budget_keeps_what_costs_most() -> None:
+    """A layer whose weights of one channel are of all sizes is the one that stays."""
+    make = helper.make_node
+    nodes = [
+        make("MatMul", ["x", "w0"], ["a"], "good"),
+        make("Relu", ["a"], ["b"]),
+        make("MatMul", ["b", "w1"], ["c"], "bad"),
+    ]
+    w1 = rng.normal(size=(32, 8))
+    w1[0] *= 300  # one row of a channel whose scale then fits nothing else
+    w0 = rng.normal(size=(24, 32))
+    w0[:, 0] = 0
+    model = network(nodes, ["n", 24], w0=w0, w1=w1)
+    x = rng.normal(size=(32, 24)).astype(np.float32)
+    free = quantize(model, {"x": x}, measure=True)
+    assert free.report is not None and free.layers == ("good", "bad")
+    good, bad = free.report.layers
+    assert bad.error > 5 * good.error and not bad.kept
+    made = quantize(model, {"x": x}, settings=Settings(budget=0.03))
+    assert made.layers == ("good",) and made.report is not None
+    assert made.report.error <= 0.03 and made.report.layers[1].kept
+    got, right = aisc.compile(made.model)(x), aisc.compile(model)(x)
+    assert error_of(got, right) == pytest.approx(made.report.error, rel=0.01)
+    with pytest.raises(CompileError) as fault:
+        quantize(model, {"x": x}, settings=Settings(budget=1e-9))
+    assert fault.value.codes == ("E602",)
+
+
+def report() -> Report:
+    rows = [
+        LayerReport(f"<{k}>", "Conv", 0.01 * k, 1e-4, 9e-5, s, 5e-5, 400, 104, k == 2, "small" * k)
+        for k, s in enumerate((5e-5, 8e-5, 2e-4))
+    ]
+    return Report(tuple(rows), 0.011, 0.02, 4e-4, 4.5e-4, 3e-4, 1e-4, 9e-5, 0.015)
+
+
+def test_a_report_is_a_table_and_a_page() -> None:
+    page = as_html("m<odel", report())
+    assert "m&lt;odel" in page and "&lt;1&gt;" in page and "http" not in page
+    assert page.count("<circle") == 5 and "1.50%" in page
+    out = Console(width=80, file=io.StringIO())
+    out.print(layer_table(report(), 80, "model"))
+    lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    assert any("<2>" in line and "float:" in line for line in lines)
+
+
+def test_reasons_for_what_is_no_faster() -> None:
+    target = host()
+    plain = Cost(1e-4, integers=False)
+    assert reason(plain, Cost(5e-5, integers=True), target) == ""
+    assert "quantizing" in reason(plain, Cost(1.2e-4, quantizers=5e-5, integers=True), target)
+    assert reason(plain, Cost(1.2e-4), target) == "computed in float"
+    bare = replace(target, features=())
+    assert "no instruction" in reason(plain, Cost(1.2e-4, integers=True), bare)
+    assert integer_gain(bare) == 0
+
+
+def test_options_are_checked() -> None:
+    for wrong in ({"method": "x"}, {"weights": "i3"}, {"operators": ("Relu",)}, {"budget": 2.0},
+                  {"group": 48}, {"batch": 0}, {"percentile": 12}):  # fmt: skip
+        with pytest.raises(CompileError) as fault:
+            Settings(**wrong)  # type: ignore[arg-type]
+        assert fault.value.codes == ("E401",)
+    with pytest.raises(CompileError) as fault:
+        quantize(residual(), {"x": images(2)}, settings=Settings(keep=("secnd",)))
+    assert fault.value.codes == ("E401",) and "second" in str(fault.value)

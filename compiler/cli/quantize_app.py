@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from aisc.cli.arguments import Model, TargetName, Threads
+from aisc.cli.arguments import Model, TargetName, Threads, percent
 
 
 def quantize(
@@ -44,6 +44,16 @@ def quantize(
     batch: Annotated[
         int, typer.Option(min=1, help="Samples of a run, where the model leaves the choice.")
     ] = 16,
+    budget: Annotated[
+        str, typer.Option(help="Allowed relative error of the outputs, e.g. 0.01 or 1%.")
+    ] = "",
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Show error and time of every layer.")
+    ] = False,
+    numbers: Annotated[Path | None, typer.Option("--json", help="Write the table here.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with error against latency.")
+    ] = None,
     target: TargetName = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -55,6 +65,19 @@ def quantize(
         "method": method, "percentile": percentile, "activations": activations,
         "weights": weights, "per_channel": not per_tensor, "products": products,
         "bias_correction": not no_bias_correction, "keep": tuple(keep or ()), "batch": batch,
-        "operators": tuple(ops.split(",")) if ops else OPERATORS,
+        "budget": _share(budget), "operators": tuple(ops.split(",")) if ops else OPERATORS,
     }  # fmt: skip
-    quantize_model(model, output, data, chosen, target, threads)
+    quantize_model(model, output, data, chosen, target, threads, measure, (numbers, page))
+
+
+def _share(text: str) -> float | None:
+    """``0.01`` or ``1%``; nothing is no budget."""
+    if not text:
+        return None
+    if text.endswith("%"):
+        return percent(text, "--budget")
+    try:
+        return float(text)
+    except ValueError:
+        message = "expected e.g. 0.01 or 1%"
+        raise typer.BadParameter(message, param_hint="--budget") from None

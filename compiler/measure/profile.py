@@ -41,7 +41,8 @@ class Row:
     """One statement of the entry, per run. kind: kernel, copy, host, or wait (a barrier); nodes:
     what the model calls the layer, empty if it has no name for it; calls: how often it is executed;
     seconds: median; flops: of the operators as the model has them; executed: of the algorithm that
-    was chosen for them; bytes: that it reads and writes, weights included."""
+    was chosen for them; bytes: that it reads and writes, weights included; sizes: those of its
+    dimensions in the last run."""
 
     kind: str
     nodes: tuple[str, ...]
@@ -51,6 +52,7 @@ class Row:
     flops: int
     executed: int
     bytes: int
+    sizes: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +191,8 @@ def _row(
     else:
         kind, nodes, name = _what(s)
         moved = sum(evaluate(b.bytes, sizes) for b in buffers_at(s))
-    numbers = (round(n * calls) for n in (work, executed, moved))
-    return Row(kind, nodes, name, calls, seconds, *numbers)
+    work, executed, moved = (round(n * calls) for n in (work, executed, moved))
+    return Row(kind, nodes, name, calls, seconds, work, executed, moved, sizes)
 
 
 def _what(s: Copy | HostCall | Barrier) -> tuple[str, tuple[str, ...], str]:

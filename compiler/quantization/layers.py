@@ -43,6 +43,13 @@ class Layer:
         """The name of the node."""
         return str(self.node.name)
 
+    @property
+    def channels(self) -> int:
+        """The axis of the input that the weights' input channels multiply."""
+        if self.node.op_type == "Conv":
+            return 1
+        return -2 if self.weight == 0 else -1
+
     def weights(self, net: Network) -> Array:
         """The weights of a layer that has some."""
         assert self.weight is not None, "a product of activations has no weights"

@@ -4,7 +4,7 @@ who watch keep only what they need of each."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +28,10 @@ class Machine:
 
     target: Targets
     options: Options
+
+    def options_with(self, **more: object) -> Options:
+        """The options, some of them others."""
+        return replace(self.options, **more)  # type: ignore[arg-type]
 
     def executable(self, model: ModelProto) -> Executable:
         """A compiled model."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -22,15 +23,19 @@ from aisc.quantization.network import Array, Network
 from aisc.quantization.observe import Channels, Histograms, Machine, Progress, observe
 from aisc.quantization.prepare import PER_AXIS, prepare
 from aisc.quantization.ranges import find_range
+from aisc.quantization.report import Report
 from aisc.quantization.settings import CONTRACTIONS, Settings
+from aisc.quantization.study import Study
 
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """A quantized model, and the names of the layers that are."""
+    """A quantized model, the names of the layers that are, and what was measured of them, if that
+    was asked for."""
 
     model: ModelProto
     layers: tuple[str, ...]
+    report: Report | None = None
 
 
 @checked_arguments
@@ -40,6 +45,7 @@ def quantize(
     output: str | PathLike[str] | None = None,
     *,
     settings: Settings | None = None,
+    measure: bool = False,
     target: Targets = "cpu",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -51,30 +57,67 @@ def quantize(
     first axis is that of the samples, or which have an axis more than the input.
     output: where to write the result; weights go beside it where those of `model` do.
     settings: methods and types, see :class:`Settings`.
+    measure: whether each layer is tried alone and timed, for the report; with a budget it is.
     target, threads: what the model is run on.
     progress: told what is done, as a title, runs that are done, and runs in all.
     Raises ``CompileError``: E601 for data that do not fit, E602 for a model that cannot be
     quantized, and what compiling it raises.
     """
-    choices = settings or Settings()
+    choices, show = settings or Settings(), progress or (lambda *_: None)
     opened, apart = open_model(model)
     net = prepare(opened, PER_AXIS)
-    layers = find_layers(net, choices)
-    if not layers:
-        raise error("E602", "the model has nothing to quantize", _nothing(choices))
-    arrays = data if isinstance(data, Mapping) else read_arrays(Path(data))
-    runs = make_data(net.model, arrays, choices.batch)
+    layers = _candidates(net, choices)
+    runs = make_data(net.model, data if isinstance(data, Mapping) else read_arrays(Path(data)),
+                     choices.batch)  # fmt: skip
     machine = Machine(target, from_environment(threads=threads))
-    known = _calibrate(net, layers, runs, machine, choices, progress or (lambda *_: None))
-    insert(net, plan(net, layers, choices), known, choices)
+    known = _calibrate(net, layers, runs, machine, choices, show)
+    study = Study(Maker(net.model, known, choices), runs, machine, show)
+    names, report = [layer.name for layer in layers], None
+    if measure or choices.budget is not None:
+        report = study.report(names, choices)
+        names = [r.name for r in report.layers if not r.kept]
+    made = study.maker.model(names)
     if output is not None:
-        save_model(net.model, Path(output), apart)
-    return Quantized(net.model, tuple(layer.name for layer in layers))
+        save_model(made, Path(output), apart)
+    return Quantized(made, tuple(names), report)
 
 
-def _nothing(settings: Settings) -> str:
-    kinds = ", ".join(op for op in settings.operators if op in CONTRACTIONS)
-    return f"what can be is {kinds or 'none of the operators'} with constant weights in f32"
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes models of which some layers are quantized, from what the data told of all."""
+
+    plain: ModelProto
+    known: Known
+    settings: Settings
+
+    def network(self) -> Network:
+        """The model in float, to be changed."""
+        copy = ModelProto()
+        copy.CopyFrom(self.plain)
+        return Network(copy)
+
+    def model(self, names: Sequence[str]) -> ModelProto:
+        """The model with these layers quantized."""
+        net = self.network()
+        chosen = [x for x in find_layers(net, self.settings) if x.name in set(names)]
+        insert(net, plan(net, chosen, self.settings), self.known, self.settings)
+        return net.model
+
+
+def _candidates(net: Network, settings: Settings) -> tuple[Layer, ...]:
+    """The layers that can be quantized; E401 for nodes that are none, E602 where there are none."""
+    nodes = [n.name for n in net.graph.node]
+    for name in settings.keep:
+        if name not in nodes:
+            near = difflib.get_close_matches(name, nodes, 3, 0.3)
+            notes = [f"has {', '.join(near)}"] if near else []
+            raise error("E401", f"the model has no node '{name}'", *notes)
+    layers = find_layers(net, settings)
+    if not layers:
+        kinds = ", ".join(op for op in settings.operators if op in CONTRACTIONS)
+        note = f"what can be is {kinds or 'none of the operators'} with constant weights in f32"
+        raise error("E602", "the model has nothing to quantize", note)
+    return layers
 
 
 def _calibrate(
@@ -91,16 +134,9 @@ def _calibrate(
     axes = {}
     for layer in layers:
         if layer.weight is not None:
-            axes[layer.node.input[layer.activations[0]]] = channel_axis(layer)
+            axes[layer.node.input[layer.activations[0]]] = layer.channels
     seen, channels = Histograms(), Channels(axes)
     observe(net.model, names, runs, machine, (seen, channels), progress, "calibrating")
     ranges = {name: find_range(seen.of[name], settings) for name in names}
     means = {name: mean for name in axes if (mean := channels.mean(name)) is not None}
     return Known(ranges, means)
-
-
-def channel_axis(layer: Layer) -> int:
-    """The axis of a layer's input that its sums run over, of a convolution that of channels."""
-    if layer.node.op_type == "Conv":
-        return 1
-    return -2 if layer.weight == 0 else -1

@@ -3,7 +3,7 @@ model expects of the other options, and what was measured of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aisc.codegen.backend import Backend
@@ -59,7 +59,7 @@ class Explanation:
     def _expected(self, p: Pick, option: Choice) -> float | None:
         """The time with another option over that now, by the model; ``None`` where it cannot be."""
         choices = {q.name: q.choice for q in self.schedule.picks if q.choice != q.default}
-        other = _estimated(self.func, self.backend, {**choices, p.name: option}, self.threads)
+        other = estimated(self.func, self.backend, {**choices, p.name: option}, self.threads)
         return None if other is None else other[1].cycles / max(self.expected.cycles, 1.0)
 
     def _measured(self, p: Pick, option: Choice) -> float | None:
@@ -77,15 +77,21 @@ class Explanation:
         return next((r for r in reversed(found) if r is not None), None)
 
 
-def _estimated(
-    func: Func, backend: Backend, choices: Choices, threads: int
+def estimated(
+    func: Func,
+    backend: Backend,
+    choices: Choices,
+    threads: int,
+    sizes: Mapping[str, int] | None = None,
 ) -> tuple[Schedule, Estimate] | None:
+    """The schedule of a kernel by some choices and what the model says of it, for dimensions of
+    these sizes; ``None`` where the rules do not take it."""
     try:
         schedule = backend.rules(func, Chooser(backend.target, choices))
         kernel = backend.optimize(func, schedule)
     except AiscError:
         return None
-    return schedule, estimate(kernel.func, backend.target, threads)
+    return schedule, estimate(kernel.func, backend.target, threads, sizes)
 
 
 def explain(func: Func, backend: Backend, database: Database | None, threads: int) -> Explanation:
@@ -94,6 +100,6 @@ def explain(func: Func, backend: Backend, database: Database | None, threads: in
     record = None if database is None else database.best(key, backend.target, threads)
     trials = [] if database is None else database.trials(backend.target, key)
     choices: Choices = {} if record is None else record.choices
-    made = _estimated(func, backend, choices, threads) or _estimated(func, backend, {}, threads)
+    made = estimated(func, backend, choices, threads) or estimated(func, backend, {}, threads)
     assert made is not None, "a kernel has a default schedule"
     return Explanation(func, backend, *made, record, trials, threads)

@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+from aisc.measure.page import page
 from aisc.tuning.session import Tuned
 
 _WIDTH, _HEIGHT = 220, 48
@@ -28,25 +29,13 @@ def as_html(model: str, results: Sequence[Tuned]) -> str:
     numbers = whole(results)
     ordered = sorted(results, key=lambda r: -r.seconds * r.calls)
     rows = "".join(_row(r, numbers["seconds_default"]) for r in ordered)
-    name = html.escape(model)
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}: tuned</title>
-<style>
-body {{ font: 14px system-ui, sans-serif; margin: 2em; color: #222; }}
-table {{ border-collapse: collapse; }}
-td, th {{ padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: left; }}
-td.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
-svg {{ background: #f7f7f7; }} polyline {{ fill: none; stroke: #06c; stroke-width: 1.5; }}
-line {{ stroke: #aaa; stroke-dasharray: 3 3; }}
-code {{ font-size: 12px; }}
-</style>
-<h1>{name}</h1>
-<p>Kernels together are <b>{numbers["speedup"]:.3f}</b> times as fast
+    body = f"""<p>Kernels together are <b>{numbers["speedup"]:.3f}</b> times as fast
 ({numbers["seconds_default"] * 1e3:.3f} ms before, {numbers["seconds_tuned"] * 1e3:.3f} ms after);
 {numbers["trials"]} candidates were tried, {numbers["failed"]} failed.</p>
 <table><tr><th>kernel<th>calls<th>us by default<th>of the model<th>time now<th>expected
 <th>bound by<th>best over candidates<th>chosen</tr>
-{rows}</table></html>
-"""
+{rows}</table>"""
+    return page(f"{model}: tuned", body)
 
 
 def _row(r: Tuned, total: float) -> str:
