@@ -3,9 +3,10 @@
     python benchmarks/quantized.py [resnet50] [mobilenet_v2] [bert] [bert:dynamic] [--threads 1,2]
         [--against onnxruntime,openvino] [--rounds 15] [--bits 7] [--tiny] [--json FILE]
 
-The models are made from those of the zoo: QDQ nodes around convolutions and products, ranges from
-the least and greatest values of random data, weights in signed bytes for each output channel;
-*dynamic* ones have quantized weights alone and ranges that each run finds. `--bits 7` gives weights
+The models are those of the zoo, quantized by ``aisc.quantize``: ranges from the least and greatest
+values of random data, weights in signed bytes for each output channel; those of texts have their
+products of activations quantized, too. *Dynamic* ones, which onnxruntime's tool makes, have
+quantized weights alone and ranges that each run finds. `--bits 7` gives weights
 of 7 bits, with which the instructions that onnxruntime uses where a machine has no VNNI cannot
 saturate. Times are the least of all rounds; a ratio is the median over rounds of a side's time over
 that of aisc, so above 1 aisc is faster. Results are compared in steps of the last quantizer, where
@@ -27,13 +28,7 @@ import numpy as np
 import onnx
 import zoo
 from onnx import ModelProto, numpy_helper
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from rich.console import Console
 from rich.table import Table
@@ -41,21 +36,12 @@ from rich.table import Table
 import aisc
 from aisc.ir.diagnostics import CompileError
 from aisc.measure.peers import PEERS, peer
+from aisc.quantization.settings import Settings
 
 MODELS = ("resnet50", "mobilenet_v2", "bert", "bert:dynamic")
 Runner = Callable[[], Sequence[Any]]
 Feeds = dict[str, Any]
 REST = 0.02
-
-
-class RandomData(CalibrationDataReader):  # type: ignore[misc]
-    """Two random inputs."""
-
-    def __init__(self, model: ModelProto, dims: dict[str, int]) -> None:
-        self._rest = iter([zoo.feeds(model, dims, seed) for seed in (1, 2)])
-
-    def get_next(self) -> Feeds | None:
-        return next(self._rest, None)
 
 
 def fixed(model: ModelProto, dims: dict[str, int]) -> ModelProto:
@@ -79,21 +65,21 @@ def make(name: str, folder: Path, tiny: bool, bits: int) -> tuple[Path, Path, Fe
     model = fixed(entry.build(**entry.tiny) if tiny else entry.build(), dims)
     plain, prepared, quantized = (folder / f"{k}.onnx" for k in ("plain", "prepared", "quantized"))
     onnx.save(model, plain)
-    quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
-    text = entry.name.startswith(("bert", "gpt"))
-    some = {"op_types_to_quantize": ["MatMul", "Gemm"]} if text else {}
-    common = {
-        "per_channel": True,
-        "weight_type": QuantType.QInt8,
-        "reduce_range": bits == 7,
-        **some,
-    }
     if name.endswith(":dynamic"):
-        quantize_dynamic(prepared, quantized, **common)
+        quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+        quantize_dynamic(
+            prepared, quantized, per_channel=True, weight_type=QuantType.QInt8,
+            reduce_range=bits == 7, op_types_to_quantize=["MatMul", "Gemm"],
+        )  # fmt: skip
     else:
-        data, kind = RandomData(model, dims), QuantType.QUInt8
-        more = {"quant_format": QuantFormat.QDQ, "activation_type": kind, **common}
-        quantize_static(prepared, quantized, data, **more)
+        runs = [zoo.feeds(model, dims, seed) for seed in (1, 2)]
+        data = {n: np.stack([feeds[n] for feeds in runs]) for n in runs[0]}
+        settings = Settings(
+            method="minmax",
+            weights="i7" if bits == 7 else "i8",
+            products=entry.name.startswith(("bert", "gpt")),
+        )
+        aisc.quantize(plain, data, quantized, settings=settings)
     return plain, quantized, zoo.feeds(model, dims)
 
 

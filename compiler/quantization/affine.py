@@ -9,8 +9,8 @@ import numpy as np
 from aisc.quantization.network import Array
 from aisc.quantization.settings import Activations
 
-# The least scale: below it a quotient leaves the range of a float.
-LEAST = float(np.finfo(np.float32).tiny) * 256
+# The least scale: what is scaled and back stays a normal float, and so do products of scales.
+LEAST = 2.0**-50
 
 
 @dataclass(frozen=True, slots=True)
