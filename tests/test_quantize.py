@@ -378,3 +378,36 @@ def test_options_are_checked() -> None:
     with pytest.raises(CompileError) as fault:
         quantize(residual(), {"x": images(2)}, settings=Settings(keep=("secnd",)))
     assert fault.value.codes == ("E401",) and "second" in str(fault.value)
+
+
+def encoder(outliers: float, shared: bool) -> ModelProto:
+    """A norm with a few channels that are larger than the others, and three layers behind it."""
+    make = helper.make_node
+    nodes = [
+        make("LayerNormalization", ["x", "g", "b"], ["n"], "norm", axis=-1),
+        make("MatMul", ["n", "w0"], ["q"], "query"),
+        make("MatMul", ["n", "w1"], ["k"], "key"),
+        make("Add", ["q", "k"], ["s"], "both"),
+        *([make("Concat", ["s", "n"], ["y"], "more", axis=-1)] if shared else []),
+    ]
+    g, b = np.ones(32), rng.normal(size=32) / 10
+    g[[3, 17]] = outliers
+    return network(nodes, ["n", 5, 32], g=g, b=b, w0=rng.normal(size=(32, 24)) / 5,
+                   w1=rng.normal(size=(32, 24)) / 5)  # fmt: skip
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_outliers_move_into_weights(shared: bool) -> None:
+    model = encoder(60.0, shared)
+    data = rng.normal(size=(40, 5, 32)).astype(np.float32)
+    x = data[5:15]
+    right = aisc.compile(model)(x)
+    errors = []
+    for alpha in (0.0, 0.5):
+        some = Settings(smooth=alpha, operators=("MatMul",), method="minmax")
+        made = quantize(model, {"x": data}, settings=some)
+        got = aisc.compile(made.model)(x)
+        errors.append(np.linalg.norm((got - right)[..., :24]))
+        assert error_of(plainly(made.model, {"x": x})[0], got) < 1e-3
+    assert errors[1] < errors[0] / 2
+    assert kinds(made.model).count("Mul") == shared

@@ -32,6 +32,9 @@ def quantize(
     no_bias_correction: Annotated[
         bool, typer.Option("--no-bias-correction", help="Leave biases as they are.")
     ] = False,
+    smooth: Annotated[
+        float, typer.Option(min=0, max=1, help="Part of a norm's range moved into weights.")
+    ] = 0.0,
     products: Annotated[
         bool, typer.Option("--products", help="Quantize products of two activations, too.")
     ] = False,
@@ -64,6 +67,7 @@ def quantize(
     chosen = {
         "method": method, "percentile": percentile, "activations": activations,
         "weights": weights, "per_channel": not per_tensor, "products": products,
+        "smooth": smooth,
         "bias_correction": not no_bias_correction, "keep": tuple(keep or ()), "batch": batch,
         "budget": _share(budget), "operators": tuple(ops.split(",")) if ops else OPERATORS,
     }  # fmt: skip

@@ -25,6 +25,7 @@ from aisc.quantization.prepare import PER_AXIS, prepare
 from aisc.quantization.ranges import find_range
 from aisc.quantization.report import Report
 from aisc.quantization.settings import CONTRACTIONS, Settings
+from aisc.quantization.smooth import behind_norms, smooth
 from aisc.quantization.study import Study
 
 
@@ -70,6 +71,9 @@ def quantize(
     runs = make_data(net.model, data if isinstance(data, Mapping) else read_arrays(Path(data)),
                      choices.batch)  # fmt: skip
     machine = Machine(target, from_environment(threads=threads))
+    if choices.smooth and not choices.weights_alone:
+        _smooth(net, layers, runs, machine, choices, show)
+        layers = find_layers(net, choices)
     known = _calibrate(net, layers, runs, machine, choices, show)
     study = Study(Maker(net.model, known, choices), runs, machine, show)
     names, report = [layer.name for layer in layers], None
@@ -118,6 +122,22 @@ def _candidates(net: Network, settings: Settings) -> tuple[Layer, ...]:
         note = f"what can be is {kinds or 'none of the operators'} with constant weights in f32"
         raise error("E602", "the model has nothing to quantize", note)
     return layers
+
+
+def _smooth(
+    net: Network,
+    layers: tuple[Layer, ...],
+    runs: Data,
+    machine: Machine,
+    settings: Settings,
+    progress: Progress,
+) -> None:
+    """Move outliers behind norms into weights."""
+    groups = behind_norms(net, layers)
+    channels = Channels(dict.fromkeys(groups, -1))
+    if groups:
+        observe(net.model, groups, runs, machine, (channels,), progress, "smoothing")
+        smooth(net, groups, channels, settings.smooth)
 
 
 def _calibrate(

@@ -44,6 +44,11 @@ _TYPES: dict[int, tuple[DType, str, type[np.generic]]] = {
     16: (dtypes.bf16, "int32_data", np.int32),
 }
 
+# Types of less than 8 bits, several in a byte: as constants they are bytes that hold their values.
+SHORT: dict[int, tuple[DType, int]] = {
+    21: (dtypes.u8, 4), 22: (dtypes.i8, 4), 25: (dtypes.u8, 2), 26: (dtypes.i8, 2),
+}  # fmt: skip
+
 
 def type_name(code: int) -> str:
     """ONNX's own name of a data type code."""
@@ -69,16 +74,17 @@ def to_blob(
     tensor: TensorProto, folder: Path | None, loc: Loc, raw: Contents | None = None
 ) -> Blob:
     """The contents of a tensor; `folder` is where external data may lie, `raw` what was taken out
-    of its raw data."""
-    t = element_type(tensor.data_type, loc)
+    of its raw data. Those of less than 8 bits are bytes with the same values."""
+    short = SHORT.get(tensor.data_type)
+    t = dtypes.u8 if short else element_type(tensor.data_type, loc)
     shape = tuple(tensor.dims)
     if any(d < 0 for d in shape):
         raise error("E103", f"tensor '{tensor.name}' has a negative size: {shape}", loc=loc)
-    count = prod(shape)
     if len(shape) > MAX_RANK or reach(shape) * t.bytes > MAX_BYTES:
         raise error("E105", f"tensor '{tensor.name}' is too large: {shape} of {t}", loc=loc)
     if tensor.HasField("segment"):
         raise error("E102", f"tensor '{tensor.name}' is stored in segments", loc=loc)
+    count = prod(shape) if short is None else -(-prod(shape) * short[1] // 8)
     _check_places(tensor, raw, loc)
     if tensor.data_location == 1:  # EXTERNAL
         flat = _external(tensor, t, count, folder, loc)
@@ -86,7 +92,17 @@ def to_blob(
         flat = _raw(tensor, t, count, loc, raw)
     else:
         flat = _typed(tensor, t, count, loc)
-    return Blob(flat.reshape(shape))
+    return Blob((flat if short is None else unpacked(flat, prod(shape), *short)).reshape(shape))
+
+
+def unpacked(packed: np.ndarray[Any, Any], count: int, t: DType, bits: int) -> np.ndarray[Any, Any]:
+    """Numbers of few bits, the first in the lowest of each byte, as bytes of type `t`."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    flat = ((packed[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[:count]
+    if t.kind == "uint":
+        return np.asarray(flat)
+    high = 1 << (bits - 1)
+    return np.asarray((flat ^ high).astype(np.int8) - np.int8(high))
 
 
 _DATA_FIELDS = (
@@ -122,7 +138,7 @@ def _clean_bool(flat: np.ndarray[Any, Any], t: DType) -> np.ndarray[Any, Any]:
 
 
 def _typed(tensor: TensorProto, t: DType, count: int, loc: Loc) -> np.ndarray[Any, Any]:
-    _, field, stored = _TYPES[tensor.data_type]
+    _, field, stored = _TYPES.get(tensor.data_type, (t, "int32_data", np.int32))
     values = getattr(tensor, field)
     _check_count(tensor, len(values), count, "values", loc)
     data = np.asarray(values, stored) if count else np.empty(0, stored)

@@ -4,12 +4,16 @@ plain arithmetic where they are blocked; products of quantized values are produc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.ops.linear import convolve, less_zero_point
-from aisc.frontend.onnx.tensors import element_type
+from aisc.frontend.onnx.tensors import SHORT, element_type, unpacked
 from aisc.ir import dtypes
+from aisc.ir.blob import Blob
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value
 
@@ -74,11 +78,12 @@ def dequantize(
 
 def quantize(
     em: Emitter, node: Node, x: Value, scale: Value, zero: Value | None, t: DType, axis: int,
-    block: int = 0,
+    block: int = 0, bits: int = 0,
 ) -> Value:  # fmt: skip
-    """``saturate(round(x / scale) + zero)``, halves to even."""
+    """``saturate(round(x / scale) + zero)``, halves to even; to `bits`, where these are less than a
+    `t` has."""
     fitting = em.cast(scale, x.type.dtype)
-    inputs = None if block else _parameters(em, node, x, fitting, zero, axis, t)
+    inputs = None if block or bits else _parameters(em, node, x, fitting, zero, axis, t)
     if inputs is not None:
         return em.op("quantize", *inputs, to=t, axis=axis % max(x.type.rank, 1))
     factor = _along(em, node, x, em.cast(scale, x.type.dtype), axis, block)
@@ -86,8 +91,12 @@ def quantize(
     y = em.cast(em.op("round", em.op("div", x, factor)), wide)
     if zero is not None:
         y = em.op("add", y, _along(em, node, x, em.cast(zero, wide), axis, block))
-    clipped = em.op("clip", y, min=float(t.min_value), max=float(t.max_value))
-    return em.cast(clipped, t)
+    less = t.bits - bits if bits else 0
+    low, high = int(t.min_value) >> less, int(t.max_value) >> less
+    made = em.cast(em.op("clip", y, min=float(low), max=float(high)), t)
+    if bits:
+        em.short[made] = bits
+    return made
 
 
 @onnx_op("DequantizeLinear")
@@ -107,9 +116,15 @@ def _quantize(em: Emitter, node: Node) -> Value:
     if node.integer("precision") not in (0, 1):
         raise node.unsupported("a precision other than float32")
     x, scale, zero = node.input(0), node.input(1), node.optional(2)
-    t = element_type(code, node.loc) if zero is None else zero.type.dtype
+    bits = 0
+    if zero is not None:
+        t, bits = zero.type.dtype, em.short.get(zero, 0)
+    elif code in SHORT:
+        t, bits = SHORT[code]
+    else:
+        t = element_type(code, node.loc)
     x = em.cast(x, dtypes.f32) if x.type.dtype.is_integer else x
-    return quantize(em, node, x, scale, zero, t, axis, block)
+    return quantize(em, node, x, scale, zero, t, axis, block, bits)
 
 
 @onnx_op("DynamicQuantizeLinear")
@@ -146,3 +161,41 @@ def _qlinear_conv(em: Emitter, node: Node) -> Value:
     both = em.op("mul", em.reshape(x_scale, ()), w_scale)
     y = em.op("mul", y, _along(em, node, y, both, 1, 0))
     return quantize(em, node, y, scale, zero, zero.type.dtype, 1)
+
+
+@onnx_op("com.microsoft::MatMulNBits")
+def _matmul_of_few_bits(em: Emitter, node: Node) -> Value:
+    """A product with weights ``[N, blocks, bytes]`` of `bits` each, with a scale and, packed like
+    them, a zero point for every block of K; without one it is the middle of the range."""
+    inner, columns = node.integer("K"), node.integer("N")
+    bits, block = node.integer("bits", 4), node.integer("block_size")
+    node.integer("accuracy_level")
+    if bits not in (2, 4, 8) or block < 1 or inner < 1 or columns < 1:
+        raise node.malformed(f"{bits} bits in blocks of {block}, {columns} x {inner}")
+    if node.has(4):
+        raise node.unsupported("an order of groups")
+    blocks = -(-inner // block)
+    w = _few_bits(em, node, 1, columns, blocks * block, bits)[:, :inner]
+    zero = None
+    if node.has(3):
+        per_row = -(-blocks * bits // 8) * 8 // bits
+        zero = em.blob(Blob(_few_bits(em, node, 3, columns, per_row, bits)[:, :blocks]))
+    else:
+        middle = np.full((columns, blocks), 1 << (bits - 1), np.uint8)
+        zero = em.blob(Blob(middle))
+    scale = em.reshape(node.input(2), (columns, blocks))
+    weights = dequantize(em, node, em.blob(Blob(np.ascontiguousarray(w))), scale, zero, 1, block)
+    y = em.op("matmul", node.input(0), em.transpose(weights, (1, 0)))
+    return em.op("add", y, node.input(5)) if node.has(5) else y
+
+
+def _few_bits(
+    em: Emitter, node: Node, operand: int, rows: int, columns: int, bits: int
+) -> np.ndarray[Any, Any]:
+    """A constant operand of packed numbers, each row from a byte on."""
+    packed = em.array(node.input(operand))
+    if packed is None or packed.dtype != np.uint8:
+        raise node.unsupported("weights or zero points that are no constant bytes")
+    if packed.size * 8 != rows * columns * bits:
+        raise node.malformed(f"operand {operand} has {packed.size} bytes")
+    return unpacked(packed.reshape(-1), rows * columns, dtypes.u8, bits).reshape(rows, columns)
