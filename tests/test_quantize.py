@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import zoo
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from rich.console import Console
 
@@ -24,6 +25,7 @@ from aisc.quantization.data import make_data
 from aisc.quantization.quantize import quantize
 from aisc.quantization.ranges import CELLS, Histogram, find_range
 from aisc.quantization.report import LayerReport, Report, as_html
+from aisc.quantization.rounding import in_memory, nearest, with_least_error
 from aisc.quantization.settings import Settings
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples" / "digits"
@@ -411,3 +413,66 @@ def test_outliers_move_into_weights(shared: bool) -> None:
         assert error_of(plainly(made.model, {"x": x})[0], got) < 1e-3
     assert errors[1] < errors[0] / 2
     assert kinds(made.model).count("Mul") == shared
+
+
+def test_least_error_is_less_than_that_of_the_nearest() -> None:
+    """On inputs that hang together, with an odd number of them and some that are never seen."""
+    base = rng.normal(size=(200, 12)) @ rng.normal(size=(12, 77))
+    x = base + rng.normal(size=(200, 77)) / 10
+    x[:, [5, 60]] = 0
+    w = rng.normal(size=(77, 40)).astype(np.float32)
+    for group in (16, 32, 128):
+        plain, good = nearest(w, group), with_least_error(w, x.T @ x, group)
+        for few in (plain, good):
+            assert few.q.dtype == np.int8 and few.q.min() >= -8 and few.q.max() <= 7
+            assert few.scale.shape == (-(-77 // group), 40)
+        lost = [np.square(x @ (f.widened() - w)).sum() for f in (plain, good)]
+        assert lost[1] < lost[0] / 2
+        assert (np.abs(plain.widened() - w) <= plain.scale.max() / 2 + 1e-6).all()
+
+
+def test_values_go_through_memory_in_parts() -> None:
+    sizes = [(str(k), 100) for k in range(7)]
+    assert list(in_memory(sizes, 200_000)) == [["0", "1"], ["2", "3"], ["4", "5"], ["6"]]
+    assert list(in_memory([("a", 1000)], 10)) == [["a"]]
+    assert list(in_memory([])) == []
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2_prefill"])
+def test_a_transformer_with_weights_of_4_bits(name: str) -> None:
+    """Rounding for the outputs halves the squared error of plain rounding, and more."""
+    model = zoo.ZOO[name].build(layers=2, hidden=64, heads=4, vocab=61, positions=64)
+    dims = dict.fromkeys(zoo.ZOO[name].dims, 16) | {"batch": 1}
+    runs = [zoo.feeds(model, dims, seed) for seed in range(40)]
+    data = {n: np.stack([feeds[n] for feeds in runs[:32]]) for n in runs[0]}
+    exe = aisc.compile(model)
+    right = [exe.run(None, feeds)[0] for feeds in runs[32:]]
+    errors = []
+    for rounding in ("nearest", "gptq"):
+        made = quantize(model, data, settings=Settings(weights="i4", rounding=rounding))  # type: ignore[arg-type]
+        onnx.checker.check_model(made.model)
+        few = aisc.compile(made.model)
+        got = [few.run(None, feeds)[0] for feeds in runs[32:]]
+        errors.append(sum(float(np.square(a - b).sum()) for a, b in zip(got, right, strict=True)))
+        other = plainly(made.model, runs[32])[0]
+        np.testing.assert_allclose(got[0], other, rtol=1e-4, atol=1e-4)
+    assert errors[1] < 0.7 * errors[0]
+    stored = [t for t in made.model.graph.initializer if t.data_type == TensorProto.INT4]
+    assert len(stored) == len(made.layers)
+    assert all(len(t.raw_data) == np.prod(t.dims) // 2 for t in stored)
+
+
+def test_weights_of_4_bits_have_a_report() -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w0", "b0"], ["a"], "first", transB=1),
+        helper.make_node("MatMul", ["a", "w1"], ["y"], "second"),
+    ]
+    model = network(nodes, ["n", 64], w0=rng.normal(size=(48, 64)), b0=rng.normal(size=48),
+                    w1=rng.normal(size=(48, 32)))  # fmt: skip
+    x = rng.normal(size=(64, 64)).astype(np.float32)
+    made = quantize(model, {"x": x}, settings=Settings(weights="i4", group=16), measure=True)
+    assert made.report is not None and made.layers == ("first", "second")
+    first = made.report.layers[0]
+    assert (first.bytes_float, first.bytes_quantized) == (12288, 1536 + 768)
+    assert 0 < first.error < 0.2
+    assert error_of(aisc.compile(made.model)(x), aisc.compile(model)(x)) < 0.2

@@ -24,8 +24,15 @@ def quantize(
     ] = 99.99,
     activations: Annotated[str, typer.Option(help="u8, or i8 without zero points.")] = "u8",
     weights: Annotated[
-        str, typer.Option(help="i8, or i7 for runtimes that add products in 16 bits.")
+        str,
+        typer.Option(
+            help="i8, i7 for runtimes that add products in 16 bits, i4: weights alone, in groups."
+        ),
     ] = "i8",
+    rounding: Annotated[
+        str, typer.Option(help="Of i4: gptq for the least error of products, or nearest.")
+    ] = "gptq",
+    group: Annotated[int, typer.Option(help="Weights of 4 bits with one scale: 16 to 256.")] = 32,
     per_tensor: Annotated[
         bool, typer.Option("--per-tensor", help="One scale for all weights of a layer.")
     ] = False,
@@ -67,7 +74,7 @@ def quantize(
     chosen = {
         "method": method, "percentile": percentile, "activations": activations,
         "weights": weights, "per_channel": not per_tensor, "products": products,
-        "smooth": smooth,
+        "smooth": smooth, "rounding": rounding, "group": group,
         "bias_correction": not no_bias_correction, "keep": tuple(keep or ()), "batch": batch,
         "budget": _share(budget), "operators": tuple(ops.split(",")) if ops else OPERATORS,
     }  # fmt: skip

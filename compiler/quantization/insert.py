@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import ml_dtypes
 import numpy as np
 from onnx import NodeProto, helper
 
 from aisc.quantization.affine import Affine, dequantized, of_range, quantize_weights
 from aisc.quantization.layers import Layer, Plan
 from aisc.quantization.network import Array, Network, attribute
+from aisc.quantization.rounding import Few
 from aisc.quantization.settings import Settings
 
 GREATEST = {"i8": 127, "i7": 63}
@@ -23,10 +25,12 @@ GREATEST = {"i8": 127, "i7": 63}
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the data told: ranges of values, and means of their channels."""
+    """What the data told: ranges of values, means of their channels, and, by layer, weights in 4
+    bits."""
 
-    ranges: Mapping[str, tuple[float, float]]
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     means: Mapping[str, Array] = field(default_factory=dict)
+    few: Mapping[str, Few] = field(default_factory=dict)
 
 
 def insert(net: Network, plan: Plan, known: Known, settings: Settings) -> None:
@@ -90,12 +94,31 @@ class _Inserter:
         if layer.weight is None:
             return
         axis = layer.axis if self.settings.per_channel else None
-        source = layer.node.input[layer.activations[0]]
         w = layer.weights(self.net)
-        name, q, by = self._quantized_weights(layer, w, axis)
-        error = dequantized(q, by, axis).astype(np.float64) - w
-        self._bias(layer, source, error, by)
+        few, by = self.known.few.get(layer.name), None
+        if few is None:
+            name, q, by = self._quantized_weights(layer, w, axis)
+            wide = dequantized(q, by, axis)
+        else:
+            name, wide = self._few_bits(layer, few), layer.turned(few.widened())
+        self._bias(layer, wide.astype(np.float64) - w, by)
         layer.node.input[layer.weight] = name
+
+    def _few_bits(self, layer: Layer, few: Few) -> str:
+        """The name of weights in 4 bits as they are read."""
+        base = layer.node.input[1]
+        name = self.net.fresh(f"{base}_dequantized")
+        q = layer.turned(few.q).astype(ml_dtypes.int4)
+        inputs = [
+            self.net.add_constant(f"{base}_quantized", q),
+            self.net.add_constant(f"{base}_scale", layer.turned(few.scale)),
+        ]
+        node = helper.make_node(
+            "DequantizeLinear", inputs, [name], f"{base}_dequantize", axis=layer.inner,
+            block_size=few.group,
+        )  # fmt: skip
+        self.before.append(node)
+        return name
 
     def _quantized_weights(
         self, layer: Layer, w: Array, axis: int | None
@@ -119,10 +142,11 @@ class _Inserter:
         self.before.append(node)
         return name
 
-    def _bias(self, layer: Layer, source: str, error: Array, by: Affine) -> None:
+    def _bias(self, layer: Layer, error: Array, by: Affine | None) -> None:
         """Correct a bias by what the error of the weights moves the output by on average; that of a
-        convolution or a Gemm becomes integers with the scale of the product."""
-        place = bias_of(self.net, layer)
+        convolution or a Gemm becomes integers with the scale of the product, where these have
+        one."""
+        place, source = bias_of(self.net, layer), layer.node.input[layer.activations[0]]
         if place is None:
             return
         node, k, bias = place
@@ -131,7 +155,8 @@ class _Inserter:
             bias = (bias - moved).astype(np.float32)
         elif k >= len(node.input):  # there is none, and none is needed
             return
-        stored = node is layer.node and self._integers(layer, source, bias, by)
+        own = node is layer.node and by is not None
+        stored = self._integers(layer, source, bias, by) if own and by is not None else None
         name = stored or self.net.add_constant(f"{layer.name}.bias", bias)
         if k < len(node.input):
             node.input[k] = name

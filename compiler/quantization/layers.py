@@ -50,6 +50,14 @@ class Layer:
             return 1
         return -2 if self.weight == 0 else -1
 
+    def is_matrix(self, net: Network) -> bool:
+        """Whether rows of a value are multiplied by a matrix of weights."""
+        return self.weight == 1 and self.node.op_type != "Conv" and self.weights(net).ndim == 2
+
+    def turned(self, matrix: Array) -> Array:
+        """A matrix ``[K, N]`` as the layer has its weights, or such weights as this."""
+        return matrix.T if self.inner == 1 else matrix
+
     def weights(self, net: Network) -> Array:
         """The weights of a layer that has some."""
         assert self.weight is not None, "a product of activations has no weights"
@@ -89,7 +97,7 @@ def _layers(net: Network, settings: Settings) -> Iterator[Layer]:
         layer = _contraction(net, node)
         if layer is None or (layer.weight is None and not settings.products):
             continue
-        if settings.weights_alone and (layer.weight != 1 or node.op_type == "Conv"):
+        if settings.weights_alone and not layer.is_matrix(net):
             continue
         yield layer
 
@@ -119,7 +127,7 @@ def _contraction(net: Network, node: NodeProto) -> Layer | None:
 def plan(net: Network, layers: Sequence[Layer], settings: Settings) -> Plan:
     """Which values are wanted in 8 bits when these layers are quantized."""
     found = Plan(tuple(layers), (), {})
-    for layer in layers:
+    for layer in () if settings.weights_alone else layers:
         for k in layer.activations:
             found.reads.setdefault(layer.node.input[k], []).append((layer.node, k))
     others = [n for n in reversed(net.graph.node) if _follows(net, n, found, settings)]

@@ -64,14 +64,11 @@ class Network:
             self._values[name] = arrays.to_array(self._weights[name])
         return self._values[name]
 
-    def add_constant(self, base: str, value: Array, kind: int | None = None) -> str:
-        """The name of a new constant; `kind`: its type where numpy has none."""
+    def add_constant(self, base: str, value: Array) -> str:
+        """The name of a new constant."""
         name = self.fresh(base)
-        if kind is None:
-            tensor = arrays.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
-        else:
-            tensor = helper.make_tensor(name, kind, value.shape, value.reshape(-1))
-        self._weights[name] = tensor
+        whole = np.ascontiguousarray(value).reshape(value.shape)
+        self._weights[name] = arrays.from_array(whole, name)
         return name
 
     def set_constant(self, name: str, value: Array) -> None:

@@ -15,6 +15,8 @@ from aisc.quantization.network import Array, Network, attribute
 
 # Operator sets with scales along an axis, and in blocks of 4 bits.
 PER_AXIS, BLOCKED = 13, 21
+# Versions of the format that came with them.
+_FORMATS = {PER_AXIS: 7, BLOCKED: 10}
 ALREADY = ("DequantizeLinear", "QLinearConv", "QLinearMatMul", "QuantizeLinear", "QGemm")
 _FOLDED = ("Cast", "Constant", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
@@ -41,6 +43,7 @@ def _at_least(model: ModelProto, opset: int) -> ModelProto:
     own = next((o for o in copy.opset_import if o.domain in ("", "ai.onnx")), None)
     if own is None:
         raise error("E602", "the model has no operators of ONNX")
+    copy.ir_version = max(copy.ir_version, _FORMATS[opset])
     if own.version >= opset:
         return copy
     try:

@@ -21,9 +21,10 @@ from aisc.quantization.insert import Known, insert
 from aisc.quantization.layers import Layer, find_layers, plan
 from aisc.quantization.network import Array, Network
 from aisc.quantization.observe import Channels, Histograms, Machine, Progress, observe
-from aisc.quantization.prepare import PER_AXIS, prepare
+from aisc.quantization.prepare import BLOCKED, PER_AXIS, prepare
 from aisc.quantization.ranges import find_range
 from aisc.quantization.report import Report
+from aisc.quantization.rounding import Few, Products, in_memory, nearest, with_least_error
 from aisc.quantization.settings import CONTRACTIONS, Settings
 from aisc.quantization.smooth import behind_norms, smooth
 from aisc.quantization.study import Study
@@ -66,7 +67,7 @@ def quantize(
     """
     choices, show = settings or Settings(), progress or (lambda *_: None)
     opened, apart = open_model(model)
-    net = prepare(opened, PER_AXIS)
+    net = prepare(opened, BLOCKED if choices.weights_alone else PER_AXIS)
     layers = _candidates(net, choices)
     runs = make_data(net.model, data if isinstance(data, Mapping) else read_arrays(Path(data)),
                      choices.batch)  # fmt: skip
@@ -74,7 +75,8 @@ def quantize(
     if choices.smooth and not choices.weights_alone:
         _smooth(net, layers, runs, machine, choices, show)
         layers = find_layers(net, choices)
-    known = _calibrate(net, layers, runs, machine, choices, show)
+    calibrate = _few_bits if choices.weights_alone else _calibrate
+    known = calibrate(net, layers, runs, machine, choices, show)
     study = Study(Maker(net.model, known, choices), runs, machine, show)
     names, report = [layer.name for layer in layers], None
     if measure or choices.budget is not None:
@@ -160,3 +162,30 @@ def _calibrate(
     ranges = {name: find_range(seen.of[name], settings) for name in names}
     means = {name: mean for name in axes if (mean := channels.mean(name)) is not None}
     return Known(ranges, means)
+
+
+def _few_bits(
+    net: Network,
+    layers: tuple[Layer, ...],
+    runs: Data,
+    machine: Machine,
+    settings: Settings,
+    progress: Progress,
+) -> Known:
+    """Weights in 4 bits, rounded for what they multiply on the data, and means of that."""
+    sources = {layer.node.input[0]: layer.weights(net).shape[layer.inner] for layer in layers}
+    channels, few = Channels(dict.fromkeys(sources, -1)), dict[str, Few]()
+    for some in in_memory(sources.items()):
+        products, done = Products(), len(few)
+        watchers = (channels, products) if settings.rounding == "gptq" else (channels,)
+        observe(net.model, some, runs, machine, watchers, progress, f"calibrating from {done}")
+        for layer in (x for x in layers if x.node.input[0] in some):
+            w = layer.turned(layer.weights(net))
+            h = products.of.get(layer.node.input[0])
+            made = (
+                nearest(w, settings.group) if h is None else with_least_error(w, h, settings.group)
+            )
+            few[layer.name] = made
+            progress("rounding", len(few), len(layers))
+    means = {name: mean for name in sources if (mean := channels.mean(name)) is not None}
+    return Known(means=means, few=few)

@@ -31,7 +31,7 @@ def behind_norms(net: Network, layers: Sequence[Layer]) -> dict[str, list[Layer]
     """Layers by the value of a norm that they read."""
     found: dict[str, list[Layer]] = {}
     for layer in layers:
-        if layer.weight != 1 or layer.node.op_type == "Conv" or layer.weights(net).ndim != 2:
+        if not layer.is_matrix(net):
             continue
         name = layer.node.input[0]
         maker = net.makers.get(name)
