@@ -1,7 +1,8 @@
 """Element types: name, width, class, and the numpy type that carries them.
 
 One instance exists per type; compare with ``is`` or ``==``. Low-precision floats are carried by
-``ml_dtypes``. ``boolean`` is stored as one byte holding 0 or 1.
+``ml_dtypes``. ``boolean`` is stored as one byte holding 0 or 1. Types whose kind is *coded* are
+bytes of which operators move elements and reinterpret bits, and compute with none.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
-Kind = Literal["float", "int", "uint", "bool"]
+Kind = Literal["float", "int", "uint", "bool", "coded"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +43,11 @@ class DType:
     def is_integer(self) -> bool:
         """True for signed and unsigned integers, not for boolean."""
         return self.kind in ("int", "uint")
+
+    @property
+    def is_coded(self) -> bool:
+        """True for types that nothing computes with."""
+        return self.kind == "coded"
 
     @property
     def min_value(self) -> int | float:
@@ -85,8 +91,32 @@ u32 = DType("u32", "uint", 32)
 u64 = DType("u64", "uint", 64)
 boolean = DType("bool", "bool", 8)
 
+f8e4m3fn = DType("f8e4m3fn", "coded", 8)
+f8e4m3fnuz = DType("f8e4m3fnuz", "coded", 8)
+f8e5m2 = DType("f8e5m2", "coded", 8)
+f8e5m2fnuz = DType("f8e5m2fnuz", "coded", 8)
+f8e8m0 = DType("f8e8m0", "coded", 8)
+f4e2m1 = DType("f4e2m1", "coded", 8)
+int4 = DType("int4", "coded", 8)
+uint4 = DType("uint4", "coded", 8)
+int2 = DType("int2", "coded", 8)
+uint2 = DType("uint2", "coded", 8)
+
+# Types that operators compute with.
 ALL: tuple[DType, ...] = (f16, bf16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64, boolean)
-_BY_NAME = {t.name: t for t in ALL}
+CODED: tuple[DType, ...] = (
+    f8e4m3fn,
+    f8e4m3fnuz,
+    f8e5m2,
+    f8e5m2fnuz,
+    f8e8m0,
+    f4e2m1,
+    int4,
+    uint4,
+    int2,
+    uint2,
+)
+_BY_NAME = {t.name: t for t in (*ALL, *CODED)}
 _NUMPY: dict[str, np.dtype[np.generic]] = {
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
@@ -101,6 +131,16 @@ _NUMPY: dict[str, np.dtype[np.generic]] = {
     "u32": np.dtype(np.uint32),
     "u64": np.dtype(np.uint64),
     "bool": np.dtype(np.bool_),
+    "f8e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
+    "f8e4m3fnuz": np.dtype(ml_dtypes.float8_e4m3fnuz),
+    "f8e5m2": np.dtype(ml_dtypes.float8_e5m2),
+    "f8e5m2fnuz": np.dtype(ml_dtypes.float8_e5m2fnuz),
+    "f8e8m0": np.dtype(ml_dtypes.float8_e8m0fnu),
+    "f4e2m1": np.dtype(ml_dtypes.float4_e2m1fn),
+    "int4": np.dtype(ml_dtypes.int4),
+    "uint4": np.dtype(ml_dtypes.uint4),
+    "int2": np.dtype(ml_dtypes.int2),
+    "uint2": np.dtype(ml_dtypes.uint2),
 }
 
 

@@ -115,7 +115,7 @@ def _grouped(w: Array, group: int) -> Array:
 def _scales(groups: Array) -> Array:
     """The scale of each group for its greatest weight."""
     most = np.abs(groups).max(axis=1, initial=0.0)
-    return np.maximum(most / HIGHEST, LEAST).astype(np.float32)
+    return np.asarray(np.maximum(most / HIGHEST, LEAST), np.float32)
 
 
 def _weighed_scales(groups: Array, sizes: Array) -> Array:

@@ -72,8 +72,6 @@ class Emitter:
         self.builder = builder
         self.names = names or DimNames()
         self.loc = Loc()
-        # Bits of values that are bytes here and of less than 8 bits in the model.
-        self.short: dict[Value, int] = {}
         self._dims: dict[Value, Array] = {}  # sizes; elements may be holes
         self._bound: dict[Hole, Dim] = {}
 

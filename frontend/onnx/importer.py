@@ -23,7 +23,7 @@ from aisc.frontend.building.report import Report
 from aisc.frontend.onnx.checks import check_declared, check_versions
 from aisc.frontend.onnx.functions import Frame, local_functions, opset_table
 from aisc.frontend.onnx.reader import Source, parts, read
-from aisc.frontend.onnx.tensors import MAX_RANK, SHORT, element_type, to_blob
+from aisc.frontend.onnx.tensors import MAX_RANK, element_type, to_blob
 from aisc.frontend.onnx.translate import Translator
 from aisc.ir.arith.poly import Dim, Extent, Poly, symbol
 from aisc.ir.blob import Blob
@@ -257,8 +257,6 @@ class _Importer:
                 self.frame.lose((tensor.name,))
                 continue
             value = self.emitter.builder.constant(blob, tensor.name, loc)
-            if tensor.data_type in SHORT:
-                self.emitter.short[value] = SHORT[tensor.data_type][1]
             self._define(tensor.name, value)
             if info is not None and self.model.ir_version >= 4:
                 self.defaults[tensor.name] = Value(tensor.name, self._input_type(info, loc))

@@ -42,12 +42,20 @@ _TYPES: dict[int, tuple[DType, str, type[np.generic]]] = {
     12: (dtypes.u32, "uint64_data", np.uint64),
     13: (dtypes.u64, "uint64_data", np.uint64),
     16: (dtypes.bf16, "int32_data", np.int32),
+    17: (dtypes.f8e4m3fn, "int32_data", np.int32),
+    18: (dtypes.f8e4m3fnuz, "int32_data", np.int32),
+    19: (dtypes.f8e5m2, "int32_data", np.int32),
+    20: (dtypes.f8e5m2fnuz, "int32_data", np.int32),
+    21: (dtypes.uint4, "int32_data", np.int32),
+    22: (dtypes.int4, "int32_data", np.int32),
+    23: (dtypes.f4e2m1, "int32_data", np.int32),
+    24: (dtypes.f8e8m0, "int32_data", np.int32),
+    25: (dtypes.uint2, "int32_data", np.int32),
+    26: (dtypes.int2, "int32_data", np.int32),
 }
 
-# Types of less than 8 bits, several in a byte: as constants they are bytes that hold their values.
-SHORT: dict[int, tuple[DType, int]] = {
-    21: (dtypes.u8, 4), 22: (dtypes.i8, 4), 25: (dtypes.u8, 2), 26: (dtypes.i8, 2),
-}  # fmt: skip
+# Bits of an element where a byte holds several.
+_PACKED = {21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
 
 
 def type_name(code: int) -> str:
@@ -74,9 +82,8 @@ def to_blob(
     tensor: TensorProto, folder: Path | None, loc: Loc, raw: Contents | None = None
 ) -> Blob:
     """The contents of a tensor; `folder` is where external data may lie, `raw` what was taken out
-    of its raw data. Those of less than 8 bits are bytes with the same values."""
-    short = SHORT.get(tensor.data_type)
-    t = dtypes.u8 if short else element_type(tensor.data_type, loc)
+    of its raw data."""
+    t, bits = element_type(tensor.data_type, loc), _PACKED.get(tensor.data_type, 0)
     shape = tuple(tensor.dims)
     if any(d < 0 for d in shape):
         raise error("E103", f"tensor '{tensor.name}' has a negative size: {shape}", loc=loc)
@@ -84,7 +91,7 @@ def to_blob(
         raise error("E105", f"tensor '{tensor.name}' is too large: {shape} of {t}", loc=loc)
     if tensor.HasField("segment"):
         raise error("E102", f"tensor '{tensor.name}' is stored in segments", loc=loc)
-    count = prod(shape) if short is None else -(-prod(shape) * short[1] // 8)
+    count = -(-prod(shape) * bits // 8) if bits else prod(shape)
     _check_places(tensor, raw, loc)
     if tensor.data_location == 1:  # EXTERNAL
         flat = _external(tensor, t, count, folder, loc)
@@ -92,17 +99,15 @@ def to_blob(
         flat = _raw(tensor, t, count, loc, raw)
     else:
         flat = _typed(tensor, t, count, loc)
-    return Blob((flat if short is None else unpacked(flat, prod(shape), *short)).reshape(shape))
+    if bits:
+        flat = unpacked(flat.view(np.uint8), prod(shape), bits).view(t.numpy)
+    return Blob(flat.reshape(shape))
 
 
-def unpacked(packed: np.ndarray[Any, Any], count: int, t: DType, bits: int) -> np.ndarray[Any, Any]:
-    """Numbers of few bits, the first in the lowest of each byte, as bytes of type `t`."""
+def unpacked(packed: np.ndarray[Any, Any], count: int, bits: int) -> np.ndarray[Any, Any]:
+    """Codes of few bits, the first in the lowest of each byte, as a byte each."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    flat = ((packed[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[:count]
-    if t.kind == "uint":
-        return np.asarray(flat)
-    high = 1 << (bits - 1)
-    return np.asarray((flat ^ high).astype(np.int8) - np.int8(high))
+    return np.asarray(((packed[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[:count])
 
 
 _DATA_FIELDS = (
@@ -138,12 +143,14 @@ def _clean_bool(flat: np.ndarray[Any, Any], t: DType) -> np.ndarray[Any, Any]:
 
 
 def _typed(tensor: TensorProto, t: DType, count: int, loc: Loc) -> np.ndarray[Any, Any]:
-    _, field, stored = _TYPES.get(tensor.data_type, (t, "int32_data", np.int32))
+    _, field, stored = _TYPES[tensor.data_type]
     values = getattr(tensor, field)
     _check_count(tensor, len(values), count, "values", loc)
     data = np.asarray(values, stored) if count else np.empty(0, stored)
     if t in (dtypes.f16, dtypes.bf16):
         return data.astype(np.uint16).view(t.numpy)
+    if t.is_coded:
+        return data.astype(np.uint8).view(t.numpy)
     return data.astype(t.numpy, copy=False)
 
 

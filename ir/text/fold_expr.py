@@ -29,7 +29,7 @@ from aisc.ir.text.lexical import FUNCTION_BINARY
 from aisc.ir.text.parsing import Folder, TextError, to_int
 
 _COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
-_DTYPES = {t.name: t for t in dtypes.ALL}
+_DTYPES = {t.name: t for t in (*dtypes.ALL, *dtypes.CODED)}
 
 
 def _infix(op: str) -> Any:

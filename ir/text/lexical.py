@@ -31,7 +31,7 @@ KEYWORDS = frozenset(
         "prepare", "read", "reduce", "require", "requires", "reserve", "seq", "slot", "space",
         "spatial", "stream", "strides", "true", "while", "with", "write",
         *ROLES, *FOR_KINDS,
-        *(t.name for t in dtypes.ALL),
+        *(t.name for t in (*dtypes.ALL, *dtypes.CODED)),
     ]
 )  # fmt: skip
 

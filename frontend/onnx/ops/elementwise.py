@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.onnx import coded
 from aisc.frontend.onnx.fitting import fitted
 from aisc.frontend.onnx.node import Handler, Node, onnx_op
 from aisc.frontend.onnx.tensors import element_type
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
+from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value
 
 _UNARY = {
@@ -159,19 +161,22 @@ _CAST_NAMES = {
 }  # fmt: skip
 
 
+def _cast_to(em: Emitter, node: Node, to: DType) -> Value:
+    saturate, rounding = node.flag("saturate", True), node.text("round_mode", "up")
+    if rounding not in ("up", "down", "nearest"):
+        raise node.malformed(f"there is no rounding '{rounding}'")
+    return coded.cast(em, node.input(0), to, saturate, rounding)
+
+
 @onnx_op("Cast")
 def _cast(em: Emitter, node: Node) -> Value:
-    node.attr("saturate", "int")
-    node.attr("round_mode", "str")
     code = _CAST_NAMES.get(node.text("to"), 0) if node.version < 6 else node.integer("to")
-    return em.cast(node.input(0), element_type(code, node.loc))
+    return _cast_to(em, node, element_type(code, node.loc))
 
 
 @onnx_op("CastLike")
 def _cast_like(em: Emitter, node: Node) -> Value:
-    node.attr("saturate", "int")
-    node.attr("round_mode", "str")
-    return em.cast(node.input(0), node.input(1).type.dtype)
+    return _cast_to(em, node, node.input(1).type.dtype)
 
 
 @onnx_op("Clip", until=10)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from aisc.frontend.building.emitter import Emitter
+from aisc.frontend.onnx import coded
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.ops.linear import convolve, less_zero_point
-from aisc.frontend.onnx.tensors import SHORT, element_type, unpacked
+from aisc.frontend.onnx.tensors import element_type, unpacked
 from aisc.ir import dtypes
 from aisc.ir.blob import Blob
 from aisc.ir.dtypes import DType
@@ -69,41 +70,43 @@ def dequantize(
     inputs = None if block else _parameters(em, node, x, scale, zero, axis, x.type.dtype)
     if inputs is not None:
         return em.op("dequantize", *inputs, axis=axis % max(x.type.rank, 1))
-    wide = em.cast(x, dtypes.i32)
+    exact = x.type.dtype if x.type.dtype.is_float else dtypes.i32
+    wide = em.cast(x, exact)
     if zero is not None:
-        wide = em.op("sub", wide, _along(em, node, x, em.cast(zero, dtypes.i32), axis, block))
+        wide = em.op("sub", wide, _along(em, node, x, em.cast(zero, exact), axis, block))
     factor = _along(em, node, x, scale, axis, block)
     return em.op("mul", em.cast(wide, scale.type.dtype), factor)
 
 
 def quantize(
     em: Emitter, node: Node, x: Value, scale: Value, zero: Value | None, t: DType, axis: int,
-    block: int = 0, bits: int = 0,
+    block: int = 0, saturate: bool = True,
 ) -> Value:  # fmt: skip
-    """``saturate(round(x / scale) + zero)``, halves to even; to `bits`, where these are less than a
-    `t` has."""
+    """``saturate(round(x / scale) + zero)``, halves to even; floats of few bits are not rounded
+    to integers, and may be what stands for more than they hold."""
     fitting = em.cast(scale, x.type.dtype)
-    inputs = None if block or bits else _parameters(em, node, x, fitting, zero, axis, t)
+    inputs = None if block else _parameters(em, node, x, fitting, zero, axis, t)
     if inputs is not None:
         return em.op("quantize", *inputs, to=t, axis=axis % max(x.type.rank, 1))
     factor = _along(em, node, x, em.cast(scale, x.type.dtype), axis, block)
     wide = dtypes.f64 if t.bits >= 32 else dtypes.f32
-    y = em.cast(em.op("round", em.op("div", x, factor)), wide)
+    y = em.op("div", x, factor)
+    y = em.cast(y if coded.is_float(t) else em.op("round", y), wide)
     if zero is not None:
-        y = em.op("add", y, _along(em, node, x, em.cast(zero, wide), axis, block))
-    less = t.bits - bits if bits else 0
-    low, high = int(t.min_value) >> less, int(t.max_value) >> less
-    made = em.cast(em.op("clip", y, min=float(low), max=float(high)), t)
-    if bits:
-        em.short[made] = bits
-    return made
+        point = em.cast(coded.decoded(em, zero), wide)
+        y = em.op("add", y, _along(em, node, x, point, axis, block))
+    if coded.is_float(t):
+        return coded.cast(em, y, t, saturate)
+    low, high = coded.limits(t) if t.is_coded else (t.min_value, t.max_value)
+    return coded.cast(em, em.op("clip", y, min=float(low), max=float(high)), t)
 
 
 @onnx_op("DequantizeLinear")
 def _dequantize(em: Emitter, node: Node) -> Value:
     axis, block = node.integer("axis", 1), node.integer("block_size")
     code = node.integer("output_dtype")
-    x, scale, zero = node.input(0), node.input(1), node.optional(2)
+    x, scale, zero = coded.decoded(em, node.input(0)), node.input(1), node.optional(2)
+    zero = None if zero is None else coded.decoded(em, zero)
     y = dequantize(em, node, x, scale, zero, axis, block)
     return em.cast(y, element_type(code, node.loc)) if code else y
 
@@ -112,19 +115,13 @@ def _dequantize(em: Emitter, node: Node) -> Value:
 def _quantize(em: Emitter, node: Node) -> Value:
     axis, block, code = node.integer("axis", 1), node.integer("block_size"), 2
     code = node.integer("output_dtype") or code
-    node.integer("saturate", 1)
+    saturate = node.flag("saturate", True)
     if node.integer("precision") not in (0, 1):
         raise node.unsupported("a precision other than float32")
     x, scale, zero = node.input(0), node.input(1), node.optional(2)
-    bits = 0
-    if zero is not None:
-        t, bits = zero.type.dtype, em.short.get(zero, 0)
-    elif code in SHORT:
-        t, bits = SHORT[code]
-    else:
-        t = element_type(code, node.loc)
+    t = element_type(code, node.loc) if zero is None else zero.type.dtype
     x = em.cast(x, dtypes.f32) if x.type.dtype.is_integer else x
-    return quantize(em, node, x, scale, zero, t, axis, block, bits)
+    return quantize(em, node, x, scale, zero, t, axis, block, saturate)
 
 
 @onnx_op("DynamicQuantizeLinear")
@@ -198,4 +195,4 @@ def _few_bits(
         raise node.unsupported("weights or zero points that are no constant bytes")
     if packed.size * 8 != rows * columns * bits:
         raise node.malformed(f"operand {operand} has {packed.size} bytes")
-    return unpacked(packed.reshape(-1), rows * columns, dtypes.u8, bits).reshape(rows, columns)
+    return unpacked(packed.reshape(-1), rows * columns, bits).reshape(rows, columns)

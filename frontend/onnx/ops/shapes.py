@@ -15,7 +15,7 @@ from aisc.frontend.building.sizes import (
     what_is_left,
 )
 from aisc.frontend.onnx.node import Node, onnx_op
-from aisc.frontend.onnx.tensors import SHORT, element_type, to_blob
+from aisc.frontend.onnx.tensors import element_type, to_blob
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, floordiv, product
 from aisc.ir.blob import Blob
@@ -42,10 +42,7 @@ def _constant(em: Emitter, node: Node) -> Value:
         if node.attributes and not forms:
             raise node.unsupported("only numeric dense values are supported")
         raise node.malformed("exactly one value is needed")
-    value = em.blob(forms[0])
-    if tensor is not None and tensor.data_type in SHORT:
-        em.short[value] = SHORT[tensor.data_type][1]
-    return value
+    return em.blob(forms[0])
 
 
 def bounded(node: Node, shape: Sequence[Dim], t: DType) -> None:

@@ -173,7 +173,7 @@ _op("xor", "Logical (bool) or bitwise (integers) difference.", "xor", np.bitwise
     infer.is_bits, "commutative")  # fmt: skip
 _op("shift_left", "``a << b``.", "shl", np.left_shift, infer.is_integer)
 _op("shift_right", "``a >> b``.", "shr", np.right_shift, infer.is_integer)
-_op("equal", "Whether a and b are equal; NaN never is.", "eq", np.equal, infer.any_dtype,
+_op("equal", "Whether a and b are equal; NaN never is.", "eq", np.equal, infer.is_computed,
     "commutative", result=dtypes.boolean)  # fmt: skip
 _op("less", "``a < b``.", "lt", np.less, infer.is_number, result=dtypes.boolean)
 _op("less_equal", "``a <= b``.", "le", np.less_equal, infer.is_number, result=dtypes.boolean)

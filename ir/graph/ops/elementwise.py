@@ -190,7 +190,10 @@ register_unary(
 
 
 def _cast_rule(call: OpCall) -> tuple[TensorType, ...]:
-    return (TensorType(call.type(0).shape, call.attrs["to"]),)
+    source, to = call.type(0).dtype, call.attrs["to"]
+    if source.is_coded or to.is_coded:
+        raise call.fail(f"{source} and {to} are types that nothing computes with")
+    return (TensorType(call.type(0).shape, to),)
 
 
 def _cast_reference(call: OpCall, xs: Arrays) -> list[Array]:

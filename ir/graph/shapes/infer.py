@@ -21,7 +21,7 @@ def is_float(t: DType) -> bool:
 
 def is_number(t: DType) -> bool:
     """Anything but bool."""
-    return t.kind != "bool"
+    return t.kind not in ("bool", "coded")
 
 
 def is_integer(t: DType) -> bool:
@@ -42,6 +42,11 @@ def is_bool(t: DType) -> bool:
 def any_dtype(t: DType) -> bool:
     """Every type."""
     return True
+
+
+def is_computed(t: DType) -> bool:
+    """Every type but those that nothing computes with."""
+    return not t.is_coded
 
 
 def broadcast(call: OpCall, *shapes: Sequence[Dim]) -> tuple[Dim, ...]:
