@@ -22,6 +22,8 @@ from aisc.ir.target import host
 from aisc.quantization.affine import dequantized, of_range, quantize_weights
 from aisc.quantization.costs import Cost, integer_gain, reason
 from aisc.quantization.data import make_data
+from aisc.quantization.layers import find_layers
+from aisc.quantization.prepare import prepare
 from aisc.quantization.quantize import quantize
 from aisc.quantization.ranges import CELLS, Histogram, find_range
 from aisc.quantization.report import LayerReport, Report, as_html
@@ -476,3 +478,15 @@ def test_weights_of_4_bits_have_a_report() -> None:
     assert (first.bytes_float, first.bytes_quantized) == (12288, 1536 + 768)
     assert 0 < first.error < 0.2
     assert error_of(aisc.compile(made.model)(x), aisc.compile(model)(x)) < 0.2
+
+
+def test_weights_that_are_not_finite_stay() -> None:
+    w = rng.normal(size=(8, 8))
+    w[3, 4] = np.nan
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value_strings=["a", "b"]),
+        helper.make_node("MatMul", ["x", "w"], ["a"], "bad"),
+        helper.make_node("MatMul", ["a", "v"], ["y"], "good"),
+    ]
+    model = network(nodes, ["n", 8], w=w, v=rng.normal(size=(8, 8)))
+    assert [x.name for x in find_layers(prepare(model, 13), Settings())] == ["good"]

@@ -103,9 +103,10 @@ def _layers(net: Network, settings: Settings) -> Iterator[Layer]:
 
 
 def _contraction(net: Network, node: NodeProto) -> Layer | None:
-    """A contraction as a layer; its constants must be floats of 32 bits."""
+    """A contraction as a layer; its constants must be finite floats of 32 bits."""
     values = [net.constant(name) for name in node.input[:2]]
-    if any(v is not None and v.dtype != np.float32 for v in values):
+    known = [v for v in values if v is not None]
+    if any(v.dtype != np.float32 or not np.isfinite(v).all() for v in known):
         return None
     x, w = values
     if x is not None and w is not None:

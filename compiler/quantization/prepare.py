@@ -87,14 +87,18 @@ def _fold_constants(net: Network) -> None:
 
 
 def _evaluate(net: Network, node: NodeProto, values: Sequence[Array]) -> Array | None:
-    if node.op_type == "Constant":
-        given = attribute(node, "value", None)
-        if given is not None:
-            return arrays.to_array(given)
+    given = attribute(node, "value", None) if node.op_type == "Constant" else None
+    if given is not None:
+        return _numbers(arrays.to_array(given))
     (value,) = ReferenceEvaluator(_alone(net, node)).run(
         None, dict(zip(node.input, values, strict=True))
     )
-    return value if isinstance(value, np.ndarray) and value.dtype != object else None
+    return _numbers(value)
+
+
+def _numbers(value: object) -> Array | None:
+    """A value that is an array of numbers or truth values, and no text or sequence."""
+    return value if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" else None
 
 
 def _alone(net: Network, node: NodeProto) -> ModelProto:
