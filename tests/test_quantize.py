@@ -18,7 +18,7 @@ import aisc
 from aisc.cli.layer_table import layer_table
 from aisc.cli.main import main
 from aisc.ir.diagnostics import CompileError
-from aisc.ir.target import host
+from aisc.ir.target import resolve
 from aisc.quantization.affine import dequantized, of_range, quantize_weights
 from aisc.quantization.costs import Cost, integer_gain, reason
 from aisc.quantization.data import make_data
@@ -363,11 +363,13 @@ def test_a_report_is_a_table_and_a_page() -> None:
 
 
 def test_reasons_for_what_is_no_faster() -> None:
-    target = host()
+    target = resolve("x86-64-v3")
     plain = Cost(1e-4, integers=False)
     assert reason(plain, Cost(5e-5, integers=True), target) == ""
     assert "quantizing" in reason(plain, Cost(1.2e-4, quantizers=5e-5, integers=True), target)
     assert reason(plain, Cost(1.2e-4), target) == "computed in float"
+    slow = Cost(1.2e-4, predicted=2e-4, integers=True)
+    assert "this form" in reason(replace(plain, predicted=1e-4), slow, target)
     bare = replace(target, features=())
     assert "no instruction" in reason(plain, Cost(1.2e-4, integers=True), bare)
     assert integer_gain(bare) == 0

@@ -164,6 +164,8 @@ def reason(plain: Cost, quantized: Cost, target: Target) -> str:
         return "no instruction for 8 bits"
     if max(plain.seconds, quantized.seconds) < SMALL:
         return "too small"
+    if quantized.predicted >= plain.predicted > 0:
+        return "expected in this form"
     if gain < MUCH:
         return f"8 bits are {gain:.2g} x as fast here"
     return "bound by memory" if plain.by_memory else "slower than predicted"
