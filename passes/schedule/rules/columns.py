@@ -29,9 +29,8 @@ from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.epilogue import in_place_reader, result_of, through_private
 from aisc.passes.schedule.rules.panels import panels_outside
 from aisc.passes.schedule.rules.parallel import is_costly
-from aisc.passes.schedule.rules.structure import Reduction, analyse, plain_axis
+from aisc.passes.schedule.rules.structure import Reduction, analyse, known_factor, plain_axis
 from aisc.passes.schedule.rules.tile import (
-    known_factor,
     loops_by_iter,
     reduce_loops_of,
     schedule_consumer,

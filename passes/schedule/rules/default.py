@@ -25,6 +25,7 @@ from aisc.passes.schedule.rules.attention import use_attention
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.columns import schedule_columns
 from aisc.passes.schedule.rules.dots import use_instructions
+from aisc.passes.schedule.rules.groups import use_groups
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
 from aisc.passes.schedule.rules.memory import use_memory
 from aisc.passes.schedule.rules.parallel import divide
@@ -40,9 +41,10 @@ from aisc.passes.schedule.rules.structure import (
     analyse,
     has_calls,
     is_window,
+    known_factor,
     step_of,
 )
-from aisc.passes.schedule.rules.tile import known_factor, schedule_tile
+from aisc.passes.schedule.rules.tile import schedule_tile
 from aisc.passes.schedule.rules.transpose import tile_transposed
 from aisc.passes.schedule.rules.turns import use_turns
 from aisc.passes.schedule.rules.winograd import block_tiles, use_winograd
@@ -103,7 +105,8 @@ def _schedule_nests(s: Schedule, d: Chooser) -> Schedule:
 def prepared(func: Func, d: Chooser) -> Schedule:
     """The first steps of every schedule of `func`: maps inlined, variants chosen."""
     s = use_attention(inline_maps(Schedule.of(func), d), d)
-    s = keep_source_order(_inline_borders(use_winograd(s, d), d), d)
+    s = _inline_borders(use_groups(use_winograd(s, d), d), d)
+    s = keep_source_order(s, d)
     for reduction in tiled_contractions(s, d.target):
         s = use_pixels(s, reduction, d)
     return s

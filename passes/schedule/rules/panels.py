@@ -17,6 +17,7 @@ from aisc.ir.tensor.expr import Const, Load, variables
 from aisc.ir.tensor.stmt import For
 from aisc.ir.tensor.tree import find_loop, find_place
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.groups import lie_apart
 from aisc.passes.schedule.rules.structure import Reduction, shared_iters
 from aisc.passes.schedule.schedule import Schedule
 
@@ -28,10 +29,12 @@ BURST = 8
 
 def panels_outside(reduction: Reduction, d: Chooser) -> bool:
     """Whether the loop over panels of weights is around that over rows: then a panel stays in
-    cache over all rows. Where all panels do, results are better written one row after the other."""
+    cache over all rows. Where all panels do, results are better written one row after the other,
+    unless what is read lies in parts, as the channels of groups do."""
     if not reduction.contraction:
         return False
-    own = "rows" if _stay_in_cache(reduction, d.target) else "panels"
+    stay = _stay_in_cache(reduction, d.target) and not lie_apart(reduction)
+    own = "rows" if stay else "panels"
     return d.pick(f"{reduction.block.name}.outside", ("panels", "rows"), own) == "panels"
 
 
@@ -61,13 +64,14 @@ def _shared_first(
     reduction: Reduction, outer: list[str], loops: dict[str, str], target: Target
 ) -> list[str]:
     """The loops that choose among matrices, other weights in each iteration, and stay around all
-    others: those that are the outermost, as in batches of products, and where the weights of all
-    iterations are more than the first-level cache holds, those of groups of channels too."""
+    others: those that are the outermost, as in batches of products, and where what an iteration
+    reads lies together, or the weights of all iterations are more than the first-level cache holds,
+    those of groups of channels too."""
     shared = [loops[it.var.name] for it in shared_iters(reduction) if it.var.name in loops]
     weights = reduction.weights
     assert weights is not None, "a contraction has weights"
     known = [d for d in weights.buffer.shape if isinstance(d, int)]
-    if prod(known) * weights.dtype.bytes > target.first_cache.bytes:
+    if lie_apart(reduction) or prod(known) * weights.dtype.bytes > target.first_cache.bytes:
         return [n for n in outer if n in shared]
     return list(takewhile(lambda n: n in shared, outer))
 

@@ -152,3 +152,14 @@ def has_calls(block: Block) -> bool:
         or (isinstance(n, Unary) and n.op == "sqrt")
         for n in distinct(block.body)
     )
+
+
+def known_factor(extent: Expr) -> int:
+    """The constant by which an extent is a multiple of something; 0 when there is none."""
+    if isinstance(extent, Const):
+        return int(extent.value)
+    if isinstance(extent, Binary) and extent.op == "mul":
+        return known_factor(extent.a) * known_factor(extent.b) or max(
+            known_factor(extent.a), known_factor(extent.b)
+        )
+    return 0

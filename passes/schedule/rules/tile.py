@@ -15,13 +15,12 @@ from functools import partial
 from itertools import pairwise
 from math import prod
 
-from aisc.ir.dtypes import f32
 from aisc.ir.node import distinct, walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var
+from aisc.ir.tensor.expr import Binary, Const, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, mentions
-from aisc.ir.tensor.stmt import Block, For, If, Iter, Store
+from aisc.ir.tensor.stmt import Block, For, If, Store
 from aisc.ir.tensor.tree import Place, find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.dots import STEPS, Dot, candidates, instruction_for, issued, prepare
@@ -45,17 +44,20 @@ from aisc.passes.schedule.rules.structure import (
     Reduction,
     has_calls,
     is_window,
+    known_factor,
     linear_address,
     plain_axis,
     shared_iters,
     step_of,
     window_sizes,
 )
+from aisc.passes.schedule.rules.taps import is_one_vector, shared_taps, vector_lanes
 from aisc.passes.schedule.rules.tile_cost import (
-    UNKNOWN_EXTENT,
+    ONE_TAP,
     Extents,
     Tile,
     cost,
+    extent_of,
     last_vectors,
     narrows,
     waste,
@@ -80,8 +82,7 @@ def pick_tile(reduction: Reduction, d: Chooser) -> Tile:
 
 
 def _lanes(reduction: Reduction, d: Chooser) -> int:
-    accumulator = reduction.block.writes[0].buffer.dtype
-    most = min(d.target.lanes(accumulator), d.target.lanes(f32))
+    most = vector_lanes(reduction, d.target)
     return d.pick(f"{reduction.block.name}.lanes", (n for n in (most // 2, most) if n > 1), most)
 
 
@@ -91,14 +92,16 @@ def tile_options(reduction: Reduction, d: Chooser, most: int = 0) -> list[Tile]:
     Wasted work (elements computed beyond the extents) decides first, then the number of
     accumulators, which hides the latency of the multiply-add.
     """
-    target, lanes, extents = d.target, _lanes(reduction, d), _extents(reduction)
-    budget, height = target.vector_registers - OPERANDS, extents.height
+    target, lanes, extents = d.target, _lanes(reduction, d), _extents(reduction, d)
+    budget, height = _budget(reduction, target), extents.height
     heights = range(1, min(_most_rows(reduction, target), height) + 1)
     limit = most or (8 if height < FEW_ROWS else 4 if reduction.contraction else 2)
     if is_window(reduction.block):  # unrolled taps share inputs, which need registers as well
         budget, limit = target.in_flight, 1
     if reduction.contraction and extents.steps <= FEW_STEPS and height >= FEW_ROWS:
         budget, limit = target.in_flight, 1  # tiles overlap, and write few rows at a time
+    elif extents.taps.count > 1:  # weights of all taps and the places that a row reads
+        budget, limit = target.vector_registers - 2 * extents.taps.count, 1
     best = next(iter(candidates(reduction, lanes, target)), None)
     beside = 1 if best is None else 1 + best.temporaries
     found = [
@@ -114,26 +117,35 @@ def tile_options(reduction: Reduction, d: Chooser, most: int = 0) -> list[Tile]:
 
 def fewest_cycles(reduction: Reduction, d: Chooser, height: int = 0) -> float:
     """Cycles of the best tile for a useful element and step, with so many rows instead of the own
-    ones."""
-    extents = _extents(reduction)
-    tall = replace(extents, height=height or extents.height)
+    ones, of which those of one line alone share taps."""
+    found = _extents(reduction, d)
+    tall = replace(found, height=height, taps=ONE_TAP) if height else found
     return min(cost(t, tall)[0] for t in tile_options(reduction, d))
 
 
-def _extents(reduction: Reduction) -> Extents:
-    steps = prod(_extent(it) for it in reduction.block.iters if it.kind == "reduce")
-    width, height = _extent(reduction.lane), _extent(reduction.row)
-    return Extents(width, height, steps, reduction.contraction)
+def _extents(reduction: Reduction, d: Chooser) -> Extents:
+    steps = prod(extent_of(it) for it in reduction.block.iters if it.kind == "reduce")
+    width, height = extent_of(reduction.lane), extent_of(reduction.row)
+    return Extents(width, height, steps, reduction.contraction, shared_taps(reduction, d)[1])
+
+
+def _budget(reduction: Reduction, target: Target) -> int:
+    """Registers for accumulators; where each row is one vector, all beside a weight and an
+    element."""
+    beside = 2 if is_one_vector(reduction, target) else OPERANDS
+    return target.vector_registers - beside
 
 
 def _most_rows(reduction: Reduction, target: Target) -> int:
-    """Rows of a tile: two vectors of accumulators each must fit the registers, but for windows. No
-    more than hide the latency where their number is symbolic, so that a short input fills its tile;
-    fewer where rows lie a multiple of a cache way apart, since then they all compete for one set of
-    the first-level cache."""
+    """Rows of a tile: two vectors of accumulators each must fit the registers, but for windows, and
+    where there is one and such rows do not hide the latency. No more than hide it where their
+    number is symbolic, so that a short input fills its tile; fewer where rows lie a multiple of a
+    cache way apart, since then they all compete for one set of the first-level cache."""
     load, row, most = reduction.data, reduction.row, (target.vector_registers - OPERANDS) // 2
     if is_window(reduction.block):
         most = max(most, target.in_flight)
+    elif is_one_vector(reduction, target) and most < target.in_flight:
+        most = _budget(reduction, target)
     if load is None or row is None:
         return most
     most = most if known_factor(row.extent) else min(most, target.in_flight)
@@ -141,22 +153,6 @@ def _most_rows(reduction: Reduction, target: Target) -> int:
     if step is None or step * load.dtype.bytes % cache.way_bytes:
         return most
     return min(most, cache.ways - 1)
-
-
-def _extent(it: Iter | None) -> int:
-    """An extent, or that of one element of a batch whose size only the run knows."""
-    return 1 if it is None else known_factor(it.extent) or UNKNOWN_EXTENT
-
-
-def known_factor(extent: Expr) -> int:
-    """The constant by which an extent is a multiple of something; 0 when there is none."""
-    if isinstance(extent, Const):
-        return int(extent.value)
-    if isinstance(extent, Binary) and extent.op == "mul":
-        return known_factor(extent.a) * known_factor(extent.b) or max(
-            known_factor(extent.a), known_factor(extent.b)
-        )
-    return 0
 
 
 def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
@@ -194,6 +190,10 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
         outer.remove(names[0])
         around = around_panels(reduction, outer, loops, d)
         outer = [*around, names[0], *(n for n in outer if n not in around)]
+    tap = loops.get(shared_taps(reduction, d)[0])
+    if tap is not None:
+        reduce_loops.remove(tap)
+        inner.insert(int(row is not None), tap)
     count = _to_unroll(s, reduction, reduce_loops, d)
     ahead, turn = panel_ahead(s, reduction, outer, names[0], reduce_loops, d)
     s, reduce_loops = _in_turns(s, block, reduce_loops, turn, d)
@@ -201,7 +201,8 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     s = _readers_inside(s, block, fill, consumer, outer, tile)
     if row is not None:
         s = s.unroll(f"{row}_r")
-    s = s.unroll(names[1])
+    for name in filter(None, (tap, names[1])):
+        s = s.unroll(name)
     s = s.vectorize(names[2]) if dot is None else s
     for name in reduce_loops[len(reduce_loops) - count :]:
         s = s.unroll(name)
@@ -222,7 +223,7 @@ def _narrow_last(
     s: Schedule, reduction: Reduction, tile: Tile, loops: tuple[str, str], d: Chooser
 ) -> Schedule:
     """Let the last panel have the vectors that it needs, where that is worth it."""
-    extents, block = _extents(reduction), reduction.block.name
+    extents, block = _extents(reduction, d), reduction.block.name
     needed = last_vectors(tile, extents.width)
     if not needed or not d.pick(f"{block}.narrow", (False, True), narrows(tile, extents)):
         return s
@@ -340,7 +341,7 @@ def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile, d: Chooser) -> 
     axis = _panel_axis(reduction, load, tile)
     if axis is None:
         return s
-    own = load.buffer.role == "weight" or _extent(reduction.row) >= RUNTIME_PACK_ROWS
+    own = load.buffer.role == "weight" or extent_of(reduction.row) >= RUNTIME_PACK_ROWS
     if not d.pick(f"{reduction.block.name}.packed", (False, True), own):
         return s
     rank = load.buffer.rank
@@ -352,8 +353,8 @@ def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile, d: Chooser) -> 
     made = [p for p in places(s.func.body) if p.block.name not in before]
     if made and load.buffer.role != "weight" and len(rest) == 1:
         s = _some_lines(s, made[0], len(first), d)
-    whole = _extent(reduction.lane) // tile.width
-    if made and not first and whole and _extent(reduction.lane) % tile.width:
+    whole = extent_of(reduction.lane) // tile.width
+    if made and not first and whole and extent_of(reduction.lane) % tile.width:
         s = unless_refused(s, partial(_whole_panels, made[0].loops[0].var.name, whole))
     return s
 
@@ -386,7 +387,7 @@ def _panel_axis(reduction: Reduction, weights: Load, tile: Tile) -> int | None:
     lane = reduction.lane.var
     plain = plain_axis(weights, lane)
     found = [k for k, i in enumerate(weights.indices) if mentions(i, lane)]
-    if plain is not None or len(found) != 1 or _extent(reduction.lane) % tile.width:
+    if plain is not None or len(found) != 1 or extent_of(reduction.lane) % tile.width:
         return plain
     form = Indexer().linear(weights.indices[found[0]])
     others = [c for mono, c in form.terms if mono != (lane,)]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
+from aisc.ir.tensor.stmt import Iter
+from aisc.passes.schedule.rules.structure import known_factor
+
 UNKNOWN_EXTENT = 1 << 20
 # Cycles from one tile to the next: addresses, masks, the epilogue's beginning.
 AROUND = 30
@@ -37,14 +40,39 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
+class Taps:
+    """Steps of a reduction that are taken together because rows share what they read in them: row r
+    reads the place ``r*stride + k*apart`` in step k."""
+
+    count: int = 1
+    stride: int = 1
+    apart: int = 1
+
+    def places(self, rows: int) -> int:
+        """Places that so many rows read."""
+        taps = range(0, self.count * self.apart, self.apart)
+        return len({r * self.stride + k for r in range(rows) for k in taps})
+
+
+ONE_TAP = Taps()
+
+
+@dataclass(frozen=True, slots=True)
 class Extents:
     """What tiles cover: columns, rows (``UNKNOWN_EXTENT`` where only the run knows) and steps of
-    the reduction; whether it is a contraction, whose weights all rows share."""
+    the reduction; whether it is a contraction, whose weights all rows share; how many of its steps
+    are taken together."""
 
     width: int
     height: int
     steps: int
     contraction: bool
+    taps: Taps = ONE_TAP
+
+
+def extent_of(it: Iter | None) -> int:
+    """An extent, or that of one element of a batch whose size only the run knows."""
+    return 1 if it is None else known_factor(it.extent) or UNKNOWN_EXTENT
 
 
 def cost(t: Tile, e: Extents) -> tuple[float, float, int, int]:
@@ -87,7 +115,9 @@ def _narrowed(t: Tile, e: Extents) -> float:
 
 def _cycles(t: Tile, vectors: int, e: Extents) -> float:
     """Cycles of a tile for one step of the reduction, with so many vectors."""
-    loads = vectors + t.rows if e.contraction else vectors * t.rows
+    loads: float = vectors * t.rows
+    if e.contraction:
+        loads = vectors + e.taps.places(t.rows) / e.taps.count
     return max(t.rows * vectors, loads * PER_LOAD, LATENCY) + AROUND / max(e.steps, 1)
 
 
