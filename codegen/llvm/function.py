@@ -13,6 +13,7 @@ from math import inf
 
 from aisc.codegen.llvm.early import early_tests, is_filled
 from aisc.codegen.llvm.index import Lane, NotLinearInLane, Scalar, flat_index
+from aisc.codegen.llvm.masks import FEW_PIECES, pieces_of
 from aisc.codegen.llvm.transpose import Tile, TransposeEmitter
 from aisc.codegen.llvm.types import Val, memory_suffix, memory_type, vector_type
 from aisc.codegen.llvm.values import ZERO_BLOCK, ZERO_BYTES
@@ -453,12 +454,30 @@ class FunctionEmitter(TransposeEmitter):
             self.w.either(aligned, past, f"{plain}{size}")
 
     def vector_store(self, buffer: Buffer, pointer: str, value: Val, mask: Val) -> None:
-        """Store the lanes that a mask lets pass side by side."""
-        kind, size = vector_type(memory_type(buffer.dtype), self.lanes), buffer.dtype.bytes
+        """Store the lanes that a mask lets pass side by side; in a few plain pieces where they are
+        known, and the machine has no registers for masks."""
+        mem, size = memory_type(buffer.dtype), buffer.dtype.bytes
+        kind, stored = vector_type(mem, self.lanes), self._to_memory(value)
+        live = None if self.math.has_bit_masks else self.constant_lanes(mask)
+        pieces = [] if live is None else pieces_of(live)
+        if 0 < len(pieces) <= FEW_PIECES:
+            for first, count in pieces:
+                part = self._piece(kind, stored, first, count)
+                at = self._moved(buffer, pointer, first)
+                self.w.line(f"store {vector_type(mem, count)} {part}, ptr {at}, align {size}")
+            return
         name, bits = f"llvm.masked.store.v{self.lanes}{memory_suffix(buffer.dtype)}.p0", mask.type
         self.w.declare(f"declare void @{name}({kind}, ptr, {bits})")
-        text = f"{kind} {self._to_memory(value)}, ptr align {size} {pointer}, {mask.text}"
+        text = f"{kind} {stored}, ptr align {size} {pointer}, {mask.text}"
         self.w.line(f"call void @{name}({text})")
+
+    def _piece(self, kind: str, vector: str, first: int, count: int) -> str:
+        """Some lanes of a vector that lie side by side."""
+        if count == 1:
+            return self.w.let(f"extractelement {kind} {vector}, i64 {first}")
+        places = ", ".join(f"i32 {first + k}" for k in range(count))
+        text = f"shufflevector {kind} {vector}, {kind} poison, <{count} x i32> <{places}>"
+        return self.w.let(text)
 
     def _whole_vectors(self, s: Store) -> str | None:
         """A condition under which a store of all lanes is aligned to its size, as stores past the

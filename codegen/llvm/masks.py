@@ -8,6 +8,7 @@ instructions; where masks are vectors, by a comparison of this number with those
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from functools import reduce
 
 from aisc.codegen.llvm.index import IndexEmitter, NotLinearInLane
@@ -21,6 +22,8 @@ from aisc.ir.tensor.tree import conjuncts
 from aisc.ir.tensor.visitor import substitute
 
 ORDERS = ("lt", "le", "gt", "ge")
+# Pieces of a vector that are stored sooner than by a mask.
+FEW_PIECES = 3
 COMPARED = {name: getattr(operator, name) for name in COMPARISONS}
 
 
@@ -202,6 +205,19 @@ class MaskEmitter(IndexEmitter):
         short = self.w.shared(f"trunc i64 {bits} to i{n}", "m", level)
         mask = self.w.shared(f"bitcast i{n} {short} to <{n} x i1>", "m", level)
         return Val(mask, dtypes.boolean, n)
+
+
+def pieces_of(live: Sequence[bool]) -> list[tuple[int, int]]:
+    """Runs of lanes that are live, in pieces of powers of two: the first lane and the length."""
+    found, lane = list[tuple[int, int]](), 0
+    while lane < len(live):
+        count = 1 if live[lane] else 0
+        while count and lane + 2 * count <= len(live) and all(live[lane : lane + 2 * count]):
+            count *= 2
+        if count:
+            found.append((lane, count))
+        lane += count or 1
+    return found
 
 
 def _holds(op: str, gap: int) -> bool:

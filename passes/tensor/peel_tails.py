@@ -95,6 +95,8 @@ def _copies(s: Stmt) -> int:
         return sum(counts) if all(counts) else 0
     if isinstance(s, If):
         return _copies(s.then) if s.other is None else 0
+    if isinstance(s, Let):
+        return _copies(s.body)
     if isinstance(s, For) and isinstance(s.extent, Const):
         times = int(s.extent.value) if s.kind == "unroll" else 1
         return times * _copies(s.body) if s.kind in ("unroll", "vectorize") else 0
