@@ -22,6 +22,7 @@ from aisc.ir.tensor.stmt import Block, Iter, Store
 from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.rules.across import rows_as_lanes
 from aisc.passes.schedule.rules.attention import use_attention
+from aisc.passes.schedule.rules.chains import use_chains
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.columns import schedule_columns
 from aisc.passes.schedule.rules.dots import use_instructions
@@ -104,7 +105,10 @@ def _schedule_nests(s: Schedule, d: Chooser) -> Schedule:
 
 def prepared(func: Func, d: Chooser) -> Schedule:
     """The first steps of every schedule of `func`: maps inlined, variants chosen."""
-    s = use_attention(inline_maps(Schedule.of(func), d), d)
+    start = Schedule.of(func)
+    chained = use_chains(start, d)
+    s = inline_maps(start, d) if chained is start else chained
+    s = use_attention(s, d)
     s = _inline_borders(use_groups(use_winograd(s, d), d), d)
     s = keep_source_order(s, d)
     for reduction in tiled_contractions(s, d.target):

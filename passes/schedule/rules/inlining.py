@@ -11,10 +11,10 @@ from aisc.passes.schedule.rules.structure import analyse, has_calls
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 
 
-def inline_maps(s: Schedule, d: Chooser) -> Schedule:
+def inline_maps(s: Schedule, d: Chooser, kept: frozenset[str] = frozenset()) -> Schedule:
     """Inline every map whose readers are all maps, unless it would repeat costly work, or what it
-    reads is written between it and a reader."""
-    refused: set[str] = set()
+    reads is written between it and a reader, or it is to be `kept`."""
+    refused = set(kept)
     while True:
         for place in places(s.func.body):
             name = place.block.name

@@ -14,7 +14,12 @@ from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.memory import burst_of, in_bursts, is_far
 from aisc.passes.schedule.rules.parallel import are_few, nests_apart
 from aisc.passes.schedule.rules.stretches import ENOUGH, Walk, filled, walk_of
-from aisc.passes.schedule.rules.structure import has_calls, lane_options, lanes_of
+from aisc.passes.schedule.rules.structure import (
+    has_calls,
+    lane_options,
+    lanes_of,
+    vectors_together,
+)
 from aisc.passes.schedule.schedule import Schedule
 
 # Rows of fewer vectors are joined to longer ones before they are cut.
@@ -195,6 +200,7 @@ def cut(
         return s
     if size is not None and size < own:
         own = 1 << (size - 1).bit_length()
+    own *= vectors_together(block, size, own)
     lanes = d.pick(f"{block.name}.lanes", lane_options(own, size), own)
     turns = (n for n in (1, 2, 4) if size is None or n * lanes <= size)
     turn = d.pick(f"{block.name}.unrolled", turns, 1)

@@ -26,6 +26,7 @@ from aisc.passes.schedule.rules.structure import (
     lane_options,
     lanes_of,
     step_of,
+    vectors_together,
 )
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 
@@ -309,6 +310,7 @@ def _vectorize_row(name: str, axes: int, d: Chooser, s: Schedule) -> Schedule:
     last, own = inner[0].var.name, lanes_of(block, d.target)
     extent = inner[0].extent
     size = int(extent.value) if isinstance(extent, Const) else None
+    own *= vectors_together(block, size, own)
     lanes = d.pick(f"{name}.lanes", lane_options(own, size), own)
     s = s.split(last, lanes, names=(f"{last}_o", f"{last}_l"))
     return s.vectorize(f"{last}_l")

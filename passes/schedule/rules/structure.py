@@ -22,6 +22,10 @@ from aisc.passes.schedule.products import factors
 
 # Places of a window, along its last axis, that are unrolled and read where the input lies.
 MAX_WINDOW = 9
+# Functions that are a few instructions.
+SHORT_CALLS = frozenset({"fma", "isinf", "isnan", "ordinal"})
+# Vectors of functions that are computed together, and the part of them that must be there.
+TOGETHER, MOST_TOGETHER = (4, 2), 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,21 @@ def lanes_of(block: Block, target: Target) -> int:
     return min(16, target.vector_bits // 8 // max(found))
 
 
+def vectors_together(block: Block, size: int | None, lanes: int) -> int:
+    """How many vectors of a loop of `size` iterations a map computes step by step together. Each
+    step of an elementary function waits for the one before, and a core keeps no more steps in mind
+    than a few vectors have: those of one vector after the other would fill that with what waits."""
+    if not calls_functions(block) or size is None:
+        return 1
+    count = -(-size // lanes)
+    return next((n for n in TOGETHER if -(-count // n) * n * MOST_TOGETHER <= count), 1)
+
+
+def calls_functions(block: Block) -> bool:
+    """Whether a block calls elementary functions that are more than a few instructions."""
+    return any(isinstance(n, Call) and n.name not in SHORT_CALLS for n in distinct(block.body))
+
+
 def is_straight(block: Block) -> bool:
     """Whether a block's statements are executed one after the other, all of them."""
     return not any(isinstance(n, Stmt) and not isinstance(n, Let | Seq | Store)
@@ -147,7 +166,7 @@ def has_calls(block: Block) -> bool:
     """Whether a block calls elementary functions, takes roots or divides, which make it costly to
     compute twice."""
     return any(
-        (isinstance(n, Call) and n.name not in ("isnan", "isinf", "ordinal", "fma"))
+        (isinstance(n, Call) and n.name not in SHORT_CALLS)
         or (isinstance(n, Binary) and n.op in ("pow", "div"))
         or (isinstance(n, Unary) and n.op == "sqrt")
         for n in distinct(block.body)
