@@ -62,7 +62,7 @@ def kernels(graph: Graph) -> int:
 
 
 @pytest.mark.parametrize("rows", [1, 5, 8, 40])
-@pytest.mark.parametrize("size", [1, 3, 17, 32, 100])
+@pytest.mark.parametrize("size", [1, 3, 17, 32, 100, 200])
 def test_gates_of_any_size(rows: int, size: int) -> None:
     graph = gated(rows, size)
     assert kernels(graph) == 1

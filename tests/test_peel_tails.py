@@ -147,7 +147,7 @@ func @f(x: i32[{rows}, {size}] input, y: i32[{rows}, {size}] output) target cpu 
 
 
 @pytest.mark.parametrize("rows", [6, 7])
-@pytest.mark.parametrize("size", [3, 8, 9, 21])
+@pytest.mark.parametrize("size", [3, 9, 10, 21])
 def test_marked_tiles_are_whole_or_masked(rows: int, size: int) -> None:
     guard = f"r + i * 3 < {rows} & " if rows % 3 else ""
     sizes = {"rows": rows, "size": size, "turns": -(-size // 8), "tiles": -(-rows // 3)}
@@ -167,3 +167,29 @@ def test_marked_tiles_with_conditions_on_data_stay() -> None:
     after = PeelTails().run(before)
     x = rng.integers(-9, 9, (6, 21)).astype(np.int32)
     assert np.array_equal(run(after, x, x.shape), run(before, x, x.shape))
+
+
+@pytest.mark.parametrize(
+    ("size", "step", "masks"), [(40, 12, False), (40, 16, False), (38, 12, True), (40, 10, True)]
+)
+def test_what_all_lanes_pass_or_none_is_no_mask(size: int, step: int, masks: bool) -> None:
+    func = parse_func(f"""
+func @f(x: i32[{size}] input, y: i32[{size}] output) target cpu {{
+  serial b in 0 .. 4 {{
+    serial o in 0 .. 3 {{
+      vectorize l in 0 .. 4 {{
+        if b * {step} + o * 4 + l < {size} {{
+          y[b * {step} + o * 4 + l] = x[b * {step} + o * 4 + l] + 1:i32
+        }}
+      }}
+    }}
+  }}
+}}
+""")
+    after = PeelTails().run(func)
+    verify_func(after)
+    lanes = [n for n in walk(after) if isinstance(n, For) and n.kind == "vectorize"]
+    asked = [n.cond for v in lanes for n in walk(v.body) if isinstance(n, If)]
+    assert any(v.var in set(walk(c)) for v in lanes for c in asked) is masks
+    x = rng.integers(-9, 9, size).astype(np.int32)
+    np.testing.assert_array_equal(run(after, x, (size,)), run(func, x, (size,)))

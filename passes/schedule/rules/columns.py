@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import f32
@@ -29,14 +30,21 @@ from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.epilogue import in_place_reader, result_of, through_private
 from aisc.passes.schedule.rules.panels import panels_outside
 from aisc.passes.schedule.rules.parallel import is_costly
-from aisc.passes.schedule.rules.structure import Reduction, analyse, known_factor, plain_axis
+from aisc.passes.schedule.rules.structure import (
+    Reduction,
+    analyse,
+    known_factor,
+    plain_axis,
+    vectors_together,
+)
 from aisc.passes.schedule.rules.tile import (
     loops_by_iter,
     reduce_loops_of,
     schedule_consumer,
     tile_options,
+    whole_apart,
 )
-from aisc.passes.schedule.rules.tile_cost import LATENCY, Tile, rounding
+from aisc.passes.schedule.rules.tile_cost import LATENCY, Extents, Tile, cost, extent_of, rounding
 from aisc.passes.schedule.schedule import Schedule
 
 # Rows whose maps run for a block of columns at a time.
@@ -148,6 +156,7 @@ def _schedule(reduction: Reduction, size: int, d: Chooser, s: Schedule) -> Sched
     s = s.vectorize(inner[-1]).decompose_reduction(name, steps[0])
     for consumer in made[1:]:
         s = schedule_consumer(s, consumer, outer, plan.tile)
+        s = whole_apart(s, consumer, outer, d)
     for consumer in after:
         if plan.block:
             s = _vectors(s, consumer, plan)
@@ -191,9 +200,12 @@ def _tiled(
 
 def _vectors(s: Schedule, consumer: str, plan: _Plan) -> Schedule:
     """Vectors of a map that runs on a block."""
-    last = find_place(s.func, consumer).loops[-1].var.name
-    if plan.block > plan.tile.lanes:
-        s = s.split(last, plan.tile.lanes, names=(f"{last}_v", f"{last}_l"))
+    place, lanes = find_place(s.func, consumer), plan.tile.lanes
+    last = place.loops[-1].var.name
+    together = vectors_together(place.block, plan.block, lanes)
+    lanes *= together if plan.block % (lanes * together) == 0 else 1
+    if plan.block > lanes:
+        s = s.split(last, lanes, names=(f"{last}_v", f"{last}_l"))
         last = f"{last}_l"
     return s.vectorize(last)
 
@@ -205,7 +217,7 @@ def _plan(reduction: Reduction, size: int, cores: int, d: Chooser) -> _Plan:
     rows = 1 if reduction.row is None else known_factor(reduction.row.extent)
     few = 0 < rows <= FEW_ROWS
     if few and rows > 1:
-        tile = _pick_tile(reduction, size, 1, d)
+        tile = _pick_column(reduction, size, d)
         block = _block(rows * count, size, tile, cores, d.target)
         if block:
             return _Plan(size, count, tile, False, block)
@@ -215,14 +227,27 @@ def _plan(reduction: Reduction, size: int, cores: int, d: Chooser) -> _Plan:
 
 
 def _block(sums: int, size: int, tile: Tile, cores: int, target: Target) -> int:
-    """Columns, with `sums` sums each, for which the maps run at once: whole tiles that divide the
-    columns evenly, as many as leave something for each of the cores, and whose sums stay in a part
-    of the first-level cache; 0 where no whole tiles do."""
-    whole = [n for n in range(tile.width, size + 1, tile.width) if size % n == 0]
+    """Columns, with `sums` sums each, for which the maps run at once: whole tiles, no more of them
+    than the columns need, as many as leave something for each of the cores, and whose sums stay in
+    a part of the first-level cache."""
+    tiles = -(-size // tile.width)
+    whole = [n * tile.width for n in range(1, tiles + 1) if tiles % n == 0]
     most = target.first_cache.bytes // (4 * f32.bytes * sums)
     near = [n for n in whole if n <= most] or whole[:1]
-    shared = [n for n in near if size // n >= cores] or near[:1]
+    shared = [n for n in near if size > n * (cores - 1)] or near[:1]
     return max(shared, default=0)
+
+
+def _pick_column(reduction: Reduction, size: int, d: Chooser) -> Tile:
+    """Rows and vectors of one part: what costs least for its columns, some of which the last tile
+    may lack."""
+    rows, steps = extent_of(reduction.row), (it for it in reduction.block.iters)
+    depth = prod(extent_of(it) for it in steps if it.kind == "reduce")
+    extents = Extents(size, rows, depth, contraction=True)
+    options = sorted(tile_options(reduction, d), key=lambda t: cost(t, extents))
+    shapes = [t.shape for t in options]
+    rows, vectors = d.pick(f"{reduction.block.name}.column", shapes, shapes[0])
+    return Tile(rows, vectors, options[0].lanes)
 
 
 def _pick_tile(reduction: Reduction, size: int, count: int, d: Chooser) -> Tile:
