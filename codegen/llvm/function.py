@@ -445,6 +445,10 @@ class FunctionEmitter(TransposeEmitter):
             return
         mem, space = memory_type(s.buffer.dtype), self.pointer_type(s.buffer)
         kind, size = vector_type(mem, self.lanes), s.buffer.dtype.bytes
+        if s.buffer.space == "stack" and not self.math.has_bit_masks:
+            # Where a state becomes itself or something else, lane by lane, LLVM would make a masked
+            # store of the choice, which is slow, and which the next load has to wait for.
+            value = replace(value, ref=self.w.let(f"freeze {value.text}"))
         plain = f"store {kind} {self._to_memory(value)}, {space} {pointer}, align "
         aligned = self._whole_vectors(s) if s.stream else None
         if aligned is None:
