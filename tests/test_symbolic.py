@@ -259,8 +259,9 @@ def test_tiles_of_unknown_height_are_low() -> None:
         cb = ComputeBuilder()
         cb.reduce(y, (96,), "sum", products(x, w), "mm")
         func = cb.func("f", (x, w, y), (Var("n"),))
-        (found,) = tiled_contractions(prepared(func, Chooser(target)), target)
-        first = pick_tile(found, Chooser(target))
+        start = prepared(func, Chooser(target))
+        (found,) = tiled_contractions(start, target)
+        first = pick_tile(start, found, Chooser(target))
         assert first.rows <= target.in_flight
         assert rounding(width, first.width) < 1.04
         assert first.rows * first.vectors >= 16 or target.vector_registers < 32

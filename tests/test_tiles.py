@@ -12,10 +12,10 @@ from aisc.ir import dtypes
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.node import walk
 from aisc.ir.target import Memory
-from aisc.ir.tensor.expr import Select
+from aisc.ir.tensor.expr import Const, Select
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.interpret import run_func
-from aisc.ir.tensor.stmt import If, Prefetch, Store
+from aisc.ir.tensor.stmt import For, If, Prefetch, Store
 from aisc.ir.types import TensorType
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.lower.program import lower_graph
@@ -187,3 +187,16 @@ def test_maps_that_call_functions_are_there_once(machine: str, rows: int, column
     own = default_schedule(product(rows, 17, columns, op="tanh"), Chooser(resolve_target(machine)))
     (pick,) = (p for p in own.picks if p.name.endswith(".rolled"))
     assert pick.choice == (rows > 1)
+
+
+@pytest.mark.parametrize(
+    ("op", "depth", "width"), [("relu", 64, 24), ("tanh", 64, 16), ("tanh", 768, 24)]
+)
+def test_maps_that_call_functions_have_pairs_of_vectors(op: str, depth: int, width: int) -> None:
+    func = product(128, depth, 768, op=op)
+    s = scheduled("x86-64-v3", func)
+    tile = picks(s)["tile"]
+    assert isinstance(tile, tuple)
+    assert tile[1] * 8 == width
+    lanes = [n.extent for n in walk(s.func.body) if isinstance(n, For) and n.kind == "vectorize"]
+    assert (Const(16) in lanes) is (width == 16)

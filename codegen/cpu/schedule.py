@@ -24,7 +24,7 @@ from aisc.passes.schedule.rules.default import (
     prepared,
     tiled_contractions,
 )
-from aisc.passes.schedule.rules.tile import tile_options
+from aisc.passes.schedule.rules.tile import tiles_of
 from aisc.passes.schedule.rules.versions import for_one, like, row_dimension
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.optimize import optimize_schedule
@@ -64,7 +64,7 @@ def _tries(start: Schedule, d: Chooser) -> Iterator[tuple[Choices, Choices]]:
     """What is given and what is preferred, one try after the other: tiles that are given, then the
     best of each contraction, then the next best."""
     shapes = {
-        f"{r.block.name}.tile": tile_options(r, d) for r in tiled_contractions(start, d.target)
+        f"{r.block.name}.tile": tiles_of(start, r, d) for r in tiled_contractions(start, d.target)
     }
     rest = {name: choice for name, choice in d.choices.items() if name not in shapes}
     count = max((min(len(tiles), MAX_TILES) for tiles in shapes.values()), default=1)

@@ -7,6 +7,7 @@ from aisc.ir.tensor.expr import Load
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import find_place, places
+from aisc.passes.schedule.rules.structure import linear_address
 from aisc.passes.schedule.schedule import Schedule
 
 
@@ -32,6 +33,18 @@ def in_place_reader(s: Schedule, block: str) -> Block | None:
     own = tuple(it.var for it in reader.iters)
     loads = (n for n in walk(reader.body) if isinstance(n, Load) and n.buffer == out)
     return reader if all(n.indices == own for n in loads) else None
+
+
+def lanes_reader(s: Schedule, block: str) -> str | None:
+    """The only map that reads the private result of a block at its own iterators, if it stores what
+    lies side by side there side by side."""
+    reader = in_place_reader(s, block)
+    if reader is None or not reader.iters:
+        return None
+    store = reader.body
+    assert isinstance(store, Store), "a plain block"
+    lane = linear_address(store.buffer, store.indices).coeff(reader.iters[-1].var)
+    return reader.name if lane == 1 else None
 
 
 def through_private(s: Schedule, block: str, space: str, name: str = "") -> tuple[Schedule, str]:

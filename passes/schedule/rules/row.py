@@ -233,6 +233,7 @@ def chunk(s: Schedule, name: str, d: Chooser) -> Schedule:
 
 def _partial(s: Schedule, name: str, loop: str, chunks: int, lanes: int, unroll: bool) -> Schedule:
     """Divide a reduction into `chunks` interleaved ones, as vectors of `lanes`."""
+    lanes *= vectors_together(find_place(s.func, name).block, chunks, lanes)
     s = s.split_chunks(name, loop, chunks)
     inner = _last_loop(s, name)
     if chunks > lanes:

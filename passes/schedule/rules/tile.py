@@ -20,12 +20,12 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Const, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, mentions
-from aisc.ir.tensor.stmt import Block, For, If, Store
+from aisc.ir.tensor.stmt import Block, For, If
 from aisc.ir.tensor.tree import Place, find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.dots import STEPS, Dot, candidates, instruction_for, issued, prepare
 from aisc.passes.schedule.rules.epilogue import (
-    in_place_reader,
+    lanes_reader,
     only_reader,
     result_of,
     through_private,
@@ -42,13 +42,14 @@ from aisc.passes.schedule.rules.panels import (
 from aisc.passes.schedule.rules.structure import (
     MAX_WINDOW,
     Reduction,
+    calls_functions,
     has_calls,
     is_window,
     known_factor,
-    linear_address,
     plain_axis,
     shared_iters,
     step_of,
+    vectors_together,
     window_sizes,
 )
 from aisc.passes.schedule.rules.taps import is_one_vector, shared_taps, vector_lanes
@@ -60,6 +61,7 @@ from aisc.passes.schedule.rules.tile_cost import (
     extent_of,
     last_vectors,
     narrows,
+    paired,
     waste,
 )
 from aisc.passes.schedule.schedule import Schedule, unless_refused
@@ -70,15 +72,23 @@ RUNTIME_PACK_ROWS = 32
 OPERANDS = 4
 # Steps of a product that is done before a large tile has begun, and rows of which all are one tile.
 FEW_STEPS, FEW_ROWS = 12, 4
-# Vectors of functions whose code may be there for each of them.
-FEW_CALLS = 2
+FEW_CALLS = 2  # vectors of functions whose code may be there for each of them
 
 
-def pick_tile(reduction: Reduction, d: Chooser) -> Tile:
-    """The register tile of a reduction: the first of :func:`tile_options` unless told otherwise."""
-    shapes = [t.shape for t in tile_options(reduction, d)]
+def pick_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Tile:
+    """The register tile of a reduction: the first of :func:`tiles_of` unless told otherwise."""
+    shapes = [t.shape for t in tiles_of(s, reduction, d)]
     rows, vectors = d.pick(f"{reduction.block.name}.tile", shapes, shapes[0])
     return Tile(rows, vectors, _lanes(reduction, d))
+
+
+def tiles_of(s: Schedule, reduction: Reduction, d: Chooser) -> list[Tile]:
+    """The tiles of a reduction, best first; the first one whose vectors are pairs comes first where
+    a map computes functions of them, two vectors at a time, and steps are few."""
+    options, reader = tile_options(reduction, d), lanes_reader(s, reduction.block.name)
+    functions = reader is not None and calls_functions(find_place(s.func, reader).block)
+    several = reduction.contraction and extent_of(reduction.row) >= FEW_ROWS
+    return paired(options, _extents(reduction, d)) if functions and several else options
 
 
 def _lanes(reduction: Reduction, d: Chooser) -> int:
@@ -157,7 +167,7 @@ def _most_rows(reduction: Reduction, target: Target) -> int:
 
 def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     """Tile one reduction, with the map that reads it as epilogue."""
-    block, tile = reduction.block.name, pick_tile(reduction, d)
+    block, tile = reduction.block.name, pick_tile(s, reduction, d)
     s = _pack_weights(s, reduction, tile, d)
     s, dot = _with_dot(s, reduction, tile, d)
     s, consumer = _consumer(s, block)
@@ -439,18 +449,6 @@ def _whole_copy(s: Schedule, fill: str, reduction: Reduction, tile: Tile) -> Sch
     return s
 
 
-def lanes_reader(s: Schedule, block: str) -> str | None:
-    """The only map that reads the private result of a block at its own iterators, if it stores what
-    lies side by side there side by side."""
-    reader = in_place_reader(s, block)
-    if reader is None or not reader.iters:
-        return None
-    store = reader.body
-    assert isinstance(store, Store), "a plain block"
-    lane = linear_address(store.buffer, store.indices).coeff(reader.iters[-1].var)
-    return reader.name if lane == 1 else None
-
-
 def _with_parts(s: Schedule, block: str) -> Schedule:
     """Let the map that reads the result of a block at a quotient and a remainder of one of its
     iterators, as channels of groups, have an iterator for each."""
@@ -482,9 +480,11 @@ def schedule_consumer(
     loops = [f for f in find_place(s.func, block).loops if f.var.name not in outer]
     for k, loop in enumerate(loops):
         if k == len(loops) - 1 and _count(loop) > 1:
-            last = loop.var.name
-            if _count(loop) > tile.lanes:
-                s = s.split(last, tile.lanes, names=(f"{last}_v", f"{last}_l"))
+            last, lanes = loop.var.name, tile.lanes
+            together = vectors_together(find_place(s.func, block).block, _count(loop), lanes)
+            lanes *= together if rolled and tile.vectors % together == 0 else 1
+            if _count(loop) > lanes:
+                s = s.split(last, lanes, names=(f"{last}_v", f"{last}_l"))
                 s = s.unroll(f"{last}_v")
                 last = f"{last}_l"
             s = s.vectorize(last)

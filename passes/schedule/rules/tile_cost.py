@@ -16,6 +16,8 @@ LATENCY = 8
 # Multiply-adds for a load. A core begins as many loads as multiply-adds at best, and not when lines
 # come in or its other thread loads as well: a tile with more loads is as slow as these.
 PER_LOAD = 1.55
+# Cycles that a vector of a function takes less if two are computed together.
+PAIRED = 10
 # A last panel of its own makes the code of a tile twice as long: at least so much is won by it.
 WORTH = 0.95
 
@@ -80,6 +82,14 @@ def cost(t: Tile, e: Extents) -> tuple[float, float, int, int]:
     vector, and what a tile costs at all; then what tells equal ones apart."""
     cycles = min(_whole(t, e), _narrowed(t, e) / WORTH)
     return round(cycles, 3), waste(t, e), -(t.rows * t.vectors), t.vectors
+
+
+def paired(options: list[Tile], e: Extents) -> list[Tile]:
+    """The tiles with the first of pairs of vectors before others, if its sums take no longer than
+    functions of pairs save."""
+    pairs = [t for t in options if t.vectors % 2 == 0][:1]
+    more = sum(cost(t, e)[0] - cost(options[0], e)[0] for t in pairs) * e.steps
+    return [*pairs, *(t for t in options if t not in pairs)] if more < PAIRED else options
 
 
 def waste(t: Tile, e: Extents) -> float:

@@ -18,9 +18,10 @@ from aisc.ir.tensor.expr import Const, Select
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.epilogue import lanes_reader
 from aisc.passes.schedule.rules.inlining import inline_where_legal
 from aisc.passes.schedule.rules.structure import known_factor
-from aisc.passes.schedule.rules.tile import lanes_reader, schedule_consumer
+from aisc.passes.schedule.rules.tile import schedule_consumer
 from aisc.passes.schedule.rules.tile_cost import Tile
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.schedule.variants.winograd import IN, KERNEL, OUT
