@@ -25,7 +25,8 @@ from aisc.passes.schedule.products import factors
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.decoding import PER_QUERY, Rows, schedule_rows_of
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
-from aisc.passes.schedule.rules.tile import OPERANDS, is_large, schedule_consumer
+from aisc.passes.schedule.rules.memory import is_large
+from aisc.passes.schedule.rules.tile import OPERANDS, schedule_consumer
 from aisc.passes.schedule.rules.tile_cost import Tile
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.variants.attention import Attention, attention_of

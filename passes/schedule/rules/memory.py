@@ -20,6 +20,7 @@ from math import prod
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Buffer, Func
+from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Block, For, Prefetch, Store
 from aisc.ir.tensor.tree import Place, find_place, places, statements
 from aisc.passes.schedule.rules.chooser import Chooser
@@ -146,3 +147,28 @@ def _vectors(place: Place) -> For | None:
         return None
     loop = place.loops[-2]
     return loop if loop.kind == "serial" and not place.block.combiner else None
+
+
+def prefetch_epilogue(s: Schedule, consumer: str, loop: str, d: Chooser) -> Schedule:
+    """Ask for what the epilogue will read and write before the reduction starts, which hides the
+    way to memory; what is small, or the same for all rows, is in cache already."""
+    block = find_place(s.func, consumer).block
+    rows = [it.var for it in block.iters[:-1]]
+    for k, region in enumerate((*block.reads, *block.writes)):
+        moves = any(mentions(i, v) for i in region.low for v in rows)
+        if moves and region.buffer.space == "global":
+            own = is_large(region.buffer, d.target)
+            if d.pick(f"{consumer}.early{k}", (False, True), own):
+                s = unless_refused(s, partial(_prefetch, consumer, region.buffer.name, loop))
+    return s
+
+
+def is_large(b: Buffer, target: Target) -> bool:
+    """Whether a buffer does not stay in the second-level cache, of which it gets half, even where
+    unknown sizes are 1."""
+    known = [d for d in b.shape if isinstance(d, int)]
+    return prod(known) * b.dtype.bytes > target.second_cache.bytes // 2
+
+
+def _prefetch(block: str, name: str, loop: str, s: Schedule) -> Schedule:
+    return s.prefetch(block, name, loop)

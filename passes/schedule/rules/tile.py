@@ -18,7 +18,6 @@ from math import prod
 from aisc.ir.node import distinct, walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Const, Load, Var
-from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Block, For, If
 from aisc.ir.tensor.tree import Place, find_loop, find_place, places
@@ -30,6 +29,7 @@ from aisc.passes.schedule.rules.epilogue import (
     result_of,
     through_private,
 )
+from aisc.passes.schedule.rules.memory import prefetch_epilogue
 from aisc.passes.schedule.rules.narrow import narrow_last
 from aisc.passes.schedule.rules.panels import (
     MOST_UNROLLED,
@@ -225,7 +225,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
         s = unless_refused(s, partial(prefetch_next_panel, block, names[0], at))
     if not reduction.contraction:
         return _lines_ahead(s, reduction, outer, d)
-    s = _prefetch_epilogue(s, consumer, outer[-1], d)
+    s = prefetch_epilogue(s, consumer, outer[-1], d)
     return _narrow_last(s, reduction, tile, (names[0], names[1]), d)
 
 
@@ -295,31 +295,6 @@ def _in_turns(
     last = loops[-1]
     s = s.split(last, turn, names=(f"{last}_s", f"{last}_u")).unroll(f"{last}_u")
     return s, [*loops[:-1], f"{last}_s", f"{last}_u"]
-
-
-def _prefetch_epilogue(s: Schedule, consumer: str, loop: str, d: Chooser) -> Schedule:
-    """Ask for what the epilogue will read and write before the reduction starts, which hides the
-    way to memory; what is small, or the same for all rows, is in cache already."""
-    block = find_place(s.func, consumer).block
-    rows = [it.var for it in block.iters[:-1]]
-    for k, region in enumerate((*block.reads, *block.writes)):
-        moves = any(mentions(i, v) for i in region.low for v in rows)
-        if moves and region.buffer.space == "global":
-            own = is_large(region.buffer, d.target)
-            if d.pick(f"{consumer}.early{k}", (False, True), own):
-                s = unless_refused(s, partial(_prefetch, consumer, region.buffer.name, loop))
-    return s
-
-
-def is_large(b: Buffer, target: Target) -> bool:
-    """Whether a buffer does not stay in the second-level cache, of which it gets half, even where
-    unknown sizes are 1."""
-    known = [d for d in b.shape if isinstance(d, int)]
-    return prod(known) * b.dtype.bytes > target.second_cache.bytes // 2
-
-
-def _prefetch(block: str, name: str, loop: str, s: Schedule) -> Schedule:
-    return s.prefetch(block, name, loop)
 
 
 def loops_by_iter(s: Schedule, block: str) -> dict[str, str]:
