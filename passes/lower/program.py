@@ -44,6 +44,7 @@ from aisc.passes.lower.canonical import group_key
 from aisc.passes.lower.control import lower_bind, lower_expect, lower_if, lower_loop
 from aisc.passes.lower.group import lower_group
 from aisc.passes.lower.parts import PARTS, places_of
+from aisc.passes.lower.scalars import scalars_apart
 from aisc.passes.lower.state import Lowered, State
 from aisc.passes.lower.turns import with_turns
 
@@ -53,7 +54,7 @@ _CONTROL = {"bind_dims": lower_bind, "if": lower_if, "loop": lower_loop, "expect
 def lower_graph(graph: Graph, host: str = "cpu") -> Program:
     """The Program of a partitioned graph; its entry's parameters are inputs, outputs, weights.
     `host`: the target of the entry and of the groups that no device runs."""
-    st = State(host, lower_nodes)
+    graph, st = scalars_apart(graph), State(host, lower_nodes)
     for v in graph.inputs:
         st.params.append(st.declare(v, "input"))
     st.dims = {s.name for v in graph.inputs for s in v.type.symbols}
