@@ -81,3 +81,17 @@ def test_what_groups_have_in_common_stays_a_literal() -> None:
 def test_a_group_alone_keeps_its_scalars() -> None:
     fused = Fuse().run(layers((0.5,)))
     assert scalars_apart(fused) is fused
+
+
+def test_indices_stay_literals() -> None:
+    """Of which it is known that they are inside: nothing is tested in a run."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType((4, 5, 6), dtypes.f32))
+    found = []
+    for k in (1, 3):
+        row = b.add("gather", (x, b.constant(np.array([k, 0], np.int64))), {"axis": 1})
+        at = b.add("add", (b.constant(np.array(k)), b.constant(np.array([0, 1], np.int64))))
+        found += [b.add("exp", (row,)), b.add("exp", (b.add("gather", (x, at), {"axis": 2}),))]
+    graph = b.finish(found)
+    fused = Fuse().run(graph)
+    assert scalars_apart(fused) is fused

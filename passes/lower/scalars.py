@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from aisc.ir import dtypes
 from aisc.ir.blob import Blob
+from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.passes.analysis.placement import target_of
 from aisc.passes.lower.canonical import group_key
@@ -47,7 +49,16 @@ def _groups(graph: Graph) -> Iterator[tuple[GraphNode, frozenset[Value]]]:
 
 
 def _scalars(region: Graph) -> list[GraphNode]:
-    return [n for n in region.nodes if n.op == "constant"]
+    """The constants that elementwise operators alone read; not of i64, of which indices are made:
+    of a literal it is known whether it is inside."""
+    readers = region.users()
+    return [
+        n
+        for n in region.nodes
+        if n.op == "constant"
+        and n.output.type.dtype is not dtypes.i64
+        and all(opdef.get(r.op).scalar is not None for r in readers.get(n.output, ()))
+    ]
 
 
 def _contents(constant: GraphNode) -> Blob:
@@ -59,11 +70,10 @@ def _contents(constant: GraphNode) -> Blob:
 def _kind(node: GraphNode, given: frozenset[Value]) -> object:
     """What groups have in common that differ in scalars alone."""
     region = node.regions[0]
-    blank = tuple(replace(n, attrs=()) if n.op == "constant" else n for n in region.nodes)
-    same = {a: b for a, b in zip(region.nodes, blank, strict=True) if a is not b}
+    scalars = set(_scalars(region))
+    blank = tuple(replace(n, attrs=()) if n in scalars else n for n in region.nodes)
     weights = frozenset(k for k, v in enumerate(node.input_values) if v in given)
-    key = group_key(replace(region, nodes=blank), weights) if same else node
-    return node.attrs, key
+    return node.attrs, group_key(replace(region, nodes=blank), weights) if scalars else node
 
 
 def _with_inputs(graph: Graph, moved: Mapping[GraphNode, tuple[int, ...]]) -> Graph:
