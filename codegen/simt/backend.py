@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, Scheduled, backend_of
+from aisc.codegen.backend import Backend, Scheduled, backend_of, host_of
 from aisc.codegen.faults import error_of
 from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
@@ -119,7 +119,8 @@ class SimtBackend:
             objects.append(native)
             for k in json.loads(head)["kernels"]:
                 signatures[k["name"]] = Signature(k["operands"], k["dims"], k["reports"])
-        return Model(signatures, Linked(objects, list(signatures)))
+        runtime = host_of(host()).runtime  # gives loops over blocks their shares
+        return Model(signatures, Linked([runtime, *objects], list(signatures)))
 
 
 @dataclass(frozen=True, slots=True)
