@@ -12,8 +12,8 @@ from aisc.ir import dtypes
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.node import walk
 from aisc.ir.target import Memory
-from aisc.ir.tensor.expr import Const, Select
-from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.expr import Const, Load, Select
+from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.interpret import run_func
 from aisc.ir.tensor.stmt import For, If, Prefetch, Store
 from aisc.ir.types import TensorType
@@ -169,6 +169,27 @@ def test_narrow_panels_give_the_same_bits(rows: int, columns: int, outside: str)
         found.append(result(s, x, w))
     np.testing.assert_array_equal(found[0], np.maximum(x @ w, 0))
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("rows", [2, 9, 12])
+@pytest.mark.parametrize("columns", [25, 37, 48, 63, 71, 7])
+def test_only_the_last_panel_of_what_is_not_packed_has_masks(rows: int, columns: int) -> None:
+    func = product(rows, 5, columns, constant=False)
+    func = optimize(scheduled("x86-64-v3", func, tile=(2, 3)).func)
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-9, 9, s).astype(np.float32) for s in ((rows, 5), (5, columns)))
+    y = np.zeros((rows, columns), np.float32)
+    run_func(func, [x, w, y])
+    np.testing.assert_array_equal(y, np.maximum(x @ w, 0))
+    sums = [n for n in walk(func.body) if isinstance(n, Store) and func.params[1] in reads(n)]
+    masked = [any(isinstance(n, Select) for n in walk(store)) for store in sums]
+    whole, rest = divmod(columns, 24)
+    assert masked == [False] * min(whole, 1) + [columns % 8 > 0] * min(rest, 1)
+
+
+def reads(store: Store) -> set[Buffer]:
+    """What a store reads."""
+    return {n.buffer for n in walk(store.value) if isinstance(n, Load)}
 
 
 @pytest.mark.parametrize("machine", ["x86-64-v3", "x86-64-v4"])

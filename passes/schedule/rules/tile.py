@@ -136,7 +136,9 @@ def fewest_cycles(reduction: Reduction, d: Chooser, height: int = 0) -> float:
 def _extents(reduction: Reduction, d: Chooser) -> Extents:
     steps = prod(extent_of(it) for it in reduction.block.iters if it.kind == "reduce")
     width, height = extent_of(reduction.lane), extent_of(reduction.row)
-    return Extents(width, height, steps, reduction.contraction, shared_taps(reduction, d)[1])
+    masked = reduction.contraction and height > 1 and not _is_packed(reduction)
+    taps = shared_taps(reduction, d)[1]
+    return Extents(width, height, steps, reduction.contraction, taps, masked)
 
 
 def _budget(reduction: Reduction, target: Target) -> int:
@@ -232,14 +234,15 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
 def _narrow_last(
     s: Schedule, reduction: Reduction, tile: Tile, loops: tuple[str, str], d: Chooser
 ) -> Schedule:
-    """Let the last panel have the vectors that it needs, where that is worth it."""
+    """Let the last panel have the vectors that it needs, and the masks, where that is worth it."""
     extents, block = _extents(reduction, d), reduction.block.name
-    needed = last_vectors(tile, extents.width)
+    needed = last_vectors(tile, extents)
     if not needed or not d.pick(f"{block}.narrow", (False, True), narrows(tile, extents)):
         return s
-    inside = find_loop(s.func, loops[0])
+    inside, whole = find_loop(s.func, loops[0]), extents.width // tile.width
+    if needed == tile.vectors:
+        return unless_refused(s, lambda s: s.partition(loops[0], whole))
     blocks = [p.block.name for p in places(inside)]
-    whole = extents.width // tile.width
     return unless_refused(s, lambda s: narrow_last(s, loops[0], whole, loops[1], needed, blocks))
 
 
@@ -326,8 +329,7 @@ def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile, d: Chooser) -> 
     axis = _panel_axis(reduction, load, tile)
     if axis is None:
         return s
-    own = load.buffer.role == "weight" or extent_of(reduction.row) >= RUNTIME_PACK_ROWS
-    if not d.pick(f"{reduction.block.name}.packed", (False, True), own):
+    if not d.pick(f"{reduction.block.name}.packed", (False, True), _is_packed(reduction)):
         return s
     rank = load.buffer.rank
     axes = [plain_axis(load, it.var) for it in shared_iters(reduction)]
@@ -342,6 +344,16 @@ def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile, d: Chooser) -> 
     if made and not first and whole and extent_of(reduction.lane) % tile.width:
         s = unless_refused(s, partial(_whole_panels, made[0].loops[0].var.name, whole))
     return s
+
+
+def _is_packed(reduction: Reduction) -> bool:
+    """Whether it is worth packing weights, and they can be."""
+    load = reduction.weights
+    if load is None or load.buffer.role == "scratch":
+        return False
+    own = load.buffer.role == "weight" or extent_of(reduction.row) >= RUNTIME_PACK_ROWS
+    uses = sum(mentions(i, reduction.lane.var) for i in load.indices)
+    return own and uses == 1
 
 
 def _some_lines(s: Schedule, place: Place, panel: int, d: Chooser) -> Schedule:

@@ -19,6 +19,8 @@ PER_LOAD = 1.55
 # Cycles that a vector of a function takes less if two are computed together.
 PAIRED = 10
 # A last panel of its own makes the code of a tile twice as long: at least so much is won by it.
+# Where lanes beyond the end are masked, all other panels do without masks and the registers that
+# hold them, for which it is always worth that.
 WORTH = 0.95
 
 
@@ -63,13 +65,20 @@ ONE_TAP = Taps()
 class Extents:
     """What tiles cover: columns, rows (``UNKNOWN_EXTENT`` where only the run knows) and steps of
     the reduction; whether it is a contraction, whose weights all rows share; how many of its steps
-    are taken together."""
+    are taken together; whether lanes beyond the end are masked where several rows read them, as
+    what is not packed ends there."""
 
     width: int
     height: int
     steps: int
     contraction: bool
     taps: Taps = ONE_TAP
+    masked: bool = False
+
+    @property
+    def worth(self) -> float:
+        """The part of the cycles that a last panel of its own may take."""
+        return 1.0 if self.masked else WORTH
 
 
 def extent_of(it: Iter | None) -> int:
@@ -80,7 +89,7 @@ def extent_of(it: Iter | None) -> int:
 def cost(t: Tile, e: Extents) -> tuple[float, float, int, int]:
     """Estimated cycles for a useful element and step, one multiply-add or load for a cycle and
     vector, and what a tile costs at all; then what tells equal ones apart."""
-    cycles = min(_whole(t, e), _narrowed(t, e) / WORTH)
+    cycles = min(_whole(t, e), _narrowed(t, e) / e.worth)
     return round(cycles, 3), waste(t, e), -(t.rows * t.vectors), t.vectors
 
 
@@ -97,16 +106,17 @@ def waste(t: Tile, e: Extents) -> float:
     return rounding(e.width, t.width) * rounding(e.height, t.rows)
 
 
-def last_vectors(t: Tile, width: int) -> int:
-    """The vectors that the last panel of columns needs, after whole ones; 0 where it needs all."""
-    rest = width % t.width if width != UNKNOWN_EXTENT and width > t.width else 0
+def last_vectors(t: Tile, e: Extents) -> int:
+    """The vectors that the last panel of columns needs, after whole ones; 0 where it is like these:
+    where it needs all and none of their lanes is masked."""
+    rest = e.width % t.width if e.width != UNKNOWN_EXTENT and e.width > t.width else 0
     needed = -(-rest // t.lanes)
-    return needed if needed < t.vectors else 0
+    return needed if needed < t.vectors or e.masked else 0
 
 
 def narrows(t: Tile, e: Extents) -> bool:
-    """Whether a last panel of fewer vectors is worth code of its own."""
-    return _narrowed(t, e) <= WORTH * _whole(t, e)
+    """Whether a last panel of fewer vectors, or with masks, is worth code of its own."""
+    return e.masked or _narrowed(t, e) <= WORTH * _whole(t, e)
 
 
 def _whole(t: Tile, e: Extents) -> float:
@@ -116,7 +126,7 @@ def _whole(t: Tile, e: Extents) -> float:
 
 def _narrowed(t: Tile, e: Extents) -> float:
     """The cost with a last panel of fewer vectors; infinite where there is none."""
-    last = last_vectors(t, e.width)
+    last = last_vectors(t, e)
     if not last or not e.contraction:
         return inf
     cycles = e.width // t.width * _cycles(t, t.vectors, e) + _cycles(t, last, e)
