@@ -137,3 +137,40 @@ def test_a_sum_with_the_model_input_needs_no_transpose_of_its_own() -> None:
     data = rng.standard_normal((2, 24, 9, 7)).astype(np.float32)
     (want,) = interpret(graph, [data])
     np.testing.assert_allclose(aisc.compile(graph, cache=False)(data), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "strides", "layout"),
+    [
+        ("avg_pool", (1, 64, 56, 56), (1, 1), "NCHW"),  # seven vectors of a row for its sides
+        ("max_pool", (1, 64, 112, 112), (2, 2), "NCHW"),
+        ("max_pool", (1, 64, 28, 28), (2, 2), "NHWC"),  # one whole vector of a row
+        ("avg_pool", (1, 48, 17, 17), (1, 1), "NHWC"),
+    ],
+)
+def test_pools_of_long_rows_are_first(op: str, shape: Shape, strides: Shape, layout: str) -> None:
+    b, x = image(*shape)
+    attrs = {"kernel_shape": (3, 3), "strides": strides, "pads": (1, 1, 1, 1)}
+    assert layouts(b.finish([b.add(op, (x,), attrs)]), lanes=8) == [layout]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("include", [False, True])
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("shape", [(1, 3, 41, 37), (2, 16, 9, 50), (1, 1, 3, 65), (0, 3, 9, 9)])
+def test_averages_divide_by_what_is_counted_once(
+    shape: Shape, strides: Shape, ceil: bool, include: bool
+) -> None:
+    """The bits of the reference, NaN and infinity in their own windows included."""
+    b, x = image(*shape)
+    attrs = {
+        "kernel_shape": (3, 4), "strides": strides, "pads": (1, 2, 2, 1), "ceil_mode": ceil,
+        "count_include_pad": include,
+    }  # fmt: skip
+    graph = b.finish([b.add("avg_pool", (x,), attrs)])  # type: ignore[arg-type]
+    value = rng.integers(-9, 9, shape).astype(np.float32)
+    places = value.reshape(-1)[:60:29]
+    places[:] = (np.nan, np.inf, -np.inf)[: places.size]
+    (expected,) = interpret(graph, [value])
+    found = aisc.compile(graph, threads=1, cache=False)(value)
+    np.testing.assert_array_equal(found, expected)

@@ -43,8 +43,9 @@ READ = 0.5
 GATHERED = 8.0
 NARROW = 1.5
 NARROW_GROUPS = 12.0
-# What it costs more to read rows of an image, in a pool, that windows leave at the sides.
-BORDERED = 3.0
+# What the sides of a row of an image cost a pool whose windows leave it there, in vectors: lanes
+# outside of it are not loaded where they count as 0, and replaced where they do not.
+SIDES = {"avg_pool": 1.0, "max_pool": 2.0, "lp_pool": 1.0}
 # What Winograd's convolution leaves of the multiply-adds of kernels of 3 x 3.
 WINOGRAD = 0.55
 # What a copy costs per element that puts those together that lie a stride apart.
@@ -163,7 +164,7 @@ def _cost(node: GraphNode, lanes: int) -> tuple[float, float]:
     else:
         window = pool_window(call)
         batch, c, sizes = _shape(window, node.output)
-        work = _Work(window, batch, 1, sizes, 1, c, pooled=True)
+        work = _Work(window, batch, 1, sizes, 1, c, SIDES[node.op])
     return work.last(lanes), work.first(lanes, _elements(node.input_values[0]))
 
 
@@ -197,7 +198,7 @@ class _Work:
     sizes: tuple[int, ...]
     inputs: int
     group: int
-    pooled: bool = False
+    sides: float = 0.0
 
     @property
     def places(self) -> int:
@@ -234,8 +235,8 @@ class _Work:
         length = _length(self.window, self.sizes)
         rows = self.places // max(length, 1) * self.group * self.outputs * _row(length, lanes)
         work = rows * self.inputs * prod(self.window.kernel) * (1 + READ / min(self.outputs, 6))
-        if self.pooled and (self.window.begins[-1] or self.window.ends[-1]):
-            work *= BORDERED
+        if self.window.begins[-1] or self.window.ends[-1]:
+            work *= 1 + self.sides / max(_row(length, lanes), 1)
         copied = COPIED if self.window.is_padded else 0.0
         return work + elements * (STRIDED if self.window.strides[-1] > 1 else copied)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import reduce
+from math import prod
+from operator import mul
 
 import numpy as np
 
+from aisc.ir.arith.poly import Dim
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.opdef import (
     Array,
@@ -152,19 +156,30 @@ class _Pool:
         size = e.Unary("abs", value)
         return size * size if p == 2 else size if p == 1 else e.binary("pow", size, float(p))
 
-    def count(self, at: Sequence[Expr], t: DType) -> Expr:
-        """Number of positions that the average of the window at `at` divides by."""
+    def counts(self, out: Buffer, t: DType) -> list[Expr | Buffer]:
+        """The factors of the number of positions that averages divide by: for each spatial axis a
+        number, or one for each place in a buffer of its own."""
         w, include = self.window, bool(self.call.attrs["count_include_pad"])
+        _, _, places = w.split(out.shape)
         if not w.ceil_mode and (include or not w.is_padded):
-            return e.const(int(np.prod(w.kernel)), t)
-        total: Expr = e.Const(1)
-        for a, start in enumerate(self.starts(at)):
-            low = -w.begins[a] if include else 0
-            high = e.of_dim(self.sizes[a]) + (w.ends[a] if include else 0)
-            step = w.dilations[a]
+            return [e.const(prod(w.kernel), t)]
+        return [self._places(a, places[a], include, t) for a in range(w.spatial)]
+
+    def _places(self, a: int, places: Dim, include: bool, t: DType) -> Expr | Buffer:
+        w = self.window
+        if w.kernel[a] == 1 and not (w.begins[a] or w.ends[a] or w.ceil_mode):
+            return e.const(1, t)
+        low, step = -w.begins[a] if include else 0, w.dilations[a]
+        high = e.of_dim(self.sizes[a]) + (w.ends[a] if include else 0)
+
+        def inside(at: Var) -> Expr:
+            start = at * w.strides[a] - w.begins[a]
             first = e.maximum(_ceil(e.Const(low) - start, step), 0) if w.begins[a] else e.ZERO
-            total = total * (e.minimum(_ceil(high - start, step), w.kernel[a]) - first)
-        return e.cast(total, t)
+            return e.cast(e.minimum(_ceil(high - start, step), w.kernel[a]) - first, t)
+
+        found = self.cb.alloc(f"counts{a}", t, (places,))
+        self.cb.map(found, inside, f"count{a}")
+        return found
 
 
 def _ceil(value: Expr, step: int) -> Expr:
@@ -184,11 +199,13 @@ def _avg_compute(
     (out,), pool = outs, _Pool(cb, call, ins)
     t = infer.accumulator(out.dtype)
     acc = cb.alloc("acc", t, out.shape)
+    counts = pool.counts(out, t)
     pool.reduce(acc, "sum", e.const(0, t))
 
     def value(*index: Var) -> Expr:
         _, _, at = pool.window.parts(index)
-        return e.cast(Load(acc, index) / pool.count(at, t), out.dtype)
+        factors = (Load(c, (at[a],)) if isinstance(c, Buffer) else c for a, c in enumerate(counts))
+        return e.cast(Load(acc, index) / reduce(mul, factors), out.dtype)
 
     cb.map(out, value, "average")
 

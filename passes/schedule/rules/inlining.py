@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aisc.ir.tensor.expr import ONE
+from aisc.ir.node import walk
+from aisc.ir.tensor.expr import ONE, Cast, Load
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Block, Store
 from aisc.ir.tensor.tree import Place, places
@@ -48,6 +49,8 @@ def _inlinable(func: Func, place: Place) -> bool:
         return False
     if not readers:
         return False
+    if _counts_places(block) and not all(_same_size(block, r) for r in readers):
+        return False
     if block.iters and _is_read_in_parts(block, readers) and _follows_reduction(block, blocks):
         return False
     if any(r.combiner for r in readers):
@@ -56,6 +59,14 @@ def _inlinable(func: Func, place: Place) -> bool:
         return True
     in_order = any(it.kind == "ordered" for r in readers for it in r.iters)  # so without lanes
     return len(readers) == 1 and not in_order and _same_size(block, readers[0])
+
+
+def _counts_places(block: Block) -> bool:
+    """Whether a map turns integers of its places alone into floats: it is a table of few numbers,
+    while vectors of such are computed one after the other."""
+    casts = [n for n in walk(block.body) if isinstance(n, Cast) and n.dtype.is_float]
+    loads = any(isinstance(n, Load) for n in walk(block.body))
+    return len(block.iters) == 1 and not loads and any(not n.a.dtype.is_float for n in casts)
 
 
 def _is_read_in_parts(block: Block, readers: list[Block]) -> bool:
