@@ -314,10 +314,10 @@ def exclusive_sums_include(p: Planting) -> None:
 
 @fault
 def the_padding_counts(p: Planting) -> None:
-    def count(self: Any, at: Any, t: Any) -> Any:
-        return const(int(np.prod(self.window.kernel)), t)
+    def counts(self: Any, out: Any, t: Any) -> Any:
+        return [const(int(np.prod(self.window.kernel)), t)]
 
-    p.put(window._Pool, "count", count)
+    p.put(window._Pool, "counts", counts)
 
 
 @fault

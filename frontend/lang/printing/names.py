@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from aisc.ir.dtypes import CODED
 from aisc.ir.graph.core import Value
 
 _WORDS = """
@@ -12,7 +13,7 @@ _WORDS = """
     int layer model nan not operator or param require return scan seed text true u16 u32 u64 u8
     weights while
 """
-RESERVED = frozenset(_WORDS.split())
+RESERVED = frozenset([*_WORDS.split(), *(t.name for t in CODED)])
 MAX_NAME = 28  # longer ones say less than the operator
 # Names that say little without what stands before them.
 _VAGUE = frozenset(
