@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.llvm.function import NONTEMPORAL, NONTEMPORAL_NODE
+from aisc.codegen.llvm.function import NONTEMPORAL_NODE
 from aisc.codegen.llvm.generate import generate
+from aisc.codegen.llvm.stores import NONTEMPORAL
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target
 

@@ -51,6 +51,19 @@ class MaskEmitter(IndexEmitter):
             return self._and(a, b) if None not in known else None
         return None
 
+    def known_comparison(self, e: Binary) -> Val | None:
+        """A comparison of indices that lanes need not compute, or that ranges decide in the turn of
+        unrolled loops at hand."""
+        mask = self.lanes_where(e) if self.lane_var is not None else None
+        if mask is not None or not self.fixed:
+            return mask
+        if e.op not in COMPARISONS or e.a.dtype is not dtypes.i64:
+            return None
+        test = self.settled(e)
+        if not isinstance(test, Const):
+            return None
+        return Val("true" if test.value else "false", dtypes.boolean)
+
     def lanes_where(self, e: Binary) -> Val | None:
         """A comparison of indices that lanes need not compute."""
         if e.op not in COMPARISONS or e.a.dtype is not dtypes.i64:

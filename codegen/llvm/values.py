@@ -333,13 +333,9 @@ class ExprEmitter(WindowEmitter):
             fused = self._fused(e)
             if fused is not None:
                 return fused
-        mask = self.lanes_where(e) if self.lane_var is not None else None
-        if mask is not None:
-            return mask
-        if self.fixed and e.op in COMPARISONS and e.a.dtype is dtypes.i64:
-            test = self.settled(e)  # of an unrolled turn, where ranges decide more
-            if isinstance(test, Const):
-                return self.value(test)
+        known = self.known_comparison(e)
+        if known is not None:
+            return known
         a, b = self.value(e.a), self.value(e.b)
         if e.dtype is dtypes.boolean and e.op in ("and", "or"):
             decided = self.decided(e.op, a, b)
