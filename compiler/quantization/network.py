@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 from onnx import numpy_helper as arrays
 
+from aisc.ir.names import fresh_name
+
 Array = NDArray[Any]
 
 
@@ -45,12 +47,7 @@ class Network:
 
     def fresh(self, base: str) -> str:
         """A name that nothing has, from now on taken."""
-        name, k = base, 1
-        while name in self.names:
-            k += 1
-            name = f"{base}_{k}"
-        self.names.add(name)
-        return name
+        return fresh_name(base, self.names)
 
     def is_constant(self, name: str) -> bool:
         """Whether a value stands in the model."""

@@ -17,6 +17,7 @@ from aisc.ir import dtypes
 from aisc.ir.blob import Blob
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.names import fresh_name
 from aisc.passes.analysis.placement import target_of
 from aisc.passes.lower.canonical import group_key
 
@@ -86,7 +87,9 @@ def _with_inputs(graph: Graph, moved: Mapping[GraphNode, tuple[int, ...]]) -> Gr
             taken = [_scalars(node.regions[0])[p] for p in moved[node]]
             for c in taken:
                 if _contents(c) not in made:
-                    value = made[_contents(c)] = Value(_fresh(c.output.name, names), c.output.type)
+                    value = made[_contents(c)] = Value(
+                        fresh_name(c.output.name, names), c.output.type
+                    )
                     nodes.append(replace(c, outputs=(value,)))
             nodes.append(_reading(node, taken, [made[_contents(c)] for c in taken]))
         elif node.op != "fused" and node.regions:
@@ -106,12 +109,3 @@ def _reading(node: GraphNode, taken: list[GraphNode], values: list[Value]) -> Gr
         nodes=tuple(n for n in region.nodes if n not in gone),
     )
     return replace(node, inputs=(*node.inputs, *values), regions=(inner,))
-
-
-def _fresh(stem: str, names: set[str]) -> str:
-    name, k = stem, 0
-    while name in names:
-        k += 1
-        name = f"{stem}_{k}"
-    names.add(name)
-    return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aisc.ir.diagnostics import error
+from aisc.ir.names import fresh_name
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import Expr, Var
 from aisc.ir.tensor.func import Buffer, Func
@@ -27,12 +28,7 @@ class Names:
 
     def fresh(self, hint: str) -> str:
         """`hint`, or `hint` with the first free number."""
-        name, count = hint, 0
-        while name in self.taken:
-            count += 1
-            name = f"{hint}_{count}"
-        self.taken.add(name)
-        return name
+        return fresh_name(hint, self.taken)
 
 
 def copied(stmt: Stmt, names: Names) -> Stmt:

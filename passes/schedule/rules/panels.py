@@ -51,7 +51,16 @@ def _fits(load: Load, most: int) -> bool:
     return whole and prod(known) * load.dtype.bytes <= most
 
 
-def around_panels(
+def around_rows(
+    reduction: Reduction, outer: list[str], panels: str, loops: dict[str, str], d: Chooser
+) -> list[str]:
+    """The loops `outer` with that over panels around those over rows."""
+    others = [n for n in outer if n != panels]
+    around = _around_panels(reduction, others, loops, d)
+    return [*around, panels, *(n for n in others if n not in around)]
+
+
+def _around_panels(
     reduction: Reduction, outer: list[str], loops: dict[str, str], d: Chooser
 ) -> list[str]:
     """Of the loops `outer`, those that stay around that over panels: they choose among matrices, or

@@ -18,6 +18,7 @@ from aisc.ir.tensor.tree import find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.structure import Reduction
 from aisc.passes.schedule.rules.tile import fewest_cycles
+from aisc.passes.schedule.rules.tile_cost import extent_of
 from aisc.passes.schedule.schedule import Schedule
 
 # The part of the cycles that must be saved: more places to keep are not for nothing.
@@ -29,8 +30,8 @@ def use_pixels(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     outer, block = _line_of(reduction), reduction.block
     if outer is None or reduction.row is None:
         return s
-    height, width = int(outer.extent.value), int(reduction.row.extent.value)  # type: ignore[attr-defined]
-    fewer = fewest_cycles(reduction, d, height * width) <= WORTH * fewest_cycles(reduction, d)
+    together = extent_of(outer) * extent_of(reduction.row)
+    fewer = fewest_cycles(reduction, d, together) <= WORTH * fewest_cycles(reduction, d)
     own = "image" if fewer else "line"
     if d.pick(f"{block.name}.rows", ("line", "image"), own) == "line":
         return s

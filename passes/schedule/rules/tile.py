@@ -33,7 +33,7 @@ from aisc.passes.schedule.rules.memory import prefetch_epilogue
 from aisc.passes.schedule.rules.narrow import narrow_last
 from aisc.passes.schedule.rules.panels import (
     MOST_UNROLLED,
-    around_panels,
+    around_rows,
     panel_ahead,
     panels_outside,
     prefetch_next_panel,
@@ -199,9 +199,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
         reduce_loops[-1] = f"{over}_s"
         inner.append(taken)
     if panels_outside(reduction, d):
-        outer.remove(names[0])
-        around = around_panels(reduction, outer, loops, d)
-        outer = [*around, names[0], *(n for n in outer if n not in around)]
+        outer = around_rows(reduction, outer, names[0], loops, d)
     tap = loops.get(shared_taps(reduction, d)[0])
     if tap is not None:
         reduce_loops.remove(tap)
