@@ -87,3 +87,12 @@ class Val:
     def text(self) -> str:
         """Type and name, as operands are written."""
         return f"{self.type} {self.ref}"
+
+
+def known_integer(v: Val) -> int | None:
+    """The number that a literal of an integer type is, also in all lanes; ``None`` for others and
+    for those below 0."""
+    if not v.dtype.is_integer:
+        return None
+    text = v.ref.removeprefix("splat (").removesuffix(")").rpartition(" ")[2]
+    return int(text) if text.isdigit() else None

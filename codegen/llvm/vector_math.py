@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 from aisc.codegen.abi import DIVISION_BY_ZERO
 from aisc.codegen.llvm import soft_float
 from aisc.codegen.llvm.elementary import Elementary
-from aisc.codegen.llvm.types import Val, is_short, literal, scalar_type, vector_type
+from aisc.codegen.llvm.types import (
+    Val,
+    is_short,
+    known_integer,
+    literal,
+    scalar_type,
+    vector_type,
+)
 from aisc.codegen.llvm.writer import Writer
 from aisc.ir import dtypes
 from aisc.ir.dtypes import DType
@@ -301,7 +308,10 @@ class MathEmitter:
 
     def _shift(self, op: str, a: Val, b: Val) -> Val:
         """Shifts by the width or more give zero (or the sign)."""
-        top = self.const(a.dtype.bits - 1, a)
+        top, known = self.const(a.dtype.bits - 1, a), known_integer(b)
+        if known is not None and 0 <= known < a.dtype.bits:
+            plain = "shl" if op == "shl" else "ashr" if a.dtype.kind == "int" else "lshr"
+            return self.let(f"{plain} {a.text}, {b.ref}", a.dtype, a.lanes) if known else a
         over = self.let(f"icmp ugt {b.text}, {top.ref}", dtypes.boolean, a.lanes)
         by = self.select(over, top, b)
         if op == "shr" and a.dtype.kind == "int":
@@ -409,6 +419,9 @@ class MathEmitter:
         width = 1 if v.dtype.kind == "bool" else v.dtype.bits
         if width == to.bits:
             return Val(v.ref, to, v.lanes)
+        known = known_integer(v) if v.lanes == 1 else None
+        if known is not None and to.min_value <= known <= to.max_value:
+            return Val(literal(known, to), to)
         name = "trunc" if width > to.bits else "sext" if v.dtype.kind == "int" else "zext"
         return self.let(f"{name} {v.text} to {kind}", to, v.lanes)
 
