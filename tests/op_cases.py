@@ -112,6 +112,20 @@ def _scaled() -> list[Case]:
     return cases
 
 
+def _stored() -> list[Case]:
+    """Codes of all widths: rows that fill no byte, blocks that are not full, zero points."""
+    cases = [Case("widen", (f32(2, 3, 5).astype(t),)) for t in (np.float16, ml_dtypes.bfloat16)]
+    for bits, rows, block in ((4, 7, 4), (4, 8, 0), (2, 9, 3), (8, 5, 2), (4, 0, 4)):
+        stored = -(-rows * bits // 8)
+        blocks = -(-rows // (block or max(rows, 1)))
+        attrs = {"bits": bits, "block": block, "rows": rows}
+        codes = rng.integers(-128, 128, (stored, 6)).astype(np.int8)
+        zeros = rng.integers(-9, 9, (blocks, 6)).astype(np.int8)
+        cases.append(Case("widen", (codes, f32(blocks, 6)), attrs))
+        cases.append(Case("widen", (codes, f32(blocks, 6), zeros), attrs))
+    return cases
+
+
 PAIRS = (("u1", "i1", "i32"), ("i1", "i1", "i32"), ("i1", "u1", "i32"), ("i2", "i1", "i32"),
          ("i2", "i2", "i64"), ("f2", "f2", "f32"), ("f4", "f4", "f64"))  # fmt: skip
 
@@ -259,6 +273,7 @@ def _reductions() -> list[Case]:
     cases.append(Case("rms_norm", (f32(2, 3, 4), f32(4)), {}))
     positive = np.abs(f32(3)) + np.float32(0.5)
     cases.extend(_scaled())
+    cases.extend(_stored())
     cases.append(Case("batch_norm", (f32(2, 3, 4), f32(3), f32(3), f32(3), positive), {}))
     for images in (2, 0):
         cases.append(Case("group_norm", (f32(images, 6, 4, 3), f32(6), f32(6)), {"groups": 3}))

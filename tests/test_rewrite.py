@@ -32,6 +32,7 @@ from aisc.passes.graph import (
     norms,
     quantized,
     rows,
+    stored,
 )
 from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
@@ -270,6 +271,11 @@ def weights(b: GraphBuilder, t: type = np.int8) -> Value:
     return b.constant(rng.integers(-128, 128, (5, 6)).astype(t))
 
 
+def known_weights(b: GraphBuilder) -> Value:
+    columns = np.linspace(0.5, 2, 6, dtype=np.float32)
+    return b.add("dequantize", (weights(b), b.constant(columns)))
+
+
 def quantized_product(b: GraphBuilder, x: Value) -> Value:
     left = scaled(b, x)
     w = b.add("dequantize", (weights(b), b.constant(np.linspace(0.5, 2, 6, dtype=np.float32))))
@@ -294,6 +300,9 @@ BYTES: dict[str, Make] = {
     ),
     "later_relu": lambda b, x: b.add("relu", (scaled(b, x),)),
     "integer_product": quantized_product,
+    "stored_weights": lambda b, x: b.add(
+        "matmul", (b.add("cast", (x,), {"to": dtypes.f32}), known_weights(b))
+    ),
     "zero_point_in_bias": lambda b, x: b.add("matmul", (less_three(b, x), weights(b)), SUMS),
     "short_weights": lambda b, x: b.add("matmul", (x, weights(b, np.int16)), SUMS),
 }
@@ -310,6 +319,7 @@ RULES = {
         *rows.rules(),
         *norms.RULES,
         *quantized.RULES,
+        *stored.RULES,
     )
 }
 

@@ -13,6 +13,7 @@ from aisc.ir.arith.poly import Dim, Poly, product
 from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Value
+from aisc.ir.graph.ops.widening import SHORT_FLOATS
 from aisc.ir.types import TensorType
 
 Proposal = tuple[Operands, dict[str, AttrValue]]
@@ -167,6 +168,19 @@ def _quantization(m: Maker, name: str) -> Proposal:
     zero = m.fresh(shape, to) if m.chance(0.6) else None
     attrs: dict[str, AttrValue] = {"axis": axis} if back else {"axis": axis, "to": to}
     return (x, m.fresh(shape, scale, m.fill(positive=True)), zero), attrs
+
+
+def _stored(m: Maker, name: str) -> Proposal:
+    """Weights in few bits, with scales for blocks of rows; or floats of 16 bits."""
+    bits, columns = m.rng.choice([0, 2, 4, 8]), m.rng.randint(1, 9)
+    if not bits:
+        return (m.fresh((m.rng.randint(1, 9), columns), m.rng.choice(SHORT_FLOATS)),), {}
+    rows, block = m.rng.randint(1, 20), m.rng.choice([0, 3, 4])
+    shape = (-(-rows // (block or rows)), columns)
+    codes = m.fresh((-(-rows * bits // 8), columns), dtypes.i8)
+    zero = m.fresh(shape, dtypes.i8) if m.chance(0.5) else None
+    scale = m.fresh(shape, dtypes.f32, m.fill(positive=True))
+    return (codes, scale, zero), {"bits": bits, "block": block, "rows": rows}
 
 
 def _is_short(t: DType) -> bool:
@@ -463,7 +477,7 @@ SPECIFIC: dict[str, Callable[[Maker, str], Proposal | None]] = {
     "assume": _assume, "within": _within,
     "where": _where, "shift_left": _shift, "shift_right": _shift,
     "div": _quotient, "mod": _quotient, "fmod": _quotient, "cast": _cast,
-    "dequantize": _quantization, "quantize": _quantization,
+    "dequantize": _quantization, "quantize": _quantization, "widen": _stored,
     "bitcast": _bitcast, "concat": _concat, "slice": _slice, "expand": _expand,
     "reshape": _reshape, "pad": _pad, "one_hot": _one_hot, "sample": _sample, "iota": _iota,
     "sizes": _sizes, "gather": _gather, "gather_elements": _gather_elements,

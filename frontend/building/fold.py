@@ -22,7 +22,7 @@ SMALL = 1 << 12  # elements of a constant that is worth computing at import
 _VIEWS = frozenset({"reshape", "transpose", "slice"})
 _NEVER = frozenset({
     "constant", "sizes", "iota", "scatter_nd", "scatter_elements",
-    "dequantize",  # integers that a model keeps are what it computes with
+    "dequantize", "widen",  # what a model keeps in few bits is what it computes with
 })  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from aisc.ir.graph.core import Graph, GraphNode, Value, attribute_symbols
 from aisc.ir.graph.opdef import Array, run_reference
 from aisc.ir.mapped import LARGE_BYTES, give_back, is_mapped
 from aisc.ir.rewrite.driver import eliminate_dead
+from aisc.passes.graph import stored
 
 MIN_GROWTH = 1 << 26
 AGAIN_BYTES = 1 << 23  # of results that are computed again rather than kept
@@ -84,7 +85,7 @@ class Fold:
                 blob = node.attr("value")
                 assert isinstance(blob, Blob), "constant without a blob"
                 known[node.output] = blob
-            elif self._foldable(node, known) and not _is_free(node, users, results):
+            elif self._foldable(node, known) and not _is_left(node, users, results):
                 sources = {known[v]: len(set(users[v])) + (v in results) for v in node.input_values}
                 grown = budget.spend(_size(node), sources)
                 made = [] if grown is None else _evaluated(node, known, grown)
@@ -113,6 +114,13 @@ class Fold:
             return False
         source = sum(known[v].nbytes for v in node.input_values)
         return _size(node) <= max(self.limit, source)
+
+
+def _is_left(node: GraphNode, users: Mapping[Value, list[GraphNode]], results: set[Value]) -> bool:
+    """Whether those who read a node compute it as they go."""
+    if node.op == "widen":
+        return node.output not in results and stored.stays(node, users)
+    return _is_free(node, users, results)
 
 
 def _is_free(node: GraphNode, users: Mapping[Value, list[GraphNode]], results: set[Value]) -> bool:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import RewriteGraph, replace_nodes
 from aisc.passes.base import map_regions
-from aisc.passes.graph import affine, borders, identities, images, layout, masks, rows
+from aisc.passes.graph import affine, borders, identities, images, layout, masks, rows, stored
 from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.narrow import NarrowConstants
@@ -35,7 +36,8 @@ class Legalize:
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph."""
-        main, graph = self.machines.main, Decompose(images.COMPOSED).run(graph)
+        main, graph = self.machines.main, _with_stored(graph)
+        graph = Decompose(images.COMPOSED).run(graph)
         graph = Canonicalize().run(graph)
         if main.channels_last:
             graph = images.ImageLayouts(lanes=main.image_lanes).run(graph)
@@ -50,8 +52,13 @@ class Legalize:
             + layout.rules()
             + rows.rules()
         )
-        graph = Canonicalize(rules=table).run(graph)
+        graph = stored.apart(Canonicalize(rules=table).run(graph))
         return NarrowConstants().run(graph) if self.machines.narrow_constants else graph
+
+
+def _with_stored(graph: Graph) -> Graph:
+    """Weights in the bits that they are stored in, in all regions."""
+    return rewrite(map_regions(graph, _with_stored), stored.RULES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,8 +146,12 @@ class _Partition:
         return all(other is v or not self.used.get(other) for other in producer.outputs)
 
     def _prologue(self, node: GraphNode) -> Group | None:
-        """The group of a transpose that only gives an image of few channels to a convolution, which
-        reads it one element at a time in either layout."""
+        """The group of what a contraction computes of its operands as it reads them: a transpose
+        that only gives it an image of few channels, which it reads one element at a time in either
+        layout, and weights that are stored in few bits."""
+        weights = self.made.get(node.input_values[1]) if node.op == "matmul" else None
+        if weights is not None and weights.op == "widen" and self.used[weights.output] == 1:
+            return self.groups.get(weights)
         producer = self.made.get(node.input_values[0]) if node.op == "conv" else None
         if producer is None or producer.op != "transpose" or self.used[producer.output] != 1:
             return None

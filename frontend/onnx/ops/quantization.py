@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aisc.frontend.building.emitter import Emitter
-from aisc.frontend.onnx import coded
+from aisc.frontend.onnx import coded, stored
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.frontend.onnx.ops.linear import convolve, less_zero_point
 from aisc.frontend.onnx.tensors import element_type, unpacked
@@ -105,9 +105,11 @@ def quantize(
 def _dequantize(em: Emitter, node: Node) -> Value:
     axis, block = node.integer("axis", 1), node.integer("block_size")
     code = node.integer("output_dtype")
-    x, scale, zero = coded.decoded(em, node.input(0)), node.input(1), node.optional(2)
-    zero = None if zero is None else coded.decoded(em, zero)
-    y = dequantize(em, node, x, scale, zero, axis, block)
+    x, scale, zero = node.input(0), node.input(1), node.optional(2)
+    y = stored.dequantized(em, x, scale, zero, axis, block)
+    if y is None:
+        zero = None if zero is None else coded.decoded(em, zero)
+        y = dequantize(em, node, coded.decoded(em, x), scale, zero, axis, block)
     return em.cast(y, element_type(code, node.loc)) if code else y
 
 
@@ -173,16 +175,20 @@ def _matmul_of_few_bits(em: Emitter, node: Node) -> Value:
         raise node.unsupported("an order of groups")
     blocks = -(-inner // block)
     w = _few_bits(em, node, 1, columns, blocks * block, bits)[:, :inner]
-    zero = None
+    zero = np.full((columns, blocks), 1 << (bits - 1), np.uint8)
     if node.has(3):
         per_row = -(-blocks * bits // 8) * 8 // bits
-        zero = em.blob(Blob(_few_bits(em, node, 3, columns, per_row, bits)[:, :blocks]))
-    else:
-        middle = np.full((columns, blocks), 1 << (bits - 1), np.uint8)
-        zero = em.blob(Blob(middle))
+        zero = _few_bits(em, node, 3, columns, per_row, bits)[:, :blocks]
     scale = em.reshape(node.input(2), (columns, blocks))
-    weights = dequantize(em, node, em.blob(Blob(np.ascontiguousarray(w))), scale, zero, 1, block)
-    y = em.op("matmul", node.input(0), em.transpose(weights, (1, 0)))
+    factor = em.array(scale)
+    if factor is not None and factor.dtype == np.float32:
+        codes = w.T.astype(np.int16)
+        weights = stored.matrix(em, codes, factor.T, zero.T, block, bits, 0)
+    else:
+        parts = [em.blob(Blob(np.ascontiguousarray(a))) for a in (w, zero)]
+        wide = dequantize(em, node, parts[0], scale, parts[1], 1, block)
+        weights = em.transpose(wide, (1, 0))
+    y = em.op("matmul", node.input(0), weights)
     return em.op("add", y, node.input(5)) if node.has(5) else y
 
 

@@ -9,22 +9,27 @@ are places in a line those over lines and images too::
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import takewhile
 from math import prod
 
 from aisc.ir.target import LINE_BYTES, Target
 from aisc.ir.tensor.expr import Const, Load, variables
+from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import For
-from aisc.ir.tensor.tree import find_loop, find_place
+from aisc.ir.tensor.tree import Place, find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.groups import lie_apart
-from aisc.passes.schedule.rules.structure import Reduction, shared_iters
-from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.rules.structure import Reduction, plain_axis, shared_iters
+from aisc.passes.schedule.rules.tile_cost import Tile, extent_of
+from aisc.passes.schedule.schedule import Schedule, unless_refused
 
 # Steps of the innermost reduce loops that may be unrolled.
 MOST_UNROLLED = 16
 # Lines of memory that may be asked for at once, without waiting for the first of them.
 BURST = 8
+# Rows of which each reads a matrix that the run gives: so many that packing it pays.
+RUNTIME_PACK_ROWS = 32
 
 
 def panels_outside(reduction: Reduction, d: Chooser) -> bool:
@@ -134,6 +139,78 @@ def prefetch_next_panel(block: str, panels: str, at: str, s: Schedule) -> Schedu
     """Ask for the next panel of the packed weights of `block` in the loop `at`."""
     weights = [r.buffer for r in find_place(s.func, block).block.reads if r.buffer.role == "weight"]
     return s.prefetch_next(block, weights[0].name, panels, at)
+
+
+def pack_weights(s: Schedule, reduction: Reduction, tile: Tile, d: Chooser) -> Schedule:
+    """Pack the weights into panels of the tile's width, where each is read by many rows. What the
+    kernel makes itself, such as a copy with a border, is not there to be packed."""
+    load = reduction.weights
+    if load is None or not reduction.contraction or load.buffer.role == "scratch":
+        return s
+    axis = _panel_axis(reduction, load, tile)
+    if axis is None:
+        return s
+    if not d.pick(f"{reduction.block.name}.packed", (False, True), is_packed(reduction)):
+        return s
+    rank = load.buffer.rank
+    axes = [plain_axis(load, it.var) for it in shared_iters(reduction)]
+    first = [k for k in axes if k is not None and k < axis]
+    rest = [k for k in range(rank + 1) if k not in (axis, axis + 1, *first)]
+    before = {p.block.name for p in places(s.func.body)}
+    s = s.pack(load.buffer.name, axis, tile.width, (*first, axis, *rest, axis + 1))
+    made = [p for p in places(s.func.body) if p.block.name not in before]
+    if made and load.buffer.role != "weight" and len(rest) == 1:
+        s = _some_lines(s, made[0], len(first), d)
+    whole = extent_of(reduction.lane) // tile.width
+    if made and not first and whole and extent_of(reduction.lane) % tile.width:
+        s = unless_refused(s, partial(_whole_panels, made[0].loops[0].var.name, whole))
+    return s
+
+
+def is_packed(reduction: Reduction) -> bool:
+    """Whether it is worth packing weights, and they can be."""
+    load = reduction.weights
+    if load is None or load.buffer.role == "scratch":
+        return False
+    own = load.buffer.role == "weight" or extent_of(reduction.row) >= RUNTIME_PACK_ROWS
+    uses = sum(mentions(i, reduction.lane.var) for i in load.indices)
+    return own and uses == 1
+
+
+def _some_lines(s: Schedule, place: Place, panel: int, d: Chooser) -> Schedule:
+    """Let a matrix that is packed in each run be read some lines at a time: from a panel to the
+    next, each line is read on, while one panel after the other would read a little of all of them,
+    each far from the one before."""
+    names, known = [f.var.name for f in place.loops], [_count(f) for f in place.loops]
+    options = [n for n in (16, 10, 8, 5, 4, 2) if known[panel + 1] % n == 0]
+    if not known[panel + 1] or not options:
+        return s
+    own = options[0] if prod(known) * 4 > d.target.second_cache.bytes else 1
+    lines = d.pick(f"{place.block.name}.lines", (1, *options), own)
+    if lines == 1:
+        return s
+    line = names[panel + 1]
+    s = s.split(line, lines, names=(f"{line}_o", f"{line}_i"))
+    return s.reorder(f"{line}_o", names[panel], f"{line}_i")
+
+
+def _whole_panels(loop: str, whole: int, s: Schedule) -> Schedule:
+    """Let panels that are packed in each run be copied without masks, but for the last one."""
+    return s.partition(loop, whole)
+
+
+def _panel_axis(reduction: Reduction, weights: Load, tile: Tile) -> int | None:
+    """The axis of the weights that panels divide: that of the lane, or where channels lie in groups
+    of whole panels, that of both."""
+    lane = reduction.lane.var
+    plain = plain_axis(weights, lane)
+    found = [k for k, i in enumerate(weights.indices) if mentions(i, lane)]
+    if plain is not None or len(found) != 1 or extent_of(reduction.lane) % tile.width:
+        return plain
+    form = Indexer().linear(weights.indices[found[0]])
+    others = [c for mono, c in form.terms if mono != (lane,)]
+    whole = form.coeff(lane) == 1 and not any(c % tile.width for c in (form.const, *others))
+    return found[0] if whole else None
 
 
 def _count(loop: For) -> int:

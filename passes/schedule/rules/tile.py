@@ -10,6 +10,7 @@ packed, which loop is outside, how far the reduce loop is unrolled, and what is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -18,10 +19,18 @@ from math import prod
 from aisc.ir.node import distinct, walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Const, Load, Var
-from aisc.ir.tensor.linear import Indexer, mentions
+from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Block, For, If
-from aisc.ir.tensor.tree import Place, find_loop, find_place, places
+from aisc.ir.tensor.tree import find_loop, find_place, places
 from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.codes import (
+    codes_ahead,
+    floats_of_panel,
+    in_registers,
+    is_short,
+    maker_of,
+    with_codes,
+)
 from aisc.passes.schedule.rules.dots import STEPS, Dot, candidates, instruction_for, issued, prepare
 from aisc.passes.schedule.rules.epilogue import (
     lanes_reader,
@@ -34,6 +43,8 @@ from aisc.passes.schedule.rules.narrow import narrow_last
 from aisc.passes.schedule.rules.panels import (
     MOST_UNROLLED,
     around_rows,
+    is_packed,
+    pack_weights,
     panel_ahead,
     panels_outside,
     prefetch_next_panel,
@@ -47,7 +58,6 @@ from aisc.passes.schedule.rules.structure import (
     is_window,
     known_factor,
     plain_axis,
-    shared_iters,
     step_of,
     vectors_together,
     window_sizes,
@@ -67,7 +77,6 @@ from aisc.passes.schedule.rules.tile_cost import (
 from aisc.passes.schedule.schedule import Schedule, unless_refused
 from aisc.passes.tensor.peel_tails import WHOLE_APART
 
-RUNTIME_PACK_ROWS = 32
 # Registers of a tile beside its accumulators.
 OPERANDS = 4
 # Steps of a product that is done before a large tile has begun, and rows of which all are one tile.
@@ -136,7 +145,7 @@ def fewest_cycles(reduction: Reduction, d: Chooser, height: int = 0) -> float:
 def _extents(reduction: Reduction, d: Chooser) -> Extents:
     steps = prod(extent_of(it) for it in reduction.block.iters if it.kind == "reduce")
     width, height = extent_of(reduction.lane), extent_of(reduction.row)
-    masked = reduction.contraction and height > 1 and not _is_packed(reduction)
+    masked = reduction.contraction and height > 1 and not is_packed(reduction)
     taps = shared_taps(reduction, d)[1]
     return Extents(width, height, steps, reduction.contraction, taps, masked)
 
@@ -170,7 +179,8 @@ def _most_rows(reduction: Reduction, target: Target) -> int:
 def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     """Tile one reduction, with the map that reads it as epilogue."""
     block, tile = reduction.block.name, pick_tile(s, reduction, d)
-    s = _pack_weights(s, reduction, tile, d)
+    s, maker, inlined = _with_codes(s, reduction, tile, d)
+    s = pack_weights(s, reduction, tile, d)
     s, dot = _with_dot(s, reduction, tile, d)
     s, consumer = _consumer(s, block)
     s, fill = _apart(s, block, consumer, tile, d)
@@ -198,20 +208,17 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
         s = s.split(over, dot.steps, names=(f"{over}_s", taken))
         reduce_loops[-1] = f"{over}_s"
         inner.append(taken)
-    if panels_outside(reduction, d):
+    if maker or panels_outside(reduction, d):
         outer = around_rows(reduction, outer, names[0], loops, d)
     tap = loops.get(shared_taps(reduction, d)[0])
-    if tap is not None:
-        reduce_loops.remove(tap)
-        inner.insert(int(row is not None), tap)
+    _steps_inside(s, inner, reduce_loops, tap or "", names, inlined)
     count = _to_unroll(s, reduction, reduce_loops, d)
     ahead, turn = panel_ahead(s, reduction, outer, names[0], reduce_loops, d)
     s, reduce_loops = _in_turns(s, block, reduce_loops, turn, d)
     s = s.reorder(*outer, *reduce_loops, *inner)
+    s = floats_of_panel(s, maker, names[0], tile.lanes, d) if maker else s
     s = _readers_inside(s, block, fill, consumer, outer, tile)
-    if row is not None:
-        s = s.unroll(f"{row}_r")
-    for name in filter(None, (tap, names[1])):
+    for name in inner[: inner.index(names[2])]:
         s = s.unroll(name)
     s = s.vectorize(names[2]) if dot is None else s
     for name in reduce_loops[len(reduce_loops) - count :]:
@@ -220,6 +227,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     s = s if dot is None else s.vectorize(f"{names[2]}_init")
     s = schedule_consumer(s, consumer, outer, tile, rolled=bool(fill))
     s = whole_apart(s, consumer, outer, d)
+    s = codes_ahead(s, block, reduce_loops[-1], d) if inlined and reduce_loops else s
     if ahead != "never":
         at = outer[-1] if ahead == "tiles" else f"{reduce_loops[-1].removesuffix('_u')}_s"
         s = unless_refused(s, partial(prefetch_next_panel, block, names[0], at))
@@ -227,6 +235,31 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
         return _lines_ahead(s, reduction, outer, d)
     s = prefetch_epilogue(s, consumer, outer[-1], d)
     return _narrow_last(s, reduction, tile, (names[0], names[1]), d)
+
+
+def _steps_inside(
+    s: Schedule, inner: list[str], steps: list[str], tap: str, names: Sequence[str], codes: bool
+) -> None:
+    """Move the loop over taps that rows share into the tile, and that over rows of weights which
+    share a byte: this one inside of the vectors, each of which then has few floats at a time."""
+    if tap:
+        steps.remove(tap)
+        inner.insert(inner.index(names[1]), tap)
+    if codes and len(steps) > 1 and is_short(s, steps[-1]):
+        inner.insert(inner.index(names[2]), steps.pop())
+
+
+def _with_codes(
+    s: Schedule, reduction: Reduction, tile: Tile, d: Chooser
+) -> tuple[Schedule, str, bool]:
+    """Stored weights in panels; the map that makes floats of a panel, and whether tiles do."""
+    map_of = maker_of(s, reduction)
+    if map_of is None:
+        return s, "", False
+    own = in_registers(reduction, map_of, tile.rows)
+    inlined = d.pick(f"{reduction.block.name}.in_registers", (False, True), own)
+    after, maker = with_codes(s, reduction, tile.width, inlined)
+    return after, maker, after is not s and not maker
 
 
 def _narrow_last(
@@ -316,78 +349,6 @@ def reduce_loops_of(s: Schedule, block: str) -> list[str]:
         for it in find_place(s.func, block).block.iters
         if it.kind != "spatial" and it.var.name in loops
     ]
-
-
-def _pack_weights(s: Schedule, reduction: Reduction, tile: Tile, d: Chooser) -> Schedule:
-    """Pack the weights into panels of the tile's width, where each is read by many rows. What the
-    kernel makes itself, such as a copy with a border, is not there to be packed."""
-    load = reduction.weights
-    if load is None or not reduction.contraction or load.buffer.role == "scratch":
-        return s
-    axis = _panel_axis(reduction, load, tile)
-    if axis is None:
-        return s
-    if not d.pick(f"{reduction.block.name}.packed", (False, True), _is_packed(reduction)):
-        return s
-    rank = load.buffer.rank
-    axes = [plain_axis(load, it.var) for it in shared_iters(reduction)]
-    first = [k for k in axes if k is not None and k < axis]
-    rest = [k for k in range(rank + 1) if k not in (axis, axis + 1, *first)]
-    before = {p.block.name for p in places(s.func.body)}
-    s = s.pack(load.buffer.name, axis, tile.width, (*first, axis, *rest, axis + 1))
-    made = [p for p in places(s.func.body) if p.block.name not in before]
-    if made and load.buffer.role != "weight" and len(rest) == 1:
-        s = _some_lines(s, made[0], len(first), d)
-    whole = extent_of(reduction.lane) // tile.width
-    if made and not first and whole and extent_of(reduction.lane) % tile.width:
-        s = unless_refused(s, partial(_whole_panels, made[0].loops[0].var.name, whole))
-    return s
-
-
-def _is_packed(reduction: Reduction) -> bool:
-    """Whether it is worth packing weights, and they can be."""
-    load = reduction.weights
-    if load is None or load.buffer.role == "scratch":
-        return False
-    own = load.buffer.role == "weight" or extent_of(reduction.row) >= RUNTIME_PACK_ROWS
-    uses = sum(mentions(i, reduction.lane.var) for i in load.indices)
-    return own and uses == 1
-
-
-def _some_lines(s: Schedule, place: Place, panel: int, d: Chooser) -> Schedule:
-    """Let a matrix that is packed in each run be read some lines at a time: from a panel to the
-    next, each line is read on, while one panel after the other would read a little of all of them,
-    each far from the one before."""
-    names, known = [f.var.name for f in place.loops], [_count(f) for f in place.loops]
-    options = [n for n in (16, 10, 8, 5, 4, 2) if known[panel + 1] % n == 0]
-    if not known[panel + 1] or not options:
-        return s
-    own = options[0] if prod(known) * 4 > d.target.second_cache.bytes else 1
-    lines = d.pick(f"{place.block.name}.lines", (1, *options), own)
-    if lines == 1:
-        return s
-    line = names[panel + 1]
-    s = s.split(line, lines, names=(f"{line}_o", f"{line}_i"))
-    return s.reorder(f"{line}_o", names[panel], f"{line}_i")
-
-
-def _whole_panels(loop: str, whole: int, s: Schedule) -> Schedule:
-    """Let panels that are packed in each run be copied without masks, but for the last one."""
-    return s.partition(loop, whole)
-
-
-def _panel_axis(reduction: Reduction, weights: Load, tile: Tile) -> int | None:
-    """The axis of the weights that panels divide: that of the lane, or where channels lie in groups
-    of whole panels, that of both."""
-    lane = reduction.lane.var
-    plain = plain_axis(weights, lane)
-    found = [k for k, i in enumerate(weights.indices) if mentions(i, lane)]
-    if plain is not None or len(found) != 1 or extent_of(reduction.lane) % tile.width:
-        return plain
-    form = Indexer().linear(weights.indices[found[0]])
-    others = [c for mono, c in form.terms if mono != (lane,)]
-    whole = form.coeff(lane) == 1 and not any(c % tile.width for c in (form.const, *others))
-    return found[0] if whole else None
 
 
 def _consumer(s: Schedule, block: str) -> tuple[Schedule, str]:

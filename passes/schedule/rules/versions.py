@@ -14,6 +14,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import ONE, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers, substitute
+from aisc.passes.schedule.rules.codes import maker_of
 from aisc.passes.schedule.rules.default import tiled_contractions
 from aisc.passes.schedule.schedule import Schedule
 
@@ -24,8 +25,8 @@ def row_dimension(start: Schedule, target: Target) -> str | None:
     found = next(iter(tiled_contractions(start, target)), None)
     if found is None or found.weights is None or found.row is None:
         return None
-    extent = found.row.extent
-    if found.weights.buffer.role != "weight" or not isinstance(extent, Var):
+    extent, stored = found.row.extent, found.weights.buffer.role == "weight"
+    if not (stored or maker_of(start, found) is not None) or not isinstance(extent, Var):
         return None
     return extent.name if extent in start.func.dims else None
 
