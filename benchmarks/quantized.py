@@ -1,16 +1,18 @@
 """Quantized models beside the same in fp32 and other runtimes, interleaved in one process::
 
-    python benchmarks/quantized.py [resnet50] [mobilenet_v2] [bert] [bert:dynamic] [--threads 1,2]
-        [--against onnxruntime,openvino] [--rounds 15] [--bits 7] [--tiny] [--json FILE]
+    python benchmarks/quantized.py [resnet50] [mobilenet_v2] [bert] [bert:dynamic]
+        [gpt2_decode:i4] [gpt2_prefill:i4] [--threads 1,2] [--against onnxruntime,openvino]
+        [--rounds 15] [--bits 7] [--tiny] [--json FILE]
 
 The models are those of the zoo, quantized by ``aisc.quantize``: ranges from the least and greatest
 values of random data, weights in signed bytes for each output channel; those of texts have their
 products of activations quantized, too. *Dynamic* ones, which onnxruntime's tool makes, have
-quantized weights alone and ranges that each run finds. `--bits 7` gives weights
-of 7 bits, with which the instructions that onnxruntime uses where a machine has no VNNI cannot
-saturate. Times are the least of all rounds; a ratio is the median over rounds of a side's time over
-that of aisc, so above 1 aisc is faster. Results of the others are told from those of aisc by the
-greatest difference, as a part of their range: the last layer's are floats.
+quantized weights alone and ranges that each run finds; those named *i4* have weights of 4 bits
+alone, a scale for each 32, which onnxruntime multiplies by its MatMulNBits. `--bits 7` gives
+weights of 7 bits, with which the instructions that onnxruntime uses where a machine has no VNNI
+cannot saturate. Times are the least of all rounds; a ratio is the median over rounds of a side's
+time over that of aisc, so above 1 aisc is faster. Results of the others are told from those of aisc
+by the greatest difference, as a part of their range: the last layer's are floats.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ from aisc.ir.diagnostics import CompileError
 from aisc.measure.peers import PEERS, peer
 from aisc.quantization.settings import Settings
 
-MODELS = ("resnet50", "mobilenet_v2", "bert", "bert:dynamic")
+MODELS = (
+    "resnet50", "mobilenet_v2", "bert", "bert:dynamic", "gpt2_decode:i4", "gpt2_prefill:i4",
+)  # fmt: skip
 Runner = Callable[[], Sequence[Any]]
 Feeds = dict[str, Any]
 REST = 0.02
@@ -60,7 +64,7 @@ def sizes_of(entry: zoo.ZooModel, tiny: bool) -> dict[str, int]:
 
 def make(name: str, folder: Path, tiny: bool, bits: int) -> tuple[Path, Path, Feeds]:
     """The files of a model in fp32 and quantized, and its inputs."""
-    entry = zoo.ZOO[name.removesuffix(":dynamic")]
+    entry = zoo.ZOO[name.partition(":")[0]]
     dims = sizes_of(entry, tiny)
     model = fixed(entry.build(**entry.tiny) if tiny else entry.build(), dims)
     plain, prepared, quantized = (folder / f"{k}.onnx" for k in ("plain", "prepared", "quantized"))
@@ -74,10 +78,12 @@ def make(name: str, folder: Path, tiny: bool, bits: int) -> tuple[Path, Path, Fe
     else:
         runs = [zoo.feeds(model, dims, seed) for seed in (1, 2)]
         data = {n: np.stack([feeds[n] for feeds in runs]) for n in runs[0]}
+        few = name.endswith(":i4")
         settings = Settings(
             method="minmax",
-            weights="i7" if bits == 7 else "i8",
-            products=entry.name.startswith(("bert", "gpt")),
+            weights="i4" if few else "i7" if bits == 7 else "i8",
+            rounding="nearest",
+            products=entry.name.startswith(("bert", "gpt")) and not few,
         )
         aisc.quantize(plain, data, quantized, settings=settings)
     return plain, quantized, zoo.feeds(model, dims)
