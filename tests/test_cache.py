@@ -90,7 +90,7 @@ def test_every_option_is_in_the_key_or_neutral() -> None:
         "dump_dir": "d",
         "verify": True, "use_cache": False, "cache_dir": "c", "host": False, "profile": True,
         "overridable": ("w",), "apart": True, "load": False, "tuned": "none", "locked": "x.lock",
-        "exact_quantization": True,
+        "exact_quantization": True, "precision": "bf16", "keep_float": ("head",),
     }  # fmt: skip
     base = Options()
     assert set(others) == {f.name for f in fields(Options)}

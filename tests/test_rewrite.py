@@ -30,6 +30,7 @@ from aisc.passes.graph import (
     layout,
     masks,
     norms,
+    precision,
     quantized,
     rows,
     stored,
@@ -248,6 +249,10 @@ EXAMPLES: dict[str, Make] = {
         "add",
         (flat_product(b, x), b.add("mul", (x, b.constant(random(1, 1, 5))))),
     ),
+    "shorter_weights": lambda b, x: b.add("matmul", (x, b.constant(np.round(random(5, 6) * 4)))),
+    "shorter_tables": lambda b, x: b.add(
+        "add", (x, b.add("gather", (whole_numbers(b), b.constant(np.array([3, 0, 8, 3])))))
+    ),
     "sink_reduction": lambda b, x: b.add(
         "reduce_mean", (last_to_first(b, x),), {"axes": (2, 3), "keepdims": True}
     ),
@@ -255,6 +260,10 @@ EXAMPLES: dict[str, Make] = {
 INTEGERS: dict[str, Make] = {
     "integer_plus_zero": lambda b, x: b.add("sub", (x, b.constant(np.zeros(5, np.int32)))),
 }
+
+
+def whole_numbers(b: GraphBuilder) -> Value:
+    return b.constant(np.round(random(1000, 5) * 4))
 
 
 def scaled(b: GraphBuilder, x: Value) -> Value:
@@ -320,6 +329,7 @@ RULES = {
         *norms.RULES,
         *quantized.RULES,
         *stored.RULES,
+        *precision.rules(dtypes.bf16),
     )
 }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from aisc.codegen.run.threads import Wait
+from aisc.driver.options import Precision
 
 Model = Annotated[str, typer.Argument(help="The model, e.g. model.onnx.")]
 Runnable = Annotated[
@@ -41,6 +42,12 @@ ExactQuantization = Annotated[
         "--exact-quantization", help="No rule that may move a quantized value by one step."
     ),
 ]
+PrecisionName = Annotated[
+    Precision, typer.Option("--precision", help="Store weights in this type, compute in f32.")
+]
+KeptFloat = Annotated[
+    str, typer.Option("--keep-float", help="Weights of these nodes stay f32, e.g. fc1,head.")
+]
 Tuned = Annotated[
     Path | None, typer.Option("--tuned", help="Use the records of this database; none: of none.")
 ]
@@ -48,6 +55,11 @@ Locked = Annotated[
     Path | None,
     typer.Option("--locked", help="Take a lock file's choices; its code must result."),
 ]
+
+
+def stored_in(precision: Precision, keep: str) -> dict[str, Any]:
+    """The options of a compilation for what ``--precision`` and ``--keep-float`` say."""
+    return {"precision": precision, "keep_float": tuple(n for n in keep.split(",") if n)}
 
 
 def _load_operators(files: list[Path] | None) -> list[Path] | None:

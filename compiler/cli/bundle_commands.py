@@ -67,6 +67,7 @@ def _refuse(path: Path, choices: dict[str, Any], **more: bool) -> None:
     given = {"--shape": bool(choices.get("shapes")), **more}
     given |= {f"--{name}": bool(choices.get(name)) for name in ("tuned", "locked")}
     given["--exact-quantization"] = choices.get("exact_quantization", False)
+    given["--precision"] = choices.get("precision", "f32") != "f32"
     given["--no-host"] = not choices.get("host", True)
     given["--profile"] = choices.get("profile", False)
     given["--target"] = choices.get("target", "cpu") != "cpu"

@@ -18,12 +18,14 @@ import typer
 
 from aisc.cli.arguments import (
     ExactQuantization,
+    KeptFloat,
     Level,
     Locked,
     Model,
     NoCache,
     NoHost,
     Ops,
+    PrecisionName,
     Runnable,
     Shapes,
     TargetName,
@@ -36,6 +38,7 @@ from aisc.cli.arguments import (
     seconds,
     size,
     sizes_at,
+    stored_in,
 )
 from aisc.cli.quantize_app import quantize
 from aisc.cli.targets_app import machines
@@ -84,6 +87,8 @@ def compile_command(
         typer.Option("--overridable", help="Keep this input, which has a default, an input."),
     ] = None,
     exact_quantization: ExactQuantization = False,
+    precision: PrecisionName = "f32",
+    keep_float: KeptFloat = "",
     tuned: Tuned = None,
     locked: Locked = None,
 ) -> None:
@@ -94,7 +99,7 @@ def compile_command(
         model, target, output, emit, stop_after,
         {**_choices(shape, level, threads, no_cache, dump_dir, verify), "host": not no_host,
          "overridable": tuple(overridable or ()), "exact_quantization": exact_quantization,
-         **_records(tuned, locked)},
+         **_records(tuned, locked), **stored_in(precision, keep_float)},
         time_steps,
     )  # fmt: skip
 
@@ -116,12 +121,15 @@ def run(
     no_cache: NoCache = False,
     no_host: NoHost = False,
     exact_quantization: ExactQuantization = False,
+    precision: PrecisionName = "f32",
+    keep_float: KeptFloat = "",
     tuned: Tuned = None,
     locked: Locked = None,
 ) -> None:
     """Compile a model and run it once, or run a bundle."""
     choices = {**_choices(shape, level, threads, no_cache), "host": not no_host}
     choices.update(_records(tuned, locked), exact_quantization=exact_quantization)
+    choices.update(stored_in(precision, keep_float))
     if _is_bundle(model):
         from aisc.cli.bundle_commands import run_bundle
 
@@ -161,6 +169,8 @@ def bench(
     target: TargetName = "cpu",
     shape: Shapes = None,
     wait: Waiting = None,
+    precision: PrecisionName = "f32",
+    keep_float: KeptFloat = "",
     tuned: Tuned = None,
     locked: Locked = None,
 ) -> None:
@@ -171,7 +181,7 @@ def bench(
         raise typer.BadParameter("expected numbers such as 1,2", param_hint="--threads")
     peers = [p for p in against.split(",") if p]
     choices, dims = _choices(shape, 2, None, False), dict(map(size, dim or ()))
-    choices.update(wait=wait, **_records(tuned, locked))
+    choices.update(wait=wait, **_records(tuned, locked), **stored_in(precision, keep_float))
     profile = profile or trace is not None
     if profile and peers:
         raise typer.BadParameter("a profile is of aisc alone", param_hint="--against")
@@ -224,6 +234,12 @@ def check(
     types: Annotated[
         bool, typer.Option("--types", help="Show the inferred type of every name (.aim).")
     ] = False,
+    precision: PrecisionName = "f32",
+    keep_float: KeptFloat = "",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="With --precision: measure its error on the inputs in this .npz."),
+    ] = None,
 ) -> None:
     """Report every reason why a model cannot be compiled, or what it or a bundle consists of."""
     if types:
@@ -237,7 +253,12 @@ def check(
         return
     from aisc.cli.commands import check_model
 
-    check_model(model, target, {**_choices(shape, 2, None, False), "host": not no_host})
+    choices = {**_choices(shape, 2, None, False), "host": not no_host}
+    check_model(model, target, {**choices, **stored_in(precision, keep_float)})
+    if data is not None:
+        from aisc.cli.precision_table import show_errors
+
+        show_errors(model, target, data, {**choices, **stored_in(precision, keep_float)})
 
 
 @app.command()

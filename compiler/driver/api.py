@@ -15,7 +15,7 @@ from aisc.codegen.run.executable import Executable
 from aisc.codegen.run.threads import Wait
 from aisc.driver import model_cache
 from aisc.driver.collector import patient
-from aisc.driver.options import Options, from_environment
+from aisc.driver.options import Options, Precision, from_environment
 from aisc.ir import target as targets
 from aisc.ir.annotations import checked_arguments
 from aisc.ir.arith.poly import Extent
@@ -109,6 +109,8 @@ def compile(
     tuned: str | PathLike[str] | None = None,
     locked: str | PathLike[str] | None = None,
     exact_quantization: bool = False,
+    precision: Precision = "f32",
+    keep_float: Sequence[str] = (),
 ) -> Executable:
     """Compile a model for a target.
 
@@ -131,12 +133,16 @@ def compile(
     locked: a lock file of ``aisc tune --lock``: its choices are taken, and its code must result.
     exact_quantization: whether quantized models are computed without rules that may move a value
     by one step of its quantizer.
+    precision: the type in which weights are stored: with ``"bf16"`` or ``"f16"`` those of products
+    and tables have half the bytes, and are rounded once; what is computed stays f32.
+    keep_float: nodes of the model whose weights stay in f32 then.
     Raises ``CompileError`` when the model cannot be compiled.
     """
     options = from_environment(
         threads=threads, wait=wait, shapes=shapes, level=level, use_cache=cache, host=host,
         overridable=tuple(overridable), tuned=None if tuned is None else str(tuned),
         locked=None if locked is None else str(locked), exact_quantization=exact_quantization,
+        precision=precision, keep_float=tuple(keep_float),
     )  # fmt: skip
     return executable(model, target, options)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Literal, get_args
 
 from aisc.codegen.run.threads import Wait, default_threads, default_wait
 from aisc.ir.arith.poly import Extent
@@ -20,6 +21,9 @@ STEPS = (
     "plan", "emit", "assemble", "load",
 )  # fmt: skip
 
+# In which types weights may be stored.
+Precision = Literal["f32", "bf16", "f16"]
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -30,6 +34,8 @@ class Options:
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
     overridable: inputs that have defaults in the model, and stay inputs.
     exact_quantization: no rule that may move a quantized value by a step of its quantizer.
+    precision: in which type weights are stored: f32 as the model has them, bf16 or f16; keep_float:
+    nodes of the model whose weights stay.
     host: whether operators without native code may run on the host, through their references.
     verify: check the IR after each step (``AISC_VERIFY=each``).
     tuned: the database of tuned choices, whose effect stands in the key of each kernel; empty: that
@@ -45,6 +51,8 @@ class Options:
     shapes: Mapping[str, Extent] = field(default_factory=dict, metadata={"code": True})
     overridable: tuple[str, ...] = field(default=(), metadata={"code": True})
     exact_quantization: bool = field(default=False, metadata={"code": True})
+    precision: Precision = field(default="f32", metadata={"code": True})
+    keep_float: tuple[str, ...] = field(default=(), metadata={"code": True})
     threads: int = field(default=1, metadata={"code": False})
     wait: Wait = field(default="active", metadata={"code": False})
     host: bool = field(default=True, metadata={"code": False})
@@ -64,6 +72,9 @@ class Options:
             raise error("E401", "the optimisation level must be 0, 1, 2 or 3", f"got {self.level}")
         if self.threads < 1:
             raise error("E401", "the number of threads must be positive", f"got {self.threads}")
+        if self.precision not in get_args(Precision):
+            known = f"there are {', '.join(get_args(Precision))}"
+            raise error("E401", f"there is no precision '{self.precision}'", known)
         if self.stop_after and self.stop_after not in STEPS:
             known = f"steps: {', '.join(STEPS)}"
             raise error("E401", f"there is no step '{self.stop_after}'", known)

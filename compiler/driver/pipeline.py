@@ -34,6 +34,7 @@ from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Legalize
 from aisc.passes.graph.place import place
+from aisc.passes.graph.precision import TYPES, Precision
 from aisc.passes.graph.specialize import specialize
 from aisc.passes.lower.program import lower_graph
 from aisc.passes.plan.arena import Plan, plan_memory
@@ -119,11 +120,12 @@ def _compiled(graph: Graph, ctx: Context, defaults: tuple[Port, ...], crew: Crew
         ctx = replace(ctx, keep=None)
     if not ctx.continues("specialize"):
         return Compiled(None, graph)
-    machines = ctx.machines
+    machines, to = ctx.machines, TYPES.get(ctx.options.precision)
+    precision = None if to is None else Precision(to, ctx.options.keep_float)
     canonicalize = Canonicalize.exactly() if ctx.options.exact_quantization else Canonicalize()
     for name, action in (
         ("canonicalize", canonicalize.run),
-        ("legalize", Legalize(machines=machines).run),
+        ("legalize", Legalize(machines=machines, precision=precision).run),
         ("fuse", partial(_fuse, join=ctx.options.level > 0, machines=machines)),
     ):
         graph = graph_step(graph, name, action, ctx)

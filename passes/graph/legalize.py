@@ -21,6 +21,7 @@ from aisc.passes.graph import affine, borders, identities, images, layout, masks
 from aisc.passes.graph import pooling as pools
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.narrow import NarrowConstants
+from aisc.passes.graph.precision import Precision
 from aisc.passes.policy import HOST_ALONE, Machines
 
 MAX_DEPTH = 16
@@ -29,10 +30,11 @@ MAX_DEPTH = 16
 @dataclass(frozen=True, slots=True)
 class Legalize:
     """The step: decompose, move to channels last where the machine wants that, join rows of
-    products, canonicalize what that exposes."""
+    products, canonicalize what that exposes, store weights in the `precision` that is wanted."""
 
     name: str = "legalize"
     machines: Machines = HOST_ALONE
+    precision: Precision | None = None
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph."""
@@ -52,7 +54,8 @@ class Legalize:
             + layout.rules()
             + rows.rules()
         )
-        graph = stored.apart(Canonicalize(rules=table).run(graph))
+        graph = Canonicalize(rules=table).run(graph)
+        graph = stored.apart(graph if self.precision is None else self.precision.run(graph))
         return NarrowConstants().run(graph) if self.machines.narrow_constants else graph
 
 

@@ -149,7 +149,8 @@ class _Partition:
         """The group of what a contraction computes of its operands as it reads them: a transpose
         that only gives it an image of few channels, which it reads one element at a time in either
         layout, and weights that are stored in few bits."""
-        weights = self.made.get(node.input_values[1]) if node.op == "matmul" else None
+        contraction = opdef.get(node.op).kind == "contraction"
+        weights = self.made.get(node.input_values[1]) if contraction else None
         if weights is not None and weights.op == "widen" and self.used[weights.output] == 1:
             return self.groups.get(weights)
         producer = self.made.get(node.input_values[0]) if node.op == "conv" else None
