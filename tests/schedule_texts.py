@@ -72,6 +72,23 @@ func @f(x: i32[3, 8] input, y: i32[3] output) target cpu {
   }
 }
 """
+GROUPED = """
+func @f(x: i32[2, 12] input, q: i32[12, 5] input, w: i32[4, 5] input, y: i32[2, 5] output) target cpu {
+  serial m in 0 .. 2 {
+    serial n in 0 .. 5 {
+      serial g in 0 .. 4 {
+        serial k in 0 .. 3 {
+          block b(a spatial 2 = m, c spatial 5 = n, h reduce 4 = g, r reduce 3 = k) reads(x[a, h * 3 + r], q[h * 3 + r, c], w[h, c]) writes(y[a, c]) combiner sum init {
+            y[a, c] = 0:i32
+          } body {
+            y[a, c] = y[a, c] + x[a, h * 3 + r] * (q[h * 3 + r, c] * w[h, c])
+          }
+        }
+      }
+    }
+  }
+}
+"""  # noqa: E501
 SUM_N = """
 func @f(x: i32[3, n] input, y: i32[3] output; n) target cpu {
   serial i in 0 .. 3 {

@@ -11,6 +11,7 @@ from schedule_texts import (
     DOUBLE_N,
     FILL,
     GRID,
+    GROUPED,
     LARGEST,
     STEPS,
     SUM,
@@ -282,6 +283,21 @@ MEANING: dict[str, tuple[str, Steps]] = {
     "iterators apart and as one": (GRID, lambda s: s.split_iter("m", 1, 5).fuse_iters("m", 0)),
     "axes as one": (FILL, lambda s: s.split_axis("t", 0, 4).fuse_axes("t", 0)),
     "iterators of a reduction": (SUM, lambda s: s.split_iter("s", 1, 4).split_iter("s", 2, 2)),
+    "sums of groups": (GROUPED, lambda s: s.variant("b", "grouped_sums")),
+    "sums of groups, each scaled where it is": (
+        GROUPED,
+        lambda s: (
+            s.variant("b", "grouped_sums")
+            .reorder("g", "m", "n", "k")
+            .reverse_compute_at("b_groups", "g")
+            .set_scope("y_part", "register")
+            .decompose_reduction("b_groups", "g")
+        ),
+    ),
+    "partial sums added up where they are": (
+        SUM,
+        lambda s: s.split("k", 2).rfactor("s", "k_o").reverse_compute_at("s_combine", "k_o"),
+    ),
     "pipeline in global memory": (
         FILL,
         lambda s: s.set_scope("t", "global").pipeline("k", "fill"),

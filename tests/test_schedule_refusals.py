@@ -9,6 +9,7 @@ from schedule_texts import (
     DOUBLE_N,
     FILL,
     GRID,
+    GROUPED,
     MIRROR,
     PASSED,
     STENCIL,
@@ -95,6 +96,27 @@ REFUSED: dict[str, tuple[str, Steps, str]] = {
         lambda s: s.split("i", 4).reverse_compute_at("add", "i_o"),
         "E302",
     ),
+    "a sum moved beside two of its steps": (
+        GROUPED,
+        lambda s: (
+            s.variant("b", "grouped_sums")
+            .split("g", 2)
+            .reorder("g_o", "m", "n", "g_i", "k")
+            .reverse_compute_at("b_groups", "g_o")
+        ),
+        "E302",
+    ),
+    "a sum moved into threads": (
+        GROUPED,
+        lambda s: (
+            s.variant("b", "grouped_sums")
+            .reorder("g", "m", "n", "k")
+            .parallel("g")
+            .reverse_compute_at("b_groups", "g")
+        ),
+        "E302",
+    ),
+    "groups of a sum without scales": (SUM, lambda s: s.variant("s", "grouped_sums"), "E302"),
     "an update inlined": (UPDATE, lambda s: s.inline("u"), "E302"),
     "threads that fill one window": (
         STENCIL,

@@ -135,6 +135,14 @@ def test_bundles_are_small(bits: int, part: float, tmp_path: Path) -> None:
     assert error(aisc.load(tmp_path / "m.aisc")(x), interpret(graph, [x])[0]) < 1e-5
 
 
+def test_panels_larger_than_a_cache() -> None:
+    graph = product(9, 1 << 15, 24, 4, 32)
+    x = rng.normal(size=(9, 1 << 15)).astype(np.float32)
+    right = interpret(graph, [x])[0]
+    for threads in (1, 2):
+        assert error(aisc.compile(graph, cache=False, threads=threads)(x), right) < 1e-5
+
+
 def test_codes_of_a_table_that_is_gathered_are_floats_before() -> None:
     b = GraphBuilder()
     parts = [b.constant(a) for a in operands(4, 20, 8, 4, False)]

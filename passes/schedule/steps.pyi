@@ -93,7 +93,8 @@ class Steps:
         after:  ``for i: { for j: t[i,j] = …; for j: y[i,j] = g(t[i,j]) }``
         Legal when the block is a map, reads what the loop produces at its own iterators, and the
         part that one iteration produces is complete by its end. Loops around both stay as they are.
-        A block that updates elements in place takes all that an iteration produces, and once."""
+        It may reduce over one iterator, if each iteration of a loop produces one value of it. A block
+        that updates elements in place takes all that an iteration produces, and once."""
     def compute_at(self, block: str, loop: str) -> Schedule:
         """Move a producer into a loop of its consumers, at the start of that loop's body, where it
         computes only what one iteration reads.

@@ -9,6 +9,7 @@ from aisc.ir.diagnostics import error
 from aisc.ir.tensor.func import Func
 from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.variants.decoding import streaming_rows
+from aisc.passes.schedule.variants.grouped import grouped_sums
 from aisc.passes.schedule.variants.streaming import streaming_attention
 from aisc.passes.schedule.variants.winograd import winograd, winograd_blocks
 
@@ -19,6 +20,7 @@ VARIANTS: Mapping[str, Callable[..., Func | tuple[Func, Func]]] = {
     "winograd_blocks": winograd_blocks,
     "streaming_attention": streaming_attention,
     "streaming_rows": streaming_rows,
+    "grouped_sums": grouped_sums,
 }
 
 

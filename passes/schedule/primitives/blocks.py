@@ -126,7 +126,8 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
     after:  ``for i: { for j: t[i,j] = …; for j: y[i,j] = g(t[i,j]) }``
     Legal when the block is a map, reads what the loop produces at its own iterators, and the
     part that one iteration produces is complete by its end. Loops around both stay as they are.
-    A block that updates elements in place takes all that an iteration produces, and once.
+    It may reduce over one iterator, if each iteration of a loop produces one value of it. A block
+    that updates elements in place takes all that an iteration produces, and once.
     """
     place, target = find_place(func, block), find_loop(func, loop)
     produced = {w.buffer for p in places(target) for w in p.block.writes}
@@ -135,7 +136,8 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
     around = _loops_to(func, target)
     shared = sum(f is g for f, g in zip(place.loops, around, strict=False))
     kept = _kept(place, around)
-    if not reads or any(it.kind != "spatial" and it.var not in kept for it in place.block.iters):
+    folded = [it for it in place.block.iters if it.kind != "spatial" and it.var not in kept]
+    if not reads or len(folded) > 1 or any(it.kind != "reduce" for it in folded):
         raise error("E302", f"reverse_compute_at({block}): it is no map over results of {loop}")
     step = f"reverse_compute_at({block}, {loop})"
     inside = [p.block for p in places(target)]
@@ -145,6 +147,8 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
     require_unchanged(step, func, place.block, inside[0], place.block, read, shared)
     _require_final(step, func, place, target, read)
     window = _window(func, target, reads)
+    if any(not _goes_along(window, it, around) for it in folded):
+        raise error("E302", f"{step}: it does not add up what loops around it produce, in turn")
     moved = _new_nest(func, place, window, around, kept)
     cut_off = any(isinstance(n, If) for n in statements(moved))
     if updates(place.block) and (cut_off or not _updates_once(place.block, reads, kept)):
@@ -158,6 +162,13 @@ def reverse_compute_at(func: Func, block: str, loop: str) -> Func:
     _require_complete(result, new, find_loop(result, loop), read, step, shared)
     _require_still_independent(result, find_loop(result, loop), step)
     return result
+
+
+def _goes_along(window: Mapping[Var, tuple[Expr, Expr]], it: Iter, around: tuple[For, ...]) -> bool:
+    """Whether one of the loops `around` a place gives an iterator its values there, in order."""
+    low, extent = window.get(it.var, (ZERO, it.extent))
+    whole = [f for f in around if f.var == low and f.low == ZERO and f.extent == it.extent]
+    return len(whole) == 1 and extent == Const(1) and whole[0].kind == "serial"
 
 
 def _kept(place: Place, around: tuple[For, ...]) -> dict[Var, Expr]:

@@ -145,10 +145,15 @@ def _divisor(block: Block, it: Iter) -> int:
 
 
 def floats_of_panel(s: Schedule, maker: str, panels: str, lanes: int, d: Chooser) -> Schedule:
-    """The map that makes the floats of a panel, in the loop over panels, with vectors; they stay in
-    memory that each turn of that loop has for itself."""
+    """The map that makes the floats of a panel, in the loop over panels, with vectors; they lie on
+    the stack, where the next panel takes their place, unless they are more than the second-level
+    cache holds: then each turn of that loop has memory of its own."""
     buffer = find_place(s.func, maker).block.writes[0].buffer
-    s = s.compute_at(maker, panels).set_scope(buffer.name, "stack")
+    s = s.compute_at(maker, panels)
+    turns = [f.extent for f in find_place(s.func, maker).loops]
+    size = prod(int(n.value) for n in turns[1:] if isinstance(n, Const)) * buffer.dtype.bytes
+    few = size <= d.target.second_cache.bytes
+    s = s.set_scope(buffer.name, "stack" if few else "thread")
     s = _without_quotients(s, maker, find_place(s.func, maker).block.iters[-1].var)
     loops = find_place(s.func, maker).loops
     last = loops[-1].var.name

@@ -26,6 +26,7 @@ from aisc.passes.schedule.rules.chains import use_chains
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.columns import schedule_columns
 from aisc.passes.schedule.rules.dots import use_instructions
+from aisc.passes.schedule.rules.grouped import schedule_grouped
 from aisc.passes.schedule.rules.groups import use_groups
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
 from aisc.passes.schedule.rules.memory import use_memory
@@ -85,6 +86,7 @@ def _schedule_nests(s: Schedule, d: Chooser) -> Schedule:
         if reduction is not None and _worth_tiling(reduction, d.target):
             before = s
             s = schedule_columns(s, reduction, d)
+            s = schedule_grouped(s, reduction, d) if s is before else s
             s = schedule_tile(s, reduction, d) if s is before else s
         elif chunk_loop(find_place(s.func, name).block, d) is not None:
             s = d.attempt(s, partial(chunk, name=name, d=d))

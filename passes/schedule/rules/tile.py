@@ -182,7 +182,7 @@ def schedule_tile(s: Schedule, reduction: Reduction, d: Chooser) -> Schedule:
     s, maker, inlined = _with_codes(s, reduction, tile, d)
     s = pack_weights(s, reduction, tile, d)
     s, dot = _with_dot(s, reduction, tile, d)
-    s, consumer = _consumer(s, block)
+    s, consumer = consumer_of(s, block)
     s, fill = _apart(s, block, consumer, tile, d)
     loops = loops_by_iter(s, block)
     lane, row = loops[reduction.lane.var.name], None
@@ -351,7 +351,7 @@ def reduce_loops_of(s: Schedule, block: str) -> list[str]:
     ]
 
 
-def _consumer(s: Schedule, block: str) -> tuple[Schedule, str]:
+def consumer_of(s: Schedule, block: str) -> tuple[Schedule, str]:
     """The map that reads the result at its own iterators; a copy is made when there is none."""
     s = _with_parts(s, block)
     reader = lanes_reader(s, block)
