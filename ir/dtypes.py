@@ -14,6 +14,8 @@ import ml_dtypes
 import numpy as np
 
 Kind = Literal["float", "int", "uint", "bool", "coded"]
+# In which types the weights of a model in f32 may be stored.
+Precision = Literal["f32", "bf16", "f16"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,9 +13,10 @@ import aisc
 from aisc.cli.main import main
 from aisc.cli.precision_table import errors
 from aisc.driver.api import build, resolve_target
-from aisc.driver.options import Precision, from_environment
+from aisc.driver.options import from_environment
 from aisc.ir import dtypes
 from aisc.ir.diagnostics import CompileError
+from aisc.ir.dtypes import Precision
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.same import same

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from aisc.codegen.run.threads import Wait
-from aisc.driver.options import Precision
+from aisc.ir.dtypes import Precision
 
 Model = Annotated[str, typer.Argument(help="The model, e.g. model.onnx.")]
 Runnable = Annotated[

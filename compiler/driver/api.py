@@ -15,11 +15,12 @@ from aisc.codegen.run.executable import Executable
 from aisc.codegen.run.threads import Wait
 from aisc.driver import model_cache
 from aisc.driver.collector import patient
-from aisc.driver.options import Options, Precision, from_environment
+from aisc.driver.options import Options, from_environment
 from aisc.ir import target as targets
 from aisc.ir.annotations import checked_arguments
 from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import error, execution_error
+from aisc.ir.dtypes import Precision
 from aisc.ir.target import Target
 
 if TYPE_CHECKING:

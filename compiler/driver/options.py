@@ -9,20 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, get_args
+from typing import get_args
 
 from aisc.codegen.run.threads import Wait, default_threads, default_wait
 from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import error
+from aisc.ir.dtypes import Precision
 from aisc.records.source import Source
 
 STEPS = (
     "import", "specialize", "canonicalize", "legalize", "fuse", "lower", "schedule", "optimize",
     "plan", "emit", "assemble", "load",
 )  # fmt: skip
-
-# In which types weights may be stored.
-Precision = Literal["f32", "bf16", "f16"]
 
 
 @dataclass(frozen=True, slots=True)
