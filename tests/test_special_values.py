@@ -24,6 +24,7 @@ from aisc.ir.graph import opdef
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.tensor.interpret import run_program
+from aisc.ir.types import TensorType
 from aisc.passes.graph.canonicalize import Canonicalize
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Legalize
@@ -161,3 +162,18 @@ def test_every_map_is_tried() -> None:
     maps = {op.name for op in opdef.all_ops() if op.scalar is not None}
     assert maps - tried <= INDEXED
     assert len(CASES) > len(TRIED)
+
+
+@pytest.mark.parametrize("op", ["shift_left", "shift_right"])
+@pytest.mark.parametrize("by", [0, 1, 31, 32, 200])
+@pytest.mark.parametrize("t", [np.int32, np.uint32])
+def test_shifts_by_known_amounts(op: str, by: int, t: type) -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType((19,), dtypes.from_numpy(np.dtype(t))))
+    graph = b.finish([b.add(op, (x, b.constant(t(by))))])
+    data = np.random.default_rng(3).integers(np.iinfo(t).min, np.iinfo(t).max, 19).astype(t)
+    if by < 32:
+        right = data << t(by) if op == "shift_left" else data >> t(by)
+    else:  # nothing is left but the sign
+        right = np.where((data < 0) & (op == "shift_right"), -1, 0).astype(t)
+    np.testing.assert_array_equal(aisc.compile(graph, cache=False)(data), right)

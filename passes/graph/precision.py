@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -24,9 +25,11 @@ from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.mapped import give_back
 from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Match, Rule, rule
 from aisc.passes.base import map_regions
+from aisc.passes.graph.fold import AGAIN_BYTES
 from aisc.passes.graph.stored import is_product
 
 TYPES = {"bf16": dtypes.bf16, "f16": dtypes.f16}
@@ -115,9 +118,18 @@ def _short(m: Match, value: Value, to: DType) -> Value | None:
     blob = m.constant(value)
     if blob is None or blob.dtype is not dtypes.f32:
         return None
+    make = partial(_rounded, blob, to)
+    short = make()
+    if not (np.isfinite(short.astype(np.float32)) == np.isfinite(blob.array)).all():
+        return None
+    again = make if short.nbytes >= AGAIN_BYTES else None
+    return m.add("constant", (), {"value": Blob(short, make=again)})
+
+
+def _rounded(blob: Blob, to: DType) -> np.ndarray:
+    """Contents in another type: as cheap to compute once more as to keep."""
     wide = blob.array
     with np.errstate(over="ignore"):
         short = wide.astype(to.numpy)
-    if not (np.isfinite(short.astype(np.float32)) == np.isfinite(wide)).all():
-        return None
-    return m.add("constant", (), {"value": Blob(short)})
+    give_back(wide)
+    return short
