@@ -20,6 +20,7 @@ from aisc.ir import description
 from aisc.ir.diagnostics import CODES
 from aisc.ir.graph import opdef
 from aisc.ir.graph.opdef import Attr, OpDef
+from aisc.ir.tensor import intrinsic
 from aisc.passes.schedule import arguments, schedule
 
 HERE = Path(__file__).resolve().parent
@@ -196,14 +197,24 @@ def target_keys() -> str:
         ("[target]", description.TARGET),
         ("[memory.NAME]", description.MEMORY),
         ("[costs]", description.COSTS),
+        ("[array]", description.ARRAY),
+        ("[dma.NAME]", description.DMA),
+        ("[vector]", description.VECTOR),
+        ("[queue.UNIT]", description.QUEUE),
     ):
         parts += [f"\n## `{title}`\n", "| key | expected | meaning |", "|---|---|---|"]
         parts += [f"| `{k.name}` | {k.expected} | {k.doc} |" for k in keys]
     for key in (description.LIMIT, description.RATE):
         parts.append(f"\n## `[{key.name}]`\n\n{key.doc.capitalize()}: {key.expected}.")
+    parts += ["\n## `[instruction.NAME]`\n", "| key | meaning |", "|---|---|"]
+    parts += [f"| `{name}` | {what} |" for name, what in intrinsic.KEYS.items()]
     parts.append(
-        "\n## `[instruction.NAME]`\n\n`semantics` (a function of the tensor IR), `unit` and `cost` "
-        "(a formula over the limits), all of them texts."
+        "\nFormulas have numbers, names, `+ - * //`, `min` and `max`. Names are the limits, the "
+        "dimensions of the meaning, and of an accelerator `rows`, `columns`, `weight_buffers`, "
+        "`vector_width`, `NAME_width` and `NAME_latency` of each engine. In its texts `$rows` stands "
+        "for such a number, `$input`, `$weight`, `$accumulator` and `$output` for an element type, "
+        "`$input_bytes` for its size, `$name` for the instruction's name, which ends in the types "
+        "where the array has several."
     )
     parts += ["\n## Shipped\n", "| target | kind | vectors | what it is |", "|---|---|---|---|"]
     for path in sorted((HERE.parent / "ir/targets").glob("*.toml")):

@@ -7,16 +7,20 @@ written from them. E401 names file, key, unit and range.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aisc.ir import dtypes
 from aisc.ir.diagnostics import error
 from aisc.ir.target import Costs, Memory, Target
 
 if TYPE_CHECKING:
+    from aisc.ir.accelerator import Accelerator
+    from aisc.ir.dtypes import DType
     from aisc.ir.tensor.intrinsic import Intrinsic
 
 MOST = 1 << 60
@@ -55,6 +59,7 @@ TARGET = (
     Key("vector_bits", int, "width of a vector register", "bits", 8, 1 << 16),
     Key("vector_registers", int, "vector registers of a thread", "registers", 1, 1 << 16),
     Key("cores", int, "cores, or multiprocessors", "cores", 1, 1 << 20),
+    Key("instruction_set", str, "of a systolic array: shipped instructions that it has, by name"),
 )
 MEMORY = (
     Key("bytes", int, "size", "bytes", 1, required=True),
@@ -62,6 +67,44 @@ MEMORY = (
     Key(
         "ways", int, "ways of a cache: so many lines that lie a way apart stay", "ways", 1, 1 << 16
     ),
+    Key(
+        "banks",
+        int,
+        "of an accelerator's memory: parts that are accessed at the same time",
+        "banks",
+        1,
+        1 << 16,
+    ),
+    Key("ports", int, "rows that a bank reads or writes in a cycle", "rows", 1, 64),
+    Key("width", int, "a row of a bank", "bytes", 1, 1 << 16),
+)
+ARRAY = (
+    Key("rows", int, "rows of cells: what is summed up at a time", "cells", 1, 1 << 14, True),
+    Key("columns", int, "columns of cells: sums at a time", "cells", 1, 1 << 14, True),
+    Key("dataflow", str, "`WS`: weights stay in the cells, rows of data stream through"),
+    Key("inputs", list, "element types of what streams in", required=True),
+    Key("weights", list, "element types of weights", required=True),
+    Key("accumulator", str, "element type of sums", required=True),
+    Key("outputs", list, "element types that sums are rounded to on their way out"),
+    Key(
+        "weight_buffers",
+        int,
+        "sets of weights that cells hold: 2 where the next ones are loaded "
+        "while the current ones are used",
+        "sets",
+        1,
+        2,
+    ),
+)
+DMA = (
+    Key("width", int, "what it moves in a cycle", "bytes", 1, 1 << 16, True),
+    Key("latency", int, "until the first byte of a request is there", "cycles", 0, 1 << 20, True),
+    Key("outstanding", int, "requests under way at a time", "requests", 1, 1 << 16),
+    Key("dimensions", int, "that a request walks over, each with a stride", "dimensions", 2, 8),
+)
+VECTOR = (Key("width", int, "elements of a row in a cycle", "elements", 1, 1 << 16, True),)
+QUEUE = (
+    Key("depth", int, "instructions that wait before the unit", "instructions", 1, 1 << 16, True),
 )
 COSTS = (
     Key("parallel_work", int, "work from which on a kernel is divided among awake threads",
@@ -80,7 +123,10 @@ COSTS = (
 )  # fmt: skip
 LIMIT = Key("limits", int, "a hard bound, by name", "whatever the name says", 0)
 RATE = Key("rates", float, "operations in a cycle of a core, by name", "operations per cycle")
-TABLES = ("target", "memory", "costs", "limits", "rates", "instruction")
+TABLES = (
+    "target", "memory", "costs", "limits", "rates", "array", "dma", "vector", "queue",
+    "instruction",
+)  # fmt: skip
 
 
 def from_toml(text: str, source: str = "") -> Target:
@@ -107,6 +153,7 @@ def from_toml(text: str, source: str = "") -> Target:
         "limits": _named(_table(data, "limits", file), LIMIT, file),
         "rates": _named(_table(data, "rates", file), RATE, file),
     }
+    found["chip"] = _chip(data, found, file) if "array" in data else None
     found["instructions"] = _instructions(found, _table(data, "instruction", file))
     found["intrinsics"] = tuple(found["instructions"])
     return Target(**found)
@@ -186,16 +233,78 @@ def _require_known(table: Mapping[str, Any], known: tuple[str, ...], file: str, 
             )
 
 
-def _instructions(found: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Intrinsic]:
+def _chip(data: Mapping[str, Any], found: Mapping[str, Any], file: str) -> Accelerator:
+    """The parts of an accelerator, which need its memories."""
+    from aisc.ir.accelerator import (
+        ACCUMULATOR,
+        CELLS,
+        DATAFLOWS,
+        SCRATCHPAD,
+        Accelerator,
+        Array,
+        Dma,
+    )
+
+    table = _read(data["array"], ARRAY, file, "array")
+    for key in ("inputs", "weights", "outputs"):
+        table[key] = tuple(_type(t, f"array.{key}", file) for t in table.get(key, ()))
+    table["accumulator"] = _type(table["accumulator"], "array.accumulator", file)
+    array = Array(**table)
+    if array.dataflow not in DATAFLOWS:
+        known = f"expected one of: {', '.join(DATAFLOWS)}"
+        raise error("E401", f"{file}: array.dataflow is wrong", known, f"got '{array.dataflow}'")
+    sizes = {m.name: m.bytes for m in found["memories"]}
+    cells = array.rows * array.columns * max((t.bytes for t in array.weights), default=1)
+    least = {SCRATCHPAD: 1, ACCUMULATOR: 1, CELLS: cells * array.weight_buffers}
+    for name, size in least.items():
+        if sizes.get(name, 0) < size:
+            what = f"{sizes[name]} bytes" if name in sizes else "no such memory"
+            notes = (f"expected at least {size} bytes for [array]", f"got {what}")
+            raise error("E401", f"{file}: memory.{name}.bytes is wrong or missing", *notes)
+    dmas = tuple(
+        Dma(n, **_read(t, DMA, file, f"dma.{n}")) for n, t in _table(data, "dma", file).items()
+    )
+    queues = {
+        n: _read(t, QUEUE, file, f"queue.{n}")["depth"]
+        for n, t in _table(data, "queue", file).items()
+    }
+    vector = _read(data["vector"], VECTOR, file, "vector") if "vector" in data else {}
+    return Accelerator(array, dmas, vector.get("width", array.columns), queues)
+
+
+def _type(name: str, where: str, file: str) -> DType:
+    if not dtypes.exists(name):
+        notes = ("expected element types: i8, u8, i32, f32, …", f"got {name!r}")
+        raise error("E401", f"{file}: {where} is wrong", *notes)
+    return dtypes.dtype(name)
+
+
+def _instructions(found: dict[str, Any], table: Mapping[str, Any]) -> dict[str, Intrinsic]:
     if not all(isinstance(v, dict) for v in table.values()):
         raise error("E401", "[instruction] must hold one table for each instruction")
+    text, chip, constants = "", found["chip"], dict(found["limits"])
+    if chip is not None:
+        constants |= chip.parameters()
+    if "instruction_set" in found:
+        if chip is None:
+            note = "an instruction set is made for the [array] of a description"
+            raise error("E401", "target.instruction_set without an [array]", note)
+        from aisc.ir.instruction_sets import shipped
+
+        text = shipped(found["instruction_set"])
+        table = {**tomllib.loads(text)["instruction"], **table}
     if not table:
         return {}
+    found["digest"] = hashlib.sha256(f"{found['source']}{text}".encode()).hexdigest()
+    if chip is not None:
+        from aisc.ir.instruction_sets import expanded
+
+        table = expanded(table, chip, constants)
     # The parser of the tensor IR is only loaded for targets that declare instructions.
     from aisc.ir.tensor.intrinsic import from_table
 
     spaces = frozenset(m.name for m in found["memories"])
-    return {n: from_table(n, table[n], found["limits"], spaces) for n in sorted(table)}
+    return {n: from_table(n, table[n], constants, spaces) for n in sorted(table)}
 
 
 __all__ = ["COSTS", "MEMORY", "TARGET", "Key", "from_toml", "to_toml"]

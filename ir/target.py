@@ -6,7 +6,6 @@ Targets differ by data first; third parties register descriptions through the en
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -20,18 +19,23 @@ from aisc.ir.dtypes import DType
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
+    from aisc.ir.accelerator import Accelerator
     from aisc.ir.tensor.intrinsic import Intrinsic
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
     """A memory of the target: its size in bytes and, where known, bytes per cycle. Caches have
-    ways; lines that lie their distance apart compete for one set."""
+    ways; lines that lie their distance apart compete for one set. Memories of accelerators have
+    banks, each of which serves as many rows of `width` bytes in a cycle as it has ports."""
 
     name: str
     bytes: int
     bandwidth: float = 0.0
     ways: int = 8
+    banks: int = 1
+    ports: int = 1
+    width: int = 0
 
     @property
     def way_bytes(self) -> int:
@@ -65,7 +69,8 @@ class Target:
 
     `rates` are operations per cycle and core by name (``fma_f32`` …); `limits` are hard bounds
     (threads per block, shared bytes …); `intrinsics` name the instructions that may be used, and
-    `instructions` declare those with a meaning of their own.
+    `instructions` declare those with a meaning of their own: `digest` stands for their text. `chip`
+    is what an accelerator is made of.
     """
 
     name: str
@@ -83,6 +88,9 @@ class Target:
     source: str = ""
     instructions: Mapping[str, Intrinsic] = field(default_factory=dict, hash=False)
     costs: Costs = Costs()
+    instruction_set: str = ""
+    chip: Accelerator | None = None
+    digest: str = ""
 
     def lanes(self, dtype: DType) -> int:
         """Elements of a type in a vector register."""
@@ -120,7 +128,7 @@ class Target:
             ",".join(f"{m.name}:{m.bytes}:{m.ways}" for m in self.memories),
             str(self.costs),
             ",".join(self.intrinsics),
-            hashlib.sha256(self.source.encode()).hexdigest() if self.instructions else "",
+            self.digest if self.instructions else "",
         )
         return "|".join(parts)
 

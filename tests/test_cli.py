@@ -300,7 +300,7 @@ def test_targets(aisc: Run, tmp_path: Path) -> None:
     assert aisc("targets", "probe", "-o", mine).code == 0
     assert mine.read_text() == aisc("targets", "probe").out.rstrip() + "\n"
     assert "kind cpu" in aisc("targets", "validate", mine).out
-    assert "instruction mvin" in aisc("targets", "validate", _shipped("systolic8")).out
+    assert "instruction preload" in aisc("targets", "validate", _shipped("systolic8")).out
 
 
 def test_code_for_a_probed_machine_runs_on_it(aisc: Run, model: Path, tmp_path: Path) -> None:

@@ -1,20 +1,28 @@
-"""The back end of systolic arrays: matrix products as instruction streams, run by the simulator."""
+"""The back end of systolic arrays: contractions as instruction streams.
+
+A kernel is assembled to its text, which the description gives a meaning, and to a model of it in
+machine code of the host, made of what its instructions mean. The model is what runs; the stream is
+what the simulators look at (:mod:`aisc.codegen.dsa.simulator`, :mod:`aisc.codegen.dsa.timing`).
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Scheduled, by_rules, operands_of
-from aisc.codegen.dsa.assembler import Listing, assemble
-from aisc.codegen.dsa.simulator import simulate
+from aisc.codegen.backend import Backend, Scheduled, backend_of, by_rules
+from aisc.codegen.dsa.assembler import listing
+from aisc.codegen.dsa.model import Model, ModelKernel
+from aisc.codegen.dsa.stream import Stream
+from aisc.codegen.dsa.timing import timing
 from aisc.codegen.image import DeviceCode
-from aisc.ir.description import from_toml
-from aisc.ir.diagnostics import CompileError, InternalError
+from aisc.codegen.llvm import generate
+from aisc.ir.diagnostics import CompileError
+from aisc.ir.graph import opdef
 from aisc.ir.graph.core import GraphNode
-from aisc.ir.target import Target
+from aisc.ir.target import Target, host
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_func
@@ -24,29 +32,30 @@ from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.policy import PlainPolicy
 from aisc.passes.schedule.picks import Choices
 from aisc.passes.schedule.rules.chooser import Chooser
-from aisc.passes.schedule.rules.dsa_matmul import dsa_matmul
+from aisc.passes.schedule.rules.dsa import dsa_schedule
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.dsa_optimize import dsa_optimize
+from aisc.passes.tensor.inline_instructions import InlineInstructions, memories_of
 
-# What the rule may take as one kernel: a product, and casts of its operands.
-OPERATORS = ("matmul", "cast", "constant")
-# The part of the work of other units that the busiest one does not hide.
-EXPOSED = 0.1
+_MODEL = "\n; ---- the model of these kernels for the host\n"
 
 
 @dataclass(frozen=True, slots=True)
 class DsaPolicy(PlainPolicy):
-    """The array runs what its rule can schedule and its memories hold; that is tried."""
+    """The array runs what its rule can schedule, its instructions compute and its memories hold;
+    that is tried."""
 
+    channels_last: bool = True
     narrow_constants: bool = True
     backend: DsaBackend | None = None
     known: dict[object, str] = field(default_factory=dict, compare=False)
 
     def refuses(self, nodes: Sequence[GraphNode]) -> str:
-        """The refusal of the rule, or of the assembler."""
+        """The refusal of the rule, or of the instructions."""
         assert self.backend is not None, "a policy of a back end"
-        other = next((n.op for n in nodes if n.op not in OPERATORS), "")
-        if other:
+        kinds = [opdef.get(n.op).kind for n in nodes]
+        if kinds.count("contraction") != 1:
+            other = next(n.op for n in nodes if n.op != "constant")
             return f"{other} is no product of integers"
         region = region_of(nodes)
         key = group_key(region, frozenset())
@@ -60,77 +69,77 @@ class DsaBackend:
     """Makes instruction streams for one described array."""
 
     target: Target
-    version: str = "1"
+
+    @property
+    def version(self) -> str:
+        """What of the tools affects the code: that of the model."""
+        return generate.version()
 
     @property
     def policy(self) -> DsaPolicy:
         """What the passes ask."""
         return DsaPolicy(self.target.name, backend=self)
 
+    @property
+    def _host(self) -> Backend:
+        """What makes code of the model."""
+        return backend_of(host())
+
     def refusal(self, func: Func) -> str:
         """Why a function cannot run on the array; empty when it can."""
         try:
-            scheduled = self.optimize(func, dsa_matmul(func, Chooser(self.target)))
-            assemble(scheduled.func, self.target)
+            kernel = self.optimize(func, dsa_schedule(func, Chooser(self.target)))
+            Stream(kernel.func, self.target)  # it must fit
         except CompileError as fault:
-            return fault.diagnostics[0].message
-        except KeyError as key:
-            return f"the description of {self.target.name} does not give {key}"
+            first = fault.diagnostics[0]
+            return ": ".join((first.message, *first.notes[:1]))
         return ""
 
     def rules(self, lowered: Func, d: Chooser) -> Schedule:
-        """The rule for matrix products."""
-        return dsa_matmul(lowered, d)
+        """The rule for contractions."""
+        return dsa_schedule(lowered, d)
 
     def schedule(self, lowered: Func, choices: Choices, quick: bool = False) -> Scheduled:
         """The rule; there is no code to look at."""
         return by_rules(self, lowered, choices, quick)
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
-        """A tensorized kernel in the form that the assembler walks."""
-        func = dsa_optimize(replace(schedule.func, name=lowered.name))
+        """A kernel of instructions in the form that the assembler walks."""
+        func = dsa_optimize(replace(schedule.func, name=lowered.name), self.target)
         return ScheduledKernel(func, picks=schedule.picks)
 
     def cycles(self, kernel: ScheduledKernel) -> float:
-        """What the instruction stream takes: the busiest unit, and a part of what the others do,
-        which waits at times for it."""
-        listing = assemble(kernel.func, self.target)
-        return listing.overlapped + EXPOSED * (listing.serial - listing.overlapped)
+        """What the instruction stream takes."""
+        return timing(Stream(kernel.func, self.target), self.target).cycles
 
     def emit(self, funcs: Sequence[Func]) -> str:
-        """The module of one kernel: its text."""
-        return "\n".join(map(print_func, funcs))
+        """The kernels' text, and a module of their models."""
+        inline = InlineInstructions(self.target.instructions)
+        models = [inline.run(f) for f in funcs]
+        return _MODEL.join(("\n".join(map(print_func, funcs)), self._host.emit(models)))
 
     def assemble(self, text: str, want_listing: bool = False) -> Artefact:
-        """The kernel with the description of the array, which gives its instructions a meaning; the
-        stream is the listing."""
-        listing = assemble(parse_func(text), self.target).text if want_listing else ""
-        data = {"target": self.target.source, "kernel": text}
-        return Artefact(json.dumps(data).encode(), listing)
+        """The kernel with the description of the array, and the object of its model behind a line
+        that says what it takes; the stream is the listing."""
+        kernel, model = text.split(_MODEL)
+        func = parse_func(kernel)
+        shown = listing(Stream(func, self.target), self.target) if want_listing else ""
+        tiles = [b.bytes for b in memories_of(func)]
+        head = {
+            "target": self.target.source, "name": func.name, "operands": len(func.params),
+            "tiles": tiles, "kernel": kernel,
+        }  # fmt: skip
+        data = json.dumps(head).encode()
+        return Artefact(data + b"\n" + self._host.assemble(model).object, shown)
 
     @staticmethod
-    def load(code: DeviceCode) -> Array:
-        """The streams of a compiled model on a simulated array."""
-        kernels: dict[str, tuple[Func, Listing]] = {}
-        target: Target | None = None
+    def load(code: DeviceCode) -> Model:
+        """The kernels of a compiled model, on a model of the array."""
+        kernels: dict[str, ModelKernel] = {}
+        objects = []
         for data in code.objects:
-            record = json.loads(data)
-            target = target or from_toml(record["target"])
-            func = parse_func(record["kernel"])
-            kernels[func.name] = func, assemble(func, target)
-        if target is None:
-            raise InternalError(f"there is no kernel for {code.target}")
-        return Array(target, kernels)
-
-
-@dataclass(frozen=True, slots=True)
-class Array:
-    """A simulated array and the kernels that it holds."""
-
-    target: Target
-    kernels: Mapping[str, tuple[Func, Listing]]
-
-    def launch(self, kernel: str, pointers: Sequence[int], dims: Sequence[int]) -> None:
-        """Run a stream on the operands, where they lie."""
-        func, listing = self.kernels[kernel]
-        simulate(listing, func, self.target, operands_of(func, pointers, dims))
+            head, _, native = data.partition(b"\n")
+            record = json.loads(head)
+            objects.append(native)
+            kernels[record["name"]] = ModelKernel(record["operands"], tuple(record["tiles"]))
+        return Model(kernels, objects)

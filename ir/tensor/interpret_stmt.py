@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aisc.ir.arith.poly import symbols
-from aisc.ir.diagnostics import execution_error
+from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.node import walk
 from aisc.ir.tensor import interpret_entry
 from aisc.ir.tensor.expr import Const, Expr, of_dim
@@ -359,17 +359,22 @@ class StmtCompiler:
         """Storage from the region's first element on, and the layout the intrinsic sees."""
         low, extent = [self.expr(x) for x in r.low], [self.expr(x) for x in r.extent]
         data, layout = self.scope.buffer_slot(r.buffer), self._layout(r.buffer)
-        block = self.scope.block
+        block, steps, dims = self.scope.block, r.steps, r.dims_of(param.rank)
+        if len(dims) != param.rank:
+            raise _misfit(r, param)
 
         def view(f: Frame) -> tuple[Storage, Layout]:
             shape, strides = layout(f)
             lows, sizes = tuple(x(f) for x in low), tuple(x(f) for x in extent)
-            for at, size, whole in zip(lows, sizes, shape, strict=True):
-                if at < 0 or at + size > whole:
-                    last = tuple(a + max(n - 1, 0) for a, n in zip(lows, sizes, strict=True))
-                    raise out_of_bounds(r.buffer, last if at >= 0 else lows, shape, block)
+            ends = [a + (n - 1) * max(k, 1) for a, n, k in zip(lows, sizes, steps, strict=True)]
+            for at, end, whole in zip(lows, ends, shape, strict=True):
+                if 0 not in sizes and (at < 0 or end >= whole):
+                    raise out_of_bounds(r.buffer, tuple(ends) if at >= 0 else lows, shape, block)
             flat = sum(a * s for a, s in zip(lows, strides, strict=True))
-            return f[data][flat:], squeeze(sizes, strides, param)
+            sides = [
+                (1, 0) if d is None else (sizes[d], strides[d] * max(steps[d], 1)) for d in dims
+            ]
+            return f[data][max(0, flat) :], (tuple(n for n, _ in sides), tuple(k for _, k in sides))
 
         return view
 
@@ -442,19 +447,9 @@ def interleave(turns: range, nthreads: int) -> range | list[int]:
     return [i for step in range(chunk) for i in turns[step::chunk]]
 
 
-def squeeze(sizes: tuple[int, ...], strides: tuple[int, ...], param: Buffer) -> Layout:
-    """Drop dimensions of extent 1, outermost first, until the rank is the parameter's."""
-    excess = len(sizes) - param.rank
-    kept: list[tuple[int, int]] = []
-    for size, stride in zip(sizes, strides, strict=True):
-        if size == 1 and excess > 0:
-            excess -= 1
-        else:
-            kept.append((size, stride))
-    if excess:
-        text = ", ".join(map(str, sizes))
-        raise execution_error("E502", f"operand [{text}] does not fit {param.name}: {param.type}")
-    return tuple(k[0] for k in kept), tuple(k[1] for k in kept)
+def _misfit(r: Region, param: Buffer) -> ExecutionError:
+    text = ", ".join(str(e.value) if isinstance(e, Const) else "…" for e in r.extent)
+    return execution_error("E502", f"operand [{text}] does not fit {param.name}: {param.type}")
 
 
 def _check_operands(func: Func, known: Mapping[str, int], layouts: Mapping[str, Layout]) -> None:

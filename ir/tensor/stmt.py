@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from aisc.ir.location import UNKNOWN, Loc
 from aisc.ir.node import Node, made_often
-from aisc.ir.tensor.expr import Expr, Var
+from aisc.ir.tensor.expr import ONE, Expr, Var
 
 if TYPE_CHECKING:
     from aisc.ir.graph.core import AttrValue
@@ -90,11 +90,39 @@ class Iter(Node):
 @made_often
 @dataclass(frozen=True, slots=True)
 class Region(Node):
-    """A rectangular part of a buffer: per dimension a low index and an extent."""
+    """A rectangular part of a buffer: per dimension a low index, an extent and a step, which is 0
+    where the index is one, and is only given where that is not all that the extents say
+    (:func:`region`)."""
 
     buffer: Buffer
     low: tuple[Expr, ...]
     extent: tuple[Expr, ...]
+    step: tuple[int, ...] = ()
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The step in each dimension."""
+        return self.step or tuple(0 if e == ONE else 1 for e in self.extent)
+
+    def dims_of(self, rank: int) -> tuple[int | None, ...]:
+        """The dimensions that an operand of some rank has: those with one index are dropped, outer
+        ones first; ``None`` for outer ones of size 1 that are lacking."""
+        excess = len(self.low) - rank
+        found: list[int | None] = []
+        for d, step in enumerate(self.steps):
+            if step == 0 and (self.step or excess > 0):
+                excess -= 1
+            else:
+                found.append(d)
+        return (*(None for _ in range(rank - len(found))), *found)
+
+
+def region(
+    buffer: Buffer, low: tuple[Expr, ...], extent: tuple[Expr, ...], step: tuple[int, ...]
+) -> Region:
+    """A region with these steps, in the form that it is printed in."""
+    usual = all((s == 0) == (e == ONE) and s <= 1 for s, e in zip(step, extent, strict=True))
+    return Region(buffer, low, extent, () if usual else step)
 
 
 @made_often

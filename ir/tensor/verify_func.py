@@ -299,8 +299,10 @@ class FuncChecker:
     def region(self, r: Region) -> None:
         """Check a region: rank and indices."""
         rank = r.buffer.rank
-        fits = len(r.low) == len(r.extent) == rank
+        fits = len(r.low) == len(r.extent) == len(r.steps) == rank
         self.need(fits, f"a region of {r.buffer.name} does not have its rank {rank}")
+        positive = all(n >= 0 for n in r.steps)
+        self.need(positive, f"a step of a region of {r.buffer.name} is negative")
         self.rules.declared(r.buffer)
         for e in r.low + r.extent:
             self.rules.index(e, f"a bound of a region of {r.buffer.name}")

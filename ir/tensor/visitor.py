@@ -155,7 +155,7 @@ def replace_buffers(node: N, table: Mapping[Buffer, Buffer]) -> N:
         if isinstance(n, Alloc):
             return Alloc(table.get(n.buffer, n.buffer))
         if isinstance(n, Region) and n.buffer in table:
-            return Region(table[n.buffer], n.low, n.extent)
+            return Region(table[n.buffer], n.low, n.extent, n.step)
         if isinstance(n, CallKernel):
             return replace(n, args=tuple(table.get(b, b) for b in n.args))
         if isinstance(n, Copy):

@@ -33,6 +33,7 @@ from aisc.ir.tensor.stmt import (
     Stmt,
     Store,
     While,
+    region,
 )
 from aisc.ir.text.fold_expr import ExprFolder
 from aisc.ir.text.parsing import TextError, parse_text, to_int, unquote
@@ -236,12 +237,12 @@ class _TensorFolder(ExprFolder):
 
     def region(self, c: list[Any]) -> Region:
         """A part of a buffer."""
-        low, extent = tuple(x[0] for x in c[1:]), tuple(x[1] for x in c[1:])
-        return Region(self.known_buffer(c[0]), low, extent)
+        low, extent, step = (tuple(x[k] for x in c[1:]) for k in range(3))
+        return region(self.known_buffer(c[0]), low, extent, step)
 
-    def extent(self, c: list[Any]) -> tuple[Any, Any]:
-        """Low and extent in one dimension."""
-        return (c[0], c[1]) if len(c) > 1 else (c[0], ONE)
+    def extent(self, c: list[Any]) -> tuple[Any, Any, int]:
+        """Low, extent and step in one dimension."""
+        return (c[0], c[1], to_int(c[2]) if len(c) > 2 else 1) if len(c) > 1 else (c[0], ONE, 0)
 
     def block(self, c: list[Any]) -> Stmt:
         """A block."""

@@ -19,7 +19,6 @@ from aisc.ir.graph.core import attribute_symbols
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import (
     MATH_CALLS,
-    ONE,
     ZERO,
     Binary,
     Call,
@@ -137,11 +136,12 @@ def buffer_text(b: Buffer) -> str:
 
 
 def region_text(r: Region) -> str:
-    """A region: ``low`` for one element, ``low +: extent`` for several."""
-    parts = [
-        expr_text(low) if size == ONE else f"{expr_text(low)} +: {expr_text(size)}"
-        for low, size in zip(r.low, r.extent, strict=False)
-    ]
+    """A region: ``low`` for one index, ``low +: extent`` for several, ``low +: extent by step``
+    where they do not follow each other."""
+    parts = []
+    for low, size, step in zip(r.low, r.extent, r.steps, strict=False):
+        some = f" +: {expr_text(size)}" if step else ""
+        parts.append(f"{expr_text(low)}{some}{f' by {step}' if step > 1 else ''}")
     return f"{lexical.name(r.buffer.name)}[{', '.join(parts)}]"
 
 

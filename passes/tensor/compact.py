@@ -68,7 +68,11 @@ def _collect(func: Func) -> dict[Buffer, list[_Use]]:
             for r in node.operands:
                 if r.buffer in scope:
                     inner = frozenset(loops[len(scope[r.buffer]) :])
-                    uses.setdefault(r.buffer, []).append(_Use(index, r.low, r.extent, inner))
+                    sizes = tuple(
+                        n if k <= 1 else (n - 1) * k + 1
+                        for n, k in zip(r.extent, r.steps, strict=True)
+                    )
+                    uses.setdefault(r.buffer, []).append(_Use(index, r.low, sizes, inner))
         for child in children(node):
             visit(child, index, loops)
 
@@ -138,7 +142,7 @@ def _rewrite(func: Func, table: dict[Buffer, tuple[Buffer, tuple[Expr, ...]]]) -
             return replace(n, buffer=new, indices=shift(n.indices, lows))
         if isinstance(n, Region) and n.buffer in table:
             new, lows = table[n.buffer]
-            return Region(new, shift(n.low, lows), n.extent)
+            return Region(new, shift(n.low, lows), n.extent, n.step)
         return n
 
     return transform_accesses(func.body, swap)

@@ -32,11 +32,11 @@ from aisc.ir.tensor.stmt import (
     Invoke,
     Let,
     Prefetch,
-    Region,
     Seq,
     Stmt,
     Store,
     While,
+    region,
     seq,
 )
 from aisc.ir.tensor.visitor import once, substitute
@@ -113,8 +113,10 @@ class _Simplifier:
         if isinstance(s, While):
             return While(self.value(s.cond), self.stmt(s.body))
         if isinstance(s, Invoke):
-            parts = (Region(r.buffer, self._all(r.low), self._all(r.extent)) for r in s.operands)
-            return replace(s, operands=tuple(parts))
+            parts = (
+                region(r.buffer, self._all(r.low), self._all(r.extent), r.steps) for r in s.operands
+            )
+            return replace(s, operands=tuple(parts), args=self._all(s.args))
         return s
 
     def _all(self, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:

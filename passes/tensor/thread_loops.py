@@ -15,7 +15,7 @@ from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer, Func, row_major
-from aisc.ir.tensor.stmt import Alloc, Barrier, For, Region, Seq, Stmt, Store, seq
+from aisc.ir.tensor.stmt import Alloc, Barrier, For, Region, Seq, Stmt, Store, region, seq
 from aisc.ir.tensor.tree import all_names, nest
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers, substitute, transform
 from aisc.passes.tensor.simt_form import Kernel
@@ -126,7 +126,8 @@ def _extend(body: Stmt, table: dict[Buffer, tuple[Buffer, tuple[Var, ...]]]) -> 
             return replace(n, buffer=new, indices=(*at, *n.indices))
         if isinstance(n, Region) and n.buffer in table:
             new, at = table[n.buffer]
-            return Region(new, (*at, *n.low), (*(Const(1) for _ in at), *n.extent))
+            one, none = tuple(Const(1) for _ in at), tuple(0 for _ in at)
+            return region(new, (*at, *n.low), (*one, *n.extent), (*none, *n.steps))
         return n
 
     return transform(body, swap)

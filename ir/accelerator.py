@@ -1,0 +1,75 @@
+"""Parts of a systolic accelerator as data: its array, its DMA engines, its vector unit.
+
+A description (:mod:`aisc.ir.description`) gives their numbers. All of them are names in the cost
+formulas of its instructions, and words in the text of their meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aisc.ir.dtypes import DType
+
+# Where operands lie while the array works: rows that stream in, sums, and weights in its cells.
+SCRATCHPAD, ACCUMULATOR, CELLS = "scratchpad", "accumulator", "array"
+DATAFLOWS = ("WS",)
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """Rows by columns of cells. Weight stationary: a cell keeps a weight, rows of the data stream
+    through, sums leave at the columns' ends. Where `weight_buffers` is 2, the next weights are
+    loaded while the current ones are used."""
+
+    rows: int
+    columns: int
+    inputs: tuple[DType, ...]
+    weights: tuple[DType, ...]
+    accumulator: DType
+    outputs: tuple[DType, ...]
+    dataflow: str = "WS"
+    weight_buffers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Dma:
+    """An engine that moves tiles: bytes in a cycle, cycles until the first arrives, requests under
+    way at a time, and dimensions that one request walks over."""
+
+    name: str
+    width: int
+    latency: int
+    outstanding: int = 1
+    dimensions: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """What an accelerator is made of; `vector_width` elements of a row pass the vector unit in a
+    cycle; `queues` are the instructions that wait before each unit."""
+
+    array: Array
+    dmas: tuple[Dma, ...] = ()
+    vector_width: int = 1
+    queues: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    def parameters(self) -> dict[str, int]:
+        """The numbers by the names that they have in cost formulas."""
+        found = {
+            "rows": self.array.rows,
+            "columns": self.array.columns,
+            "weight_buffers": self.array.weight_buffers,
+            "vector_width": self.vector_width,
+        }
+        for dma in self.dmas:
+            found[f"{dma.name}_width"] = dma.width
+            found[f"{dma.name}_latency"] = dma.latency
+        return found
+
+    def queue(self, unit: str) -> int:
+        """How many instructions wait before a unit."""
+        return self.queues.get(unit, DEFAULT_QUEUE)
+
+
+DEFAULT_QUEUE = 8

@@ -1,0 +1,48 @@
+"""The default schedule of a contraction on a systolic array.
+
+Maps before it are read where they stand, those behind it are one, and the product goes by tiles
+(:mod:`aisc.passes.schedule.variants.systolic`), of which an analytical model takes the best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, replace
+
+from aisc.ir.diagnostics import error
+from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import Block, Store
+from aisc.ir.tensor.tree import places
+from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.dsa_tiles import best_tiles
+from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.schedule.variants.systolic_form import form_of
+
+
+def dsa_schedule(func: Func, d: Chooser) -> Schedule:
+    """Schedule the one contraction of `func`; E302 when there is none, or when it does not have the
+    form that the array computes."""
+    name = _contraction(func)
+    s = Schedule.of(func)
+    for block in _maps(func, name):
+        s = s.inline(block)
+    form = form_of(s.func, name)
+    tiles = best_tiles(form, d)
+    s = s.variant(name, "systolic", *astuple(tiles))
+    return replace(s, picks=d.picks)
+
+
+def _contraction(func: Func) -> str:
+    found = [p.block.name for p in places(func.body) if p.block.combiner]
+    if len(found) != 1:
+        what = ", ".join(found) or "none"
+        raise error("E302", f"{func.name} is not one product", f"sums and the like: {what}")
+    return found[0]
+
+
+def _maps(func: Func, name: str) -> list[str]:
+    """The maps whose results nothing else needs, in order."""
+
+    def inner(b: Block) -> bool:
+        return b.name != name and isinstance(b.body, Store) and b.body.buffer.role == "scratch"
+
+    return [p.block.name for p in places(func.body) if inner(p.block)]

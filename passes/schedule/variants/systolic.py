@@ -1,0 +1,521 @@
+"""A contraction by tiles in the memories of a systolic array.
+
+``for rows: {load data; for columns: {clear sums; for depth: {load weights; for tiles: {preload;
+compute}}; store}}``: every nest is what one instruction does, in memory spaces that a description
+names, and the instructions are found by that (:mod:`aisc.passes.tensor.select_instructions`). Tiles
+at the ends are smaller. Sums stay where they are while the depth is walked over; of data, weights
+and cells there may be two, so that one is filled while the other is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from aisc.ir.accelerator import ACCUMULATOR, CELLS, SCRATCHPAD
+from aisc.ir.dtypes import DType
+from aisc.ir.tensor.expr import (
+    ZERO,
+    Binary,
+    Cast,
+    Const,
+    Expr,
+    Load,
+    Var,
+    binary,
+    const,
+    logical_or,
+    maximum,
+    minimum,
+    variables,
+)
+from aisc.ir.tensor.func import Buffer, Func, buffer
+from aisc.ir.tensor.stmt import Alloc, Block, For, If, Iter, Stmt, Store, seq
+from aisc.ir.tensor.tree import find_place, replace_stmt, with_regions, without_alloc
+from aisc.ir.tensor.visitor import substitute, transform
+from aisc.passes.schedule.copies import Names
+from aisc.passes.schedule.variants.systolic_form import Form, Side, form_of, size_of
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Sizes: depth and width of the array; rows of a block along both sides; tiles of columns that
+    have sums at a time; tiles of the depth whose data lies there at a time; and how many there are
+    of data, weights, cells and sums."""
+
+    depth: int
+    width: int
+    p: int
+    q: int
+    columns: int
+    deep: int
+    data: int = 2
+    weights: int = 2
+    cells: int = 1
+    sums: int = 1
+
+
+def systolic(
+    func: Func,
+    name: str,
+    depth: int,
+    width: int,
+    p: int,
+    q: int,
+    columns: int,
+    deep: int,
+    data: int,
+    weights: int,
+    cells: int,
+    sums: int,
+) -> Func:
+    """`func` with the product `name` and the map behind it by tiles (:class:`Tiles`)."""
+    form = form_of(func, name)
+    tiles = Tiles(depth, width, p, q, columns, deep, data, weights, cells, sums)
+    new = _Builder(func, form, tiles).build()
+    top = find_place(func, name).loops[0]
+    if form.consumer is not None:
+        func = replace_stmt(func, find_place(func, form.consumer.name).loops[0], None)
+        func = without_alloc(func, form.out) if form.out.role == "scratch" else func
+    return replace_stmt(func, top, new)
+
+
+# A loop of a nest: what it stands for, its first value, its extent, what that is at most.
+Axis = tuple[str, Expr, Expr, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A loop around nests: its variable, its extent at most, whether its turns are summed up."""
+
+    var: Var
+    most: int
+    reduces: bool
+
+
+class _Builder:
+    """Builds the nests."""
+
+    def __init__(self, func: Func, form: Form, tiles: Tiles) -> None:
+        self.form, self.t, self.names = form, tiles, Names(func)
+        self.open: list[_Open] = []
+        self.values: dict[Var, Expr] = {it.var: ZERO for it in form.block.iters if size_of(it) == 1}
+        self.rows = [_Rows(form.p, tiles.p), _Rows(form.q, tiles.q)]
+        self.tiles_n = -(-size_of(form.n) // tiles.width)
+        self.tiles_k = -(-size_of(form.k) // tiles.depth)
+        self.chunked = tiles.deep < self.tiles_k or any(size_of(it) > 1 for it in form.sums)
+        t, data, acc = tiles, form.data.buffer.dtype, form.accumulator
+        shape = (t.deep, *(r.tile for r in self.rows), t.depth)
+        self.data = self._tile("data", data, SCRATCHPAD, t.data, shape)
+        weights = form.weights.buffer.dtype
+        self.weights = self._tile(
+            "weights", weights, SCRATCHPAD, t.weights, (t.deep * t.depth, t.width)
+        )
+        self.cells = self._tile("cells", weights, CELLS, t.cells, (t.depth, t.width))
+        self.sums = self._tile("sums", acc, ACCUMULATOR, t.sums, (t.columns, t.p, t.q, t.width))
+
+    def build(self) -> Stmt:
+        """All loops, and the tiles before them."""
+        tiles = (self.data, self.weights, self.cells, self.sums)
+        return seq(*map(Alloc, tiles), self._outer(list(self.form.outer)))
+
+    # -- loops -------------------------------------------------------------------------------
+
+    def _outer(self, left: list[Iter]) -> Stmt:
+        if left:
+            return self._over(left[0], lambda: self._outer(left[1:]))
+        p, q = self.rows
+        return self._loop(
+            "pb", p.blocks, lambda i: self._loop("qb", q.blocks, lambda j: self._block(i, j))
+        )
+
+    def _over(self, it: Iter, body: Callable[[], Stmt], reduces: bool = False) -> Stmt:
+        def inside(value: Expr) -> Stmt:
+            self.values[it.var] = value
+            return body()
+
+        return self._loop(it.var.name, size_of(it), inside, reduces)
+
+    def _block(self, *blocks: Expr) -> Stmt:
+        """A block of rows."""
+        for rows, number in zip(self.rows, blocks, strict=True):
+            rows.at = number
+        columns = -(-self.tiles_n // self.t.columns)
+        if self.chunked:
+            return self._loop("nb", columns, self._columns)
+        return seq(self._load_data(ZERO), self._loop("nb", columns, self._columns))
+
+    def _columns(self, nb: Expr) -> Stmt:
+        """Sums of some tiles of columns."""
+        t, slot = self.t, self._slot(self.t.sums)
+        here = _part(self.tiles_n, t.columns, nb)
+
+        def each(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
+            return self._loop("j", t.columns, lambda j: body(nb * t.columns + j, j), extent=here)
+
+        def start(number: Expr, j: Expr) -> Stmt:
+            return self._start(number, slot, j)
+
+        def add(kc: Expr) -> Stmt:
+            load = self._load_data(kc) if self.chunked else None
+            return seq(load, each(lambda number, j: self._window(kc, number, slot, j)))
+
+        chunks = -(-self.tiles_k // t.deep)
+
+        def sums(left: list[Iter]) -> Stmt:
+            if left:
+                return self._over(left[0], lambda: sums(left[1:]), True)
+            return self._loop("kc", chunks, add, True)
+
+        finish = each(lambda number, j: self._finish(number, slot, j))
+        return seq(each(start), sums(list(self.form.sums)), finish)
+
+    def _window(self, kc: Expr, number: Expr, slot: Expr, j: Expr) -> Stmt:
+        """A tile of columns, for each place of the window."""
+
+        def inside(left: list[Iter]) -> Stmt:
+            if left:
+                return self._over(left[0], lambda: inside(left[1:]), True)
+            return self._depth(kc, number, slot, j)
+
+        return inside(list(self.form.window))
+
+    def _depth(self, kc: Expr, number: Expr, slot: Expr, j: Expr) -> Stmt:
+        t, place = self.t, self._slot(self.t.weights)
+        here = _part(self.tiles_k, t.deep, kc)
+
+        def tile(ki: Expr) -> Stmt:
+            return self._compute(kc * t.deep + ki, ki, number, (slot, j), place)
+
+        walk = self._loop("ki", t.deep, tile, True, here)
+        return seq(self._load_weights(kc, number, place), walk)
+
+    # -- nests -------------------------------------------------------------------------------
+
+    def _load_data(self, kc: Expr) -> Stmt:
+        """The data of a block of rows, tile by tile of the depth."""
+        t, self.data_slot = self.t, self._slot(self.t.data)
+
+        def tile(ki: Expr) -> Stmt:
+            number = kc * t.deep + ki
+            extent = _part(size_of(self.form.k), t.depth, number)
+            return seq(self._borders(ki, extent), self._inside(ki, number, extent))
+
+        return self._loop("ld", t.deep, tile, extent=_part(self.tiles_k, t.deep, kc))
+
+    def _borders(self, ki: Expr, extent: Expr) -> Stmt | None:
+        """What lies around the image."""
+        fill, bounds = self.form.fill, [r.beyond(self.values) for r in self.rows]
+        tests = [test for found in bounds for test in found]
+        if fill is None or not tests:
+            return None
+        value = Cast(const(int(fill.value)), self.data.dtype)
+        axes = [*self._tile_axes(clip=False), ("k", ZERO, extent, self.t.depth)]
+
+        def store(v: Sequence[Var]) -> Store:
+            return Store(self.data, (self.data_slot, ki, *v), value)
+
+        return If(logical_or(*tests), self._nest("fill", axes, store))
+
+    def _inside(self, ki: Expr, number: Expr, extent: Expr) -> Stmt:
+        axes = [*self._tile_axes(clip=True), ("k", ZERO, extent, self.t.depth)]
+        load, depth = self.form.data, self.form.k.var
+
+        def store(v: Sequence[Var]) -> Store:
+            at = {**self.values, depth: number * self.t.depth + v[2]}
+            indices = [substitute(e, at) for e in load.indices]
+            for rows, var in zip(self.rows, v, strict=False):
+                if rows.side is not None:
+                    indices[rows.side.dim] = rows.first(self.values) + var * rows.step
+            value = replace(load, indices=tuple(indices))
+            return Store(self.data, (self.data_slot, ki, *v), value)
+
+        return self._nest("load", axes, store)
+
+    def _tile_axes(self, clip: bool) -> list[Axis]:
+        found = []
+        for hint, rows in zip("pq", self.rows, strict=True):
+            low, extent = rows.clipped(self.values) if clip else (ZERO, rows.needed)
+            found.append((hint, low, extent, rows.tile))
+        return found
+
+    def _load_weights(self, kc: Expr, number: Expr, slot: Expr) -> Stmt:
+        form, t = self.form, self.t
+        deep = _part(size_of(form.k), t.deep * t.depth, kc)
+        axes = [("k", ZERO, deep, t.deep * t.depth), self._column_axis(number)]
+
+        def store(v: Sequence[Var]) -> Store:
+            at = {form.k.var: kc * (t.deep * t.depth) + v[0], form.n.var: number * t.width + v[1]}
+            value = substitute(form.weights, {**self.values, **at})
+            return Store(self.weights, (slot, *v), value)
+
+        return self._nest("weights", axes, store)
+
+    def _compute(
+        self, number: Expr, ki: Expr, column: Expr, sums: tuple[Expr, Expr], slot: Expr
+    ) -> Stmt:
+        form, t, own = self.form, self.t, self._slot(self.t.cells)
+        deep = ("k", ZERO, _part(size_of(form.k), t.depth, number), t.depth)
+        acc = form.accumulator
+
+        def move(v: Sequence[Var]) -> Store:
+            value = Load(self.weights, (slot, ki * t.depth + v[0], v[1]))
+            return Store(self.cells, (own, *v), value)
+
+        def add(v: Sequence[Var]) -> Store:
+            place = (*sums, *v[:3])
+            rows = (r.coordinate(x, self.values) for r, x in zip(self.rows, v, strict=False))
+            a = Load(self.data, (self.data_slot, ki, *rows, v[3]))
+            b = Load(self.cells, (own, v[3], v[2]))
+            product = binary("mul", _as(a, acc), _as(b, acc))
+            return Store(self.sums, place, Load(self.sums, place) + product)
+
+        column_axis = self._column_axis(column)
+        axes = [*self._row_axes(), column_axis, deep]
+        return seq(
+            self._nest("preload", [deep, column_axis], move),
+            self._nest("compute", axes, add, combiner="sum"),
+        )
+
+    def _start(self, number: Expr, slot: Expr, j: Expr) -> Stmt:
+        """Sums start with a bias of their column, or 0."""
+        form, bias = self.form, self._bias()
+        zero = const(0, form.accumulator)
+
+        def store(v: Sequence[Var]) -> Store:
+            value: Expr = zero
+            if bias is not None:
+                value = substitute(bias, self._results(v, number))
+            return Store(self.sums, (slot, j, *v), value)
+
+        return self._nest("start", [*self._row_axes(), self._column_axis(number)], store)
+
+    def _finish(self, number: Expr, slot: Expr, j: Expr) -> Stmt:
+        """What the map behind the product does, on the way out."""
+        form, bias = self.form, self._bias()
+
+        def store(v: Sequence[Var]) -> Store:
+            at, sums = self._results(v, number), Load(self.sums, (slot, j, *v))
+            if form.consumer is None:
+                spatial = (it.var for it in form.block.iters if it.kind == "spatial")
+                return Store(form.out, tuple(at[x] for x in spatial), sums)
+            body = form.consumer.body
+            assert isinstance(body, Store)
+
+            def own(n: object) -> object:
+                if bias is not None and isinstance(n, Binary) and bias in (n.a, n.b):
+                    other = n.a if n.b == bias else n.b
+                    return other if n.op == "add" and _is_sum(other, form) else n
+                return n
+
+            value = transform(body.value, own)  # type: ignore[arg-type]
+            value = transform(value, lambda n: sums if _is_sum(n, form) else n)
+            indices = tuple(substitute(e, at) for e in body.indices)
+            return replace(body, indices=indices, value=substitute(value, at))
+
+        return self._nest("store", [*self._row_axes(), self._column_axis(number)], store)
+
+    def _bias(self) -> Load | None:
+        """What the map adds to the sums first, if that depends on the column alone."""
+        form = self.form
+        if form.consumer is None:
+            return None
+        rows = {it.var for it, own in self._pairs() if own in [s.axis for s in form.sides]}
+        found: list[Load] = []
+
+        def look(n: object) -> object:
+            if isinstance(n, Binary) and n.op == "add":
+                for a, b in ((n.a, n.b), (n.b, n.a)):
+                    if _is_sum(a, form) and isinstance(b, Load) and not rows & variables(b):
+                        found.append(b)
+            return n
+
+        assert isinstance(form.consumer.body, Store)
+        transform(form.consumer.body.value, look)  # type: ignore[arg-type]
+        return found[0] if found and _mentions_column(found[0], self._pairs(), form) else None
+
+    # -- places ------------------------------------------------------------------------------
+
+    def _pairs(self) -> list[tuple[Iter, Iter]]:
+        """Iterators of the map with those of the product."""
+        form = self.form
+        spatial = [it for it in form.block.iters if it.kind == "spatial"]
+        theirs = spatial if form.consumer is None else list(form.consumer.iters)
+        return list(zip(theirs, spatial, strict=True))
+
+    def _results(self, v: Sequence[Expr], number: Expr) -> dict[Var, Expr]:
+        """The iterators of the map for a place in a tile of sums."""
+        form = self.form
+        at: dict[Var, Expr] = dict(self.values)
+        for rows, var in zip(self.rows, v, strict=False):
+            if rows.side is not None:
+                at[rows.side.axis.var] = rows.at * rows.size + var
+        at[form.n.var] = number * self.t.width + v[2]
+        return {theirs.var: at[own.var] for theirs, own in self._pairs()}
+
+    def _row_axes(self) -> list[Axis]:
+        return [
+            (hint, ZERO, rows.extent, rows.size) for hint, rows in zip("pq", self.rows, strict=True)
+        ]
+
+    def _column_axis(self, number: Expr) -> Axis:
+        return "n", ZERO, _part(size_of(self.form.n), self.t.width, number), self.t.width
+
+    def _tile(
+        self, stem: str, dtype: DType, space: str, slots: int, shape: tuple[int, ...]
+    ) -> Buffer:
+        name = self.names.fresh(f"{self.form.block.name}_{stem}")
+        return buffer(name, dtype, (slots, *shape), space=space)
+
+    def _slot(self, slots: int) -> Expr:
+        """Which of several tiles is in turn."""
+        if slots == 1:
+            return ZERO
+        number: Expr = ZERO
+        for f in self.open:
+            number = number * f.most + f.var
+        return number % slots
+
+    def _loop(
+        self,
+        hint: str,
+        most: int,
+        body: Callable[[Expr], Stmt],
+        reduces: bool = False,
+        extent: Expr | None = None,
+    ) -> Stmt:
+        """A loop of up to `most` turns."""
+        if most == 1 and (extent is None or isinstance(extent, Const)):
+            return body(ZERO)
+        var = Var(self.names.fresh(f"{self.form.block.name}_{hint}"))
+        self.open.append(_Open(var, most, reduces))
+        inside = body(var)
+        self.open.pop()
+        return For(var, ZERO, const(most) if extent is None else extent, "serial", inside)
+
+    def _nest(
+        self,
+        stem: str,
+        axes: Sequence[Axis],
+        make: Callable[[Sequence[Var]], Store],
+        combiner: str = "",
+    ) -> Stmt:
+        """The loops `axes` around a block that stores what `make` says; the last one of a nest with
+        a combiner is summed up."""
+        name = self.names.fresh(f"{self.form.block.name}_{stem}")
+        loops = [Var(self.names.fresh(f"{name}_{hint}")) for hint, *_ in axes]
+        store = make(loops)
+        used = set().union(*(variables(e) for e in (*store.indices, store.value)))
+        pairs = [(f.var, f.most, combiner and f.reduces) for f in self.open if f.var in used]
+        summed = [bool(combiner) and k == len(axes) - 1 for k in range(len(axes))]
+        pairs += [(v, a[3], s) for v, a, s in zip(loops, axes, summed, strict=True)]
+        iters = tuple(
+            Iter(Var(self.names.fresh(f"{name}_v{k}")), const(most), "reduce" if s else "spatial")
+            for k, (_, most, s) in enumerate(pairs)
+        )
+        own = {v: it.var for (v, *_), it in zip(pairs, iters, strict=True)}
+        bindings = tuple(v for v, *_ in pairs)
+        block = Block(
+            name, iters, bindings, (), (), None, substitute(store, own), combiner,
+            self.form.block.loc,
+        )  # fmt: skip
+        body: Stmt = with_regions(block)
+        for var, (_, low, extent, _most) in zip(reversed(loops), reversed(axes), strict=True):
+            body = For(var, low, extent, "serial", body)
+        return body
+
+
+class _Rows:
+    """Rows along one side, and the tile of data that a block of them reads."""
+
+    def __init__(self, side: Side | None, size: int) -> None:
+        self.side, self.size = side, size
+        self.total = 1 if side is None else size_of(side.axis)
+        self.blocks = -(-self.total // size)
+        self.at: Expr = ZERO
+        taps = {} if side is None else side.window
+        self.window = 1 + sum(c * (size_of(r) - 1) for r, c in taps.items())
+
+    @property
+    def walks(self) -> bool:
+        """Whether a tile has every row that lies between, as windows overlap."""
+        return self.side is not None and self.side.is_window
+
+    @property
+    def step(self) -> int:
+        """Rows of the image from one of the tile to the next."""
+        return 1 if self.side is None or self.walks else self.side.stride
+
+    @property
+    def tile(self) -> int:
+        """Rows of a tile."""
+        return self._needed(self.size)
+
+    def _needed(self, rows: int) -> int:
+        if self.side is None or not self.walks:
+            return rows
+        return self.side.stride * (rows - 1) + self.window
+
+    @property
+    def extent(self) -> Expr:
+        """Rows of this block."""
+        return _part(self.total, self.size, self.at)
+
+    @property
+    def needed(self) -> Expr:
+        """Rows of its tile."""
+        if self.side is None or not self.walks:
+            return self.extent
+        return (self.extent - 1) * self.side.stride + self.window
+
+    def first(self, values: dict[Var, Expr]) -> Expr:
+        """The index of the tile's first row in the data."""
+        assert self.side is not None
+        at = {**values, **{r.var: ZERO for r in self.side.window}}
+        at[self.side.axis.var] = self.at * self.size
+        return substitute(self.side.index, at)
+
+    def beyond(self, values: dict[Var, Expr]) -> list[Expr]:
+        """Conditions under which some of the tile lies outside of the image."""
+        if self.side is None or self.side.inside is None:
+            return []
+        (low, high), first = self.side.inside, self.first(values)
+        return [binary("lt", first, const(low)), binary("gt", first + self.needed, const(high))]
+
+    def clipped(self, values: dict[Var, Expr]) -> tuple[Expr, Expr]:
+        """The first row of the tile inside of the image, and how many there are."""
+        if self.side is None or self.side.inside is None:
+            return ZERO, self.extent if self.side is None else self.needed
+        (low, high), first = self.side.inside, self.first(values)
+        start = maximum(const(0), const(low) - first)
+        end = minimum(self.needed, const(high) - first)
+        return start, maximum(const(0), end - start)
+
+    def coordinate(self, row: Expr, values: dict[Var, Expr]) -> Expr:
+        """Where in the tile a row of the block begins, at this place of the window."""
+        if self.side is None or not self.walks:
+            return row
+        place = row * self.side.stride
+        for r, c in self.side.window.items():
+            place = place + values[r.var] * c
+        return place
+
+
+def _part(total: int, size: int, number: Expr) -> Expr:
+    """How much part `number` of a total in parts of `size` has."""
+    if total % size == 0:
+        return const(size)
+    if isinstance(number, Const):
+        return const(min(size, total - int(number.value) * size))
+    return minimum(const(size), const(total) - number * size)
+
+
+def _as(e: Expr, dtype: DType) -> Expr:
+    return e if e.dtype is dtype else Cast(e, dtype)
+
+
+def _is_sum(n: object, form: Form) -> bool:
+    return isinstance(n, Load) and n.buffer == form.out
+
+
+def _mentions_column(e: Load, pairs: Sequence[tuple[Iter, Iter]], form: Form) -> bool:
+    return any(theirs.var in variables(e) for theirs, own in pairs if own is form.n)
