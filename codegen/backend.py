@@ -11,7 +11,8 @@ a callable that takes a :class:`Target` and has an attribute `load`. Those of ai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, distribution, entry_points
 from typing import Any, Protocol, runtime_checkable
@@ -85,6 +86,33 @@ class Described(Backend, Protocol):
     def cycles(self, kernel: ScheduledKernel) -> float:
         """Cycles of a run of a kernel, by the description of the target; E402 for one that does not
         fit the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """What a run of a kernel takes on a machine that is described cycle by cycle: cycles in all,
+    and those that each unit works; multiply-adds, and how many the machine does in a cycle at most;
+    bytes read from its memory and written there."""
+
+    cycles: int
+    busy: Mapping[str, int]
+    work: int
+    peak: int
+    loaded: int
+    stored: int
+
+    @property
+    def utilization(self) -> float:
+        """Multiply-adds of those that the machine could do in the time."""
+        return self.work / (self.cycles * self.peak) if self.cycles and self.peak else 0.0
+
+
+@runtime_checkable
+class Timed(Described, Protocol):
+    """A back end that knows what each unit of its machine does."""
+
+    def time(self, func: Func) -> KernelTime:
+        """Of an optimized kernel."""
 
 
 @runtime_checkable

@@ -247,7 +247,11 @@ def _chip(data: Mapping[str, Any], found: Mapping[str, Any], file: str) -> Accel
 
     table = _read(data["array"], ARRAY, file, "array")
     for key in ("inputs", "weights", "outputs"):
-        table[key] = tuple(_type(t, f"array.{key}", file) for t in table.get(key, ()))
+        names = table.get(key, ["f32"])
+        if not names:
+            note = "expected element types: i8, u8, i32, f32, …"
+            raise error("E401", f"{file}: array.{key} is empty", note)
+        table[key] = tuple(_type(t, f"array.{key}", file) for t in names)
     table["accumulator"] = _type(table["accumulator"], "array.accumulator", file)
     array = Array(**table)
     if array.dataflow not in DATAFLOWS:

@@ -289,7 +289,7 @@ def test_listing() -> None:
         "; product on systolic8",
         "; accumulator: 256 bytes",
         "; array: 64 bytes",
-        "; scratchpad: 192 bytes",
+        "; scratchpad: 320 bytes",
         "; array: 4 cycles",
         "; load: 12 cycles",
         "; store: 16 cycles",
@@ -362,7 +362,7 @@ def test_cycles_of_resident_operands(layer: tuple[int, int, int], array: tuple[i
     array in Verilog that loads the next weights while it uses the current ones."""
     (m, k, n), (rows, columns), chip = layer, array, array_of(*array)
     deep, wide = -(-k // rows), -(-n // columns)
-    tiles = Tiles(rows, columns, 1, m, wide, deep, 1, 2, 2, 1)
+    tiles = Tiles(rows, columns, 1, m, wide, deep, deep, 1, 2, 2, 1)
     schedule = Schedule.of(product(m, k, n)).variant("mm", "systolic", *astuple(tiles))
     found = timing(Stream(dsa_optimize(schedule.func, chip), chip), chip, resident=True)
     assert found.serial == deep * wide * (m + 2 * rows + columns - 2) - 1

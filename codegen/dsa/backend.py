@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, Scheduled, backend_of, by_rules
+from aisc.codegen.backend import Backend, KernelTime, Scheduled, backend_of, by_rules
 from aisc.codegen.dsa.assembler import listing
 from aisc.codegen.dsa.model import Model, ModelKernel
 from aisc.codegen.dsa.stream import Stream
@@ -111,6 +111,15 @@ class DsaBackend:
     def cycles(self, kernel: ScheduledKernel) -> float:
         """What the instruction stream takes."""
         return timing(Stream(kernel.func, self.target), self.target).cycles
+
+    def time(self, func: Func) -> KernelTime:
+        """What its stream takes."""
+        found = timing(Stream(func, self.target), self.target)
+        array = self.target.chip.array if self.target.chip else None
+        peak = array.rows * array.columns if array else 0
+        return KernelTime(
+            found.cycles, found.busy, found.macs, peak, found.loaded, found.stored
+        )  # fmt: skip
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """The kernels' text, and a module of their models."""

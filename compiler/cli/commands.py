@@ -180,8 +180,12 @@ def profile_model(
         write_whole(trace, json.dumps(chrome_trace(profiles)).encode())
 
 
-def check_model(model: str, target: str, choices: dict[str, Any]) -> None:
-    """``aisc check``: raises the importer's full report, or prints a summary."""
+def check_model(model: str, target: str, choices: dict[str, Any], cycles: bool = False) -> None:
+    """``aisc check``: raises the importer's full report, or prints a summary; `cycles`: and what
+    layers take on machines that are described cycle by cycle."""
+    if cycles:
+        _print_cycles(model, target, choices)
+        return
     collector = Collector()
     compiled = _build(model, target, {**choices, "stop_after": "lower"}, collector)
     imported, program = collector.products["import"], compiled.product
@@ -209,6 +213,17 @@ def check_model(model: str, target: str, choices: dict[str, Any]) -> None:
         _out.print(host_table(on_host))
     _print_placement(collector, program, target)
     _out.print(table)
+
+
+def _print_cycles(model: str, target: str, choices: dict[str, Any]) -> None:
+    """What each layer takes."""
+    from aisc.cli.cycle_table import cycle_table
+    from aisc.measure.cycles import layer_times
+
+    program = _build(model, target, {**choices, "stop_after": "plan"}).product
+    assert isinstance(program, Program), "the product of plan is a Program"
+    _, devices = api.backends_of(target)
+    _out.print(cycle_table(layer_times(program, devices), Path(model).name))
 
 
 def _print_placement(collector: Collector, program: Program, target: str) -> None:

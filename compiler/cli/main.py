@@ -240,6 +240,9 @@ def check(
         Path | None,
         typer.Option(help="With --precision: measure its error on the inputs in this .npz."),
     ] = None,
+    cycles: Annotated[
+        bool, typer.Option("--cycles", help="Show what each layer takes on a simulated target.")
+    ] = False,
 ) -> None:
     """Report every reason why a model cannot be compiled, or what it or a bundle consists of."""
     if types:
@@ -254,7 +257,7 @@ def check(
     from aisc.cli.commands import check_model
 
     choices = {**_choices(shape, 2, None, False), "host": not no_host}
-    check_model(model, target, {**choices, **stored_in(precision, keep_float)})
+    check_model(model, target, {**choices, **stored_in(precision, keep_float)}, cycles)
     if data is not None:
         from aisc.cli.precision_table import show_errors
 

@@ -25,6 +25,8 @@ OFFERED = 16
 EXPOSED = 8
 # Sizes of blocks that are looked at.
 BLOCKS = 6
+# Tiles of weights in a request, and requests that have room in the scratchpad.
+TOGETHER, RING = 8, 4
 
 
 def best_tiles(form: Form, d: Chooser) -> Tiles:
@@ -149,7 +151,7 @@ class _Product:
     def bytes(self, t: Tiles) -> tuple[int, int]:
         """What lies in the scratchpad, and in the accumulators."""
         tile = self.p.needed(t.p) * self.q.needed(t.q) * t.depth * self.data_bytes
-        weights = t.weights * t.deep * t.depth * t.width * self.weight_bytes
+        weights = t.weights * t.group * t.depth * t.width * self.weight_bytes
         sums = t.sums * t.columns * t.p * t.q * t.width * self.sum_bytes
         return t.data * t.deep * tile + weights, sums
 
@@ -176,12 +178,20 @@ def _fitting(product: _Product, chip: Accelerator, room: tuple[int, int]) -> Ite
         return all(a <= b for a, b in zip(product.bytes(t), room, strict=True))
 
     for deep in _even(product.tiles_k)[:BLOCKS]:
+        group = _group(deep, deep == product.tiles_k)
         for columns in _even(product.tiles_n):
             for data, sums in ((2, 2), (2, 1), (1, 1)):
                 tiles = (
-                    Tiles(array.rows, array.columns, p, q, columns, deep, data, 2,
+                    Tiles(array.rows, array.columns, p, q, columns, deep, group, data, RING,
                           array.weight_buffers, sums)
                     for q in _even(product.q.total)[:BLOCKS]
                     for p in _even(product.p.total)
                 )  # fmt: skip
                 yield from islice(filter(fits, tiles), BLOCKS)
+
+
+def _group(deep: int, whole: bool) -> int:
+    """Tiles of weights that one request loads: few, so that requests run ahead of the array."""
+    if whole:
+        return min(deep, TOGETHER)
+    return next(n for n in range(min(deep, TOGETHER), 0, -1) if deep % n == 0)

@@ -39,8 +39,9 @@ from aisc.passes.schedule.variants.systolic_form import Form, Side, form_of, siz
 @dataclass(frozen=True, slots=True)
 class Tiles:
     """Sizes: depth and width of the array; rows of a block along both sides; tiles of columns that
-    have sums at a time; tiles of the depth whose data lies there at a time; and how many there are
-    of data, weights, cells and sums."""
+    have sums at a time; tiles of the depth whose data lies there at a time, and of which weights
+    are loaded together; how many tiles there are of data, weights, cells and sums. Without cells
+    the array reads weights from the scratchpad."""
 
     depth: int
     width: int
@@ -48,6 +49,7 @@ class Tiles:
     q: int
     columns: int
     deep: int
+    group: int
     data: int = 2
     weights: int = 2
     cells: int = 1
@@ -63,6 +65,7 @@ def systolic(
     q: int,
     columns: int,
     deep: int,
+    group: int,
     data: int,
     weights: int,
     cells: int,
@@ -70,7 +73,7 @@ def systolic(
 ) -> Func:
     """`func` with the product `name` and the map behind it by tiles (:class:`Tiles`)."""
     form = form_of(func, name)
-    tiles = Tiles(depth, width, p, q, columns, deep, data, weights, cells, sums)
+    tiles = Tiles(depth, width, p, q, columns, deep, group, data, weights, cells, sums)
     new = _Builder(func, form, tiles).build()
     top = find_place(func, name).loops[0]
     if form.consumer is not None:
@@ -108,14 +111,15 @@ class _Builder:
         self.data = self._tile("data", data, SCRATCHPAD, t.data, shape)
         weights = form.weights.buffer.dtype
         self.weights = self._tile(
-            "weights", weights, SCRATCHPAD, t.weights, (t.deep * t.depth, t.width)
+            "weights", weights, SCRATCHPAD, t.weights, (t.group * t.depth, t.width)
         )
         self.cells = self._tile("cells", weights, CELLS, t.cells, (t.depth, t.width))
         self.sums = self._tile("sums", acc, ACCUMULATOR, t.sums, (t.columns, t.p, t.q, t.width))
 
     def build(self) -> Stmt:
         """All loops, and the tiles before them."""
-        tiles = (self.data, self.weights, self.cells, self.sums)
+        cells = (self.cells,) if self.t.cells else ()
+        tiles = (self.data, self.weights, *cells, self.sums)
         return seq(*map(Alloc, tiles), self._outer(list(self.form.outer)))
 
     # -- loops -------------------------------------------------------------------------------
@@ -180,14 +184,21 @@ class _Builder:
         return inside(list(self.form.window))
 
     def _depth(self, kc: Expr, number: Expr, slot: Expr, j: Expr) -> Stmt:
-        t, place = self.t, self._slot(self.t.weights)
-        here = _part(self.tiles_k, t.deep, kc)
+        """The depth that the data is there for: weights come some tiles at a time."""
+        t = self.t
+        groups, most = -(-self.tiles_k // t.group), -(-t.deep // t.group)
 
-        def tile(ki: Expr) -> Stmt:
-            return self._compute(kc * t.deep + ki, ki, number, (slot, j), place)
+        def group(kg: Expr) -> Stmt:
+            place, first = self._slot(t.weights), kc * most + kg
 
-        walk = self._loop("ki", t.deep, tile, True, here)
-        return seq(self._load_weights(kc, number, place), walk)
+            def tile(ki: Expr) -> Stmt:
+                return self._compute((kc, kg, ki), number, (slot, j), place)
+
+            here = _part(self.tiles_k, t.group, first)
+            walk = self._loop("ki", t.group, tile, True, here)
+            return seq(self._load_weights(first, number, place), walk)
+
+        return self._loop("kg", most, group, True, _part(groups, most, kc))
 
     # -- nests -------------------------------------------------------------------------------
 
@@ -238,43 +249,49 @@ class _Builder:
             found.append((hint, low, extent, rows.tile))
         return found
 
-    def _load_weights(self, kc: Expr, number: Expr, slot: Expr) -> Stmt:
+    def _load_weights(self, first: Expr, number: Expr, slot: Expr) -> Stmt:
         form, t = self.form, self.t
-        deep = _part(size_of(form.k), t.deep * t.depth, kc)
-        axes = [("k", ZERO, deep, t.deep * t.depth), self._column_axis(number)]
+        size = t.group * t.depth
+        axes = [
+            ("k", ZERO, _part(size_of(form.k), size, first), size), self._column_axis(number)
+        ]  # fmt: skip
 
         def store(v: Sequence[Var]) -> Store:
-            at = {form.k.var: kc * (t.deep * t.depth) + v[0], form.n.var: number * t.width + v[1]}
+            at = {form.k.var: first * size + v[0], form.n.var: number * t.width + v[1]}
             value = substitute(form.weights, {**self.values, **at})
             return Store(self.weights, (slot, *v), value)
 
         return self._nest("weights", axes, store)
 
     def _compute(
-        self, number: Expr, ki: Expr, column: Expr, sums: tuple[Expr, Expr], slot: Expr
+        self, tile: tuple[Expr, Expr, Expr], column: Expr, sums: tuple[Expr, Expr], slot: Expr
     ) -> Stmt:
+        """One tile of weights, given by its chunk, group and number there, for all rows."""
         form, t, own = self.form, self.t, self._slot(self.t.cells)
-        deep = ("k", ZERO, _part(size_of(form.k), t.depth, number), t.depth)
-        acc = form.accumulator
+        (kc, kg, ki), acc = tile, form.accumulator
+        here = kg * t.group + ki
+        deep = ("k", ZERO, _part(size_of(form.k), t.depth, kc * t.deep + here), t.depth)
+        column_axis = self._column_axis(column)
 
-        def move(v: Sequence[Var]) -> Store:
-            value = Load(self.weights, (slot, ki * t.depth + v[0], v[1]))
-            return Store(self.cells, (own, *v), value)
+        def weight(k: Expr, n: Expr) -> Load:
+            return Load(self.weights, (slot, ki * t.depth + k, n))
 
         def add(v: Sequence[Var]) -> Store:
             place = (*sums, *v[:3])
             rows = (r.coordinate(x, self.values) for r, x in zip(self.rows, v, strict=False))
-            a = Load(self.data, (self.data_slot, ki, *rows, v[3]))
-            b = Load(self.cells, (own, v[3], v[2]))
+            a = Load(self.data, (self.data_slot, here, *rows, v[3]))
+            b = Load(self.cells, (own, v[3], v[2])) if t.cells else weight(v[3], v[2])
             product = binary("mul", _as(a, acc), _as(b, acc))
             return Store(self.sums, place, Load(self.sums, place) + product)
 
-        column_axis = self._column_axis(column)
         axes = [*self._row_axes(), column_axis, deep]
-        return seq(
-            self._nest("preload", [deep, column_axis], move),
-            self._nest("compute", axes, add, combiner="sum"),
+        compute = self._nest("compute", axes, add, combiner="sum")
+        if not t.cells:
+            return compute
+        preload = self._nest(
+            "preload", [deep, column_axis], lambda v: Store(self.cells, (own, *v), weight(*v))
         )
+        return seq(preload, compute)
 
     def _start(self, number: Expr, slot: Expr, j: Expr) -> Stmt:
         """Sums start with a bias of their column, or 0."""
