@@ -13,13 +13,14 @@ from aisc.ir.dtypes import DType
 
 # Where operands lie while the array works: rows that stream in, sums, and weights in its cells.
 SCRATCHPAD, ACCUMULATOR, CELLS = "scratchpad", "accumulator", "array"
-DATAFLOWS = ("WS",)
+DATAFLOWS = ("WS", "OS")
 
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """Rows by columns of cells. Weight stationary: a cell keeps a weight, rows of the data stream
-    through, sums leave at the columns' ends. Where `weight_buffers` is 2, the next weights are
+    """Rows by columns of cells. Weight stationary (WS): a cell keeps a weight, rows of the data
+    stream through, sums leave at the columns' ends. Output stationary (OS): a cell keeps a sum,
+    data and weights stream in from two sides. Where `weight_buffers` is 2, the next weights are
     loaded while the current ones are used."""
 
     rows: int
@@ -66,6 +67,10 @@ class Accelerator:
             found[f"{dma.name}_width"] = dma.width
             found[f"{dma.name}_latency"] = dma.latency
         return found
+
+    def dma(self, name: str) -> Dma | None:
+        """An engine by name."""
+        return next((d for d in self.dmas if d.name == name), None)
 
     def queue(self, unit: str) -> int:
         """How many instructions wait before a unit."""

@@ -81,7 +81,12 @@ MEMORY = (
 ARRAY = (
     Key("rows", int, "rows of cells: what is summed up at a time", "cells", 1, 1 << 14, True),
     Key("columns", int, "columns of cells: sums at a time", "cells", 1, 1 << 14, True),
-    Key("dataflow", str, "`WS`: weights stay in the cells, rows of data stream through"),
+    Key(
+        "dataflow",
+        str,
+        "`WS`: weights stay in the cells, rows of data stream through; "
+        "`OS`: sums stay there, data and weights stream in",
+    ),
     Key("inputs", list, "element types of what streams in", required=True),
     Key("weights", list, "element types of weights", required=True),
     Key("accumulator", str, "element type of sums", required=True),
@@ -259,7 +264,8 @@ def _chip(data: Mapping[str, Any], found: Mapping[str, Any], file: str) -> Accel
         raise error("E401", f"{file}: array.dataflow is wrong", known, f"got '{array.dataflow}'")
     sizes = {m.name: m.bytes for m in found["memories"]}
     cells = array.rows * array.columns * max((t.bytes for t in array.weights), default=1)
-    least = {SCRATCHPAD: 1, ACCUMULATOR: 1, CELLS: cells * array.weight_buffers}
+    least = {SCRATCHPAD: 1, ACCUMULATOR: 1}
+    least |= {CELLS: cells * array.weight_buffers} if array.dataflow == "WS" else {}
     for name, size in least.items():
         if sizes.get(name, 0) < size:
             what = f"{sizes[name]} bytes" if name in sizes else "no such memory"

@@ -38,7 +38,7 @@ from aisc.passes.tensor.inline_instructions import InlineInstructions
 
 FIXED = str(Path(__file__).parent / "data/fixed8.toml")
 SEMANTICS = {name: found.semantics for name, found in resolve(FIXED).instructions.items()}
-CHIPS = {name: resolve(name) for name in ("systolic8", "gemmini16")}
+CHIPS = {name: resolve(name) for name in ("systolic8", "gemmini16", "outputs8")}
 i8, u8, i32, f32 = dtypes.i8, dtypes.u8, dtypes.i32, dtypes.f32
 
 
@@ -342,16 +342,18 @@ LAYERS = [
 ARRAYS = [(16, 16), (8, 8), (32, 8), (8, 32), (5, 3)]
 
 
-def array_of(rows: int, columns: int) -> Target:
+def array_of(rows: int, columns: int, chip: Target = CHIPS["gemmini16"]) -> Target:
     """A chip of another size with memories for all operands, of the same instructions."""
-    text = CHIPS["gemmini16"].source
-    for old, new in (
-        ("rows = 16", f"rows = {rows}"), ("columns = 16", f"columns = {columns}"),
-        ("bytes = 512", f"bytes = {2 * rows * columns}"), ("bytes = 262144", "bytes = 1073741824"),
-        ("bytes = 65536", "bytes = 1073741824"),
-    ):  # fmt: skip
-        assert old in text
-        text = text.replace(old, new)
+    old = chip.chip.array.rows if chip.chip else 0
+    sizes = {m.name: m.bytes for m in chip.memories if m.name != "global"}
+    changes = [(f"rows = {old}", f"rows = {rows}"), (f"columns = {old}", f"columns = {columns}")]
+    for name, size in sizes.items():
+        more = 2 * rows * columns if name == "array" else 1 << 30
+        changes.append((f"bytes = {size}", f"bytes = {more}"))
+    text = chip.source
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
     return from_toml(text, "other.toml")
 
 
@@ -370,6 +372,20 @@ def test_cycles_of_resident_operands(layer: tuple[int, int, int], array: tuple[i
     assert found.cycles == rows + between + m + rows + columns - 2
     assert found.macs == m * k * n
     assert found.busy["array"] == deep * wide * m
+
+
+@pytest.mark.parametrize("array", [(16, 16), (8, 8), (32, 8), (5, 3)])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_cycles_of_sums_that_stay(layer: tuple[int, int, int], array: tuple[int, int]) -> None:
+    """As SCALE-Sim 3.0 counts an output-stationary array."""
+    (m, k, n), (rows, columns) = layer, array
+    chip = array_of(rows, columns, CHIPS["outputs8"])
+    tall, wide = -(-m // rows), -(-n // columns)
+    tiles = Tiles(k, columns, 1, rows, wide, 1, 1, 1, 2, 0, 1)
+    schedule = Schedule.of(product(m, k, n)).variant("mm", "systolic", *astuple(tiles))
+    found = timing(Stream(dsa_optimize(schedule.func, chip), chip), chip, resident=True)
+    assert found.serial == tall * wide * (k + rows + columns - 2) - 1
+    assert found.macs == m * k * n
 
 
 def test_engines_work_beside_the_array() -> None:

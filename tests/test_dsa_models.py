@@ -20,7 +20,7 @@ from aisc.measure.cycles import layer_times
 
 ROOT = Path(__file__).parents[1]
 WIDE = str(ROOT / "tests/data/wide32.toml")
-TARGETS = ["gemmini16", "systolic8", WIDE]
+TARGETS = ["gemmini16", "systolic8", "outputs8", WIDE]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_the_command_line(digits: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert command("check", *at) == 0
     assert "wide32" in capsys.readouterr().out
     assert command("run", *at, "--input", "image=random") == 0
-    assert command("check", str(digits), "--cycles") == 1
+    assert command("check", str(digits), "--cycles") != 0
     assert "cycles are known of simulated targets only" in capsys.readouterr().err
 
 

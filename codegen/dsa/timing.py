@@ -5,8 +5,8 @@ the unit and for their operands: what another unit writes must be there, what it
 not be overwritten. An instruction keeps its unit for its `cost`; what it writes is there `latency`
 later. A DMA engine has so many requests under way.
 
-Without overlap each instruction waits for the one before: what the array then takes is what a
-weight-stationary array takes that fills, streams and drains for every tile of weights.
+Without overlap each instruction waits for the one before: what the array then takes is what an
+array takes that fills, streams and drains for every tile.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class _Clock:
         self.units: dict[str, _Unit] = {}
         for site in stream.sites:
             self.units.setdefault(site.intrinsic.unit, self._unit(site.intrinsic.unit))
+        self.array = {s.intrinsic.unit for s in stream.sites if _is_of_array(s)}
         self.costs: dict[tuple[int, tuple[int, ...]], tuple[int, int, int, int, int]] = {}
         self.now = self.last = self.serial = self.macs = self.loaded = self.stored = 0
         self.counts: dict[str, int] = {}
@@ -135,7 +136,7 @@ class _Clock:
         """What an execution of a site does to the clock."""
         name, own = site.name, site.intrinsic.unit
         unit, checks = self.units[own], self._checks(site)
-        on_array = any(p.local and p.name == CELLS for p in site.places)
+        on_array = own in self.array
 
         def step(args: tuple[int, ...], offsets: tuple[int, ...]) -> None:
             cost, late, macs, loaded, stored = self._cost(number, args)
@@ -216,6 +217,13 @@ def _span(
         return offset // granule, -(-end // granule)
 
     return span
+
+
+def _is_of_array(site: Site) -> bool:
+    """Whether an instruction sums up products, or gives the cells their weights."""
+    (place,) = places(site.intrinsic.semantics.body)
+    cells = any(p.local and p.name == CELLS and p.written for p in site.places)
+    return bool(place.block.combiner) or cells
 
 
 def _macs(site: Site, dims: Mapping[str, int]) -> int:

@@ -1,19 +1,20 @@
 """Which tiles a systolic array computes a product by: all that fit its memories are compared by a
 model of how long its units take.
 
-The array needs a cycle for each row and as many for each change of weights; what moves in and out
+An array whose weights stay needs a cycle for each row and as many for each change of weights, one
+whose sums stay a cycle for each step of the depth; what moves in and out
 is divided by the widths of the engines. Units work side by side: the busiest one counts, and what
 nothing can hide before it starts and after it ends."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from math import prod
 
-from aisc.ir.accelerator import ACCUMULATOR, SCRATCHPAD, Accelerator
+from aisc.ir.accelerator import ACCUMULATOR, SCRATCHPAD, Accelerator, Dma
 from aisc.ir.diagnostics import error
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.variants.systolic import Tiles
@@ -27,6 +28,8 @@ EXPOSED = 8
 BLOCKS = 6
 # Tiles of weights in a request, and requests that have room in the scratchpad.
 TOGETHER, RING = 8, 4
+# The depth that streams into an array whose sums stay, at most.
+LONGEST = 256
 
 
 def best_tiles(form: Form, d: Chooser) -> Tiles:
@@ -89,7 +92,6 @@ class _Product:
     window: int
     sums: int
     tiles_n: int
-    tiles_k: int
     data_bytes: int
     weight_bytes: int
     sum_bytes: int
@@ -103,50 +105,64 @@ class _Product:
         return _Product(
             prod(map(size_of, form.outer)), _Axis.of(form.p), _Axis.of(form.q), n, k,
             prod(map(size_of, form.window)), prod(map(size_of, form.sums)),
-            -(-n // chip.array.columns), -(-k // chip.array.rows),
+            -(-n // chip.array.columns),
             form.data.dtype.bytes, form.weights.dtype.bytes, form.accumulator.bytes,
             out.dtype.bytes,
         )  # fmt: skip
 
+    def tiles_k(self, t: Tiles) -> int:
+        """Tiles of the depth."""
+        return -(-self.k // t.depth)
+
     def time(self, t: Tiles, chip: Accelerator) -> int:
         """Cycles by the model."""
-        rows, width = chip.array.rows, {m.name: m for m in chip.dmas}
-        blocks = -(-self.p.total // t.p) * -(-self.q.total // t.q)
-        size = t.p * t.q
-        steps = self.tiles_n * self.tiles_k * self.window * self.sums
-        array = 0
-        for p, p_count in _parts(self.p.total, t.p):
-            for q, q_count in _parts(self.q.total, t.q):
-                array += p_count * q_count * steps * max(p * q, rows)
-        if chip.array.weight_buffers == 1:
-            array += blocks * steps * (2 * rows + chip.array.columns - 2)
-        # Moved per row of a tile: the engine moves whole rows of the array, or of columns.
-        times = -(-self.tiles_n // t.columns) if self._again(t) else 1
-        deep = self.tiles_k * self.sums
         tile = self.p.needed(t.p) * self.q.needed(t.q)
-        load = width.get("load")
-        beats = 1 if load is None else -(-min(self.k, rows) * self.data_bytes // load.width)
-        latency = 0 if load is None else load.latency
-        moved = blocks * times * deep * tile * beats
-        w = min(self.n, t.width) * self.weight_bytes
-        w_beats = 1 if load is None else -(-w // load.width)
-        moved += blocks * self.tiles_n * self.window * self.sums * self.k * w_beats
-        moved += blocks * self.tiles_n * size
-        store = width.get("store")
-        beats = 1 if store is None else -(-min(self.n, t.width) * self.out_bytes // store.width)
-        out = blocks * self.tiles_n * size * beats
-        first = tile * min(t.deep, self.tiles_k) + latency
-        last = size * t.columns * beats
-        # What one tile alone cannot hide.
-        apart = 0 if t.data > 1 else (moved * tile * t.deep * times * blocks) // max(1, moved)
+        array, moved, out = self._array(t, chip), self._loaded(t, tile, chip), self._stored(t, chip)
+        load = chip.dma("load")
+        first = tile * min(t.deep, self.tiles_k(t)) + (0 if load is None else load.latency)
+        last = out // (self._blocks(t) * -(-self.tiles_n // t.columns))
+        # What a single tile cannot hide.
+        apart = 0 if t.data > 1 else self._data_beats(t, tile, chip)
         apart += 0 if t.sums > 1 else out
         busiest = max(array, moved, out)
         others = (array + moved + out - busiest) // EXPOSED
         return self.outer * (busiest + others + apart) + first + last
 
-    def _again(self, t: Tiles) -> bool:
-        """Whether the data of a block of rows is loaded for each block of columns."""
-        return t.deep < self.tiles_k or self.sums > 1
+    def _blocks(self, t: Tiles) -> int:
+        return -(-self.p.total // t.p) * -(-self.q.total // t.q)
+
+    def _array(self, t: Tiles, chip: Accelerator) -> int:
+        """Cycles of the array."""
+        rows, steps = chip.array.rows, self.tiles_n * self.window * self.sums
+        if not t.cells:
+            return self._blocks(t) * steps * self.k
+        steps *= self.tiles_k(t)
+        found = 0
+        for p, p_count in _parts(self.p.total, t.p):
+            for q, q_count in _parts(self.q.total, t.q):
+                found += p_count * q_count * steps * max(p * q, rows)
+        if t.cells == 1:  # the next weights wait for the rows that use the last ones
+            found += self._blocks(t) * steps * (2 * rows + chip.array.columns - 2)
+        return found
+
+    def _data_beats(self, t: Tiles, tile: int, chip: Accelerator) -> int:
+        """What the data of all blocks takes: the engine moves whole rows of tiles."""
+        again = t.deep < self.tiles_k(t) or self.sums > 1
+        times = -(-self.tiles_n // t.columns) if again else 1
+        row = _beats(min(self.k, t.depth) * self.data_bytes, chip.dma("load"))
+        return self._blocks(t) * times * self.tiles_k(t) * self.sums * tile * row
+
+    def _loaded(self, t: Tiles, tile: int, chip: Accelerator) -> int:
+        """Cycles of what comes in: data, weights, biases."""
+        row = _beats(min(self.n, t.width) * self.weight_bytes, chip.dma("load"))
+        weights = self.window * self.sums * self.k * row
+        each = self.tiles_n * (weights + t.p * t.q)
+        return self._data_beats(t, tile, chip) + self._blocks(t) * each
+
+    def _stored(self, t: Tiles, chip: Accelerator) -> int:
+        """Cycles of what leaves."""
+        row = _beats(min(self.n, t.width) * self.out_bytes, chip.dma("store"))
+        return self._blocks(t) * self.tiles_n * t.p * t.q * row
 
     def bytes(self, t: Tiles) -> tuple[int, int]:
         """What lies in the scratchpad, and in the accumulators."""
@@ -154,6 +170,11 @@ class _Product:
         weights = t.weights * t.group * t.depth * t.width * self.weight_bytes
         sums = t.sums * t.columns * t.p * t.q * t.width * self.sum_bytes
         return t.data * t.deep * tile + weights, sums
+
+
+def _beats(row: int, engine: Dma | None) -> int:
+    """Cycles that an engine needs for a row of so many bytes."""
+    return 1 if engine is None else -(-row // engine.width)
 
 
 def _parts(total: int, size: int) -> Iterator[tuple[int, int]]:
@@ -172,22 +193,29 @@ def _even(total: int) -> list[int]:
 def _fitting(product: _Product, chip: Accelerator, room: tuple[int, int]) -> Iterator[Tiles]:
     """Tiles that the memories hold: for each division of columns and depth the largest blocks of
     rows, as smaller ones load more."""
-    array = chip.array
+    array, still = chip.array, chip.array.dataflow == "OS"
+    depths = [d for d in _even(product.k) if d <= LONGEST][:2] if still else [array.rows]
+    most_p, most_q = (1, array.rows) if still else (product.p.total, product.q.total)
+    sides = [
+        (p, q)
+        for q in [n for n in _even(product.q.total) if n <= most_q][:BLOCKS]
+        for p in [n for n in _even(product.p.total) if n <= most_p]
+    ]
 
     def fits(t: Tiles) -> bool:
         return all(a <= b for a, b in zip(product.bytes(t), room, strict=True))
 
-    for deep in _even(product.tiles_k)[:BLOCKS]:
-        group = _group(deep, deep == product.tiles_k)
-        for columns in _even(product.tiles_n):
+    for depth, columns in itertools.product(depths, _even(product.tiles_n)):
+        whole = -(-product.k // depth)
+        for deep in _even(whole)[:BLOCKS]:
+            group = _group(deep, deep == whole)
             for data, sums in ((2, 2), (2, 1), (1, 1)):
+                cells = 0 if still else array.weight_buffers
                 tiles = (
-                    Tiles(array.rows, array.columns, p, q, columns, deep, group, data, RING,
-                          array.weight_buffers, sums)
-                    for q in _even(product.q.total)[:BLOCKS]
-                    for p in _even(product.p.total)
-                )  # fmt: skip
-                yield from islice(filter(fits, tiles), BLOCKS)
+                    Tiles(depth, array.columns, p, q, columns, deep, group, data, RING, cells, sums)
+                    for p, q in sides
+                )
+                yield from itertools.islice(filter(fits, tiles), BLOCKS)
 
 
 def _group(deep: int, whole: bool) -> int:
