@@ -47,12 +47,15 @@ class Dma:
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """What an accelerator is made of; `vector_width` elements of a row pass the vector unit in a
-    cycle; `queues` are the instructions that wait before each unit."""
+    """What an accelerator is made of. On their way out, `vector_width` sums of a row pass the
+    vector unit in a cycle, which has these operations, up to `vector_stages` of them in a pass;
+    `queues` are the instructions that wait before each unit."""
 
     array: Array
     dmas: tuple[Dma, ...] = ()
     vector_width: int = 1
+    vector_operations: frozenset[str] = frozenset()
+    vector_stages: int = 1
     queues: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def parameters(self) -> dict[str, int]:

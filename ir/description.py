@@ -107,7 +107,16 @@ DMA = (
     Key("outstanding", int, "requests under way at a time", "requests", 1, 1 << 16),
     Key("dimensions", int, "that a request walks over, each with a stride", "dimensions", 2, 8),
 )
-VECTOR = (Key("width", int, "elements of a row in a cycle", "elements", 1, 1 << 16, True),)
+VECTOR = (
+    Key("width", int, "elements of a row in a cycle", "elements", 1, 1 << 16, True),
+    Key(
+        "operations",
+        list,
+        "of the tensor IR that it has for maps of sums on their way out: `add`, "
+        "`sub`, `mul`, `div`, `min`, `max`, `round`, `cast`, `select`, comparisons, functions",
+    ),
+    Key("stages", int, "operations in one pass over its elements", "operations", 1, 1 << 10),
+)
 QUEUE = (
     Key("depth", int, "instructions that wait before the unit", "instructions", 1, 1 << 16, True),
 )
@@ -279,7 +288,9 @@ def _chip(data: Mapping[str, Any], found: Mapping[str, Any], file: str) -> Accel
         for n, t in _table(data, "queue", file).items()
     }
     vector = _read(data["vector"], VECTOR, file, "vector") if "vector" in data else {}
-    return Accelerator(array, dmas, vector.get("width", array.columns), queues)
+    width, stages = vector.get("width", array.columns), vector.get("stages", 1)
+    operations = frozenset(vector.get("operations", ()))
+    return Accelerator(array, dmas, width, operations, stages, queues)
 
 
 def _type(name: str, where: str, file: str) -> DType:

@@ -3,7 +3,8 @@
 ``$rows``, ``$columns`` and every other whole number of a description stand for its value,
 ``$input``, ``$weight``, ``$accumulator`` and ``$output`` for element types, and the same with
 ``_bytes`` for what these take. Where the array has several types, there is an instruction for each
-that its text mentions, with the type behind its name; ``$name`` is what it is called."""
+that its text mentions, with the type behind its name; ``$name`` is what it is called.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,17 @@ from aisc.ir.diagnostics import CompileError, ExecutionError
 from aisc.ir.node import walk
 from aisc.ir.target import Target, resolve
 from aisc.ir.tensor.builder import ComputeBuilder
-from aisc.ir.tensor.expr import Expr, Load, Unary, cast, const, logical_and, select
+from aisc.ir.tensor.expr import (
+    Expr,
+    Load,
+    Unary,
+    cast,
+    const,
+    logical_and,
+    maximum,
+    minimum,
+    select,
+)
 from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.interpret import run_func
 from aisc.ir.tensor.intrinsic import formula
@@ -35,6 +45,7 @@ from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_js
 from aisc.passes.schedule.variants.systolic import Tiles
 from aisc.passes.tensor.dsa_optimize import dsa_optimize
 from aisc.passes.tensor.inline_instructions import InlineInstructions
+from aisc.passes.tensor.vector_programs import instructions_of
 
 FIXED = str(Path(__file__).parent / "data/fixed8.toml")
 SEMANTICS = {name: found.semantics for name, found in resolve(FIXED).instructions.items()}
@@ -141,14 +152,14 @@ def kernel_of(func: Func, chip: Target) -> Func:
 
 def agree(func: Func, chip: Target) -> Func:
     """All levels compute what the function says, bit by bit."""
-    semantics = {name: found.semantics for name, found in chip.instructions.items()}
     want = arguments(func)
     run_func(func, want)
     schedule = dsa_schedule(func, Chooser(chip))
     kernel = dsa_optimize(schedule.func, chip)
-    model = InlineInstructions(chip.instructions).run(kernel)
+    model = InlineInstructions(chip).run(kernel)
+    semantics = {name: found.semantics for name, found in instructions_of(kernel, chip).items()}
     for level in (schedule.func, kernel, model):
-        verify_func(level, names=frozenset(chip.intrinsics))
+        verify_func(level, names=frozenset(semantics))
         assert parse_func(print_func(level)) == level
         args = arguments(func)
         more = [np.full(b.type.static_shape, 77, b.dtype.numpy) for b in level.params[len(args) :]]
@@ -229,18 +240,55 @@ def test_trace_replays_from_json() -> None:
     assert Schedule.of(func).replay(steps).func == schedule.func
 
 
-def test_what_no_instruction_computes_is_named() -> None:
-    x, w = buffer("x", i8, (8, 8), "input"), buffer("w", i8, (8, 8), "weight")
-    y = buffer("y", i32, (8, 8), "output")
+def with_map(value: Callable[..., Expr], dtype: dtypes.DType) -> Func:
+    """A product of bytes, and a map of its sums with what else may be read: a number for each
+    column, one for all, and a tensor like the result."""
+    x, w = buffer("x", i8, (9, 11), "input"), buffer("w", i8, (11, 13), "weight")
+    row, one = buffer("row", f32, (13,), "weight"), buffer("one", f32, (), "weight")
+    like, y = buffer("like", u8, (9, 13), "input"), buffer("y", dtype, (9, 13), "output")
     b = ComputeBuilder()
-    acc = b.alloc("acc", i32, (8, 8))
-    b.reduce(
-        acc, (8,), "sum",
-        lambda i, r: cast(Load(x, (i[0], r[0])), i32) * cast(Load(w, (r[0], i[1])), i32), "mm",
-    )  # fmt: skip
-    b.map(y, lambda i, j: Load(acc, (i, j)) * Load(acc, (i, j)), "squared")
+    acc = b.alloc("acc", i32, (9, 13))
+
+    def term(i: tuple[Expr, ...], r: tuple[Expr, ...]) -> Expr:
+        return cast(Load(x, (i[0], r[0])), i32) * cast(Load(w, (r[0], i[1])), i32)
+
+    b.reduce(acc, (11,), "sum", term, "mm")
+
+    def mapped(i: Expr, j: Expr) -> Expr:
+        return value(Load(acc, (i, j)), Load(row, (j,)), Load(one, ()), Load(like, (i, j)))
+
+    b.map(y, mapped, "mapped")
+    return b.func("f", (x, w, row, one, like, y), target="dsa")
+
+
+MAPS: dict[str, tuple[Callable[..., Expr], dtypes.DType]] = {
+    "squared": (lambda a, r, o, t: a * a, i32),
+    "residual": (
+        lambda a, r, o, t: cast(
+            Unary("round", maximum(cast(a, f32) * r + cast(t, f32) * o, const(0, f32)) / 3.5), u8
+        ),
+        u8,
+    ),
+    "clipped": (
+        lambda a, r, o, t: minimum(maximum(cast(a, f32) * r, const(-1.5, f32)), const(6, f32)),
+        f32,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_maps_of_sums_are_programs_of_the_vector_unit(name: str) -> None:
+    kernel = agree(with_map(*MAPS[name]), CHIPS["gemmini16"])
+    names = [n.intrinsic for n in walk(kernel.body) if isinstance(n, Invoke)]
+    assert names[-1] == "vector_0"
+    assert "vector_0" in dict(kernel.attrs)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_what_no_instruction_computes_is_named(name: str) -> None:
+    chip = CHIPS["systolic8"]  # its vector unit scales and rounds
     with pytest.raises(CompileError, match="no instruction for mm_store") as caught:
-        kernel_of(b.func("f", (x, w, y)), CHIPS["gemmini16"])
+        kernel_of(with_map(*MAPS[name]), chip)
     assert caught.value.codes == ("E402",)
 
 

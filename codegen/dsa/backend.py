@@ -123,7 +123,7 @@ class DsaBackend:
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """The kernels' text, and a module of their models."""
-        inline = InlineInstructions(self.target.instructions)
+        inline = InlineInstructions(self.target)
         models = [inline.run(f) for f in funcs]
         return _MODEL.join(("\n".join(map(print_func, funcs)), self._host.emit(models)))
 

@@ -1,7 +1,8 @@
 """Kernels of an accelerator as machine code of the host: what their instructions mean, in order.
 
 Each launch has tiles of its own, as the memories of the accelerator hold nothing from one kernel to
-the next."""
+the next.
+"""
 
 from __future__ import annotations
 

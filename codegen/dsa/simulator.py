@@ -3,7 +3,8 @@
 Memories of the target are arrays of bytes, instructions are executed by their declared meaning at
 the addresses of the stream, one by one: wrong addresses give wrong results. Fresh memory is
 poisoned. It is the reference for small programs; what runs is the model in machine code
-(:mod:`aisc.codegen.dsa.model`)."""
+(:mod:`aisc.codegen.dsa.model`).
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 A *site* is an instruction of the kernel's text; where its operands lie and how they are walked over
 does not change. Each time it is reached the function gives its number, the values of its dimensions
-and the offset of each operand. Networks of millions of instructions are a few lines each."""
+and the offset of each operand. Networks of millions of instructions are a few lines each.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from aisc.ir.tensor.expr import Binary, Const, Expr, Select, Unary, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.intrinsic import Intrinsic
 from aisc.ir.tensor.stmt import Alloc, For, If, Invoke, Region, Seq, Stmt
+from aisc.passes.tensor.vector_programs import instructions_of
 
 # What an execution of a site is: its number, values of dimensions, offsets of operands in bytes.
 Execution = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -66,7 +68,7 @@ class Stream:
         self.name, self.params = func.name, func.params
         self.addresses, self.memory = _place(func, target)
         self.sites: list[Site] = []
-        self._target = target
+        self._instructions = instructions_of(func, target)
         self._lines = ["def stream():"]
         self._stmt(func.body, 1)
         self._lines.append("    yield from ()")
@@ -103,7 +105,7 @@ class Stream:
         self._lines.append(f"{'    ' * (depth + 1)}pass")
 
     def _site(self, s: Invoke) -> str:
-        found = self._target.intrinsic(s.intrinsic)
+        found = self._instructions[s.intrinsic]
         params = found.semantics.params
         pairs = list(zip(s.operands, params, strict=True))
         places = tuple(self._operand(r, p) for r, p in pairs)

@@ -5,14 +5,15 @@ after:  ``for i in 0..16: for k in 0..16: tile[i, k] = x[m*16 + i, k]``
 
 Operands stand for the parameters of the declared meaning, scalars for its dimensions; memories of
 the accelerator become parameters in the order in which they are declared. Precondition: no blocks
-but those of meanings. Postcondition: no ``Invoke``, every buffer in the space *global*."""
+but those of meanings. Postcondition: no ``Invoke``, every buffer in the space *global*.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from aisc.ir.node import Node, walk
+from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Expr, Load, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.intrinsic import Intrinsic
@@ -21,6 +22,7 @@ from aisc.ir.tensor.tree import transform_statements
 from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
 from aisc.passes.schedule.copies import Names, copied
 from aisc.passes.tensor.lower_blocks import LowerBlocks
+from aisc.passes.tensor.vector_programs import instructions_of
 
 
 def memories_of(func: Func) -> tuple[Buffer, ...]:
@@ -30,42 +32,46 @@ def memories_of(func: Func) -> tuple[Buffer, ...]:
 
 @dataclass(frozen=True, slots=True)
 class InlineInstructions:
-    """The pass for these instructions."""
+    """The pass for the instructions of a target."""
 
-    instructions: Mapping[str, Intrinsic]
+    target: Target
     name: str = "inline-instructions"
 
     def run(self, func: Func) -> Func:
         """Apply to one function."""
         names, tiles = Names(func), memories_of(func)
+        table = instructions_of(func, self.target)
 
         def swap(s: Stmt) -> Stmt:
             if isinstance(s, Alloc):
                 return Seq(())
             if isinstance(s, Seq):
                 return seq(*s.stmts)
-            return self._meaning(s, names) if isinstance(s, Invoke) else s
+            return _meaning(table[s.intrinsic], s, names) if isinstance(s, Invoke) else s
 
         body = transform_statements(func.body, swap)
         plain = {b: replace(b, space="global") for b in tiles}
         body = replace_buffers(body, plain)
-        made = replace(func, params=(*func.params, *plain.values()), body=body, target="cpu")
+        made = replace(
+            func, params=(*func.params, *plain.values()), body=body, target="cpu", attrs=()
+        )  # fmt: skip
         return LowerBlocks().run(made)
 
-    def _meaning(self, s: Invoke, names: Names) -> Stmt:
-        """The loops of one instruction on its operands."""
-        semantics = self.instructions[s.intrinsic].semantics
-        regions = dict(zip(semantics.params, s.operands, strict=True))
-        dims: dict[Var, Expr] = dict(zip(semantics.dims, s.args, strict=True))
 
-        def access(n: Node) -> Node:
-            if isinstance(n, Load | Store) and n.buffer in regions:
-                r = regions[n.buffer]
-                return replace(n, buffer=r.buffer, indices=_place(r, n.indices))
-            return n
+def _meaning(found: Intrinsic, s: Invoke, names: Names) -> Stmt:
+    """The loops of one instruction on its operands."""
+    semantics = found.semantics
+    regions = dict(zip(semantics.params, s.operands, strict=True))
+    dims: dict[Var, Expr] = dict(zip(semantics.dims, s.args, strict=True))
 
-        body = transform(substitute(semantics.body, dims), access)
-        return copied(body, names)
+    def access(n: Node) -> Node:
+        if isinstance(n, Load | Store) and n.buffer in regions:
+            r = regions[n.buffer]
+            return replace(n, buffer=r.buffer, indices=_place(r, n.indices))
+        return n
+
+    body = transform(substitute(semantics.body, dims), access)
+    return copied(body, names)
 
 
 def _place(r: Region, at: tuple[Expr, ...]) -> tuple[Expr, ...]:

@@ -4,13 +4,15 @@ before: ``for i in 0..16: for k in 0..16: tile[i, k] = x[m*16 + i, k]``
 after:  ``invoke load(x[m*16 +: 16, 0 +: 16], tile[0 +: 16, 0 +: 16]; 16, 16)``
 
 Each nest is compared with the declared meaning of every instruction over memories and types like
-its own (:mod:`aisc.passes.schedule.match`). Precondition: scheduled blocks. Postcondition: no
-blocks; E402 names a nest that no instruction computes."""
+its own (:mod:`aisc.passes.schedule.match`); maps of sums that are none are programs of the vector
+unit (:mod:`aisc.passes.tensor.vector_programs`). Precondition: scheduled blocks. Postcondition: no
+blocks; E402 names a nest that no instruction computes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.target import Target
@@ -20,6 +22,7 @@ from aisc.ir.tensor.linear import Indexer
 from aisc.ir.tensor.stmt import Block, For, If, Invoke, Seq, Stmt, seq
 from aisc.ir.tensor.tree import indexer, places
 from aisc.passes.schedule.match import match_nest
+from aisc.passes.tensor.vector_programs import PREFIX, program, with_programs
 
 Signature = tuple[tuple[str, str], ...]
 
@@ -36,14 +39,16 @@ class SelectInstructions:
         table: dict[Signature, list[Intrinsic]] = {}
         for found in self.target.instructions.values():
             table.setdefault(_signature(found.semantics.params), []).append(found)
-        selector = _Selector(self.target.name, table)
-        return replace(func, body=selector.stmt(func.body, indexer((), func.dims)))
+        selector = _Selector(self.target, table)
+        body = selector.stmt(func.body, indexer((), func.dims))
+        return with_programs(replace(func, body=body), selector.programs)
 
 
 @dataclass(frozen=True, slots=True)
 class _Selector:
-    target: str
+    target: Target
     table: dict[Signature, list[Intrinsic]]
+    programs: dict[str, str] = field(default_factory=dict)
 
     def stmt(self, s: Stmt, index: Indexer) -> Stmt:
         """A statement where `index` knows the ranges of variables."""
@@ -64,7 +69,7 @@ class _Selector:
             return found
         if isinstance(s.body, Block):
             raise error(
-                "E402", f"{self.target} has no instruction for {s.body.name}",
+                "E402", f"{self.target.name} has no instruction for {s.body.name}",
                 *((why.diagnostics[0].message, *why.diagnostics[0].notes) if why else ()),
             )  # fmt: skip
         low, high = index.bounds(s.low), index.bounds(s.low + s.extent)
@@ -89,7 +94,19 @@ class _Selector:
                 found[candidate.name] = match_nest(s, candidate, index)
             except CompileError as fault:
                 why = why or fault
-        return (found[min(found)] if found else None), why
+        if found:
+            return found[min(found)], why
+        return self.vector(s, index), why
+
+    def vector(self, s: For, index: Indexer) -> Invoke | None:
+        """A program of the vector unit for a nest."""
+        name = f"{PREFIX}{len(self.programs)}"
+        made = program(s, name, self.target)
+        if made is None:
+            return None
+        call = match_nest(s, made[0], index)
+        self.programs[name] = made[1]
+        return call
 
 
 def _signature(buffers: Iterable[Buffer]) -> Signature:

@@ -4,7 +4,8 @@ model of how long its units take.
 An array whose weights stay needs a cycle for each row and as many for each change of weights, one
 whose sums stay a cycle for each step of the depth; what moves in and out
 is divided by the widths of the engines. Units work side by side: the busiest one counts, and what
-nothing can hide before it starts and after it ends."""
+nothing can hide before it starts and after it ends.
+"""
 
 from __future__ import annotations
 

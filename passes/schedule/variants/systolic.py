@@ -4,7 +4,8 @@
 compute}}; store}}``: every nest is what one instruction does, in memory spaces that a description
 names, and the instructions are found by that (:mod:`aisc.passes.tensor.select_instructions`). Tiles
 at the ends are smaller. Sums stay where they are while the depth is walked over; of data, weights
-and cells there may be two, so that one is filled while the other is in use."""
+and cells there may be two, so that one is filled while the other is in use.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@
 the weights alone, `p` and `q` in the data alone, `k` is summed up along an axis of the data, `r`
 and `s` form a *window* with p and q. Any of the rows may be missing. Elements beyond the borders of
 an image are a constant. What reads the sums is one map, which is computed on the way out of the
-array."""
+array.
+"""
 
 from __future__ import annotations
 
