@@ -190,7 +190,8 @@ def target_keys() -> str:
     parts = [
         NOTE,
         "# Target descriptions\n",
-        "What may stand in a description ([add a target](add-a-target.md)). `aisc targets validate "
+        "What may stand in a description ([add a target](add-a-target.md), [an accelerator]"
+        "(add-an-accelerator.md)). `aisc targets validate "
         "FILE` checks one, `aisc targets probe` writes that of the machine at hand.",
     ]
     for title, keys in (

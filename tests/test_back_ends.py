@@ -344,6 +344,14 @@ def test_the_page_about_back_ends_can_be_followed(tmp_path: Path) -> None:
     assert "abacus" in printed.split("296*batch")[1], "the bundle tells of its device"
 
 
+def test_the_page_about_accelerators_can_be_followed(tmp_path: Path) -> None:
+    printed = follow("add-an-accelerator.md", tmp_path)
+    assert "wide32.toml: a target of kind dsa, wide32" in printed
+    assert "158688 multiply-adds" in printed
+    assert re.search(r"wide32 +│ conv, cast, mul, round", printed)
+    assert "probabilities" in printed
+
+
 def test_the_page_about_targets_can_be_followed(tmp_path: Path) -> None:
     printed = follow("add-a-target.md", tmp_path)
     assert "small.toml: a target of kind cpu, small" in printed

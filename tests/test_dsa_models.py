@@ -12,11 +12,20 @@ import pytest
 import aisc
 from aisc.cli.main import main
 from aisc.codegen.backend import Timed, backend_of
+from aisc.codegen.dsa.simulator import simulate
+from aisc.codegen.dsa.stream import Stream
 from aisc.ir.description import from_toml
 from aisc.ir.diagnostics import CompileError
+from aisc.ir.dtypes import i8, i32
 from aisc.ir.target import resolve
-from aisc.ir.tensor.func import Program
+from aisc.ir.tensor.builder import ComputeBuilder
+from aisc.ir.tensor.expr import Expr, Load, cast
+from aisc.ir.tensor.func import Program, buffer
+from aisc.ir.text.printer import print_func
 from aisc.measure.cycles import layer_times
+from aisc.passes.schedule.rules.chooser import Chooser
+from aisc.passes.schedule.rules.dsa import dsa_schedule
+from aisc.passes.tensor.dsa_optimize import dsa_optimize
 
 ROOT = Path(__file__).parents[1]
 WIDE = str(ROOT / "tests/data/wide32.toml")
@@ -94,6 +103,31 @@ def test_a_bundle_holds_the_chip(digits: Path, tmp_path: Path) -> None:
     (x,) = images(1)[None]
     for a, b in zip(exe(x), aisc.load(tmp_path / "q.aisc")(x), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_chip_with_an_instruction_of_its_own() -> None:
+    """The one that the page shows, beside those of the set."""
+    page = (ROOT / "docs/add-an-accelerator.md").read_text(encoding="utf-8")
+    own = page.split("```toml\n")[1].split("```")[0]
+    chip = from_toml(Path(WIDE).read_text(encoding="utf-8") + "\n" + own, "own.toml")
+    x, w = buffer("x", i8, (5, 33), "input"), buffer("w", i8, (33, 9), "weight")
+    y = buffer("y", i32, (5, 9), "output")
+    b = ComputeBuilder()
+    sums = b.alloc("sums", i32, (5, 9))
+
+    def term(i: tuple[Expr, ...], r: tuple[Expr, ...]) -> Expr:
+        return cast(Load(x, (i[0], r[0])), i32) * cast(Load(w, (r[0], i[1])), i32)
+
+    b.reduce(sums, (33,), "sum", term, "mm")
+    b.map(y, lambda i, j: Load(sums, (i, j)) * 2, "doubled")
+    func = b.func("f", (x, w, y), target="dsa")
+    kernel = dsa_optimize(dsa_schedule(func, Chooser(chip)).func, chip)
+    assert "store_doubled" in print_func(kernel)
+    rng = np.random.default_rng(3)
+    a, c = (rng.integers(-128, 128, s).astype(np.int8) for s in ((5, 33), (33, 9)))
+    out = np.zeros((5, 9), np.int32)
+    simulate(Stream(kernel, chip), chip, [a, c, out])
+    np.testing.assert_array_equal(out, 2 * (a.astype(np.int32) @ c.astype(np.int32)))
 
 
 # -- descriptions ---------------------------------------------------------------------------------
