@@ -221,6 +221,19 @@ def test_all_work_is_instructions() -> None:
     assert "block" not in print_func(kernel)
 
 
+def test_few_channels_are_packed() -> None:
+    """A row of the window and the channels are one depth where that fills the array better."""
+    func, chip = (
+        Conv((20, 18), (3, 20), (5, 5), (2, 2), pads=(2, 2, 2, 2)).func(),
+        CHIPS["gemmini16"],
+    )
+    (pick,) = dsa_schedule(func, Chooser(chip)).picks
+    assert pick.choice[-1] == 1  # type: ignore[index]
+    found = timing(Stream(agree(func, chip), chip), chip)
+    steps = 2 * 5  # tiles of columns, lines of the window: 15 of 16 rows of cells are used
+    assert found.busy["array"] == steps * 10 * 9
+
+
 def test_every_choice_of_tiles_gives_the_same_bits() -> None:
     func, chip = CONVS["strided"].func(), CHIPS["systolic8"]
     (pick,) = dsa_schedule(func, Chooser(chip)).picks

@@ -15,7 +15,7 @@ from aisc.ir.tensor.tree import places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.dsa_tiles import best_tiles
 from aisc.passes.schedule.schedule import Schedule
-from aisc.passes.schedule.variants.systolic_form import form_of
+from aisc.passes.schedule.variants.systolic_form import Form, form_of
 
 
 def dsa_schedule(func: Func, d: Chooser) -> Schedule:
@@ -25,10 +25,19 @@ def dsa_schedule(func: Func, d: Chooser) -> Schedule:
     s = Schedule.of(func)
     for block in _maps(func, name):
         s = s.inline(block)
-    form = form_of(s.func, name)
-    tiles = best_tiles(form, d)
+    forms = [form_of(s.func, name)]
+    if _is_shallow(forms[0], d):
+        forms.append(form_of(s.func, name, packed=True))
+    tiles = best_tiles(forms, d)
     s = s.variant(name, "systolic", *astuple(tiles))
     return replace(s, picks=d.picks)
+
+
+def _is_shallow(form: Form, d: Chooser) -> bool:
+    """Whether a place of the window has so little depth that several fit the array at a time."""
+    chip = d.target.chip
+    window = () if form.q is None else tuple(form.q.window)
+    return chip is not None and len(window) == 1 and 2 * form.depth <= chip.array.rows
 
 
 def _contraction(func: Func) -> str:

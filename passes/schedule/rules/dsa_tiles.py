@@ -10,7 +10,7 @@ nothing can hide before it starts and after it ends.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -33,13 +33,14 @@ TOGETHER, RING = 8, 4
 LONGEST = 256
 
 
-def best_tiles(form: Form, d: Chooser) -> Tiles:
-    """The tiles of a product; E402 where none fit the memories of the target."""
+def best_tiles(forms: Sequence[Form], d: Chooser) -> Tiles:
+    """The tiles of a product in one of its forms; E402 where none fit the target's memories."""
     chip = d.target.chip
     if chip is None:
         raise error("E402", f"the description of {d.target.name} has no [array]")
     room = d.target.memory(SCRATCHPAD).bytes, d.target.memory(ACCUMULATOR).bytes
-    found = _ranked(_Product.of(form, chip), chip, room)
+    found = _ranked(tuple(_Product.of(f, chip) for f in forms), chip, room)
+    form = forms[0]
     if not found:
         raise error("E402", f"no tile of {form.block.name} fits the memories of {d.target.name}")
     options = [_choice(t) for t in found]
@@ -48,15 +49,17 @@ def best_tiles(form: Form, d: Chooser) -> Tiles:
 
 
 @lru_cache(maxsize=1024)
-def _ranked(product: _Product, chip: Accelerator, room: tuple[int, int]) -> tuple[Tiles, ...]:
+def _ranked(
+    products: tuple[_Product, ...], chip: Accelerator, room: tuple[int, int]
+) -> tuple[Tiles, ...]:
     """The best tiles, by the model, that fit a scratchpad and accumulators of so many bytes."""
-    fitting = dict.fromkeys(_fitting(product, chip, room))
-    timed = sorted((product.time(t, chip), k, t) for k, t in enumerate(fitting))
-    return tuple(t for _, _, t in timed[:OFFERED])
+    timed = {t: p.time(t, chip) for p in products for t in _fitting(p, chip, room)}
+    best = sorted((time, k, t) for k, (t, time) in enumerate(timed.items()))
+    return tuple(t for _, _, t in best[:OFFERED])
 
 
 def _choice(t: Tiles) -> tuple[int, ...]:
-    return t.p, t.q, t.columns, t.deep, t.data, t.sums
+    return t.p, t.q, t.columns, t.deep, t.data, t.sums, t.packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class _Product:
     q: _Axis
     n: int
     k: int
+    taps: int
     window: int
     sums: int
     tiles_n: int
@@ -101,10 +105,11 @@ class _Product:
     @staticmethod
     def of(form: Form, chip: Accelerator) -> _Product:
         """Of a contraction."""
-        n, k = size_of(form.n), size_of(form.k)
+        n, k = size_of(form.n), form.depth
+        taps = 1 if form.packed is None else size_of(form.packed)
         out = form.out if form.consumer is None else form.consumer.writes[0].buffer
         return _Product(
-            prod(map(size_of, form.outer)), _Axis.of(form.p), _Axis.of(form.q), n, k,
+            prod(map(size_of, form.outer)), _Axis.of(form.p), _Axis.of(form.q), n, k, taps,
             prod(map(size_of, form.window)), prod(map(size_of, form.sums)),
             -(-n // chip.array.columns),
             form.data.dtype.bytes, form.weights.dtype.bytes, form.accumulator.bytes,
@@ -150,8 +155,13 @@ class _Product:
         """What the data of all blocks takes: the engine moves whole rows of tiles."""
         again = t.deep < self.tiles_k(t) or self.sums > 1
         times = -(-self.tiles_n // t.columns) if again else 1
-        row = _beats(min(self.k, t.depth) * self.data_bytes, chip.dma("load"))
-        return self._blocks(t) * times * self.tiles_k(t) * self.sums * tile * row
+        if self.taps > 1:
+            each = self.taps * _beats(self.k // self.taps * self.data_bytes, chip.dma("load"))
+        else:
+            each = self.tiles_k(t) * _beats(
+                min(self.k, t.depth) * self.data_bytes, chip.dma("load")
+            )
+        return self._blocks(t) * times * self.sums * tile * each
 
     def _loaded(self, t: Tiles, tile: int, chip: Accelerator) -> int:
         """Cycles of what comes in: data, weights, biases."""
@@ -208,12 +218,25 @@ def _fitting(product: _Product, chip: Accelerator, room: tuple[int, int]) -> Ite
 
     for depth, columns in itertools.product(depths, _even(product.tiles_n)):
         whole = -(-product.k // depth)
-        for deep in _even(whole)[:BLOCKS]:
-            group = _group(deep, deep == whole)
+        for deep in _even(whole)[: 1 if product.taps > 1 else BLOCKS]:
+            group = deep if product.taps > 1 else _group(deep, deep == whole)
             for data, sums in ((2, 2), (2, 1), (1, 1)):
                 cells = 0 if still else array.weight_buffers
                 tiles = (
-                    Tiles(depth, array.columns, p, q, columns, deep, group, data, RING, cells, sums)
+                    Tiles(
+                        depth,
+                        array.columns,
+                        p,
+                        q,
+                        columns,
+                        deep,
+                        group,
+                        data,
+                        RING,
+                        cells,
+                        sums,
+                        int(product.taps > 1),
+                    )
                     for p, q in sides
                 )
                 yield from itertools.islice(filter(fits, tiles), BLOCKS)

@@ -42,7 +42,8 @@ class Tiles:
     """Sizes: depth and width of the array; rows of a block along both sides; tiles of columns that
     have sums at a time; tiles of the depth whose data lies there at a time, and of which weights
     are loaded together; how many tiles there are of data, weights, cells and sums. Without cells
-    the array reads weights from the scratchpad."""
+    the array reads weights from the scratchpad. `packed`: the window along the last rows belongs to
+    the depth."""
 
     depth: int
     width: int
@@ -55,6 +56,7 @@ class Tiles:
     weights: int = 2
     cells: int = 1
     sums: int = 1
+    packed: int = 0
 
 
 def systolic(
@@ -71,10 +73,11 @@ def systolic(
     weights: int,
     cells: int,
     sums: int,
+    packed: int = 0,
 ) -> Func:
     """`func` with the product `name` and the map behind it by tiles (:class:`Tiles`)."""
-    form = form_of(func, name)
-    tiles = Tiles(depth, width, p, q, columns, deep, group, data, weights, cells, sums)
+    form = form_of(func, name, bool(packed))
+    tiles = Tiles(depth, width, p, q, columns, deep, group, data, weights, cells, sums, packed)
     new = _Builder(func, form, tiles).build()
     top = find_place(func, name).loops[0]
     if form.consumer is not None:
@@ -105,10 +108,11 @@ class _Builder:
         self.values: dict[Var, Expr] = {it.var: ZERO for it in form.block.iters if size_of(it) == 1}
         self.rows = [_Rows(form.p, tiles.p), _Rows(form.q, tiles.q)]
         self.tiles_n = -(-size_of(form.n) // tiles.width)
-        self.tiles_k = -(-size_of(form.k) // tiles.depth)
+        self.tiles_k = -(-form.depth // tiles.depth)
         self.chunked = tiles.deep < self.tiles_k or any(size_of(it) > 1 for it in form.sums)
         t, data, acc = tiles, form.data.buffer.dtype, form.accumulator
-        shape = (t.deep, *(r.tile for r in self.rows), t.depth)
+        deep, row = (1, t.deep * t.depth) if t.packed else (t.deep, t.depth)
+        shape = (deep, *(r.tile for r in self.rows), row)
         self.data = self._tile("data", data, SCRATCHPAD, t.data, shape)
         weights = form.weights.buffer.dtype
         self.weights = self._tile(
@@ -207,39 +211,56 @@ class _Builder:
         """The data of a block of rows, tile by tile of the depth."""
         t, self.data_slot = self.t, self._slot(self.t.data)
 
-        def tile(ki: Expr) -> Stmt:
-            number = kc * t.deep + ki
-            extent = _part(size_of(self.form.k), t.depth, number)
-            return seq(self._borders(ki, extent), self._inside(ki, number, extent))
+        def borders(ki: Expr) -> Stmt | None:
+            return self._borders(ki, _part(self.form.depth, t.depth, kc * t.deep + ki))
 
-        return self._loop("ld", t.deep, tile, extent=_part(self.tiles_k, t.deep, kc))
+        def tile(ki: Expr) -> Stmt:
+            return seq(borders(ki), self._inside(ki, kc * t.deep + ki))
+
+        count, tap = _part(self.tiles_k, t.deep, kc), self.form.packed
+        if tap is None:
+            return self._loop("ld", t.deep, tile, extent=count)
+        around = self._loop("ld", t.deep, lambda ki: seq(borders(ki)), extent=count)
+        return seq(around, self._over(tap, lambda: self._inside(ZERO, ZERO)))
+
+    def _at(self, ki: Expr, p: Expr, q: Expr, k: Expr) -> tuple[Expr, ...]:
+        """The place of an element in the tile of data."""
+        if self.t.packed:
+            return self.data_slot, ZERO, p, q, ki * self.t.depth + k
+        return self.data_slot, ki, p, q, k
 
     def _borders(self, ki: Expr, extent: Expr) -> Stmt | None:
         """What lies around the image."""
-        fill, bounds = self.form.fill, [r.beyond(self.values) for r in self.rows]
-        tests = [test for found in bounds for test in found]
+        fill, tap = self.form.fill, self.form.packed
+        ends = [{}] if tap is None else [{tap.var: ZERO}, {tap.var: const(size_of(tap) - 1)}]
+        places = [{**self.values, **end} for end in ends]
+        tests = [test for r in self.rows for at in places for test in r.beyond(at)]
         if fill is None or not tests:
             return None
         value = Cast(const(int(fill.value)), self.data.dtype)
         axes = [*self._tile_axes(clip=False), ("k", ZERO, extent, self.t.depth)]
 
         def store(v: Sequence[Var]) -> Store:
-            return Store(self.data, (self.data_slot, ki, *v), value)
+            return Store(self.data, self._at(ki, v[0], v[1], v[2]), value)
 
-        return If(logical_or(*tests), self._nest("fill", axes, store))
+        return If(logical_or(*dict.fromkeys(tests)), self._nest("fill", axes, store))
 
-    def _inside(self, ki: Expr, number: Expr, extent: Expr) -> Stmt:
-        axes = [*self._tile_axes(clip=True), ("k", ZERO, extent, self.t.depth)]
-        load, depth = self.form.data, self.form.k.var
+    def _inside(self, ki: Expr, number: Expr) -> Stmt:
+        """The part of a tile that is there; of a packed one, for one place of its window."""
+        form, size = self.form, size_of(self.form.k)
+        most = size if form.packed else self.t.depth
+        extent = const(size) if form.packed else _part(size, most, number)
+        first = self.values[form.packed.var] * size if form.packed else ZERO
+        axes = [*self._tile_axes(clip=True), ("k", ZERO, extent, most)]
 
         def store(v: Sequence[Var]) -> Store:
-            at = {**self.values, depth: number * self.t.depth + v[2]}
-            indices = [substitute(e, at) for e in load.indices]
+            at = {**self.values, form.k.var: number * self.t.depth + v[2]}
+            indices = [substitute(e, at) for e in form.data.indices]
             for rows, var in zip(self.rows, v, strict=False):
                 if rows.side is not None:
                     indices[rows.side.dim] = rows.first(self.values) + var * rows.step
-            value = replace(load, indices=tuple(indices))
-            return Store(self.data, (self.data_slot, ki, *v), value)
+            value = replace(form.data, indices=tuple(indices))
+            return Store(self.data, self._at(ki, v[0], v[1], first + v[2]), value)
 
         return self._nest("load", axes, store)
 
@@ -252,15 +273,21 @@ class _Builder:
 
     def _load_weights(self, first: Expr, number: Expr, slot: Expr) -> Stmt:
         form, t = self.form, self.t
-        size = t.group * t.depth
-        axes = [
-            ("k", ZERO, _part(size_of(form.k), size, first), size), self._column_axis(number)
-        ]  # fmt: skip
+        size, most = size_of(form.k), t.group * t.depth
+        if form.packed is not None:
+            return self._over(form.packed, lambda: self._weights(ZERO, size, number, slot))
+        return self._weights(first, most, number, slot)
+
+    def _weights(self, first: Expr, most: int, number: Expr, slot: Expr) -> Stmt:
+        """Weights of up to `most` steps of the depth; of packed ones, for a place of the window."""
+        form, t, size = self.form, self.t, size_of(self.form.k)
+        start = self.values[form.packed.var] * size if form.packed else ZERO
+        axes = [("k", ZERO, _part(size, most, first), most), self._column_axis(number)]
 
         def store(v: Sequence[Var]) -> Store:
-            at = {form.k.var: first * size + v[0], form.n.var: number * t.width + v[1]}
+            at = {form.k.var: first * most + v[0], form.n.var: number * t.width + v[1]}
             value = substitute(form.weights, {**self.values, **at})
-            return Store(self.weights, (slot, *v), value)
+            return Store(self.weights, (slot, start + v[0], v[1]), value)
 
         return self._nest("weights", axes, store)
 
@@ -271,7 +298,7 @@ class _Builder:
         form, t, own = self.form, self.t, self._slot(self.t.cells)
         (kc, kg, ki), acc = tile, form.accumulator
         here = kg * t.group + ki
-        deep = ("k", ZERO, _part(size_of(form.k), t.depth, kc * t.deep + here), t.depth)
+        deep = ("k", ZERO, _part(form.depth, t.depth, kc * t.deep + here), t.depth)
         column_axis = self._column_axis(column)
 
         def weight(k: Expr, n: Expr) -> Load:
@@ -279,8 +306,9 @@ class _Builder:
 
         def add(v: Sequence[Var]) -> Store:
             place = (*sums, *v[:3])
-            rows = (r.coordinate(x, self.values) for r, x in zip(self.rows, v, strict=False))
-            a = Load(self.data, (self.data_slot, here, *rows, v[3]))
+            rows = [r.coordinate(x, self.values) for r, x in zip(self.rows, v, strict=False)]
+            p, q = rows
+            a = Load(self.data, self._at(here, p, q, v[3]))
             b = Load(self.cells, (own, v[3], v[2])) if t.cells else weight(v[3], v[2])
             product = binary("mul", _as(a, acc), _as(b, acc))
             return Store(self.sums, place, Load(self.sums, place) + product)
@@ -497,15 +525,18 @@ class _Rows:
         if self.side is None or self.side.inside is None:
             return []
         (low, high), first = self.side.inside, self.first(values)
-        return [binary("lt", first, const(low)), binary("gt", first + self.needed, const(high))]
+        end = first + (self.needed - 1) * self.step + 1
+        return [binary("lt", first, const(low)), binary("gt", end, const(high))]
 
     def clipped(self, values: dict[Var, Expr]) -> tuple[Expr, Expr]:
         """The first row of the tile inside of the image, and how many there are."""
         if self.side is None or self.side.inside is None:
             return ZERO, self.extent if self.side is None else self.needed
         (low, high), first = self.side.inside, self.first(values)
-        start = maximum(const(0), const(low) - first)
-        end = minimum(self.needed, const(high) - first)
+        step = self.step
+        before, upto = (const(bound) - first + (step - 1) for bound in (low, high))
+        start = maximum(const(0), before if step == 1 else before // step)
+        end = minimum(self.needed, upto if step == 1 else upto // step)
         return start, maximum(const(0), end - start)
 
     def coordinate(self, row: Expr, values: dict[Var, Expr]) -> Expr:

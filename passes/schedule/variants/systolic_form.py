@@ -10,7 +10,7 @@ array.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.dtypes import DType
@@ -33,11 +33,12 @@ class Side:
     stride: int
     window: Mapping[Iter, int]
     inside: tuple[int, int] | None
+    apart: bool = False
 
     @property
     def is_window(self) -> bool:
         """Whether neighbouring rows may share what they read."""
-        return bool(self.window) or self.inside is not None
+        return not self.apart and (bool(self.window) or self.inside is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,12 @@ class Form:
     k: Iter
     window: tuple[Iter, ...]
     sums: tuple[Iter, ...]
+    packed: Iter | None = None
+
+    @property
+    def depth(self) -> int:
+        """How much is summed up at a place of the window."""
+        return size_of(self.k) * (1 if self.packed is None else size_of(self.packed))
 
     @property
     def accumulator(self) -> DType:
@@ -77,9 +84,18 @@ def size_of(it: Iter) -> int:
     return int(it.extent.value)
 
 
-def form_of(func: Func, name: str) -> Form:
-    """The form of the contraction `name`; E302 says what it has otherwise."""
-    return _Reader(func, find_place(func, name).block).form()
+def form_of(func: Func, name: str, packed: bool = False) -> Form:
+    """The form of the contraction `name`; E302 says what it has otherwise. `packed`: the window
+    along the last rows belongs to the depth, for few channels: rows share nothing then."""
+    reader = _Reader(func, find_place(func, name).block)
+    form = reader.form()
+    if not packed:
+        return form
+    if form.q is None or len(form.q.window) != 1:
+        raise reader.fault("its last rows have no window to be packed")
+    (tap,) = form.q.window
+    q = replace(form.q, window={}, apart=True)
+    return replace(form, q=q, packed=tap, window=tuple(r for r in form.window if r is not tap))
 
 
 class _Reader:
