@@ -23,6 +23,7 @@ __all__ = [
     "Target",
     "build",
     "compile",
+    "function",
     "interpret",
     "load",
     "load_operators",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from aisc.driver.functions import build
     from aisc.frontend.own.classes import operator
     from aisc.frontend.own.registry import load_operators
+    from aisc.functions.function import function
     from aisc.ir import target as targets
     from aisc.ir.diagnostics import (
         AiscError,
@@ -64,6 +66,7 @@ _HOMES = {
     "load": "aisc.artifact.loading",
     "save": "aisc.artifact.loading",
     "build": "aisc.driver.functions",
+    "function": "aisc.functions.function",
     "interpret": "aisc.ir.graph.interpret",
     "load_operators": "aisc.frontend.own.registry",
     "operator": "aisc.frontend.own.classes",

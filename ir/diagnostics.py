@@ -25,8 +25,11 @@ CODES: dict[str, str] = {
     "E105": "the model or one of its tensors is larger than the limit",
     "E106": "an option names no dimension or input of the model, or contradicts it",
     "E107": "a text of aisc's IR or of the model language cannot be parsed",
-    "E108": "a name of the model language is not known",
+    "E108": "a name of the model language or of a Python function is not known",
     "E109": "a call, type or parameter of the model language does not fit",
+    "E110": "the source of a Python function cannot be read",
+    "E111": "a Python function does what aisc does not compile",
+    "E112": "operands or arguments in a Python function do not fit",
     # E2xx: graph
     "E201": "operand types do not fit the operator",
     "E202": "the graph is malformed",

@@ -1,0 +1,1 @@
+"""Decorated Python functions: captured, compiled and called."""
