@@ -17,10 +17,12 @@ from aisc.frontend.pyast.library.products import matmul
 from aisc.frontend.pyast.library.registry import method_of
 from aisc.frontend.pyast.scope import Scope
 from aisc.frontend.pyast.source import Text
+from aisc.frontend.pyast.state import mapped
 from aisc.frontend.pyast.subscripts import read_item
 from aisc.frontend.pyast.values import (
     Frame,
     Local,
+    Maybe,
     Method,
     Partial,
     Record,
@@ -62,6 +64,8 @@ class Evaluator(Context):
         """What a name stands for; E108 where nothing is called so."""
         if name in self.state.names:
             item = self.state.names[name]
+            if isinstance(item, Maybe):
+                item = self.state.names[name] = self.surely(item, name, node)
             if isinstance(item, Partial):
                 if isinstance(self.state.code, int) and self.state.code in item.codes:
                     return item.item
@@ -71,6 +75,19 @@ class Evaluator(Context):
                 raise refused(f"'{name}' has no value here: {item.why}", "set it before", loc=self.at(node))
             return item
         return self.scope.outside(name, self.at(node))
+
+    def surely(self, item: Maybe, name: str, node: ast.AST) -> Any:
+        """A variable in runs in which it is set; the others end here."""
+        self.loc = self.at(node)
+        flag = self.read(item.flag)
+        attrs: dict[str, Any] = {"message": f"'{name}' has no value: {item.why}"}
+
+        def tested(x: Any) -> Any:
+            if not isinstance(x, Tensor):
+                return x
+            return self.new(self.em.builder.add("expect", (self.read(x), flag), attrs, loc=self.loc), x.weak)
+
+        return mapped(item.item, tested)
 
     def at(self, node: ast.AST) -> Loc:
         """The place of a piece of syntax."""

@@ -17,7 +17,7 @@ import numpy as np
 from aisc.frontend.building.regions import branch
 from aisc.frontend.pyast.context import SAMPLES, Context, weak_dtype
 from aisc.frontend.pyast.state import BREAK, CONTINUE, ON, RAISE, RETURN, State, leaves
-from aisc.frontend.pyast.values import Frame, Partial, Record, Tensor, Unset, is_number, of_numpy, refused, shown
+from aisc.frontend.pyast.values import Frame, Maybe, Partial, Record, Tensor, Unset, is_number, of_numpy, refused, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Poly
 from aisc.ir.dtypes import DType
@@ -104,16 +104,10 @@ class Joiner:
         codes = frozenset(
             k for k in live if (k not in one.live or k in codes_a) and (k not in other.live or k in codes_b)
         )
-        if not codes:
-            unset = next((x for x in (a, b) if isinstance(x, Unset)), None)
-            return unset or Unset("it is not set on every way")
+        if isinstance(a, Unset) and isinstance(b, Unset):
+            return a
         try:
-            if not codes & codes_a or isinstance(a, Unset):
-                item = self.join(None, b)
-            elif not codes & codes_b or isinstance(b, Unset):
-                item = self.join(a, None)
-            else:
-                item = self.join(a, b)
+            item = self.join(None if isinstance(a, Unset) else a, None if isinstance(b, Unset) else b)
         except Conflict:
             return Unset(f"it is {shown(a)} on one way and {shown(b)} on the other")
         return item if codes == live else Partial(item, codes, "it is set on some ways only")
@@ -128,6 +122,11 @@ class Joiner:
     def _join(self, a: Any, b: Any) -> Any:
         if a is b:
             return a
+        if isinstance(a, Maybe) or isinstance(b, Maybe):
+            flags = [x.flag if isinstance(x, Maybe) else True for x in (a, b)]
+            items = [x.item if isinstance(x, Maybe) else x for x in (a, b)]
+            why = next(x.why for x in (a, b) if isinstance(x, Maybe))
+            return Maybe(self.join(*items), self._slot(*flags), why)
         if a is None or b is None:
             return self._alone(a, b)
         if isinstance(a, list | tuple) and type(a) is type(b) and len(a) == len(b):

@@ -19,7 +19,7 @@ from aisc.frontend.pyast.scope import assigned_by
 from aisc.frontend.pyast.state import BREAK, CONTINUE, ON, RAISE, RETURN, State, mapped
 from aisc.frontend.pyast.statements import Executor
 from aisc.frontend.pyast.subscripts import one_place
-from aisc.frontend.pyast.values import Frame, NumberNeeded, Partial, Record, Tensor, Unset, is_number, is_size, misfit, refused, shown
+from aisc.frontend.pyast.values import Frame, Maybe, NumberNeeded, Partial, Record, Tensor, Unset, is_number, is_size, misfit, refused, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly, bounds, ceildiv, maximum
 from aisc.ir.dtypes import DType
@@ -32,6 +32,7 @@ NESTED = 48  # turns of an unrolled loop that the run may leave
 TRIES = 12
 
 _NEXT = frozenset({ON, CONTINUE})
+_OPEN = (Unset, Partial, Maybe)  # variables that may have no value
 
 
 @dataclass(slots=True)
@@ -64,11 +65,13 @@ class _Carried:
 @dataclass(slots=True)
 class _Plan:
     """What is known of a loop so far. names: variables that are carried, as templates whose leaves
-    are places in `slots`; arrays: those that are written."""
+    are places in `slots`; late: those of them that the body sets first, and after which ends of a
+    turn they are set; arrays: those that are written; code, ran: places of how a turn ended, and of
+    whether there was one; result: what is returned, as a template."""
 
     slots: list[_Carried] = field(default_factory=list)
     names: dict[str, Any] = field(default_factory=dict)
-    late: set[str] = field(default_factory=set)  # variables that the body sets first
+    late: dict[str, frozenset[int]] = field(default_factory=dict)
     arrays: dict[Tensor, int] = field(default_factory=dict)
     code: int | None = None
     may: frozenset[int] = frozenset()
@@ -85,7 +88,7 @@ class Looper(Executor):
         if isinstance(node, ast.While):
             self._while(node)
             return
-        over = self._turns(node)
+        over = self._turns(node.iter)
         if over.items is not None and (not over.whole or self._is_short(node, over.items)):
             self._unrolled(node, over.items)
             return
@@ -175,23 +178,25 @@ class Looper(Executor):
         """Variables where the block ended in one of some ways."""
         for name, item in self.state.names.items():
             if isinstance(item, Partial):
-                whole = codes & self.state.may <= item.codes
+                whole = codes & self.state.may - {RETURN, RAISE} <= item.codes
                 self.state.names[name] = item.item if whole else Unset(item.why)
 
     # --- what is looped over ------------------------------------------------------------------
-    def _turns(self, node: ast.For) -> Turns:
-        call = node.iter
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.keywords:
-            fn = self.expr(call.func)
-            if fn is range and 1 <= len(call.args) <= 3:
-                return self._range([self.expr(a) for a in call.args])
-            if fn is enumerate and len(call.args) == 1:
-                return _numbered(self._over(self.expr(call.args[0])))
-            if fn is zip and call.args and not any(isinstance(a, ast.Starred) for a in call.args):
-                return self._together([self._over(self.expr(a)) for a in call.args])
-            if fn is reversed and len(call.args) == 1:
-                return self._over(self._reversed(call.args[0]))
-        return self._over(self.expr(call))
+    def _turns(self, node: ast.expr) -> Turns:
+        """What an expression is looped over: ranges, and arrays under enumerate, zip and reversed, are
+        not built."""
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+            fn, args = self.expr(node.func), node.args
+            if fn is range and 1 <= len(args) <= 3:
+                return self._range([self.expr(a) for a in args])
+            if fn is enumerate and len(args) == 1:
+                return _numbered(self._turns(args[0]))
+            if fn is zip and args and not any(isinstance(a, ast.Starred) for a in args):
+                return self._together([self._turns(a) for a in args])
+            if fn is reversed and len(args) == 1:
+                found = self._reversed(args[0])
+                return found if isinstance(found, Turns) else self._over(found)
+        return self._over(self.expr(node))
 
     def _reversed(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and self.expr(node.func) is range:
@@ -205,8 +210,6 @@ class Looper(Executor):
         return found if isinstance(found, Tensor) else self.sequence(found, node)[::-1]
 
     def _over(self, x: Any) -> Turns:
-        if isinstance(x, Turns):
-            return x
         if isinstance(x, range):
             return Turns(items=x, whole=True)
         if not isinstance(x, Tensor):
@@ -308,7 +311,7 @@ class Looper(Executor):
         """Variables that the syntax says are assigned, and arrays that it says are written."""
         plan = _Plan()
         for name in sorted(assigned_by([*node.body, *((node.target,) if isinstance(node, ast.For) else ())])):
-            if name in self.state.names and not isinstance(self.state.names[name], Unset | Partial):
+            if name in self.state.names and not isinstance(self.state.names[name], _OPEN):
                 self._carry_name(plan, name, self.state.names[name])
         for n in (x for s in node.body for x in ast.walk(s)):
             target = n.value if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store) else None
@@ -366,8 +369,9 @@ class Looper(Executor):
             return Tensor(carried[place.at], self.frame, plan.slots[place.at].weak)
 
         for name, template in plan.names.items():
-            if name not in plan.late:
-                state.names[name] = mapped(template, item)
+            made = mapped(template, item)
+            late = name in plan.late
+            state.names[name] = Partial(made, frozenset(), "this turn has not set it") if late else made
         for t, at in plan.arrays.items():
             state.contents[t] = Tensor(carried[at], self.frame)
             state.writes[t] = state.writes.get(t, 0) + 1
@@ -378,7 +382,7 @@ class Looper(Executor):
         carried: Sequence[Value],
     ) -> tuple[Value | None, list[Value], list[Value]]:  # fmt: skip
         """One turn: whether another follows, and what it is given."""
-        entered = dict(self.state.names)
+        entered = self.state.copy().names
         if isinstance(node, ast.For):
             assert over.item is not None, "a loop of the run has items"
             self.assign(node.target, over.item(self, turn))
@@ -387,7 +391,7 @@ class Looper(Executor):
         state = self.state
         nexts: list[Value] = list(carried)
         for name, template in plan.names.items():
-            self._collect(plan, template, self._at_end(name), nexts, name)
+            self._collect(plan, template, self._at_end(plan, name), nexts, name)
         for t, at in plan.arrays.items():
             nexts[at] = self.value(t)
         if plan.has_result and RETURN in state.may:
@@ -397,9 +401,12 @@ class Looper(Executor):
         goes = self._goes_on(node, plan, nexts, ends)
         return goes, self._tested(nexts), []
 
-    def _at_end(self, name: str) -> Any:
+    def _at_end(self, plan: _Plan, name: str) -> Any:
         item = self.state.names.get(name, Unset("it is deleted in the loop"))
         live = self.state.may - {RETURN, RAISE}
+        if name in plan.late:
+            plan.late[name] = item.codes if isinstance(item, Partial) else live
+            return item.item if isinstance(item, Partial) else item
         if isinstance(item, Partial):
             return item.item if live <= item.codes else Unset(item.why)
         return item
@@ -461,10 +468,11 @@ class Looper(Executor):
             if not known and t.home is not self.frame and not _is_inside(t.home, self.frame):
                 self._carry_array(plan, t)
                 again = True
-        for name, item in state.names.items():
-            if name in plan.names or isinstance(item, Unset | Partial) or name.startswith(" "):
+        for name, found in state.names.items():
+            item = found.item if isinstance(found, Partial) else found
+            if name in plan.names or isinstance(item, Unset) or name.startswith(" "):
                 continue
-            if name in before.names and not isinstance(before.names[name], Unset | Partial):
+            if name in before.names and not isinstance(before.names[name], _OPEN):
                 if item is not entered.get(name) and _differs(item, entered.get(name)):
                     self._carry_name(plan, name, before.names[name])
                     again = True
@@ -481,7 +489,7 @@ class Looper(Executor):
         if isinstance(item, Record) or not all(numeric):
             return False
         plan.names[name] = mapped(item, lambda x: self._empty_slot(plan, x))
-        plan.late.add(name)
+        plan.late[name] = frozenset()
         if plan.ran is None:
             plan.slots.append(_Carried(False, dtypes.boolean, True))
             plan.ran = len(plan.slots) - 1
@@ -566,8 +574,9 @@ class Looper(Executor):
     # --- after the loop -----------------------------------------------------------------------
     def _after(self, node: ast.While | ast.For, over: Turns, plan: _Plan, results: list[Value]) -> None:
         state = self.state
-        if plan.ran is not None:
-            self._require_turns(plan, over, results)
+        ran = None
+        if plan.ran is not None and not (over.trip is not None and bounds(over.trip)[0] > 0):
+            ran = self.new(results[plan.ran], weak=True)
 
         def item(place: Any) -> Any:
             if not isinstance(place, _Place):
@@ -575,7 +584,8 @@ class Looper(Executor):
             return self.new(results[place.at], plan.slots[place.at].weak)
 
         for name, template in plan.names.items():
-            state.names[name] = mapped(template, item)
+            made = mapped(template, item)
+            state.names[name] = self._late(plan, name, made, node, ran) if name in plan.late else made
         for name in assigned_by(node.body):
             if name not in plan.names and name not in state.names:
                 state.names[name] = Unset("it is set in a loop, where it belongs to one turn")
@@ -587,6 +597,22 @@ class Looper(Executor):
             return
         self._left(node, plan, self.new(results[plan.code], weak=True), item)
 
+    def _late(
+        self, plan: _Plan, name: str, item: Any, node: ast.While | ast.For, ran: Tensor | None
+    ) -> Any:
+        """A variable that the body sets first, after the loop: whether it is set may depend on how
+        that was left."""
+        codes = plan.late[name]
+        ends = plan.may - {RETURN, RAISE}
+        known = codes & {BREAK} | (frozenset({ON}) if ends & _NEXT <= codes else frozenset())
+        wanted = ends & {BREAK} | (frozenset() if _is_endless(node) else frozenset({ON}))
+        why = "the loop sets it on some ways only"
+        if ran is not None and ON in known and not _is_endless(node):
+            item = Maybe(item, ran, "the loop that sets it had no turn")
+        if wanted <= known:
+            return item
+        return Partial(item, known, why) if node.orelse and known else Unset(why)
+
     def _left(self, node: ast.While | ast.For, plan: _Plan, code: Tensor, item: Callable[[Any], Any]) -> None:
         """What follows a loop that may have been left."""
         state = self.state
@@ -596,11 +622,13 @@ class Looper(Executor):
             state.code, state.may = code, plan.may - {RAISE} - {CONTINUE} | {ON}
 
             def otherwise() -> None:
+                self._settle(frozenset({ON}))
                 self.state.end(ON)
                 self.block(node.orelse)
 
             def stay() -> None:
                 ended = self.state.may - {ON}
+                self._settle(ended)
                 self.state.code = code if len(ended) > 1 else next(iter(ended))
                 self.state.may = ended
                 self._after_break()
@@ -612,22 +640,10 @@ class Looper(Executor):
             return
         is_return = self.em.op("equal", self.read(code), self.em.constant(RETURN))
         made = self.em.op("where", is_return, self.em.constant(RETURN), self.em.constant(ON))
-        forever = isinstance(node, ast.While) and isinstance(node.test, ast.Constant) and node.test.value
-        if forever and BREAK not in plan.may:
+        if _is_endless(node) and BREAK not in plan.may:
             state.end(RETURN)
             return
         state.code, state.may = self.new(made, weak=True), frozenset({ON, RETURN})
-
-    def _require_turns(self, plan: _Plan, over: Turns, results: list[Value]) -> None:
-        """Let the run be one in which the loop had a turn, where that is not known."""
-        if over.trip is not None and bounds(over.trip)[0] > 0:
-            return
-        assert plan.ran is not None, "it is asked whether the loop ran"
-        names = " and ".join(sorted(plan.late))
-        flag = results[plan.ran]
-        for k in {p.at for n in plan.late for p in _places_in(plan.names[n])}:
-            attrs: dict[str, Any] = {"message": f"{names}: the loop that sets it had no turn"}
-            results[k] = self.em.builder.add("expect", (results[k], flag), attrs, loc=self.loc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -635,12 +651,6 @@ class _Place:
     """A place among what a loop carries."""
 
     at: int
-
-
-def _places_in(template: Any) -> list[_Place]:
-    found: list[_Place] = []
-    mapped(template, lambda x: found.append(x) if isinstance(x, _Place) else None)
-    return found
 
 
 def _over_range(over: Turns) -> Turns:
@@ -670,6 +680,11 @@ def _may_leave(body: Sequence[ast.stmt]) -> bool:
         inner = own and not isinstance(n, ast.For | ast.While)
         todo += [(x, inner) for x in ast.iter_child_nodes(n)]
     return False
+
+
+def _is_endless(node: ast.While | ast.For) -> bool:
+    """Whether a loop ends only where its body leaves it."""
+    return isinstance(node, ast.While) and isinstance(node.test, ast.Constant) and bool(node.test.value)
 
 
 def _is_inside(frame: Frame | None, around: Frame) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from aisc.frontend.pyast.values import Partial, Record, Tensor
+from aisc.frontend.pyast.values import Maybe, Partial, Record, Tensor
 from aisc.ir.graph.core import Value
 
 # How a block of statements may end. A number of the run where more than one is possible.
@@ -61,7 +61,7 @@ def copied(item: Any, seen: dict[int, Any]) -> Any:
         return made
     if isinstance(item, tuple):
         return _tuple_like(item, [copied(x, seen) for x in item])
-    if isinstance(item, Partial):
+    if isinstance(item, Partial | Maybe):
         return dataclasses.replace(item, item=copied(item.item, seen))
     return item
 

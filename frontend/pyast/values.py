@@ -93,6 +93,15 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Maybe:
+    """A variable that a loop sets, and of which only the run knows whether it had a turn: `flag`."""
+
+    item: Any
+    flag: Tensor
+    why: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Local:
     """A function that is defined inside of the captured one."""
 
