@@ -27,12 +27,27 @@ def elementwise(c: Context, name: str, *args: Any) -> Tensor:
         raise refused(f"np.{name} is not supported", loc=c.loc)
     parts = [c.tensor(x) for x in args]
     types = resolved(c, name, parts)
+    if not all(_holds(t, c, d) for t, d in zip(parts, types, strict=False)):
+        if name not in COMPARE.values():
+            raise misfit(f"np.{name}: {shown(args[-1])} does not fit {types[0]}", loc=c.loc)
+        types = (*(np.dtype(np.int64),) * len(parts), types[-1])
     values = [
         c.em.cast(c.read(t), of_numpy(d, c.loc)) for t, d in zip(parts, types, strict=False)
     ]
+    if values[0].type.dtype is dtypes.boolean and name in _ORDERS:
+        values = [c.em.cast(v, dtypes.u8) for v in values]
     made = c.em.cast(rule(c.em, *values), of_numpy(types[-1], c.loc))
     weak = all(t.weak for t in parts) and all(t.value.type.rank == 0 for t in parts)
     return c.new(made, weak)
+
+
+def _holds(t: Tensor, c: Context, dtype: Any) -> bool:
+    """Whether a number of Python's that is known can be one of a type of whole numbers."""
+    known = c.em.array(c.read(t)) if t.weak else None
+    if known is None or dtype.kind not in "iu" or known.dtype.kind != "i":
+        return True
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= known.item() <= limits.max)
 
 
 def resolved(c: Context, name: str, parts: list[Tensor]) -> tuple[Any, ...]:
@@ -61,6 +76,8 @@ COMPARE = {
     "GtE": "greater_equal",
 }  # fmt: skip
 
+_ORDERS = ("less", "less_equal", "greater", "greater_equal")
+
 
 def of_sizes(name: str, a: Any, b: Any) -> Any:
     """A binary operator of sizes as a size; nothing where it is none."""
@@ -77,6 +94,8 @@ def of_sizes(name: str, a: Any, b: Any) -> Any:
 
 def power(c: Context, a: Any, b: Any) -> Tensor:
     """``a ** b``; small whole exponents that are known become products."""
+    if b == 2 and isinstance(b, int) and isinstance(a, Tensor) and a.value.type.dtype is dtypes.boolean:
+        return elementwise(c, "square", a)
     if isinstance(b, int) and not isinstance(b, bool) and 0 <= b <= 64 and isinstance(a, Tensor):
         types = resolved(c, "power", [a, c.tensor(b)])
         base = c.em.cast(c.read(a), of_numpy(types[-1], c.loc))

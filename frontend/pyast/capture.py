@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.report import DimWords
 from aisc.frontend.pyast.arguments import Argument, Result, tree_map
 from aisc.frontend.pyast.loops import Looper
-from aisc.frontend.pyast.scope import Scope, scope_of
+from aisc.frontend.pyast.scope import Guard, scope_of
 from aisc.frontend.pyast.source import Captured, with_carets
 from aisc.frontend.pyast.state import RAISE
 from aisc.frontend.pyast.statements import Ends
@@ -31,13 +31,13 @@ from aisc.ir.types import TensorType
 @dataclass(slots=True)
 class Model:
     """A captured function. inputs: paths of the arguments that are inputs of the graph, in order;
-    result: what it returns, with :class:`Result` in the place of tensors; outside: values of names
-    of outside that it has read."""
+    result: what it returns, with :class:`Result` in the place of tensors; guards: what it has read of
+    outside."""
 
     graph: Graph
     inputs: tuple[str, ...]
     result: Any
-    outside: list[tuple[Scope, dict[str, Any]]] = field(default_factory=list)
+    guards: tuple[Guard, ...] = ()
 
 
 def graph_of(
@@ -97,7 +97,7 @@ class _Building:
         outputs = self._tested(outputs)
         graph = eliminate_dead(self.frame.em.builder.finish(outputs, [f"output{k}" for k in range(len(outputs))]))
         verify(graph)
-        return Model(graph, tuple(self.paths), shape, [(scope, dict(scope.read))])
+        return Model(graph, tuple(self.paths), shape, tuple(evaluator.guards.values()))
 
     def _run(self, e: Looper, definition: ast.FunctionDef | ast.Lambda, trees: Mapping[str, Any]) -> Any:
         names = [p.arg for p in (*definition.args.posonlyargs, *definition.args.args)]

@@ -15,7 +15,7 @@ from aisc.frontend.pyast.arithmetic import elementwise
 from aisc.frontend.pyast.context import Context
 from aisc.frontend.pyast.library.products import matmul
 from aisc.frontend.pyast.library.registry import method_of
-from aisc.frontend.pyast.scope import Scope
+from aisc.frontend.pyast.scope import Guard, Scope
 from aisc.frontend.pyast.source import Text
 from aisc.frontend.pyast.state import mapped
 from aisc.frontend.pyast.subscripts import read_item
@@ -53,6 +53,7 @@ class Evaluator(Context):
         super().__init__(frame)
         self.scope = scope
         self.parent: Loc | None = None
+        self.guards: dict[tuple[int, str], Guard] = {}
 
     @property
     def text(self) -> Text:
@@ -74,7 +75,7 @@ class Evaluator(Context):
             if isinstance(item, Unset):
                 raise refused(f"'{name}' has no value here: {item.why}", "set it before", loc=self.at(node))
             return item
-        return self.scope.outside(name, self.at(node))
+        return self.scope.outside(name, self.at(node), self.guards)
 
     def surely(self, item: Maybe, name: str, node: ast.AST) -> Any:
         """A variable in runs in which it is set; the others end here."""
@@ -366,8 +367,11 @@ class Evaluator(Context):
             if name in known:
                 return Method(of, name)
             raise refused(f"'{name}' of a {type(of).__name__} is not supported", loc=self.loc)
-        found = self.natively(getattr, of, name)
-        return found
+        found: list[Any] = []  # which an array goes through as it is
+        self.natively(lambda: found.append(getattr(of, name)))
+        if not isinstance(of, types.ModuleType | type) and not callable(found[0]):
+            self.guards[id(of), name] = Guard(of, name, found[0])
+        return found[0]
 
     def _of_array(self, t: Tensor, name: str) -> Any:
         v = self.read(t)

@@ -7,6 +7,7 @@ import builtins
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import CellType
 from typing import Any
 
 from aisc.frontend.pyast.source import Captured, Text
@@ -18,6 +19,27 @@ from aisc.ir.location import Loc
 _MISSING = object()
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What was read outside of a function: the owner's `name` was `value`. The owner is a table of
+    globals, a cell of a closure or an object with attributes."""
+
+    owner: Any
+    name: str
+    value: Any
+
+    @property
+    def holds(self) -> bool:
+        """Whether it still is."""
+        if isinstance(self.owner, dict):
+            return self.owner.get(self.name, _MISSING) is self.value
+        name = "cell_contents" if isinstance(self.owner, CellType) else self.name
+        return getattr(self.owner, name, _MISSING) is self.value
+
+    def __str__(self) -> str:
+        return f"{self.name} is {type(self.value).__name__} {getattr(self.value, '__name__', '')}".strip()
+
+
 @dataclass(slots=True)
 class Scope:
     """The names around a body. own: names that the body assigns, which are its own everywhere.
@@ -26,13 +48,12 @@ class Scope:
     text: Text
     names: Mapping[str, Any]
     own: frozenset[str]
-    cells: Mapping[str, Any] = field(default_factory=dict)
+    cells: Mapping[str, CellType] = field(default_factory=dict)
     outer: tuple[Scope, State] | None = None
-    read: dict[str, Any] = field(default_factory=dict)
 
-    def outside(self, name: str, loc: Loc) -> Any:
-        """What a name stands for outside; E108 where there is none, E111 for one that the function
-        sets only later."""
+    def outside(self, name: str, loc: Loc, guards: dict[tuple[int, str], Guard]) -> Any:
+        """What a name stands for outside, which becomes a guard; E108 where there is none, E111 for
+        one that the function sets only later."""
         if name in self.own:
             raise refused(f"'{name}' has no value yet", "it is set further below", loc=loc)
         if self.outer is not None:
@@ -42,12 +63,17 @@ class Scope:
                 if isinstance(item, Unset | Partial):
                     raise refused(f"'{name}' may have no value here", loc=loc)
                 return item
-            return scope.outside(name, loc)
-        for table in (self.cells, self.names, vars(builtins)):
-            found = table.get(name, _MISSING)
-            if found is not _MISSING:
-                self.read[name] = found
-                return found
+            return scope.outside(name, loc, guards)
+        cell = self.cells.get(name)
+        owner: Any = self.names if cell is None else cell
+        try:
+            found = self.names[name] if cell is None else cell.cell_contents
+        except (KeyError, ValueError):
+            found = vars(builtins).get(name, _MISSING)
+        else:
+            guards[id(owner), name] = Guard(owner, name, found)
+        if found is not _MISSING:
+            return found
         known = {*self.own, *self.cells, *self.names, *vars(builtins)}
         near = difflib.get_close_matches(name, sorted(known), 2)
         raise error("E108", f"the name '{name}' is not known",

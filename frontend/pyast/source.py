@@ -40,14 +40,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Captured:
-    """A function with its syntax: `names` are those of its globals and closure, `first` the values
-    that its parameters have before the call's: ``self`` of a method."""
+    """A function with its syntax. first: values that its parameters have before those of a call, as
+    ``self`` of a method; cells: of the functions around it."""
 
     function: types.FunctionType
     text: Text
     definition: Definition
     first: tuple[Any, ...] = ()
-    cells: Mapping[str, Any] = field(default_factory=dict)
+    cells: Mapping[str, types.CellType] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -143,15 +143,9 @@ def _parameters(node: Definition) -> tuple[str, ...]:
     return tuple(p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs))
 
 
-def _cells(function: types.FunctionType) -> dict[str, Any]:
-    """Values of the variables of functions around; those that are not set yet are left out."""
-    found = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            found[name] = cell.cell_contents
-        except ValueError:
-            continue
-    return found
+def _cells(function: types.FunctionType) -> dict[str, types.CellType]:
+    """Where the variables of functions around are kept."""
+    return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
 
 
 def with_carets(fault: CompileError) -> CompileError:

@@ -216,7 +216,7 @@ class Executor(Caller):
 
     def _foreign(self, of: Any) -> None:
         """Refuse to change a list or dict that is not the function's own."""
-        if any(x is of for x in self.scope.read.values()):
+        if any(g.value is of for g in self.guards.values()):
             raise refused("this list lies outside of the function", "copy it first", loc=self.loc)
 
     def _augment(self, node: ast.AugAssign) -> None:

@@ -67,9 +67,18 @@ def clip(c: Context, a: Any, a_min: Any = None, a_max: Any = None, min: Any = No
     """``np.clip``."""
     low, high = a_min if min is None else min, a_max if max is None else max
     found = c.tensor(a)
-    if low is not None:
-        found = elementwise(c, "maximum", found, low)
-    return found if high is None else elementwise(c, "minimum", found, high)
+    for name, bound in (("maximum", low), ("minimum", high)):
+        if bound is not None and not _beyond(found, bound, name):
+            found = elementwise(c, name, found, bound)
+    return found
+
+
+def _beyond(t: Tensor, bound: Any, name: str) -> bool:
+    """Whether no element of a type of whole numbers can pass a bound."""
+    d = t.value.type.dtype
+    if not isinstance(bound, int) or not d.is_integer:
+        return False
+    return bound < d.min_value if name == "maximum" else bound > d.max_value
 
 
 @numpy_function("take", method=True)

@@ -215,26 +215,36 @@ def append(c: Context, arr: Any, values: Any, axis: Any = None) -> Tensor:
     return concatenate(c, [arr, values], axis)
 
 
-@numpy_function("split", "array_split")
+@numpy_function("split")
 def split(c: Context, ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Tensor]:
-    """``np.split`` into a known number of parts."""
+    """``np.split`` into a known number of equal parts, or at places."""
+    v = c.value(ary)
+    size = v.type.shape[axis_of(c, axis, v.type.rank)]
+    if isinstance(indices_or_sections, int):
+        even = decide("==", mod(size, indices_or_sections), 0)
+        if even is False:
+            raise misfit(f"{size} places are no {indices_or_sections} equal parts", "np.array_split", loc=c.loc)
+        if even is None:
+            rest = c.value(mod(size, indices_or_sections))
+            c.test(c.em.op("equal", rest, c.em.constant(0)), "np.split: the parts are not equal")
+    return array_split(c, ary, indices_or_sections, axis)
+
+
+@numpy_function("array_split")
+def array_split(c: Context, ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Tensor]:
+    """``np.array_split`` into a known number of parts, the first of which are larger by one."""
     v = c.value(ary)
     k = axis_of(c, axis, v.type.rank)
     size = v.type.shape[k]
+    ends: list[Dim]
     if isinstance(indices_or_sections, int):
         count = indices_or_sections
-        if not isinstance(size, int):
-            part = floordiv(size, count)
-            c.test(c.em.op("equal", c.value(mod(size, count)), c.em.constant(0)), "a split is not even")
-            ends: list[Dim] = [part * (n + 1) for n in range(count)]
-        else:
-            least, more = divmod(size, count)
-            ends = list(np.cumsum([least + (n < more) for n in range(count)]).tolist())
+        part, more = floordiv(size, count), mod(size, count)
+        ends = [part * n + minimum(n, more) for n in range(1, count)]
     else:
         ends = [minimum(d, size) for d in c.dims_of(indices_or_sections, "a place")]
-        ends.append(size)
-    starts: list[Dim] = [0, *ends[:-1]]
-    return [c.new(c.em.slice_axis(v, k, a, b)) for a, b in zip(starts, ends, strict=True)]
+    starts: list[Dim] = [0, *ends]
+    return [c.new(c.em.slice_axis(v, k, a, b)) for a, b in zip(starts, [*ends, size], strict=True)]
 
 
 @numpy_function("tile")
