@@ -14,6 +14,8 @@ from aisc.codegen.backend import Backend, Scheduled
 from aisc.codegen.llvm.assembly import spills
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
+from aisc.ir.tensor.stmt import While
+from aisc.ir.tensor.tree import statements
 from aisc.passes.plan.bind import ScheduledKernel, Version
 from aisc.passes.schedule.picks import Choices
 from aisc.passes.schedule.rules.chooser import Chooser
@@ -39,6 +41,8 @@ def gated(lowered: Func, backend: Backend, choices: Choices, quick: bool = False
     first: tuple[ScheduledKernel, Artefact | None] | None = None
     target = backend.target
     decided = Chooser(target, choices, quick=quick)
+    if any(isinstance(n, While) for n in statements(lowered.body)):  # turns in order, of numbers
+        return optimized(lowered, Schedule.of(lowered), target), None
     start = prepared(lowered, decided)
     dim = row_dimension(start, target)
     for given, tiles in _tries(start, decided):

@@ -176,7 +176,7 @@ class FunctionEmitter(StoreEmitter):
         elif isinstance(s, Invoke):
             self.invoke(s)
         elif isinstance(s, While):
-            raise InternalError(f"{self.func.name}: no code for a While loop in a kernel")
+            self.repeat(s)
         else:
             raise InternalError(f"{self.func.name}: no code for {type(s).__name__}")
 
@@ -234,6 +234,19 @@ class FunctionEmitter(StoreEmitter):
             self.counted(s, self.scalar(s.low), self.scalar(s.low + s.extent))
         else:
             raise InternalError(f"{self.func.name}: no code for a loop over {s.kind}")
+
+    def repeat(self, s: While) -> None:
+        """A loop whose turns decide whether another follows. What has failed ends it: it may be what
+        the condition waits for."""
+        end = self.w.open_while()
+        go = self.value(s.cond).ref
+        if self.func.attr("status", False):
+            failed = self.w.let("load i64, ptr %status, align 8")
+            well = self.w.let(f"icmp eq i64 {failed}, 0")
+            go = self.w.let(f"and i1 {go}, {well}")
+        self.w.test_while(end, go)
+        self.stmt(s.body)
+        self.w.close_while(end)
 
     def span(self, s: For) -> tuple[float, float]:
         """Least and greatest value of a loop's variable."""

@@ -108,8 +108,20 @@ class Function:
         if version.executable is None:
             with self._lock:
                 if version.executable is None:
-                    version.executable = compile_model(version.model.graph, **self.options)
+                    version.executable = self._executable(version)
         return version.executable
+
+    def _executable(self, version: Version) -> Executable:
+        """Native code; sizes of 1 that must broadcast make another one when they come."""
+
+        def with_sizes(names: tuple[str, ...], sizes: Mapping[str, int]) -> Executable:
+            model = graph_of(captured, version.arguments, sizes)
+            return compile_model(model.graph, **self.options)
+
+        captured, _ = self._syntax()
+        made = compile_model(version.model.graph, **self.options)
+        made.compile_again_with(with_sizes)
+        return made
 
     def _syntax(self) -> tuple[Captured, inspect.Signature]:
         if self._captured is None or self._signature is None:
@@ -159,7 +171,7 @@ class Function:
                 for name, x in bound.items()
             }
             try:
-                version = Version(graph_of(captured, given), known)
+                version = Version(graph_of(captured, given), known, given)
             except Known as need:
                 known = self._known[kinds] = known | {need.argument}
             else:

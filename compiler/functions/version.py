@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,11 @@ _TYPES = {t: WEAK[t].numpy for t in WEAK}
 
 @dataclass(slots=True, eq=False)
 class Version:
-    """One version. known: paths of numbers that are guards."""
+    """One version. known: paths of numbers that are guards; arguments: what it was captured for."""
 
     model: Model
     known: frozenset[str]
+    arguments: Mapping[str, Any]
     executable: Executable | None = None
 
     @property

@@ -25,6 +25,7 @@ from aisc.ir.rewrite.driver import eliminate_dead
 from aisc.passes.base import map_regions
 from aisc.passes.graph.partition import Group, partition
 from aisc.passes.graph.parts import nested_concats
+from aisc.passes.graph.sequential import sequential_loops
 from aisc.passes.policy import HOST_ALONE, Machines
 
 
@@ -38,6 +39,8 @@ class Fuse:
 
     def run(self, graph: Graph) -> Graph:
         """Apply to one graph and the regions of its control operators."""
+        if self.join:
+            graph = sequential_loops(graph)
         graph = map_regions(graph, self.run)
         if self.join and not self.machines.devices:
             graph = eliminate_dead(nested_concats(graph))

@@ -36,6 +36,7 @@ def group_key(region: Graph, weights: frozenset[int]) -> object:
             tuple(None if v is None else place[v] for v in n.inputs),
             tuple((k, _plain(value)) for k, value in n.attrs),
             tuple(v.type for v in n.outputs),
+            tuple(group_key(r, frozenset()) for r in n.regions),
         )
         for n in region.nodes
     )

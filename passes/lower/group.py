@@ -13,7 +13,7 @@ from aisc.ir.arith.poly import Dim, symbols
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.graph import opdef
-from aisc.ir.graph.core import Graph, GraphNode, Value, used_symbols
+from aisc.ir.graph.core import Graph, GraphNode, Value, bound_symbols, used_symbols
 from aisc.ir.location import UNKNOWN, Loc
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.builder import ComputeBuilder
@@ -22,6 +22,7 @@ from aisc.ir.tensor.func import Buffer, Func, Role, buffer
 from aisc.ir.tensor.stmt import Stmt
 from aisc.ir.tensor.tree import map_blocks, with_regions
 from aisc.ir.tensor.visitor import transform
+from aisc.passes.lower.sequential import lower_sequential
 
 NOTHING: Mapping[int, tuple[Dim, ...]] = {}
 
@@ -56,7 +57,7 @@ def lower_group(
     if scalars:
         cb.stmts = [_inline_scalars(s, scalars) for s in cb.stmts]
     dims = {s.name for b in params for d in (*b.shape, *b.strides) for s in symbols(d)}
-    dims |= {s.name for node in region.nodes for s in used_symbols(node)}
+    dims |= {s.name for node in region.nodes for s in used_symbols(node)} - bound_symbols(region)
     cb.loc = loc
     made = cb.func(name, params, tuple(map(Var, sorted(dims))), target=target)
     checks = [c.condition for node in region.nodes for c in opdef.size_checks(node)]
@@ -106,7 +107,9 @@ def _lower_node(
             table[v] = cb.alloc(_clean(v.name), v.type.dtype, v.type.shape)
         outs.append(table[v])
     cb.loc = node.loc
-    if definition.scalar is not None:
+    if node.op == "loop":
+        lower_sequential(cb, node, ins, outs)
+    elif definition.scalar is not None:
         _lower_map(cb, definition, call, ins, outs[0])
     elif definition.variants:
         next(iter(definition.variants.values())).compute(cb, call, ins, outs)
