@@ -17,41 +17,133 @@ from numpy.random import Generator
 
 TYPES = ("float32", "float64", "int32", "int64", "int8", "uint8", "bool")
 UNARY = (
-    "np.exp({a})", "np.tanh({a})", "np.sqrt(np.abs({a}))", "-{n}", "np.abs({a})", "np.sign({n})",
-    "np.floor({a})", "np.ceil({a})", "np.rint({a})", "np.square({a})", "np.isnan({a})", "~({a} > 0)",
-    "np.sin({a})", "np.log1p(np.abs({a}))", "np.cbrt({a})", "np.signbit({f})", "{a}.astype(np.float32)",
-    "{a}.astype(np.int16)", "{a}.astype(bool)", "np.clip({a}, -1, 2)", "np.nan_to_num({a})", "+{n}",
-)  # fmt: skip
+    "np.exp({a})",
+    "np.tanh({a})",
+    "np.sqrt(np.abs({a}))",
+    "-{n}",
+    "np.abs({a})",
+    "np.sign({n})",
+    "np.floor({a})",
+    "np.ceil({a})",
+    "np.rint({a})",
+    "np.square({a})",
+    "np.isnan({a})",
+    "~({a} > 0)",
+    "np.sin({a})",
+    "np.log1p(np.abs({a}))",
+    "np.cbrt({a})",
+    "np.signbit({f})",
+    "{a}.astype(np.float32)",
+    "{a}.astype(np.int16)",
+    "{a}.astype(bool)",
+    "np.clip({a}, -1, 2)",
+    "np.nan_to_num({a})",
+    "+{n}",
+)
 BINARY = (
-    "{a} + {b}", "{a} * {b}", "{n} - {m}", "{a} / ({b} + 0.5)", "{n} // np.where({m} == 0, 3, {m})",
-    "{n} % np.where({m} == 0, 3, {m})", "np.maximum({a}, {b})", "np.minimum({a}, {b})",
-    "np.where({a} > {b}, {a}, {b})", "{a} == {b}", "{a} <= {b}", "np.logical_and({a}, {b})",
-    "np.hypot({a}, {b})", "np.arctan2({a}, {b})", "np.fmax({a}, {b})", "np.copysign({f}, {b})",
-    "({i} & {j})", "({i} | {j})", "({i} ^ {j})", "np.logaddexp({a} * 0.1, {b} * 0.1)", "{a} != {b}",
-    "np.isclose({a}, {b})", "np.float32(2) * {a} + {b}", "{a} ** 2 + 3 * {b}", "np.fmod({n}, 3)",
-)  # fmt: skip
+    "{a} + {b}",
+    "{a} * {b}",
+    "{n} - {m}",
+    "{a} / ({b} + 0.5)",
+    "{n} // np.where({m} == 0, 3, {m})",
+    "{n} % np.where({m} == 0, 3, {m})",
+    "np.maximum({a}, {b})",
+    "np.minimum({a}, {b})",
+    "np.where({a} > {b}, {a}, {b})",
+    "{a} == {b}",
+    "{a} <= {b}",
+    "np.logical_and({a}, {b})",
+    "np.hypot({a}, {b})",
+    "np.arctan2({a}, {b})",
+    "np.fmax({a}, {b})",
+    "np.copysign({f}, {b})",
+    "({i} & {j})",
+    "({i} | {j})",
+    "({i} ^ {j})",
+    "np.logaddexp({a} * 0.1, {b} * 0.1)",
+    "{a} != {b}",
+    "np.isclose({a}, {b})",
+    "np.float32(2) * {a} + {b}",
+    "{a} ** 2 + 3 * {b}",
+    "np.fmod({n}, 3)",
+)
 REDUCED = (
-    "np.sum({a})", "{a}.sum(axis=0)", "{a}.max(axis=-1)", "{a}.min()", "np.mean({a}, axis=-1, keepdims=True)",
-    "np.prod({a} * 0.5, axis=0)", "np.any({a} > 0, axis=0)", "np.all({a} > -5)", "np.argmax({a}, axis=0)",
-    "np.argmin({a})", "np.cumsum({a}, axis=0)", "np.std({a}, axis=0)", "np.var({a})", "np.ptp({a}, axis=0)",
-    "np.count_nonzero({a})", "np.linalg.norm({a} * 1.0)", "np.median({a} * 1.0, axis=0)", "np.sort({a}, axis=0)",
-    "np.argsort({a}, axis=-1, kind='stable')", "np.diff({a}, axis=0)", "np.cumprod({a} * 0.5, axis=-1)",
-)  # fmt: skip
+    "np.sum({a})",
+    "{a}.sum(axis=0)",
+    "{a}.max(axis=-1)",
+    "{a}.min()",
+    "np.mean({a}, axis=-1, keepdims=True)",
+    "np.prod({a} * 0.5, axis=0)",
+    "np.any({a} > 0, axis=0)",
+    "np.all({a} > -5)",
+    "np.argmax({a}, axis=0)",
+    "np.argmin({a})",
+    "np.cumsum({a}, axis=0)",
+    "np.std({a}, axis=0)",
+    "np.var({a})",
+    "np.ptp({a}, axis=0)",
+    "np.count_nonzero({a})",
+    "np.linalg.norm({a} * 1.0)",
+    "np.median({a} * 1.0, axis=0)",
+    "np.sort({a}, axis=0)",
+    "np.argsort({a}, axis=-1, kind='stable')",
+    "np.diff({a}, axis=0)",
+    "np.cumprod({a} * 0.5, axis=-1)",
+)
 MOVED = (
-    "{a}.T", "{a}.reshape(-1)", "{a}[::-1]", "{a}[1:]", "{a}[:-1]", "{a}[..., ::2]", "{a}[-1]", "{a}[None]",
-    "{a}[..., None] * 2", "np.concatenate([{a}, {a}], axis=0)", "np.stack([{a}, {a}], axis=-1)",
-    "np.flip({a}, axis=0)", "np.roll({a}, 2, axis=0)", "np.tile({a}, 2)", "np.repeat({a}, 3, axis=0)",
-    "np.pad({a}, 1)", "np.expand_dims({a}, 1)", "np.ravel({a})", "{a}[[0, -1]]", "{a}[np.array([0, 0])]",
-    "{a}[::-2]", "np.atleast_2d({a})", "np.zeros_like({a})", "np.full_like({a}, 3)", "{a}[{a} > 0]",
-    "np.vstack([{a}, {a}])", "np.hstack([{a}, {a}])", "np.swapaxes({a}, 0, -1)", "np.array_split({a}, 2)[0]",
-    "np.moveaxis({a}, 0, -1)", "np.broadcast_to({a}, (2,) + {a}.shape)", "{a}[-2:]", "{a}[3:1]", "{a}[5:0:-1]",
-)  # fmt: skip
+    "{a}.T",
+    "{a}.reshape(-1)",
+    "{a}[::-1]",
+    "{a}[1:]",
+    "{a}[:-1]",
+    "{a}[..., ::2]",
+    "{a}[-1]",
+    "{a}[None]",
+    "{a}[..., None] * 2",
+    "np.concatenate([{a}, {a}], axis=0)",
+    "np.stack([{a}, {a}], axis=-1)",
+    "np.flip({a}, axis=0)",
+    "np.roll({a}, 2, axis=0)",
+    "np.tile({a}, 2)",
+    "np.repeat({a}, 3, axis=0)",
+    "np.pad({a}, 1)",
+    "np.expand_dims({a}, 1)",
+    "np.ravel({a})",
+    "{a}[[0, -1]]",
+    "{a}[np.array([0, 0])]",
+    "{a}[::-2]",
+    "np.atleast_2d({a})",
+    "np.zeros_like({a})",
+    "np.full_like({a}, 3)",
+    "{a}[{a} > 0]",
+    "np.vstack([{a}, {a}])",
+    "np.hstack([{a}, {a}])",
+    "np.swapaxes({a}, 0, -1)",
+    "np.array_split({a}, 2)[0]",
+    "np.moveaxis({a}, 0, -1)",
+    "np.broadcast_to({a}, (2,) + {a}.shape)",
+    "{a}[-2:]",
+    "{a}[3:1]",
+    "{a}[5:0:-1]",
+)
 PRODUCTS = (
-    "{p} @ {q}", "np.dot({p}, {q})", "np.einsum('ij,jk->ik', {p}, {q})", "np.einsum('ij->ji', {p})",
-    "np.outer({p}, {q})", "np.tensordot({p}, {q}, axes=1)", "np.einsum('ij,jk->i', {p}, {q})", "{p}.T @ {p}",
-    "np.trace({p} @ {p}.T)", "np.diag({p} @ {p}.T)", "np.tril({p})", "np.triu({p}, 1)", "np.inner({p}, {p})",
-    "np.einsum('ij,ij->', {p}, {p})", "np.kron({p}, {q})", "np.einsum('...j,jk->...k', {p}, {q})",
-)  # fmt: skip
+    "{p} @ {q}",
+    "np.dot({p}, {q})",
+    "np.einsum('ij,jk->ik', {p}, {q})",
+    "np.einsum('ij->ji', {p})",
+    "np.outer({p}, {q})",
+    "np.tensordot({p}, {q}, axes=1)",
+    "np.einsum('ij,jk->i', {p}, {q})",
+    "{p}.T @ {p}",
+    "np.trace({p} @ {p}.T)",
+    "np.diag({p} @ {p}.T)",
+    "np.tril({p})",
+    "np.triu({p}, 1)",
+    "np.inner({p}, {p})",
+    "np.einsum('ij,ij->', {p}, {p})",
+    "np.kron({p}, {q})",
+    "np.einsum('...j,jk->...k', {p}, {q})",
+)
 
 
 @dataclass(frozen=True)
@@ -89,9 +181,24 @@ def pair_of(rng: Generator, kind: str) -> tuple[Any, Any]:
 def text_of(rng: Generator, kind: str, depth: int = 1) -> str:
     """An expression of x and y. Names in the templates: a, b any; n, m no bools, f floats; i, j
     whole numbers of one type; p, q matrices."""
-    table = {"unary": UNARY, "binary": BINARY, "reduced": REDUCED, "moved": MOVED, "product": PRODUCTS}[kind]
-    words = {"a": "x", "b": "y", "n": "(x + 0)", "m": "(y + 0)", "f": "(x * 1.0)", "i": "(x > 0)", "j": "(y > 0)",
-             "p": "x", "q": "y"}  # fmt: skip
+    table = {
+        "unary": UNARY,
+        "binary": BINARY,
+        "reduced": REDUCED,
+        "moved": MOVED,
+        "product": PRODUCTS,
+    }[kind]
+    words = {
+        "a": "x",
+        "b": "y",
+        "n": "(x + 0)",
+        "m": "(y + 0)",
+        "f": "(x * 1.0)",
+        "i": "(x > 0)",
+        "j": "(y > 0)",
+        "p": "x",
+        "q": "y",
+    }
     if depth and kind in ("reduced", "moved") and rng.random() < 0.4:
         words["a"] = f"({text_of(rng, 'unary', 0)})"
     return str(rng.choice(table)).format(**words)
@@ -100,7 +207,9 @@ def text_of(rng: Generator, kind: str, depth: int = 1) -> str:
 def expressions(folder: Path, seed: int, count: int) -> list[Expression]:
     """So many functions, written to a module in a folder."""
     rng = np.random.default_rng(seed)
-    kinds = [str(rng.choice(["unary", "binary", "reduced", "moved", "product"])) for _ in range(count)]
+    kinds = [
+        str(rng.choice(["unary", "binary", "reduced", "moved", "product"])) for _ in range(count)
+    ]
     texts = [text_of(rng, k) for k in kinds]
     operands = [pair_of(rng, k) for k in kinds]
     path = folder / f"expressions_{seed}.py"

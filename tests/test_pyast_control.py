@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import aisc
 import numpy as np
 import pytest
+
+import aisc
 
 F = np.float64
 
@@ -83,7 +84,7 @@ def several_returns(a: Any, b: Any) -> Any:
 
 def nested_conditions(a: Any, b: Any) -> Any:
     x = a if a > b else (b if b > 0 else -b)
-    if a > 0 and b > 0 or not a < -5:
+    if (a > 0 and b > 0) or not a < -5:
         x = x + 1
     return x
 
@@ -246,7 +247,10 @@ def weak_becomes_strong(x: Any) -> Any:
 
 CASES: list[tuple[Callable[..., Any], list[tuple[Any, ...]]]] = [
     (if_else, [(3.0,), (-0.5,), (-4.0,)]),
-    (early, [(np.array([1.0, 2, -3, 4, 9, 1]), 5.0), (np.array([1.0, -2]), 5.0), (np.zeros(0), 1.0)]),
+    (
+        early,
+        [(np.array([1.0, 2, -3, 4, 9, 1]), 5.0), (np.array([1.0, -2]), 5.0), (np.zeros(0), 1.0)],
+    ),
     (set_on_ways_that_go_on, [(np.array([1.0, -2, 3]),), (np.array([-1.0]),)]),
     (several_returns, [(3, 2), (13, 2), (2, 3), (2, 15)]),
     (nested_conditions, [(1.0, 2.0), (-7.0, -3.0), (-2.0, -3.0)]),

@@ -236,8 +236,8 @@ class FunctionEmitter(StoreEmitter):
             raise InternalError(f"{self.func.name}: no code for a loop over {s.kind}")
 
     def repeat(self, s: While) -> None:
-        """A loop whose turns decide whether another follows. What has failed ends it: it may be what
-        the condition waits for."""
+        """A loop whose turns decide whether another follows. What has failed ends it: it may be
+        what the condition waits for."""
         end = self.w.open_while()
         go = self.value(s.cond).ref
         if self.func.attr("status", False):

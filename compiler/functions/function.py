@@ -23,10 +23,10 @@ from aisc.codegen.run.executable import Executable
 from aisc.driver.api import Level, Targets
 from aisc.driver.api import compile as compile_model
 from aisc.driver.api import lower as lower_model
+from aisc.frontend.arrays.values import Known
 from aisc.frontend.pyast.arguments import tree_map
 from aisc.frontend.pyast.capture import graph_of
 from aisc.frontend.pyast.source import Captured, capture
-from aisc.frontend.pyast.values import Known
 from aisc.functions.version import WEAK, Key, Version, argument_for, as_array, kind_of
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
@@ -39,7 +39,9 @@ _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 class Function:
     """A Python function that is compiled when it is called. `python` is the function itself."""
 
-    def __init__(self, python: Callable[..., Any], options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, python: Callable[..., Any], options: Mapping[str, Any] | None = None
+    ) -> None:
         self.python, self.options = python, dict(options or {})
         functools.update_wrapper(self, python)
         self._captured: Captured | None = None
@@ -84,7 +86,9 @@ class Function:
         """The executable for arguments like these."""
         return self._compiled(self._version(args, kwargs)[0])
 
-    def lower(self, *args: Any, to: Level = "program", target: Targets = "cpu", **kwargs: Any) -> Any:
+    def lower(
+        self, *args: Any, to: Level = "program", target: Targets = "cpu", **kwargs: Any
+    ) -> Any:
         """What the compiler makes of the function at a level, for arguments like these."""
         return lower_model(self.graph(*args, **kwargs), to, target)
 
@@ -126,14 +130,17 @@ class Function:
     def _syntax(self) -> tuple[Captured, inspect.Signature]:
         if self._captured is None or self._signature is None:
             with self._lock:
-                self._captured, self._signature = capture(self.python), inspect.signature(self.python)
+                self._captured, self._signature = (
+                    capture(self.python),
+                    inspect.signature(self.python),
+                )
         return self._captured, self._signature
 
     def _version(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], ones: bool = False
     ) -> tuple[Version, list[Any], bool]:
-        """The version for arguments, its inputs, and whether these are the arguments in order. ones:
-        sizes that are 1 are known, so that they broadcast."""
+        """The version for arguments, its inputs, and whether these are the arguments in order.
+        ones: sizes that are 1 are known, so that they broadcast."""
         captured, signature = self._syntax()
         try:
             bound = signature.bind(*args, **kwargs).arguments
@@ -141,8 +148,12 @@ class Function:
             raise error("E501", f"{captured.name}: {fault}", loc=captured.loc) from None
         for name in bound:
             if signature.parameters[name].kind in _MANY:
-                raise error("E111", f"'{captured.name}' takes any number of arguments",
-                            "name them, or take a tuple", loc=captured.loc)  # fmt: skip
+                raise error(
+                    "E111",
+                    f"'{captured.name}' takes any number of arguments",
+                    "name them, or take a tuple",
+                    loc=captured.loc,
+                )
         leaves: dict[str, Any] = {}
 
         def note(x: Any, path: str) -> Any:
@@ -162,14 +173,13 @@ class Function:
         kinds: Key = tuple((path, kind_of(x, ones)) for path, x in leaves.items())
         known = self._known.get(kinds, frozenset())
         while True:
-            key: Key = tuple((p, (type(leaves[p]), leaves[p]) if p in known else k) for p, k in kinds)
+            key: Key = tuple(
+                (p, (type(leaves[p]), leaves[p]) if p in known else k) for p, k in kinds
+            )
             version = self._versions.get(key)
             if version is not None and version.holds:
                 return version
-            given = {
-                name: tree_map(x, lambda v, path: v if path in known else argument_for(v, ones), name, unfold=True)
-                for name, x in bound.items()
-            }
+            given = _arguments(bound, known, ones)
             try:
                 version = Version(graph_of(captured, given), known, given)
             except Known as need:
@@ -179,9 +189,18 @@ class Function:
                 return version
 
 
+def _arguments(bound: Mapping[str, Any], known: frozenset[str], ones: bool) -> dict[str, Any]:
+    """What a version is captured for; numbers that are `known` stay what they are."""
+
+    def leaf(x: Any, path: str) -> Any:
+        return x if path in known else argument_for(x, ones)
+
+    return {name: tree_map(x, leaf, name, unfold=True) for name, x in bound.items()}
+
+
 def function(python: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Compile a Python function when it is called: as a decorator, with or without options, which are
-    those of :func:`aisc.compile` (``target``, ``threads``, ``level``, …).
+    """Compile a Python function when it is called: as a decorator, with or without options, which
+    are those of :func:`aisc.compile` (``target``, ``threads``, ``level``, …).
 
     Raises ``CompileError`` at the first call, with the place in the function: E108 unknown names,
     E110 no source, E111 what is not captured, E112 what does not fit.

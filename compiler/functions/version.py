@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from aisc.codegen.run.executable import Executable
+from aisc.frontend.arrays.values import of_numpy
 from aisc.frontend.pyast.arguments import Argument, Result, is_leaf_array, tree_map
 from aisc.frontend.pyast.capture import Model
-from aisc.frontend.pyast.values import of_numpy
 from aisc.ir import dtypes
 from aisc.ir.location import Loc
 
@@ -32,7 +32,7 @@ class Version:
     @property
     def holds(self) -> bool:
         """Whether the names of outside mean what they meant."""
-        return all([g.holds for g in self.model.guards])
+        return all(g.holds for g in self.model.guards)
 
     def run(self, arrays: Sequence[Any]) -> Any:
         """What the function returns."""
@@ -49,7 +49,12 @@ class Version:
         shape = self.model.result
         if isinstance(shape, Result):
             return _number(found[0], shape)
-        return tree_map(shape, lambda x, _: _number(found[x.at], x) if isinstance(x, Result) else x, "", unfold=False)
+        return tree_map(
+            shape,
+            lambda x, _: _number(found[x.at], x) if isinstance(x, Result) else x,
+            "",
+            unfold=False,
+        )
 
     def words(self, key: Key) -> str:
         """What it relies on."""
@@ -77,7 +82,9 @@ def argument_for(x: Any, ones: bool) -> Any:
         return Argument(WEAK[type(x)], (), weak=True)
     if is_leaf_array(x):
         x = as_array(x)
-        return Argument(of_numpy(x.dtype, Loc()), tuple(1 if ones and d == 1 else None for d in x.shape))
+        return Argument(
+            of_numpy(x.dtype, Loc()), tuple(1 if ones and d == 1 else None for d in x.shape)
+        )
     return x
 
 
@@ -87,7 +94,11 @@ def as_array(x: Any) -> Any:
         return x
     if type(x) in WEAK:
         return np.asarray(x, _TYPES[type(x)])
-    return np.asarray(x) if isinstance(x, np.generic) or not hasattr(x, "__dlpack__") else np.from_dlpack(x)
+    return (
+        np.asarray(x)
+        if isinstance(x, np.generic) or not hasattr(x, "__dlpack__")
+        else np.from_dlpack(x)
+    )
 
 
 def _words(path: str, leaf: Any) -> str:

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from aisc.frontend.pyast.values import Local, Record, Tensor
+from aisc.frontend.arrays.values import Record, Tensor
+from aisc.frontend.pyast.scope import Local
 from aisc.ir.arith.poly import Dim, Poly
 from aisc.ir.dtypes import DType
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """An array or number of the run. dims: names, sizes or, where nothing is said, ``None``; weak: a
-    number of Python's."""
+    """An array or number of the run. dims: names, sizes or, where nothing is said, ``None``; weak:
+    a number of Python's."""
 
     dtype: DType
     dims: tuple[Dim | str | None, ...]
@@ -38,7 +39,11 @@ class Result:
 
 def is_leaf_array(x: object) -> bool:
     """Whether an argument is an array, of numpy's or of those that become one."""
-    return isinstance(x, np.ndarray | np.generic) or hasattr(x, "__dlpack__") or hasattr(x, "__array_interface__")
+    return (
+        isinstance(x, np.ndarray | np.generic)
+        or hasattr(x, "__dlpack__")
+        or hasattr(x, "__array_interface__")
+    )
 
 
 def tree_map(x: Any, fn: Callable[[Any, str], Any], path: str, unfold: bool) -> Any:
@@ -56,16 +61,22 @@ def tree_map(x: Any, fn: Callable[[Any, str], Any], path: str, unfold: bool) -> 
         return Record(x.cls, fields) if unfold else x.cls(**fields)
     if unfold and _is_data(x):
         fields = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
-        return Record(type(x), {k: tree_map(v, fn, f"{path}_{k}", unfold) for k, v in fields.items()})
+        return Record(
+            type(x), {k: tree_map(v, fn, f"{path}_{k}", unfold) for k, v in fields.items()}
+        )
     return fn(x, path)
 
 
 def _is_data(x: Any) -> bool:
     """Whether it is an instance of a user's dataclass of arrays or numbers and nothing else."""
-    if isinstance(x, type | Argument | Result | Tensor | Local | DType | Poly) or not dataclasses.is_dataclass(x):
+    if isinstance(
+        x, type | Argument | Result | Tensor | Local | DType | Poly
+    ) or not dataclasses.is_dataclass(x):
         return False
     values = [getattr(x, f.name) for f in dataclasses.fields(x)]
     return bool(values) and all(
-        is_leaf_array(v) or isinstance(v, bool | int | float | list | tuple | dict) or dataclasses.is_dataclass(v)
+        is_leaf_array(v)
+        or isinstance(v, bool | int | float | list | tuple | dict)
+        or dataclasses.is_dataclass(v)
         for v in values
     )

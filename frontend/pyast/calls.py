@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from aisc.frontend.pyast.arithmetic import elementwise
+from aisc.frontend.arrays.arithmetic import elementwise
+from aisc.frontend.arrays.creation import dtype_of
+from aisc.frontend.arrays.registry import handler_of, method_of, ufunc_of
+from aisc.frontend.arrays.state import RETURN, State, leaves
+from aisc.frontend.arrays.values import Method, Record, Tensor, misfit, refused, shown
 from aisc.frontend.pyast.evaluate import MAX_LENGTH, Evaluator
-from aisc.frontend.pyast.library.creation import dtype_of
-from aisc.frontend.pyast.library.registry import handler_of, method_of, ufunc_of
-from aisc.frontend.pyast.scope import Scope, assigned_in, scope_of
-from aisc.frontend.pyast.source import Captured, capture
-from aisc.frontend.pyast.state import RETURN, State, leaves
-from aisc.frontend.pyast.values import Local, Method, Record, Tensor, misfit, refused, shown
+from aisc.frontend.pyast.scope import Local, Scope, assigned_in, scope_of
+from aisc.frontend.pyast.source import capture
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Poly
 from aisc.ir.diagnostics import CompileError
@@ -28,7 +28,8 @@ MAX_CALLS = 64  # functions in each other
 _PURE = frozenset({"math", "builtins", "operator", "numpy", "_operator", "itertools", "functools"})
 _IMPURE = frozenset({
     "print", "input", "open", "exec", "eval", "compile", "globals", "locals", "vars", "setattr",
-    "delattr", "id", "hash", "iter", "next", "breakpoint", "__import__", "memoryview", "super", "dir",
+    "delattr", "id", "hash", "iter", "next", "breakpoint", "__import__", "memoryview", "super",
+    "dir",
 })  # fmt: skip
 _HINTS = {
     "print": "look at values with the interpreter: function.interpret(…)",
@@ -99,8 +100,11 @@ class Caller(Evaluator):
         extra = {k: v for k, v in kwargs.items() if not (k == "dtype" or v is None)}
         if extra or len(args) != getattr(np, name).nin:
             wrong = next(iter(extra), "")
-            raise misfit(f"{name} takes {getattr(np, name).nin} arrays" + (f", no '{wrong}'" if wrong else ""),
-                         loc=self.loc)  # fmt: skip
+            raise misfit(
+                f"{name} takes {getattr(np, name).nin} arrays"
+                + (f", no '{wrong}'" if wrong else ""),
+                loc=self.loc,
+            )
         made = elementwise(self, name, *args)
         wanted = kwargs.get("dtype")
         if wanted is not None:
@@ -112,18 +116,27 @@ class Caller(Evaluator):
         if isinstance(m.of, Tensor):
             if m.name in ("sort", "fill", "put", "itemset", "resize", "partition"):
                 hints = {"sort": "x = np.sort(x)", "fill": "x[...] = value"}
-                raise refused(f"x.{m.name}() changes an array in place", hints.get(m.name, "write to x[…]"),
-                              loc=self.loc)  # fmt: skip
+                raise refused(
+                    f"x.{m.name}() changes an array in place",
+                    hints.get(m.name, "write to x[…]"),
+                    loc=self.loc,
+                )
             handler = method_of(m.name)
             assert handler is not None, "it was looked up"
             return self._handled(handler, m.name, [m.of, *args], kwargs)
         if isinstance(m.of, Record):
             found = getattr(m.of.cls, m.name)
             return self.call(found, [m.of, *args], kwargs)
-        if isinstance(m.of, str) and any(isinstance(x, Tensor | Poly) for x in leaves([args, dict(kwargs)])):
+        if isinstance(m.of, str) and any(
+            isinstance(x, Tensor | Poly) for x in leaves([args, dict(kwargs)])
+        ):
             raise refused("a text of the run's numbers", loc=self.loc)
-        if m.name in ("index", "count", "remove") and any(isinstance(x, Tensor) for x in [*m.of, *args]):
-            raise refused(f"'{m.name}' compares values of the run", "np.argmax(x == value)", loc=self.loc)
+        if m.name in ("index", "count", "remove") and any(
+            isinstance(x, Tensor) for x in [*m.of, *args]
+        ):
+            raise refused(
+                f"'{m.name}' compares values of the run", "np.argmax(x == value)", loc=self.loc
+            )
         found = self.natively(getattr(m.of, m.name), *args, **kwargs)
         return list(found) if m.name in ("keys", "values", "items") else found
 
@@ -157,13 +170,17 @@ class Caller(Evaluator):
             if cls is map:
                 return [y for _, y in found]
             return [row[0] for row, y in found if self._told(y)]
-        if cls in (int, float, bool, str, slice, type, np.dtype, set, frozenset, complex, object):
-            if cls in (int, float, bool, str, slice, np.dtype):
-                return self.natively(cls, *args, **kwargs)
+        if cls in (int, float, bool, str, slice, np.dtype):
+            return self.natively(cls, *args, **kwargs)
         if issubclass(cls, BaseException):
-            return self.natively(cls, *(str(shown(x)) if isinstance(x, Tensor) else x for x in args))
-        raise refused(f"objects of {cls.__name__} cannot be made", "make them outside, or use a dataclass",
-                      loc=self.loc)  # fmt: skip
+            return self.natively(
+                cls, *(str(shown(x)) if isinstance(x, Tensor) else x for x in args)
+            )
+        raise refused(
+            f"objects of {cls.__name__} cannot be made",
+            "make them outside, or use a dataclass",
+            loc=self.loc,
+        )
 
     def _told(self, x: Any) -> bool:
         found = self.condition(x)
@@ -181,18 +198,31 @@ class Caller(Evaluator):
     # --- functions ----------------------------------------------------------------------------
     def _function(self, fn: Any, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
         """A function that somebody wrote in Python: it becomes part of this one."""
-        if not isinstance(fn, types.FunctionType | types.MethodType) and not hasattr(fn, "__wrapped__"):
+        if not isinstance(fn, types.FunctionType | types.MethodType) and not hasattr(
+            fn, "__wrapped__"
+        ):
             fn = types.MethodType(type(fn).__call__, fn)
         try:
             captured = capture(fn)
         except CompileError as fault:
-            raise refused(f"'{getattr(fn, '__name__', fn)}' cannot be read: {fault.diagnostics[0].message}",
-                          *fault.diagnostics[0].notes, loc=self.loc) from None  # fmt: skip
+            raise refused(
+                f"'{getattr(fn, '__name__', fn)}' cannot be read: {fault.diagnostics[0].message}",
+                *fault.diagnostics[0].notes,
+                loc=self.loc,
+            ) from None
         defaults = captured.function.__defaults__ or ()
-        local = Local(captured.name, captured.definition, captured.text, None, defaults,
-                      captured.function.__kwdefaults__ or {})  # fmt: skip
+        local = Local(
+            captured.name,
+            captured.definition,
+            captured.text,
+            None,
+            defaults,
+            captured.function.__kwdefaults__ or {},
+        )
         given = [*captured.first, *args]
-        return self._inlined(captured.function, captured.definition, scope_of(captured), given, kwargs, local)
+        return self._inlined(
+            captured.function, captured.definition, scope_of(captured), given, kwargs, local
+        )
 
     @staticmethod
     def _local_scope(fn: Local) -> Scope:
@@ -229,7 +259,9 @@ class Caller(Evaluator):
         if isinstance(node, ast.Lambda):
             return self.expr(node.body)
         if any(isinstance(n, ast.Yield | ast.YieldFrom) for n in _own_nodes(node)):
-            raise refused("a generator cannot be compiled", "return a list or an array", loc=self.at(node))
+            raise refused(
+                "a generator cannot be compiled", "return a list or an array", loc=self.at(node)
+            )
         self.block(node.body)
         return self.returned(node)
 
@@ -242,8 +274,11 @@ class Caller(Evaluator):
             return None
         if self.state.result is None:
             return None
-        raise refused(f"'{node.name}' returns a value on some ways only", "return one at the end as well",
-                      loc=self.at(node))  # fmt: skip
+        raise refused(
+            f"'{node.name}' returns a value on some ways only",
+            "return one at the end as well",
+            loc=self.at(node),
+        )
 
     def block(self, statements: list[ast.stmt]) -> None:
         """Run statements."""
@@ -254,7 +289,9 @@ class Caller(Evaluator):
         a = fn.node.args
         plain = [p.arg for p in (*a.posonlyargs, *a.args)]
         only = [p.arg for p in a.kwonlyargs]
-        names: dict[str, Any] = dict(zip(plain[len(plain) - len(fn.defaults) :], fn.defaults, strict=True))
+        names: dict[str, Any] = dict(
+            zip(plain[len(plain) - len(fn.defaults) :], fn.defaults, strict=True)
+        )
         names.update(fn.keyword_defaults)
         if len(args) > len(plain) and a.vararg is None:
             raise misfit(f"'{fn.name}' takes {len(plain)} arguments, got {len(args)}", loc=self.loc)
@@ -282,11 +319,17 @@ class Caller(Evaluator):
         name = getattr(fn, "__name__", type(fn).__name__)
         module = (getattr(fn, "__module__", None) or type(fn).__module__ or "").partition(".")[0]
         if name in _IMPURE and module in ("builtins", "io", "_io"):
-            hint = (_HINTS[name],) if name in _HINTS else ()
-            raise refused(f"{name}() cannot be compiled", *hint, loc=self.loc)
-        random = "random" in str(getattr(fn, "__module__", "")) or "random" in str(getattr(fn, "__self__", ""))
-        if module not in _PURE and not _is_pure_method(fn) or random:
-            hint = "give its result as an argument" if random else "write it in Python, or call it outside"
+            more_of = (_HINTS[name],) if name in _HINTS else ()
+            raise refused(f"{name}() cannot be compiled", *more_of, loc=self.loc)
+        random = "random" in str(getattr(fn, "__module__", "")) or "random" in str(
+            getattr(fn, "__self__", "")
+        )
+        if (module not in _PURE and not _is_pure_method(fn)) or random:
+            hint = (
+                "give its result as an argument"
+                if random
+                else "write it in Python, or call it outside"
+            )
             raise refused(f"'{name}' cannot be compiled", hint, loc=self.loc)
         known = [self._known_array(x) for x in args]
         more = {k: self._known_array(x) for k, x in kwargs.items()}
@@ -315,16 +358,24 @@ def _is_written(fn: Any) -> bool:
             fn = fn.__func__
         elif hasattr(fn, "__wrapped__"):
             fn = fn.__wrapped__
-        elif isinstance(getattr(type(fn), "__call__", None), types.FunctionType):
-            fn = type(fn).__call__
+        elif isinstance(vars(type(fn)).get("__call__"), types.FunctionType):
+            fn = vars(type(fn))["__call__"]
         else:
             return False
-    return fn.__module__.partition(".")[0] not in ("numpy", "math", "itertools", "functools", "random")
+    return fn.__module__.partition(".")[0] not in (
+        "numpy",
+        "math",
+        "itertools",
+        "functools",
+        "random",
+    )
 
 
 def _is_pure_method(fn: Any) -> bool:
     """A method of a number, text or other value that cannot change."""
-    return isinstance(getattr(fn, "__self__", None), int | float | str | tuple | np.dtype | np.generic)
+    return isinstance(
+        getattr(fn, "__self__", None), int | float | str | tuple | np.dtype | np.generic
+    )
 
 
 def _own_nodes(node: ast.FunctionDef) -> list[ast.AST]:

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aisc.frontend.arrays.state import RAISE
+from aisc.frontend.arrays.values import Frame, Record, Tensor, is_size, refused, shown
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.report import DimWords
 from aisc.frontend.pyast.arguments import Argument, Result, tree_map
 from aisc.frontend.pyast.loops import Looper
-from aisc.frontend.pyast.scope import Guard, scope_of
+from aisc.frontend.pyast.scope import Guard, Local, scope_of
 from aisc.frontend.pyast.source import Captured, with_carets
-from aisc.frontend.pyast.state import RAISE
 from aisc.frontend.pyast.statements import Ends
-from aisc.frontend.pyast.values import Frame, Local, Record, Tensor, is_size, refused, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Extent, symbol
 from aisc.ir.diagnostics import CompileError, error
@@ -31,8 +31,8 @@ from aisc.ir.types import TensorType
 @dataclass(slots=True)
 class Model:
     """A captured function. inputs: paths of the arguments that are inputs of the graph, in order;
-    result: what it returns, with :class:`Result` in the place of tensors; guards: what it has read of
-    outside."""
+    result: what it returns, with :class:`Result` in the place of tensors; guards: what it has read
+    of outside."""
 
     graph: Graph
     inputs: tuple[str, ...]
@@ -64,7 +64,9 @@ def graph_of(
 class _Building:
     """One try to build the graph, with what is implied about sizes so far."""
 
-    def __init__(self, function: Captured, shapes: Mapping[str, Extent], implied: Mapping[str, int]) -> None:
+    def __init__(
+        self, function: Captured, shapes: Mapping[str, Extent], implied: Mapping[str, int]
+    ) -> None:
         self.function, self.shapes, self.implied = function, shapes, implied
         self.dims: dict[str, Dim] = {}
         self.inputs: list[Value] = []
@@ -92,18 +94,31 @@ class _Building:
         outputs: list[Value] = []
         shape = tree_map(result, lambda x, _: self._output(evaluator, x, outputs), "", unfold=True)
         if not outputs:
-            raise refused(f"'{self.function.name}' returns nothing that the run computes",
-                          "return an array or a number", loc=self.function.loc)  # fmt: skip
+            raise refused(
+                f"'{self.function.name}' returns nothing that the run computes",
+                "return an array or a number",
+                loc=self.function.loc,
+            )
         outputs = self._tested(outputs)
-        graph = eliminate_dead(self.frame.em.builder.finish(outputs, [f"output{k}" for k in range(len(outputs))]))
+        graph = eliminate_dead(
+            self.frame.em.builder.finish(outputs, [f"output{k}" for k in range(len(outputs))])
+        )
         verify(graph)
         return Model(graph, tuple(self.paths), shape, tuple(evaluator.guards.values()))
 
-    def _run(self, e: Looper, definition: ast.FunctionDef | ast.Lambda, trees: Mapping[str, Any]) -> Any:
+    def _run(
+        self, e: Looper, definition: ast.FunctionDef | ast.Lambda, trees: Mapping[str, Any]
+    ) -> Any:
         names = [p.arg for p in (*definition.args.posonlyargs, *definition.args.args)]
         first = dict(zip(names, self.function.first, strict=False))
-        local = Local(self.function.name, definition, self.function.text, None,
-                      self.function.function.__defaults__ or (), self.function.function.__kwdefaults__ or {})  # fmt: skip
+        local = Local(
+            self.function.name,
+            definition,
+            self.function.text,
+            None,
+            self.function.function.__defaults__ or (),
+            self.function.function.__kwdefaults__ or {},
+        )
         e.state.names = e.bound(local, [], {**first, **trees})
         try:
             found = e.body(definition)
@@ -169,8 +184,11 @@ def argument_of(text: str) -> Argument | None:
     found = _TYPE.match(text)
     known = {t.name: t for t in dtypes.ALL}
     if found is None or found[1] not in known:
-        return {"int": Argument(dtypes.i64, (), True), "float": Argument(dtypes.f64, (), True),
-                "bool": Argument(dtypes.boolean, (), True)}.get(text.strip())  # fmt: skip
+        return {
+            "int": Argument(dtypes.i64, (), True),
+            "float": Argument(dtypes.f64, (), True),
+            "bool": Argument(dtypes.boolean, (), True),
+        }.get(text.strip())
     parts = [p.strip() for p in (found[2] or "").split(",") if p.strip()]
     dims = tuple(int(p) if p.isdigit() else p for p in parts)
     return Argument(known[found[1]], dims)
@@ -189,8 +207,14 @@ def annotated(function: Captured) -> dict[str, Argument]:
             found[p.arg] = given
         elif p in needed:
             hint = f'write its type: {p.arg}: "f32[n, 3]", int or float'
-            raise with_carets(error("E106", f"the argument '{p.arg}' of '{function.name}' has no type", hint,
-                                    loc=function.text.loc(p)))  # fmt: skip
+            raise with_carets(
+                error(
+                    "E106",
+                    f"the argument '{p.arg}' of '{function.name}' has no type",
+                    hint,
+                    loc=function.text.loc(p),
+                )
+            )
     return found
 
 

@@ -6,22 +6,20 @@ import ast
 import builtins
 import types
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from aisc.frontend.pyast import arithmetic
-from aisc.frontend.pyast.arithmetic import elementwise
-from aisc.frontend.pyast.context import Context
-from aisc.frontend.pyast.library.products import matmul
-from aisc.frontend.pyast.library.registry import method_of
-from aisc.frontend.pyast.scope import Guard, Scope
-from aisc.frontend.pyast.source import Text
-from aisc.frontend.pyast.state import mapped
-from aisc.frontend.pyast.subscripts import read_item
-from aisc.frontend.pyast.values import (
+from aisc.frontend.arrays import arithmetic
+from aisc.frontend.arrays.arithmetic import elementwise
+from aisc.frontend.arrays.context import Context
+from aisc.frontend.arrays.products import matmul
+from aisc.frontend.arrays.registry import method_of
+from aisc.frontend.arrays.state import mapped
+from aisc.frontend.arrays.subscripts import read_item
+from aisc.frontend.arrays.values import (
     Frame,
-    Local,
     Maybe,
     Method,
     Partial,
@@ -34,6 +32,8 @@ from aisc.frontend.pyast.values import (
     refused,
     shown,
 )
+from aisc.frontend.pyast.scope import Guard, Local, Scope
+from aisc.frontend.pyast.source import Text
 from aisc.ir.arith.poly import Poly
 from aisc.ir.diagnostics import AiscError
 from aisc.ir.graph.core import Value
@@ -41,7 +41,18 @@ from aisc.ir.graph.shapes.checks import decide
 from aisc.ir.location import Loc
 
 MAX_LENGTH = 1 << 16  # of a sequence of Python's that is built
-_LISTS = ("append", "extend", "insert", "pop", "reverse", "clear", "copy", "index", "count", "remove")
+_LISTS = (
+    "append",
+    "extend",
+    "insert",
+    "pop",
+    "reverse",
+    "clear",
+    "copy",
+    "index",
+    "count",
+    "remove",
+)
 _DICTS = ("get", "keys", "values", "items", "update", "pop", "setdefault", "copy")
 _TEXTS = ("upper", "lower", "startswith", "endswith", "format", "join", "split", "strip", "replace")
 
@@ -70,10 +81,15 @@ class Evaluator(Context):
             if isinstance(item, Partial):
                 if isinstance(self.state.code, int) and self.state.code in item.codes:
                     return item.item
-                raise refused(f"'{name}' may have no value here: {item.why}", "set it before",
-                              loc=self.at(node))  # fmt: skip
+                raise refused(
+                    f"'{name}' may have no value here: {item.why}",
+                    "set it before",
+                    loc=self.at(node),
+                )
             if isinstance(item, Unset):
-                raise refused(f"'{name}' has no value here: {item.why}", "set it before", loc=self.at(node))
+                raise refused(
+                    f"'{name}' has no value here: {item.why}", "set it before", loc=self.at(node)
+                )
             return item
         return self.scope.outside(name, self.at(node), self.guards)
 
@@ -86,7 +102,9 @@ class Evaluator(Context):
         def tested(x: Any) -> Any:
             if not isinstance(x, Tensor):
                 return x
-            return self.new(self.em.builder.add("expect", (self.read(x), flag), attrs, loc=self.loc), x.weak)
+            return self.new(
+                self.em.builder.add("expect", (self.read(x), flag), attrs, loc=self.loc), x.weak
+            )
 
         return mapped(item.item, tested)
 
@@ -159,7 +177,9 @@ class Evaluator(Context):
         self.loc = self.at(node)
         if isinstance(node.op, ast.Not):
             flag = self.condition(x)
-            return not flag if isinstance(flag, bool) else self.new(self.em.op("not", flag), weak=True)
+            return (
+                not flag if isinstance(flag, bool) else self.new(self.em.op("not", flag), weak=True)
+            )
         if isinstance(node.op, ast.USub):
             return arithmetic.minus(self, x)
         if isinstance(node.op, ast.UAdd):
@@ -183,7 +203,9 @@ class Evaluator(Context):
             if found is not None:
                 return found
         for x in (a, b):
-            if isinstance(x, list | tuple | str | dict) and not isinstance(a if x is b else b, Tensor):
+            if isinstance(x, list | tuple | str | dict) and not isinstance(
+                a if x is b else b, Tensor
+            ):
                 return self._plainly(name, a, b)
         if name == "Pow":
             return arithmetic.power(self, a, b)
@@ -233,7 +255,9 @@ class Evaluator(Context):
         name = type(op).__name__
         if name in ("Is", "IsNot"):
             if (isinstance(a, Tensor) and is_number(b)) or (isinstance(b, Tensor) and is_number(a)):
-                raise refused("whether numbers of the run are the same object", "compare by ==", loc=self.loc)
+                raise refused(
+                    "whether numbers of the run are the same object", "compare by ==", loc=self.loc
+                )
             return (a is b) == (name == "Is")
         if name in ("In", "NotIn"):
             return self._contained(a, b, name == "In")
@@ -265,22 +289,31 @@ class Evaluator(Context):
     def _contained(self, a: Any, b: Any, wanted: bool) -> Any:
         if isinstance(b, Tensor):
             raise refused("'in' of an array is not supported", "np.any(x == value)", loc=self.loc)
-        if isinstance(b, dict) or isinstance(b, str) or not _of_the_run(a):
-            if not any(_of_the_run(x) for x in (b if isinstance(b, list | tuple) else ())):
-                found: bool = self.natively(lambda: a in b)
-                return found is wanted
+        parts = b if isinstance(b, list | tuple) else ()
+        if isinstance(b, dict | str) or not any(map(_of_the_run, (a, *parts))):
+            found: bool = self.natively(lambda: a in b)
+            return found is wanted
         flags = [self.compared(ast.Eq(), a, x) for x in self.sequence(b, None)]
         found_any: Any = False
         for f in flags:
-            found_any = f if found_any is False else True if f is True else (
-                found_any if f is False else elementwise(self, "logical_or", found_any, f))  # fmt: skip
+            found_any = (
+                f
+                if found_any is False
+                else True
+                if f is True
+                else (found_any if f is False else elementwise(self, "logical_or", found_any, f))
+            )
         if wanted:
             return found_any
-        return not found_any if isinstance(found_any, bool) else elementwise(self, "logical_not", found_any)
+        return (
+            not found_any
+            if isinstance(found_any, bool)
+            else elementwise(self, "logical_not", found_any)
+        )
 
     def _bool(self, node: ast.BoolOp) -> Any:
-        """``a and b``: as Python, the last operand that was needed. Where only the run knows whether
-        that is the first, both are numbers of truth."""
+        """``a and b``: as Python, the last operand that was needed. Where only the run knows
+        whether that is the first, both are numbers of truth."""
         is_and = isinstance(node.op, ast.And)
         found = self.expr(node.values[0])
         for k, n in enumerate(node.values[1:], 1):
@@ -292,13 +325,14 @@ class Evaluator(Context):
                 found = self.expr(n)
                 continue
             rest = node.values[k:]
-            more = ast.BoolOp(node.op, rest, lineno=n.lineno, col_offset=n.col_offset) if len(rest) > 1 else n
-            first = found
-
-            def other(m: ast.expr = more) -> Any:
-                return self.expr(m)
-
-            return self.either(flag, *((other, lambda: first) if is_and else (lambda: first, other)))
+            more = (
+                ast.BoolOp(node.op, rest, lineno=n.lineno, col_offset=n.col_offset)
+                if len(rest) > 1
+                else n
+            )
+            rest_of = partial(self.expr, more)
+            stays = partial(_itself, found)
+            return self.either(flag, *((rest_of, stays) if is_and else (stays, rest_of)))
         return found
 
     def _if_expr(self, node: ast.IfExp) -> Any:
@@ -323,7 +357,11 @@ class Evaluator(Context):
         if isinstance(of, Tensor):
             return read_item(self, of, key)
         if isinstance(of, list | tuple | str | range) and isinstance(key, Tensor | Poly):
-            if isinstance(of, list | tuple) and of and all(isinstance(x, Tensor) or is_number(x) for x in of):
+            if (
+                isinstance(of, list | tuple)
+                and of
+                and all(isinstance(x, Tensor) or is_number(x) for x in of)
+            ):
                 return read_item(self, self.stacked(of), key)
             key = self.int_of(key, "the index of a list")
         if isinstance(of, dict):
@@ -334,8 +372,11 @@ class Evaluator(Context):
 
     def _lambda(self, node: ast.Lambda) -> Local:
         defaults = tuple(self.expr(d) for d in node.args.defaults)
-        more = {a.arg: self.expr(d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-                if d is not None}  # fmt: skip
+        more = {
+            a.arg: self.expr(d)
+            for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            if d is not None
+        }
         return Local("<lambda>", node, self.text, self.closure(), defaults, more)
 
     def closure(self) -> Any:
@@ -417,15 +458,31 @@ class Evaluator(Context):
             if isinstance(size, int) and size <= MAX_LENGTH:
                 return [read_item(self, x, k) for k in range(size)]
             raise misfit(f"how many items {shown(x)} has is not known", loc=self.loc)
-        if isinstance(x, list | tuple | str | range | dict | types.GeneratorType | zip | enumerate | reversed | map):
+        if isinstance(
+            x,
+            list
+            | tuple
+            | str
+            | range
+            | dict
+            | types.GeneratorType
+            | zip
+            | enumerate
+            | reversed
+            | map,
+        ):
             if hasattr(x, "__len__") and len(x) > MAX_LENGTH:
-                raise refused(f"a sequence of {len(x)} items is too long to be unrolled", loc=self.loc)
+                raise refused(
+                    f"a sequence of {len(x)} items is too long to be unrolled", loc=self.loc
+                )
             return list(x)
         if hasattr(x, "__iter__") and not _of_the_run(x):
             return list(x)
         raise misfit(f"{shown(x)} has no items", loc=self.loc)
 
-    def _comprehension(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp | ast.DictComp) -> Any:
+    def _comprehension(
+        self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp | ast.DictComp
+    ) -> Any:
         found: list[Any] = []
         hidden = dict(self.state.names)
 
@@ -441,8 +498,11 @@ class Evaluator(Context):
                 self.assign(g.target, item)
                 flags = [self.condition(self.expr(test)) for test in g.ifs]
                 if not all(isinstance(f, bool) for f in flags):
-                    raise refused("a list whose length only the run knows", "use np.where or a mask",
-                                  loc=self.loc)  # fmt: skip
+                    raise refused(
+                        "a list whose length only the run knows",
+                        "use np.where or a mask",
+                        loc=self.loc,
+                    )
                 if all(flags):
                     turn(k + 1)
 
@@ -453,6 +513,10 @@ class Evaluator(Context):
     def assign(self, target: ast.expr, item: Any) -> None:
         """Bind a target to a value."""
         raise NotImplementedError
+
+
+def _itself(x: Any) -> Any:
+    return x
 
 
 def _of_the_run(x: Any) -> bool:
@@ -482,10 +546,19 @@ def _operators() -> tuple[dict[str, Any], dict[str, Any]]:
     import operator as o
 
     plain = {
-        "Add": o.add, "Sub": o.sub, "Mult": o.mul, "Div": o.truediv, "FloorDiv": o.floordiv,
-        "Mod": o.mod, "Pow": o.pow, "BitAnd": o.and_, "BitOr": o.or_, "BitXor": o.xor,
-        "LShift": o.lshift, "RShift": o.rshift,
-    }  # fmt: skip
+        "Add": o.add,
+        "Sub": o.sub,
+        "Mult": o.mul,
+        "Div": o.truediv,
+        "FloorDiv": o.floordiv,
+        "Mod": o.mod,
+        "Pow": o.pow,
+        "BitAnd": o.and_,
+        "BitOr": o.or_,
+        "BitXor": o.xor,
+        "LShift": o.lshift,
+        "RShift": o.rshift,
+    }
     return plain, {"Eq": o.eq, "NotEq": o.ne, "Lt": o.lt, "LtE": o.le, "Gt": o.gt, "GtE": o.ge}
 
 

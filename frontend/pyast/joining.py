@@ -14,10 +14,21 @@ from typing import Any
 
 import numpy as np
 
+from aisc.frontend.arrays.context import SAMPLES, Context, weak_dtype
+from aisc.frontend.arrays.state import BREAK, CONTINUE, ON, RAISE, RETURN, State, leaves
+from aisc.frontend.arrays.values import (
+    Frame,
+    Maybe,
+    Partial,
+    Record,
+    Tensor,
+    Unset,
+    is_number,
+    of_numpy,
+    refused,
+    shown,
+)
 from aisc.frontend.building.regions import branch
-from aisc.frontend.pyast.context import SAMPLES, Context, weak_dtype
-from aisc.frontend.pyast.state import BREAK, CONTINUE, ON, RAISE, RETURN, State, leaves
-from aisc.frontend.pyast.values import Frame, Maybe, Partial, Record, Tensor, Unset, is_number, of_numpy, refused, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Poly
 from aisc.ir.dtypes import DType
@@ -76,7 +87,8 @@ class Joiner:
 
     def __post_init__(self) -> None:
         one, other = (
-            Counter(id(x) for x in leaves(list(s.state.names.values())) if isinstance(x, Tensor)) for s in self.sides
+            Counter(id(x) for x in leaves(list(s.state.names.values())) if isinstance(x, Tensor))
+            for s in self.sides
         )
         self.counts = one, other
 
@@ -102,12 +114,16 @@ class Joiner:
         one, other = self.sides
         live = one.live | other.live
         codes = frozenset(
-            k for k in live if (k not in one.live or k in codes_a) and (k not in other.live or k in codes_b)
+            k
+            for k in live
+            if (k not in one.live or k in codes_a) and (k not in other.live or k in codes_b)
         )
         if isinstance(a, Unset) and isinstance(b, Unset):
             return a
         try:
-            item = self.join(None if isinstance(a, Unset) else a, None if isinstance(b, Unset) else b)
+            item = self.join(
+                None if isinstance(a, Unset) else a, None if isinstance(b, Unset) else b
+            )
         except Conflict:
             return Unset(f"it is {shown(a)} on one way and {shown(b)} on the other")
         return item if codes == live else Partial(item, codes, "it is set on some ways only")
@@ -131,16 +147,22 @@ class Joiner:
             return self._alone(a, b)
         if isinstance(a, list | tuple) and type(a) is type(b) and len(a) == len(b):
             items = [self.join(x, y) for x, y in zip(a, b, strict=True)]
-            return items if isinstance(a, list) else type(a)(*items) if hasattr(a, "_fields") else tuple(items)
+            return (
+                items
+                if isinstance(a, list)
+                else type(a)(*items)
+                if hasattr(a, "_fields")
+                else tuple(items)
+            )
         if isinstance(a, dict) and isinstance(b, dict) and list(a) == list(b):
             return {k: self.join(a[k], b[k]) for k in a}
         if isinstance(a, Record) and isinstance(b, Record) and a.cls is b.cls:
             return Record(a.cls, {k: self.join(v, b.fields[k]) for k, v in a.fields.items()})
         if _is_numeric(a) and _is_numeric(b):
             return a if _is_same(a, b) else self._slot(a, b)
-        if type(a) is type(b) and not isinstance(a, Tensor | list | dict | Record | Unset):
-            if _plainly_equal(a, b):
-                return a
+        other_kind = isinstance(a, Tensor | list | dict | Record | Unset)
+        if type(a) is type(b) and not other_kind and _plainly_equal(a, b):
+            return a
         raise Conflict
 
     def _alone(self, a: Any, b: Any) -> Any:
@@ -153,12 +175,25 @@ class Joiner:
             return self._slot(a, b)
         if isinstance(item, list | tuple):
             items = [self.join(x, None) if b is None else self.join(None, x) for x in item]
-            return items if isinstance(item, list) else type(item)(*items) if hasattr(item, "_fields") else tuple(items)
+            return (
+                items
+                if isinstance(item, list)
+                else type(item)(*items)
+                if hasattr(item, "_fields")
+                else tuple(items)
+            )
         if isinstance(item, dict):
-            return {k: self.join(v, None) if b is None else self.join(None, v) for k, v in item.items()}
+            return {
+                k: self.join(v, None) if b is None else self.join(None, v) for k, v in item.items()
+            }
         if isinstance(item, Record):
-            return Record(item.cls, {k: self.join(v, None) if b is None else self.join(None, v)
-                                     for k, v in item.fields.items()})  # fmt: skip
+            return Record(
+                item.cls,
+                {
+                    k: self.join(v, None) if b is None else self.join(None, v)
+                    for k, v in item.fields.items()
+                },
+            )
         return item
 
     def _slot(self, a: Number | None, b: Number | None) -> Tensor:
@@ -168,7 +203,9 @@ class Joiner:
             for x, counts, side in zip((a, b), self.counts, self.sides, strict=True):
                 if isinstance(x, Tensor):
                     shared = counts[id(x)] > 1 or x.home is not side.frame
-                    frozen = frozen or x.frozen or ("it is another array on some way" if shared else "")
+                    frozen = (
+                        frozen or x.frozen or ("it is another array on some way" if shared else "")
+                    )
         made = Tensor(None, self.c.frame, weak, frozen=frozen)  # type: ignore[arg-type]
         self.slots.append(_Slot((a, b), dtype, made))
         return made
@@ -217,9 +254,12 @@ class Joiner:
                 return None
             return self.join(found[0], found[1])
         except Conflict:
-            raise refused("the ways of this function return different things",
-                          f"one returns {shown(found[0])}", f"another returns {shown(found[1])}",
-                          loc=self.loc) from None  # fmt: skip
+            raise refused(
+                "the ways of this function return different things",
+                f"one returns {shown(found[0])}",
+                f"another returns {shown(found[1])}",
+                loc=self.loc,
+            ) from None
 
     # --- emission -----------------------------------------------------------------------------
     def _emit(self, cond: Value) -> None:
@@ -264,7 +304,10 @@ class Joiner:
     def _filler(self, slot: _Slot, k: int) -> Value:
         """Zeros where a side has no value, of the shape that the other has."""
         part = slot.parts[k]
-        return self.c.zeros(self.sides[k].state.held(part).type.shape if isinstance(part, Tensor) else (), slot.dtype)
+        return self.c.zeros(
+            self.sides[k].state.held(part).type.shape if isinstance(part, Tensor) else (),
+            slot.dtype,
+        )
 
     def _tested(self, k: int) -> Value:
         """True, once the tests of a side hold."""
@@ -284,7 +327,10 @@ def unified(c: Context, items: Sequence[Number]) -> tuple[DType, bool, int]:
     weak = [x for x in items if not isinstance(x, Tensor) or x.weak]
     if len(strong) > 1 or len(ranks) > 1:
         raise Conflict
-    kinds = [x.value.type.dtype if isinstance(x, Tensor) else weak_dtype(0 if isinstance(x, Poly) else x) for x in weak]
+    kinds = [
+        x.value.type.dtype if isinstance(x, Tensor) else weak_dtype(0 if isinstance(x, Poly) else x)
+        for x in weak
+    ]
     if not strong:
         rank = 2 if dtypes.f64 in kinds else 1 if dtypes.i64 in kinds else 0
         return (dtypes.boolean, dtypes.i64, dtypes.f64)[rank], True, 0

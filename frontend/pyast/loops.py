@@ -1,10 +1,9 @@
 """Loops: over what is known they are unrolled, what the run decides becomes ``loop``.
 
-The variables that a body assigns, and the arrays that it writes, are carried from turn to turn. Which
-these are, and of which types, is found by building the body: a first guess comes from the syntax,
-and what a turn shows beyond it begins another try. A turn that may break or return carries how it
-ended.
-"""
+The variables that a body assigns, and the arrays that it writes, are carried from turn to turn.
+Which these are, and of which types, is found by building the body: a first guess comes from the
+syntax, and what a turn shows beyond it begins another try. A turn that may break or return carries
+how it ended."""
 
 from __future__ import annotations
 
@@ -13,13 +12,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aisc.frontend.arrays.state import BREAK, CONTINUE, ON, RAISE, RETURN, State, mapped
+from aisc.frontend.arrays.subscripts import one_place
+from aisc.frontend.arrays.values import (
+    Frame,
+    Maybe,
+    NumberNeeded,
+    Partial,
+    Record,
+    Tensor,
+    Unset,
+    is_number,
+    is_size,
+    misfit,
+    refused,
+    shown,
+)
 from aisc.frontend.building.regions import Region, loop
 from aisc.frontend.pyast.joining import Conflict, unified
 from aisc.frontend.pyast.scope import assigned_by
-from aisc.frontend.pyast.state import BREAK, CONTINUE, ON, RAISE, RETURN, State, mapped
 from aisc.frontend.pyast.statements import Executor
-from aisc.frontend.pyast.subscripts import one_place
-from aisc.frontend.pyast.values import Frame, Maybe, NumberNeeded, Partial, Record, Tensor, Unset, is_number, is_size, misfit, refused, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly, bounds, ceildiv, maximum
 from aisc.ir.dtypes import DType
@@ -131,8 +143,11 @@ class Looper(Executor):
     def _guarded(self, node: ast.For, rest: Sequence[Any], depth: int) -> None:
         """The turns that are left, where the run did not leave the loop."""
         if depth > NESTED:
-            raise refused(f"a loop over more than {NESTED} items that the run may leave",
-                          "loop over an array or a range", loc=self.at(node))  # fmt: skip
+            raise refused(
+                f"a loop over more than {NESTED} items that the run may leave",
+                "loop over an array or a range",
+                loc=self.at(node),
+            )
         code, ended = self.state.code, self.state.may - _NEXT
         going = self.state.may & _NEXT
         if not ended:  # all turns go on
@@ -183,8 +198,8 @@ class Looper(Executor):
 
     # --- what is looped over ------------------------------------------------------------------
     def _turns(self, node: ast.expr) -> Turns:
-        """What an expression is looped over: ranges, and arrays under enumerate, zip and reversed, are
-        not built."""
+        """What an expression is looped over: ranges, and arrays under enumerate, zip and reversed,
+        are not built."""
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
             fn, args = self.expr(node.func), node.args
             if fn is range and 1 <= len(args) <= 3:
@@ -199,13 +214,21 @@ class Looper(Executor):
         return self._over(self.expr(node))
 
     def _reversed(self, node: ast.expr) -> Any:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and self.expr(node.func) is range:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and self.expr(node.func) is range
+        ):
             args = [self.expr(a) for a in node.args]
             if not all(isinstance(a, int) for a in args):
                 low, high = (0, args[0]) if len(args) == 1 else (args[0], args[1])
                 if len(args) == 3:
-                    raise refused("reversed of a range with a step", "count downwards", loc=self.at(node))
-                return self._range([self.combine(ast.Sub(), high, 1), self.combine(ast.Sub(), low, 1), -1])
+                    raise refused(
+                        "reversed of a range with a step", "count downwards", loc=self.at(node)
+                    )
+                return self._range(
+                    [self.combine(ast.Sub(), high, 1), self.combine(ast.Sub(), low, 1), -1]
+                )
         found = self.expr(node)
         return found if isinstance(found, Tensor) else self.sequence(found, node)[::-1]
 
@@ -229,7 +252,9 @@ class Looper(Executor):
         """``zip``: the shortest decides."""
         known = [p for p in parts if p.items is not None]
         if len(known) == len(parts):
-            return Turns(items=list(zip(*(p.items for p in parts if p.items is not None), strict=False)))
+            return Turns(
+                items=list(zip(*(p.items for p in parts if p.items is not None), strict=False))
+            )
         open_ = [p for p in parts if p.items is None]
         if any(p.trip is None for p in open_):
             raise refused("zip of a number of turns that the run gives", loc=self.loc)
@@ -237,8 +262,15 @@ class Looper(Executor):
         first = sizes[0]
         if any(s != first for s in sizes) and not all(isinstance(s, int) for s in sizes):
             for s in sizes[1:]:
-                self.test(self.em.op("equal", self.value(first), self.value(s)), "zip of different lengths")
-        trip = min(s for s in sizes if isinstance(s, int)) if all(isinstance(s, int) for s in sizes) else first
+                self.test(
+                    self.em.op("equal", self.value(first), self.value(s)),
+                    "zip of different lengths",
+                )
+        trip = (
+            min(s for s in sizes if isinstance(s, int))
+            if all(isinstance(s, int) for s in sizes)
+            else first
+        )
         rows = [p if p.items is None else self._over(self.stacked(list(p.items))) for p in parts]
 
         def items(e: Executor, turn: Dim) -> Any:
@@ -251,7 +283,9 @@ class Looper(Executor):
         if all(isinstance(x, int) and not isinstance(x, bool) for x in (low, high, step)):
             return Turns(items=self.natively(range, low, high, step), whole=True)
         for x in (low, high, step):
-            whole = is_size(x) or (isinstance(x, Tensor) and x.value.type.dtype.is_integer and not x.value.type.rank)
+            whole = is_size(x) or (
+                isinstance(x, Tensor) and x.value.type.dtype.is_integer and not x.value.type.rank
+            )
             if not whole:
                 raise misfit(f"a range takes whole numbers, got {shown(x)}", loc=self.loc)
         if all(is_size(x) for x in (low, high)) and isinstance(step, int) and step:
@@ -310,11 +344,15 @@ class Looper(Executor):
     def _first_plan(self, node: ast.While | ast.For) -> _Plan:
         """Variables that the syntax says are assigned, and arrays that it says are written."""
         plan = _Plan()
-        for name in sorted(assigned_by([*node.body, *((node.target,) if isinstance(node, ast.For) else ())])):
+        for name in sorted(
+            assigned_by([*node.body, *((node.target,) if isinstance(node, ast.For) else ())])
+        ):
             if name in self.state.names and not isinstance(self.state.names[name], _OPEN):
                 self._carry_name(plan, name, self.state.names[name])
         for n in (x for s in node.body for x in ast.walk(s)):
-            target = n.value if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store) else None
+            target = (
+                n.value if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store) else None
+            )
             if isinstance(target, ast.Name) and isinstance(self.state.names.get(target.id), Tensor):
                 self._carry_array(plan, self.state.names[target.id])
         return plan
@@ -341,14 +379,18 @@ class Looper(Executor):
             return self.zeros(slot.shape, slot.dtype)
         return self.em.cast(self.value(slot.start), slot.dtype)
 
-    def _built(self, node: ast.While | ast.For, over: Turns, first: Value | None, plan: _Plan) -> list[Value]:
+    def _built(
+        self, node: ast.While | ast.For, over: Turns, first: Value | None, plan: _Plan
+    ) -> list[Value]:
         """The ``loop`` node of a plan; :class:`_Again` where a turn shows that it does not hold."""
         before, outer, loc = self.state, self.frame, self.at(node)
         self.loc = loc
         initial = [self._initial(s) for s in plan.slots]
         ends = over.trip is not None or over.limit is not None
 
-        def step(region: Region, turn: Dim, carried: list[Value]) -> tuple[Value | None, list[Value], list[Value]]:
+        def step(
+            region: Region, turn: Dim, carried: list[Value]
+        ) -> tuple[Value | None, list[Value], list[Value]]:
             self.frame = Frame(region.em, region, outer)
             try:
                 self.state = self._entered(before, plan, carried)
@@ -371,16 +413,24 @@ class Looper(Executor):
         for name, template in plan.names.items():
             made = mapped(template, item)
             late = name in plan.late
-            state.names[name] = Partial(made, frozenset(), "this turn has not set it") if late else made
+            state.names[name] = (
+                Partial(made, frozenset(), "this turn has not set it") if late else made
+            )
         for t, at in plan.arrays.items():
             state.contents[t] = Tensor(carried[at], self.frame)
             state.writes[t] = state.writes.get(t, 0) + 1
         return state
 
     def _turn(
-        self, node: ast.While | ast.For, over: Turns, turn: Dim, plan: _Plan, before: State, ends: bool,
+        self,
+        node: ast.While | ast.For,
+        over: Turns,
+        turn: Dim,
+        plan: _Plan,
+        before: State,
+        ends: bool,
         carried: Sequence[Value],
-    ) -> tuple[Value | None, list[Value], list[Value]]:  # fmt: skip
+    ) -> tuple[Value | None, list[Value], list[Value]]:
         """One turn: whether another follows, and what it is given."""
         entered = self.state.copy().names
         if isinstance(node, ast.For):
@@ -411,7 +461,9 @@ class Looper(Executor):
             return item.item if live <= item.codes else Unset(item.why)
         return item
 
-    def _goes_on(self, node: ast.While | ast.For, plan: _Plan, nexts: list[Value], ends: bool) -> Value | None:
+    def _goes_on(
+        self, node: ast.While | ast.For, plan: _Plan, nexts: list[Value], ends: bool
+    ) -> Value | None:
         state = self.state
         if plan.code is not None:
             nexts[plan.code] = self.value(state.code)
@@ -435,7 +487,9 @@ class Looper(Executor):
             self.state.end(ON)
             flag = self.condition(self.expr(node.test))
             if flag is True and not _may_leave(node.body):
-                raise refused("this loop has no end", "leave it by break or return", loc=self.at(node))
+                raise refused(
+                    "this loop has no end", "leave it by break or return", loc=self.at(node)
+                )
             return self.em.constant(flag) if isinstance(flag, bool) else flag
         found = self.either(going, lambda: self._again_now(node), lambda: False)
         flag = self.condition(found)
@@ -454,12 +508,16 @@ class Looper(Executor):
             raise refused("a loop that changes nothing cannot assert", loc=self.loc)
         found = list(nexts)
         for flag, message, loc in self.frame.tests:
-            found[0] = self.frame.em.builder.add("expect", (found[0], flag), {"message": message}, loc=loc)
+            found[0] = self.frame.em.builder.add(
+                "expect", (found[0], flag), {"message": message}, loc=loc
+            )
         self.frame.tests.clear()
         return found
 
     # --- what a turn shows --------------------------------------------------------------------
-    def _note(self, node: ast.While | ast.For, plan: _Plan, before: State, entered: dict[str, Any]) -> None:
+    def _note(
+        self, node: ast.While | ast.For, plan: _Plan, before: State, entered: dict[str, Any]
+    ) -> None:
         """Extend a plan by what a turn has shown, and begin again."""
         again = False
         state = self.state
@@ -504,7 +562,11 @@ class Looper(Executor):
     def _note_ends(self, plan: _Plan) -> bool:
         """Ways to leave the loop that were not known."""
         state, again = self.state, False
-        if state.may - _NEXT and plan.code is None and (len(state.may) > 1 or RETURN in state.may or BREAK in state.may):
+        if (
+            state.may - _NEXT
+            and plan.code is None
+            and (len(state.may) > 1 or RETURN in state.may or BREAK in state.may)
+        ):
             plan.slots.append(_Carried(ON, dtypes.i64, True))
             plan.code = len(plan.slots) - 1
             again = True
@@ -517,20 +579,29 @@ class Looper(Executor):
     def _is_read_outside(self, node: ast.While | ast.For, name: str) -> bool:
         inside = {id(x) for s in node.body for x in ast.walk(s)}
         return any(
-            isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) and id(n) not in inside
+            isinstance(n, ast.Name)
+            and n.id == name
+            and isinstance(n.ctx, ast.Load)
+            and id(n) not in inside
             for n in ast.walk(self.definition)
         )
 
     definition: ast.AST = ast.Module([], [])
 
-    def _collect(self, plan: _Plan, template: Any, item: Any, nexts: list[Value], name: str) -> None:
+    def _collect(
+        self, plan: _Plan, template: Any, item: Any, nexts: list[Value], name: str
+    ) -> None:
         """Put the leaves of a value into the places that a template has for them."""
         if isinstance(template, _Place):
             nexts[template.at] = self._fitted(plan, plan.slots[template.at], item, name)
             return
         if isinstance(item, Unset):
             raise refused(f"'{name}' has no value at the end of a turn: {item.why}", loc=self.loc)
-        if isinstance(template, list | tuple) and isinstance(item, list | tuple) and len(template) == len(item):
+        if (
+            isinstance(template, list | tuple)
+            and isinstance(item, list | tuple)
+            and len(template) == len(item)
+        ):
             for a, b in zip(template, item, strict=True):
                 self._collect(plan, a, b, nexts, name)
         elif isinstance(template, dict) and isinstance(item, dict) and list(template) == list(item):
@@ -541,38 +612,49 @@ class Looper(Executor):
                 self._collect(plan, a, item.fields[key], nexts, name)
         elif template is not item and template != item:
             if isinstance(item, list):
-                raise refused(f"the list '{name}' grows in a loop of the run",
-                              "make the array before: out = np.zeros(n), then out[i] = …", loc=self.loc)  # fmt: skip
-            raise refused(f"'{name}' is {shown(template)} where a turn begins and {shown(item)} where it ends",
-                          loc=self.loc)  # fmt: skip
+                raise refused(
+                    f"the list '{name}' grows in a loop of the run",
+                    "make the array before: out = np.zeros(n), then out[i] = …",
+                    loc=self.loc,
+                )
+            both = f"{shown(template)} where a turn begins and {shown(item)} where it ends"
+            raise refused(f"'{name}' is {both}", loc=self.loc)
 
     def _fitted(self, plan: _Plan, slot: _Carried, item: Any, name: str) -> Value:
         """The next value of what is carried, in its type; another type begins again."""
         if isinstance(item, Unset):
             raise refused(f"'{name}' has no value at the end of a turn: {item.why}", loc=self.loc)
         if not (isinstance(item, Tensor | Poly) or is_number(item)):
-            raise refused(f"'{name}' is a number where a turn begins and {shown(item)} where it ends", loc=self.loc)
+            raise refused(
+                f"'{name}' is a number where a turn begins and {shown(item)} where it ends",
+                loc=self.loc,
+            )
         made = self.value(item)
         stand_in = Tensor(_typed(made, slot.dtype), self.frame, slot.weak)
         try:
             dtype, weak, _ = unified(self, [stand_in, item])
         except Conflict:
-            was = "a Python number" if slot.weak else str(slot.dtype)
-            start = f"{slot.dtype.numpy}" if not isinstance(item, Tensor) else f"{made.type.dtype.numpy}"
+            axes = f"{slot.dtype} of {len(slot.shape)} axes"
+            was = "a number of Python's" if slot.weak else axes
+            start = made.type.dtype.numpy if isinstance(item, Tensor) else slot.dtype.numpy
             raise refused(
-                f"'{name}' is {was} of {slot.dtype} and {len(slot.shape)} axes where a turn begins, and {made.type} "
-                "where it ends", f"begin with that type: np.{start}(…), or cast what is assigned", loc=self.loc,
-            ) from None  # fmt: skip
+                f"'{name}' is {was} where a turn begins and {made.type} where it ends",
+                f"begin with that type: np.{start}(…), or cast what is assigned",
+                loc=self.loc,
+            ) from None
         if made.type.rank != len(slot.shape):
-            raise refused(f"'{name}' has {len(slot.shape)} axes where a turn begins and {made.type.rank} where it ends",
-                          "its number of axes must stay the same", loc=self.loc)  # fmt: skip
+            both = f"{len(slot.shape)} axes where a turn begins and {made.type.rank} where it ends"
+            hint = "its number of axes must stay the same"
+            raise refused(f"'{name}' has {both}", hint, loc=self.loc)
         if (dtype, weak) != (slot.dtype, slot.weak):
             slot.dtype, slot.weak = dtype, weak
             raise _Again
         return self.em.cast(made, slot.dtype)
 
     # --- after the loop -----------------------------------------------------------------------
-    def _after(self, node: ast.While | ast.For, over: Turns, plan: _Plan, results: list[Value]) -> None:
+    def _after(
+        self, node: ast.While | ast.For, over: Turns, plan: _Plan, results: list[Value]
+    ) -> None:
         state = self.state
         ran = None
         if plan.ran is not None and not (over.trip is not None and bounds(over.trip)[0] > 0):
@@ -585,7 +667,9 @@ class Looper(Executor):
 
         for name, template in plan.names.items():
             made = mapped(template, item)
-            state.names[name] = self._late(plan, name, made, node, ran) if name in plan.late else made
+            state.names[name] = (
+                self._late(plan, name, made, node, ran) if name in plan.late else made
+            )
         for name in assigned_by(node.body):
             if name not in plan.names and name not in state.names:
                 state.names[name] = Unset("it is set in a loop, where it belongs to one turn")
@@ -613,7 +697,9 @@ class Looper(Executor):
             return item
         return Partial(item, known, why) if node.orelse and known else Unset(why)
 
-    def _left(self, node: ast.While | ast.For, plan: _Plan, code: Tensor, item: Callable[[Any], Any]) -> None:
+    def _left(
+        self, node: ast.While | ast.For, plan: _Plan, code: Tensor, item: Callable[[Any], Any]
+    ) -> None:
         """What follows a loop that may have been left."""
         state = self.state
         if RETURN in plan.may:
@@ -684,7 +770,11 @@ def _may_leave(body: Sequence[ast.stmt]) -> bool:
 
 def _is_endless(node: ast.While | ast.For) -> bool:
     """Whether a loop ends only where its body leaves it."""
-    return isinstance(node, ast.While) and isinstance(node.test, ast.Constant) and bool(node.test.value)
+    return (
+        isinstance(node, ast.While)
+        and isinstance(node.test, ast.Constant)
+        and bool(node.test.value)
+    )
 
 
 def _is_inside(frame: Frame | None, around: Frame) -> bool:
@@ -711,4 +801,3 @@ def _differs(a: Any, b: Any) -> bool:
 def _typed(v: Value, dtype: DType) -> Value:
     """A value that is asked for its type alone."""
     return Value(v.name, TensorType(v.type.shape, dtype))
-

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from types import CellType
 from typing import Any
 
+from aisc.frontend.arrays.state import State
+from aisc.frontend.arrays.values import Partial, Unset, refused
 from aisc.frontend.pyast.source import Captured, Text
-from aisc.frontend.pyast.state import State
-from aisc.frontend.pyast.values import Partial, Unset, refused
 from aisc.ir.diagnostics import error
 from aisc.ir.location import Loc
 
@@ -37,7 +37,8 @@ class Guard:
         return getattr(self.owner, name, _MISSING) is self.value
 
     def __str__(self) -> str:
-        return f"{self.name} is {type(self.value).__name__} {getattr(self.value, '__name__', '')}".strip()
+        name = getattr(self.value, "__name__", "")
+        return f"{self.name} is {type(self.value).__name__} {name}".strip()
 
 
 @dataclass(slots=True)
@@ -76,13 +77,22 @@ class Scope:
             return found
         known = {*self.own, *self.cells, *self.names, *vars(builtins)}
         near = difflib.get_close_matches(name, sorted(known), 2)
-        raise error("E108", f"the name '{name}' is not known",
-                    *((f"did you mean {' or '.join(near)}?",) if near else ()), loc=loc)  # fmt: skip
+        raise error(
+            "E108",
+            f"the name '{name}' is not known",
+            *((f"did you mean {' or '.join(near)}?",) if near else ()),
+            loc=loc,
+        )
 
 
 def scope_of(captured: Captured) -> Scope:
     """The scope of a function."""
-    return Scope(captured.text, captured.function.__globals__, assigned_in(captured.definition), captured.cells)
+    return Scope(
+        captured.text,
+        captured.function.__globals__,
+        assigned_in(captured.definition),
+        captured.cells,
+    )
 
 
 def assigned_in(node: ast.FunctionDef | ast.Lambda) -> frozenset[str]:
@@ -90,7 +100,9 @@ def assigned_in(node: ast.FunctionDef | ast.Lambda) -> frozenset[str]:
     a = node.args
     found = {p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs)}
     found |= {p.arg for p in (a.vararg, a.kwarg) if p is not None}
-    return frozenset(found) | assigned_by(node.body if isinstance(node, ast.FunctionDef) else [node.body])
+    return frozenset(found) | assigned_by(
+        node.body if isinstance(node, ast.FunctionDef) else [node.body]
+    )
 
 
 def assigned_by(nodes: Iterable[ast.AST]) -> frozenset[str]:
@@ -111,3 +123,15 @@ def assigned_by(nodes: Iterable[ast.AST]) -> frozenset[str]:
             continue
         todo += list(ast.iter_child_nodes(n))
     return frozenset(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Local:
+    """A function that is defined inside of the captured one."""
+
+    name: str
+    node: ast.FunctionDef | ast.Lambda
+    text: Text
+    scope: Any  # names around it
+    defaults: tuple[Any, ...] = ()
+    keyword_defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,5 @@
-"""The syntax tree of a Python function, found by its code: in files, notebooks and under decorators.
+"""The syntax tree of a Python function, found by its code: in files, notebooks and under
+decorators.
 
 ``inspect`` looks for a block of lines and parses that alone, which fails where a decorator holds
 parentheses or a lambda. Here the whole text of the file is parsed, and the definition is the one
@@ -64,8 +65,8 @@ _TEXTS: dict[str, tuple[int, Text]] = {}
 
 
 def capture(function: Any) -> Captured:
-    """The syntax of a function, a method or what a decorator has wrapped; E110 where there is none.
-    """
+    """The syntax of a function, a method or what a decorator has wrapped; E110 where there is
+    none."""
     first: tuple[Any, ...] = ()
     while not isinstance(function, types.FunctionType):
         if isinstance(function, types.MethodType):
@@ -73,7 +74,9 @@ def capture(function: Any) -> Captured:
         elif hasattr(function, "__wrapped__"):
             function = function.__wrapped__
         else:
-            raise error("E110", f"{function!r} is no Python function", f"got {type(function).__name__}")
+            raise error(
+                "E110", f"{function!r} is no Python function", f"got {type(function).__name__}"
+            )
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
         if not isinstance(function, types.FunctionType):
@@ -113,7 +116,9 @@ def _definition(function: types.FunctionType, text: Text) -> Definition:
             if min([node.lineno, *(d.lineno for d in node.decorator_list)]) == code.co_firstlineno:
                 if isinstance(node, ast.AsyncFunctionDef):
                     at = text.loc(node, node.name)
-                    raise error("E111", "a coroutine cannot be compiled", "leave out 'async'", loc=at)
+                    raise error(
+                        "E111", "a coroutine cannot be compiled", "leave out 'async'", loc=at
+                    )
                 found.append(node)
         elif isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and _is_of(node, code):
             found.append(node)
@@ -126,8 +131,10 @@ def _definition(function: types.FunctionType, text: Text) -> Definition:
 
 def _is_of(node: ast.Lambda, code: types.CodeType) -> bool:
     """Whether a lambda is the one that was compiled to `code`, by the columns of its body."""
-    if node.lineno != code.co_firstlineno or _parameters(node) != code.co_varnames[: code.co_argcount
-                                                                                   + code.co_kwonlyargcount]:
+    if (
+        node.lineno != code.co_firstlineno
+        or _parameters(node) != code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    ):
         return False
     spans = [p for p in code.co_positions() if p[0] is not None and p[2] is not None]
     body, end = node.body, node.body.end_col_offset or 0

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from aisc.frontend.arrays.state import BREAK, CONTINUE, ON, RAISE, RETURN
+from aisc.frontend.arrays.subscripts import write_item, write_value
+from aisc.frontend.arrays.values import Partial, Record, Tensor, Unset, misfit, refused, shown
 from aisc.frontend.pyast.calls import Caller
 from aisc.frontend.pyast.joining import Joiner, Side
-from aisc.frontend.pyast.state import BREAK, CONTINUE, ON, RAISE, RETURN
-from aisc.frontend.pyast.subscripts import write_item, write_value
-from aisc.frontend.pyast.values import Local, Partial, Record, Tensor, Unset, misfit, refused, shown
+from aisc.frontend.pyast.scope import Local
 from aisc.ir.graph.core import Value
 
 _REFUSED: dict[type, tuple[str, str]] = {
@@ -153,11 +154,17 @@ class Executor(Caller):
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
         import importlib
 
-        if isinstance(node, ast.Import) and all(a.name in ("numpy", "math", "operator") for a in node.names):
+        if isinstance(node, ast.Import) and all(
+            a.name in ("numpy", "math", "operator") for a in node.names
+        ):
             for a in node.names:
                 self.state.names[a.asname or a.name] = importlib.import_module(a.name)
             return
-        raise refused("an import inside of a function is not supported", "import it outside", loc=self.at(node))
+        raise refused(
+            "an import inside of a function is not supported",
+            "import it outside",
+            loc=self.at(node),
+        )
 
     def _assign(self, node: ast.Assign) -> None:
         item = self.expr(node.value)
@@ -180,10 +187,15 @@ class Executor(Caller):
                 of = self.expr(target.value)
                 self.loc = self.at(target)
                 if not isinstance(of, Record):
-                    raise refused(f"'{target.attr}' of {shown(of)} lies outside of the function",
-                                  "return the new value", loc=self.loc)  # fmt: skip
-                if of.cls.__dataclass_params__.frozen:
-                    raise refused(f"{of.cls.__name__} is frozen", "dataclasses.replace", loc=self.loc)
+                    raise refused(
+                        f"'{target.attr}' of {shown(of)} lies outside of the function",
+                        "return the new value",
+                        loc=self.loc,
+                    )
+                if vars(of.cls)["__dataclass_params__"].frozen:
+                    raise refused(
+                        f"{of.cls.__name__} is frozen", "dataclasses.replace", loc=self.loc
+                    )
                 of.fields[target.attr] = item
             case _:
                 raise refused("this cannot be assigned to", loc=self.loc)
@@ -212,7 +224,11 @@ class Executor(Caller):
             self._foreign(of)
             of[self._key(key)] = item
         else:
-            raise refused(f"elements of {shown(of)} cannot be set", "copy it first: a = a.copy()", loc=self.loc)
+            raise refused(
+                f"elements of {shown(of)} cannot be set",
+                "copy it first: a = a.copy()",
+                loc=self.loc,
+            )
 
     def _foreign(self, of: Any) -> None:
         """Refuse to change a list or dict that is not the function's own."""
@@ -248,7 +264,9 @@ class Executor(Caller):
         if made.type.rank != held.type.rank:
             raise misfit(f"{made.type} does not fit into {held.type}", loc=self.loc)
         if not np.can_cast(made.type.dtype.numpy, held.type.dtype.numpy, "same_kind"):
-            raise misfit(f"{made.type} cannot be stored in {held.type}", "write a = a + b", loc=self.loc)
+            raise misfit(
+                f"{made.type} cannot be stored in {held.type}", "write a = a + b", loc=self.loc
+            )
         made = self.em.cast(made, held.type.dtype)
         if made.type.shape != held.type.shape:
             made = self.em.assume(made, held.type.shape)
@@ -300,9 +318,14 @@ class Executor(Caller):
         if node.decorator_list:
             raise refused("a decorator inside of a function is not supported", loc=self.at(node))
         defaults = tuple(self.expr(d) for d in node.args.defaults)
-        more = {a.arg: self.expr(d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-                if d is not None}  # fmt: skip
-        self.state.names[node.name] = Local(node.name, node, self.text, self.closure(), defaults, more)
+        more = {
+            a.arg: self.expr(d)
+            for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            if d is not None
+        }
+        self.state.names[node.name] = Local(
+            node.name, node, self.text, self.closure(), defaults, more
+        )
 
     def _delete(self, node: ast.Delete) -> None:
         for target in node.targets:

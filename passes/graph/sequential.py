@@ -28,7 +28,9 @@ def sequential_loops(graph: Graph) -> Graph:
     for node in graph.nodes:
         made = _grouped(node, taken) if node.op == "loop" else None
         nodes += made or [node]
-    if len(nodes) != len(graph.nodes) or any(a is not b for a, b in zip(nodes, graph.nodes, strict=True)):
+    if len(nodes) != len(graph.nodes) or any(
+        a is not b for a, b in zip(nodes, graph.nodes, strict=True)
+    ):
         graph = replace(graph, nodes=tuple(nodes))
     return map_regions(graph, sequential_loops)
 
@@ -45,7 +47,9 @@ def _grouped(node: GraphNode, taken: set[str]) -> list[GraphNode] | None:
     inner = {v: Value(v.name, v.type) for v in inputs}
     outputs = tuple(Value(v.name, v.type) for v in node.outputs)
     body = replace(
-        lifted, inputs=tuple(None if v is None else inner[v] for v in lifted.inputs), outputs=outputs
+        lifted,
+        inputs=tuple(None if v is None else inner[v] for v in lifted.inputs),
+        outputs=outputs,
     )
     region = Graph("group", tuple(inner.values()), (body,), outputs)
     try:
@@ -56,8 +60,8 @@ def _grouped(node: GraphNode, taken: set[str]) -> list[GraphNode] | None:
 
 
 def _tests_sizes(node: GraphNode) -> bool:
-    """Whether a node of a body asks of sizes what only a turn can tell. Places of a slice are tested
-    where an element is read."""
+    """Whether a node of a body asks of sizes what only a turn can tell. Places of a slice are
+    tested where an element is read."""
     nodes = (n for region in node.regions for n in region.nodes)
     return any((n.op != "slice" and opdef.size_checks(n)) or _tests_sizes(n) for n in nodes)
 

@@ -62,8 +62,8 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Elements:
-    """An array that is looked at: `at` gives an element; `storage` in its `version` is what it reads,
-    and is all of it where `whole`."""
+    """An array that is looked at: `at` gives an element; `storage` in its `version` is what it
+    reads, and is all of it where `whole`."""
 
     shape: tuple[Dim, ...]
     at: Callable[[Places], Expr]
@@ -107,7 +107,11 @@ class Sequential:
     def number(self, v: Value) -> Expr:
         """The one element of a value."""
         item = self.items[v]
-        return item if not isinstance(item, Elements) else self.element(item, (ZERO,) * len(item.shape))
+        return (
+            item
+            if not isinstance(item, Elements)
+            else self.element(item, (ZERO,) * len(item.shape))
+        )
 
     @staticmethod
     def element(of: Elements, at: Places) -> Expr:
@@ -153,10 +157,10 @@ class Sequential:
 
         def at(places: Places) -> Expr:
             found = [p.at(_broadcast(p.shape, places, out)) for p in parts]
-            return scalar(call, found)  # type: ignore[arg-type]
+            return scalar(call, found)
 
         if node.output.type.size == 1:
-            return scalar(call, [self.number(v) for v in node.input_values])  # type: ignore[arg-type]
+            return scalar(call, [self.number(v) for v in node.input_values])
         return Elements(out, at, tuple(s for p in parts for s in p.storage))
 
     # --- branches -----------------------------------------------------------------------------
@@ -166,7 +170,10 @@ class Sequential:
         if node.attr_map.get("binds"):
             raise NotSequential("a branch decides about sizes")
         test = self.keep("test", self.number(cond))
-        slots = [self.slot(_clean(v.name), v.type.dtype) if v.type.size == 1 else None for v in node.outputs]
+        slots = [
+            self.slot(_clean(v.name), v.type.dtype) if v.type.size == 1 else None
+            for v in node.outputs
+        ]
         arms, found = [], []
         versions = self._versions()
         peaks = dict(versions)
@@ -175,7 +182,12 @@ class Sequential:
                 storage.version = version
             with self.block() as body:
                 self.region(region, [self.items[v] for v in captures])
-                found.append([None if s else self.elements(v) for s, v in zip(slots, region.outputs, strict=True)])
+                found.append(
+                    [
+                        None if s else self.elements(v)
+                        for s, v in zip(slots, region.outputs, strict=True)
+                    ]
+                )
                 for place, v in zip(slots, region.outputs, strict=True):
                     if place is not None:
                         self.body.append(Store(place, (), self.number(v)))
@@ -186,7 +198,9 @@ class Sequential:
         for storage, peak in peaks.items():  # whichever way was taken
             storage.version = peak + 1 if peak > versions[storage] else peak
         for k, (v, place) in enumerate(zip(node.outputs, slots, strict=True)):
-            self.items[v] = Load(place, ()) if place is not None else self._joined(found[0][k], found[1][k])
+            self.items[v] = (
+                Load(place, ()) if place is not None else self._joined(found[0][k], found[1][k])
+            )
 
     def _versions(self) -> dict[Storage, int]:
         found: dict[Storage, int] = {}
@@ -198,7 +212,9 @@ class Sequential:
     @staticmethod
     def _require_current(items: Sequence[Elements | None]) -> None:
         for item in items:
-            if item is not None and not (item.whole and item.storage[0][0].version == item.storage[0][1]):
+            if item is not None and not (
+                item.whole and item.storage[0][0].version == item.storage[0][1]
+            ):
                 raise NotSequential("a branch gives an array that is not carried")
 
     @staticmethod
@@ -215,7 +231,8 @@ class Sequential:
 
     # --- loops --------------------------------------------------------------------------------
     def loop(self, node: GraphNode, outputs: Sequence[Buffer] = ()) -> None:
-        """``loop``: the outermost one, of which `outputs` are the results, copies its arrays once."""
+        """``loop``: the outermost one, of which `outputs` are the results, copies its arrays
+        once."""
         call = opdef.call_of(node)
         limit, cond, *values = node.inputs
         (body,), count = node.regions, int(call.attrs["carried"])
@@ -224,8 +241,10 @@ class Sequential:
         conditional = bool(call.attrs["conditional"])
         given = [v for v in values if v is not None]
         nexts = body.outputs[conditional : conditional + count]
-        slots = [self._started(v, inner, nxt, k, outputs)
-                 for k, (v, inner, nxt) in enumerate(zip(given, body.inputs, nexts, strict=False))]  # fmt: skip
+        slots = [
+            self._started(v, inner, nxt, k, outputs)
+            for k, (v, inner, nxt) in enumerate(zip(given, body.inputs, nexts, strict=False))
+        ]
         captures = [self.items[v] for v in given[count:]]
         turn = self.slot("turn", dtypes.i64)
         go = self.slot("go", dtypes.boolean) if cond is not None or conditional else None
@@ -246,7 +265,9 @@ class Sequential:
             stmt = Let(at, Load(turn, ()), stmt)
         self.body.append(While(test, stmt))
         for v, s in zip(node.outputs, slots, strict=True):
-            self.items[v] = Load(s, ()) if isinstance(s, Buffer) else _whole(s.storage[0][0]) if s.whole else s
+            self.items[v] = (
+                Load(s, ()) if isinstance(s, Buffer) else _whole(s.storage[0][0]) if s.whole else s
+            )
 
     def _started(
         self, v: Value, inner: Value, nxt: Value, k: int, outputs: Sequence[Buffer]
@@ -269,7 +290,9 @@ class Sequential:
         self.body.append(stmt)
         return _whole(Storage(out))
 
-    def _test(self, trip: tuple[Dim, ...], limit: Value | None, turn: Buffer, go: Buffer | None) -> Expr:
+    def _test(
+        self, trip: tuple[Dim, ...], limit: Value | None, turn: Buffer, go: Buffer | None
+    ) -> Expr:
         test: Expr = TRUE
         if trip:
             test = binary("lt", Load(turn, ()), of_dim(trip[0]))
@@ -278,9 +301,13 @@ class Sequential:
         return test if go is None else logical_and(Load(go, ()), test)
 
     def _finish_turn(
-        self, body: Graph, nexts: Sequence[Value], slots: Sequence[Buffer | Elements], conditional: bool,
+        self,
+        body: Graph,
+        nexts: Sequence[Value],
+        slots: Sequence[Buffer | Elements],
+        conditional: bool,
         go: Buffer | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Put the next values where the next turn looks for them, all after all are known."""
         moved: list[tuple[Buffer, Expr]] = []
         for v, s in zip(nexts, slots, strict=True):
@@ -295,7 +322,8 @@ class Sequential:
             moved.append((go, self.number(body.outputs[0])))
         changing = {s for s, _ in moved}
         late = [
-            (s, self.keep("next", e) if isinstance(e, Load) and e.buffer in changing else e) for s, e in moved
+            (s, self.keep("next", e) if isinstance(e, Load) and e.buffer in changing else e)
+            for s, e in moved
         ]
         self.body += [Store(s, (), e) for s, e in late]
 
@@ -303,13 +331,20 @@ class Sequential:
     def _require_unwritten(
         entered: dict[Storage, int], slots: Sequence[Buffer | Elements], captures: Sequence[Item]
     ) -> None:
-        """A turn may write only what the loop carries, and nothing that it reads as it was before."""
+        """A turn may write only what the loop carries, and nothing that it reads as it was
+        before."""
         own = {s.storage[0][0] for s in slots if isinstance(s, Elements) and s.whole}
         written = {s for s, version in entered.items() if s.version != version}
         if written - own:
             raise NotSequential("a loop writes an array that it does not carry")
         if any(t in written for c in captures if isinstance(c, Elements) for t, _ in c.storage):
             raise NotSequential("a loop reads an array as it was before it")
+
+
+def axis_of(node: GraphNode) -> int:
+    """The axis of a node."""
+    axis: Any = node.attr("axis")
+    return int(axis)
 
 
 # --- operators that only look -------------------------------------------------------------------
@@ -366,7 +401,9 @@ def _slice(s: Sequential, node: GraphNode) -> Item:
         found = []
         for p, start, step, d in zip(places, starts, steps, of.shape, strict=True):
             place = p * step + of_dim(start)
-            inside = isinstance(start, int) and isinstance(d, int) and isinstance(p, Const) and step > 0
+            inside = (
+                isinstance(start, int) and isinstance(d, int) and isinstance(p, Const) and step > 0
+            )
             known = inside and int(p.value) * step + start < d if isinstance(p, Const) else False
             found.append(place if known or place == p else within(place, of_dim(d)))
         return of.at(tuple(found))
@@ -376,7 +413,7 @@ def _slice(s: Sequential, node: GraphNode) -> Item:
 
 def _gather(s: Sequential, node: GraphNode) -> Item:
     data, index = node.input_values
-    of, places_of, axis = s.elements(data), s.elements(index), int(node.attr("axis"))  # type: ignore[call-overload]
+    of, places_of, axis = s.elements(data), s.elements(index), axis_of(node)
     rank, size = len(places_of.shape), of_dim(of.shape[axis])
     alone = s.keep("place", _wrapped(s.number(index), size)) if index.type.size == 1 else None
 
@@ -396,10 +433,14 @@ def _gather_nd(s: Sequential, node: GraphNode) -> Item:
     of, tuples = s.elements(data), s.elements(index)
     lead = len(index.type.shape) - 1
     fixed = [
-        s.keep("place", _wrapped(s.element(tuples, (*(ZERO,) * lead, Const(k))), of_dim(of.shape[k])))
+        s.keep(
+            "place", _wrapped(s.element(tuples, (*(ZERO,) * lead, Const(k))), of_dim(of.shape[k]))
+        )
         for k in range(count)
     ]
-    return Elements(node.output.type.shape, lambda places: of.at((*fixed, *places[lead:])), of.storage)
+    return Elements(
+        node.output.type.shape, lambda places: of.at((*fixed, *places[lead:])), of.storage
+    )
 
 
 def _wrapped(place: Expr, size: Expr) -> Expr:
@@ -419,13 +460,15 @@ def _transpose(s: Sequential, node: GraphNode) -> Item:
     of = s.elements(node.input_values[0])
     perm: Any = node.attr("perm")
     back = [perm.index(k) for k in range(len(perm))]
-    return Elements(node.output.type.shape, lambda places: of.at(tuple(places[k] for k in back)), of.storage)
+    return Elements(
+        node.output.type.shape, lambda places: of.at(tuple(places[k] for k in back)), of.storage
+    )
 
 
 def _concat(s: Sequential, node: GraphNode) -> Item:
     """Numbers that become a vector, as the index of an element."""
     parts = [s.elements(v) for v in node.input_values]
-    axis = int(node.attr("axis"))  # type: ignore[call-overload]
+    axis = axis_of(node)
     if any(v.type.shape[axis] != 1 for v in node.input_values):
         raise NotSequential("arrays are joined")
 
@@ -454,7 +497,9 @@ def _scatter_nd(s: Sequential, node: GraphNode) -> Item:
     s.element(of, (ZERO,) * len(of.shape))  # nothing has written it since
     storage = of.storage[0][0]
     fixed = [
-        s.keep("place", _wrapped(s.element(tuples, (*(ZERO,) * lead, Const(k))), of_dim(of.shape[k])))
+        s.keep(
+            "place", _wrapped(s.element(tuples, (*(ZERO,) * lead, Const(k))), of_dim(of.shape[k]))
+        )
         for k in range(count)
     ]
     rest = of.shape[count:]
@@ -529,4 +574,3 @@ def lower_sequential(
 
 def _read_only(b: Buffer) -> Elements:
     return Elements(b.shape, lambda at: Load(b, at))
-

@@ -6,8 +6,6 @@ a ``Poly``. What only the run knows is a :class:`Tensor`.
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +13,6 @@ import numpy as np
 
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.regions import Region
-from aisc.frontend.pyast.source import Text
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Poly
 from aisc.ir.diagnostics import CompileError, error
@@ -54,10 +51,9 @@ class Frame:
 class Tensor:
     """An array or a number of the run. What it holds may be written: see :class:`State`.
 
-    weak: a number of Python's, whose type gives way to that of arrays, as in numpy. argument: of the
-    caller, that it is. frozen: why it cannot be written. base: the array of which it is a view, when
-    that had been written `writes` times.
-    """
+    weak: a number of Python's, whose type gives way to that of arrays, as in numpy. argument: of
+    the caller, that it is. frozen: why it cannot be written. base: the array of which it is a
+    view, when that had been written `writes` times."""
 
     value: Value
     home: Frame
@@ -94,23 +90,12 @@ class Partial:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Maybe:
-    """A variable that a loop sets, and of which only the run knows whether it had a turn: `flag`."""
+    """A variable that a loop sets, and of which only the run knows whether it had a turn:
+    `flag`."""
 
     item: Any
     flag: Tensor
     why: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Local:
-    """A function that is defined inside of the captured one."""
-
-    name: str
-    node: ast.FunctionDef | ast.Lambda
-    text: Text
-    scope: Any  # names around it
-    defaults: tuple[Any, ...] = ()
-    keyword_defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +121,9 @@ def of_numpy(t: Any, loc: Loc) -> DType:
     found = _BY_NUMPY.get(np.dtype(t))
     if found is None:
         known = ", ".join(str(d.numpy) for d in dtypes.ALL)
-        raise error("E111", f"arrays of {np.dtype(t)} are not supported", f"there are {known}", loc=loc)
+        raise error(
+            "E111", f"arrays of {np.dtype(t)} are not supported", f"there are {known}", loc=loc
+        )
     return found
 
 
@@ -173,8 +160,8 @@ class NumberNeeded(CompileError):
 
 
 class Known(Exception):
-    """Raised where a value of the run must be known now; `argument`: the number of the caller's that
-    it is, which can be made known."""
+    """Raised where a value of the run must be known now; `argument`: the number of the caller's
+    that it is, which can be made known."""
 
     def __init__(self, argument: str) -> None:
         super().__init__(argument)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from aisc.frontend.pyast.values import Maybe, Partial, Record, Tensor
+from aisc.frontend.arrays.values import Maybe, Partial, Record, Tensor
 from aisc.ir.graph.core import Value
 
 # How a block of statements may end. A number of the run where more than one is possible.
@@ -16,8 +16,9 @@ ON, BREAK, CONTINUE, RETURN, RAISE = range(5)
 
 @dataclass(slots=True)
 class State:
-    """names: variables of the function; contents: what arrays that were written hold now; writes: how often arrays were written; code: how the block ended so far, `may` the
-    ways that are possible; result: what was returned, where it was."""
+    """names: variables of the function; contents: what arrays that were written hold now; writes:
+    how often arrays were written; code: how the block ended so far, `may` the ways that are
+    possible; result: what was returned, where it was."""
 
     names: dict[str, Any] = field(default_factory=dict)
     contents: dict[Tensor, Tensor] = field(default_factory=dict)
@@ -39,8 +40,14 @@ class State:
         names stand for once."""
         seen: dict[int, Any] = {}
         names = {name: copied(item, seen) for name, item in self.names.items()}
-        return State(names, dict(self.contents), dict(self.writes), self.code, self.may,
-                     copied(self.result, seen))  # fmt: skip
+        return State(
+            names,
+            dict(self.contents),
+            dict(self.writes),
+            self.code,
+            self.may,
+            copied(self.result, seen),
+        )
 
 
 def copied(item: Any, seen: dict[int, Any]) -> Any:

@@ -1,4 +1,5 @@
-"""Elementwise functions by numpy's names: their types come from numpy's own rules for its ufuncs."""
+"""Elementwise functions by numpy's names: their types come from numpy's own rules for its
+ufuncs."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from aisc.frontend.arrays.context import Context
+from aisc.frontend.arrays.values import Tensor, is_number, misfit, of_numpy, refused, shown
 from aisc.frontend.building.emitter import Emitter
-from aisc.frontend.pyast.context import Context
-from aisc.frontend.pyast.values import Tensor, is_number, misfit, of_numpy, refused, shown
 from aisc.ir import dtypes
 from aisc.ir.arith import poly
 from aisc.ir.arith.poly import Poly
@@ -20,8 +21,8 @@ _POWERS = 6  # bits of an exponent of whole numbers
 
 
 def elementwise(c: Context, name: str, *args: Any) -> Tensor:
-    """The ufunc of numpy called `name`, of tensors and numbers; E112 where numpy has no such types.
-    """
+    """The ufunc of numpy called `name`, of tensors and numbers; E112 where numpy has no such
+    types."""
     rule = RULES.get(name)
     if rule is None:
         raise refused(f"np.{name} is not supported", loc=c.loc)
@@ -31,9 +32,7 @@ def elementwise(c: Context, name: str, *args: Any) -> Tensor:
         if name not in COMPARE.values():
             raise misfit(f"np.{name}: {shown(args[-1])} does not fit {types[0]}", loc=c.loc)
         types = (*(np.dtype(np.int64),) * len(parts), types[-1])
-    values = [
-        c.em.cast(c.read(t), of_numpy(d, c.loc)) for t, d in zip(parts, types, strict=False)
-    ]
+    values = [c.em.cast(c.read(t), of_numpy(d, c.loc)) for t, d in zip(parts, types, strict=False)]
     if values[0].type.dtype is dtypes.boolean and name in _ORDERS:
         values = [c.em.cast(v, dtypes.u8) for v in values]
     made = c.em.cast(rule(c.em, *values), of_numpy(types[-1], c.loc))
@@ -94,7 +93,12 @@ def of_sizes(name: str, a: Any, b: Any) -> Any:
 
 def power(c: Context, a: Any, b: Any) -> Tensor:
     """``a ** b``; small whole exponents that are known become products."""
-    if b == 2 and isinstance(b, int) and isinstance(a, Tensor) and a.value.type.dtype is dtypes.boolean:
+    if (
+        b == 2
+        and isinstance(b, int)
+        and isinstance(a, Tensor)
+        and a.value.type.dtype is dtypes.boolean
+    ):
         return elementwise(c, "square", a)
     if isinstance(b, int) and not isinstance(b, bool) and 0 <= b <= 64 and isinstance(a, Tensor):
         types = resolved(c, "power", [a, c.tensor(b)])
@@ -134,7 +138,6 @@ def _op(name: str) -> Emit:
 
 def _not(name: str) -> Emit:
     return lambda em, *xs: em.op("not", em.op(name, *xs))
-
 
 
 def _truths(name: str) -> Emit:
@@ -195,7 +198,9 @@ def _power(em: Emitter, a: Value, b: Value) -> Value:
     count = em.cast(em.op("within", em.cast(b, dtypes.i64), size=(1 << _POWERS,)), a.type.dtype)
     made, one = em.like(1, a), em.like(1, a)
     for bit in range(_POWERS):
-        has = em.op("equal", em.op("and", em.op("shift_right", count, em.like(bit, count)), one), one)
+        has = em.op(
+            "equal", em.op("and", em.op("shift_right", count, em.like(bit, count)), one), one
+        )
         made = em.op("mul", made, em.op("where", has, a, one))
         a = em.op("mul", a, a)
     return made
@@ -206,7 +211,9 @@ def _hypot(em: Emitter, a: Value, b: Value) -> Value:
     high, low = em.op("max", a, b), em.op("min", a, b)
     zero = em.like(0, high)
     ratio = em.op("where", em.op("equal", high, zero), zero, em.op("div", low, high))
-    found = em.op("mul", high, em.op("sqrt", em.op("add", em.op("mul", ratio, ratio), em.like(1, a))))
+    found = em.op(
+        "mul", high, em.op("sqrt", em.op("add", em.op("mul", ratio, ratio), em.like(1, a)))
+    )
     endless = em.op("or", em.op("isinf", a), em.op("isinf", b))
     return em.op("where", endless, em.like(float("inf"), high), found)
 
@@ -298,10 +305,17 @@ def _heaviside(em: Emitter, x: Value, at_zero: Value) -> Value:
 def _cbrt(em: Emitter, x: Value) -> Value:
     root = em.op("pow", em.op("abs", x), em.like(1 / 3, x))
     cube = em.op("mul", root, em.op("mul", root, root))
-    rest = em.op("div", em.op("sub", cube, em.op("abs", x)),
-                 em.op("mul", em.like(3, x), em.op("mul", root, root)))  # fmt: skip
-    better = em.op("where", em.op("less", em.op("abs", rest), em.op("abs", root)),
-                   em.op("sub", root, rest), root)  # fmt: skip
+    rest = em.op(
+        "div",
+        em.op("sub", cube, em.op("abs", x)),
+        em.op("mul", em.like(3, x), em.op("mul", root, root)),
+    )
+    better = em.op(
+        "where",
+        em.op("less", em.op("abs", rest), em.op("abs", root)),
+        em.op("sub", root, rest),
+        root,
+    )
     return _copysign(em, better, x)
 
 
@@ -339,15 +353,14 @@ RULES: dict[str, Emit] = {
     "arccos": _op("acos"), "arctan": _op("atan"), "arctan2": _arctan2, "hypot": _hypot,
     "sinh": _op("sinh"), "cosh": _op("cosh"), "tanh": _op("tanh"), "arcsinh": _op("asinh"),
     "arccosh": _op("acosh"), "arctanh": _op("atanh"), "degrees": _scaled(180 / np.pi),
-    "radians": _scaled(np.pi / 180), "rad2deg": _scaled(180 / np.pi), "deg2rad": _scaled(np.pi / 180),
-    "maximum": _bool_or("or", "max"), "minimum": _bool_or("and", "min"),
-    "fmax": _ignoring_nan("max"), "fmin": _ignoring_nan("min"), "equal": _op("equal"),
-    "not_equal": _not("equal"), "less": _op("less"), "less_equal": _op("less_equal"),
-    "greater": _op("greater"), "greater_equal": _op("greater_equal"), "logical_and": _truths("and"),
-    "logical_or": _truths("or"), "logical_xor": _truths("xor"), "logical_not": _truths("not"),
-    "bitwise_and": _op("and"), "bitwise_or": _op("or"), "bitwise_xor": _op("xor"),
-    "invert": lambda em, x: em.op("not" if x.type.dtype is dtypes.boolean else "bitwise_not", x),
-    "left_shift": _shift("shift_left"), "right_shift": _shift("shift_right"),
-    "isnan": _never("isnan"), "isinf": _never("isinf"), "isfinite": _isfinite,
-    "signbit": _signbit, "copysign": _copysign, "heaviside": _heaviside, "logaddexp": _logaddexp,
-}  # fmt: skip
+    "radians": _scaled(np.pi / 180), "rad2deg": _scaled(180 / np.pi), "deg2rad": _scaled(np.pi /
+    180), "maximum": _bool_or("or", "max"), "minimum": _bool_or("and", "min"), "fmax":
+    _ignoring_nan("max"), "fmin": _ignoring_nan("min"), "equal": _op("equal"), "not_equal":
+    _not("equal"), "less": _op("less"), "less_equal": _op("less_equal"), "greater": _op("greater"),
+    "greater_equal": _op("greater_equal"), "logical_and": _truths("and"), "logical_or":
+    _truths("or"), "logical_xor": _truths("xor"), "logical_not": _truths("not"), "bitwise_and":
+    _op("and"), "bitwise_or": _op("or"), "bitwise_xor": _op("xor"), "invert": lambda em, x:
+    em.op("not" if x.type.dtype is dtypes.boolean else "bitwise_not", x), "left_shift":
+    _shift("shift_left"), "right_shift": _shift("shift_right"), "isnan": _never("isnan"), "isinf":
+    _never("isinf"), "isfinite": _isfinite, "signbit": _signbit, "copysign": _copysign,
+    "heaviside": _heaviside, "logaddexp": _logaddexp, }  # fmt: skip

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from aisc.frontend.pyast.arithmetic import elementwise
-from aisc.frontend.pyast.context import Context
-from aisc.frontend.pyast.library.creation import dtype_of
-from aisc.frontend.pyast.library.registry import numpy_function
-from aisc.frontend.pyast.values import Tensor, misfit
+from aisc.frontend.arrays.arithmetic import elementwise
+from aisc.frontend.arrays.context import Context
+from aisc.frontend.arrays.creation import dtype_of
+from aisc.frontend.arrays.registry import numpy_function
+from aisc.frontend.arrays.values import Tensor, misfit
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.dtypes import DType
@@ -137,8 +137,9 @@ def mean(c: Context, a: Any, axis: Any = None, dtype: Any = None, keepdims: Any 
 
 
 @numpy_function("var", method=True)
-def var(c: Context, a: Any, axis: Any = None, dtype: Any = None, ddof: Any = 0,
-        keepdims: Any = False) -> Tensor:  # fmt: skip
+def var(
+    c: Context, a: Any, axis: Any = None, dtype: Any = None, ddof: Any = 0, keepdims: Any = False
+) -> Tensor:
     """``np.var``."""
     v = c.value(a)
     v = c.em.cast(v, dtype_of(c, dtype, v.type.dtype if v.type.dtype.is_float else dtypes.f64))
@@ -149,8 +150,9 @@ def var(c: Context, a: Any, axis: Any = None, dtype: Any = None, ddof: Any = 0,
 
 
 @numpy_function("std", method=True)
-def std(c: Context, a: Any, axis: Any = None, dtype: Any = None, ddof: Any = 0,
-        keepdims: Any = False) -> Tensor:  # fmt: skip
+def std(
+    c: Context, a: Any, axis: Any = None, dtype: Any = None, ddof: Any = 0, keepdims: Any = False
+) -> Tensor:
     """``np.std``."""
     return elementwise(c, "sqrt", var(c, a, axis, dtype, ddof, keepdims))
 
@@ -201,7 +203,7 @@ def cumprod(c: Context, a: Any, axis: Any = None, dtype: Any = None) -> Tensor:
 
 
 @numpy_function("linalg.norm")
-def norm(c: Context, x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> Tensor:  # noqa: A002
+def norm(c: Context, x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> Tensor:
     """``np.linalg.norm`` of vectors, and Frobenius' of all elements."""
     t = c.tensor(x)
     size = elementwise(c, "absolute", t)
@@ -214,14 +216,17 @@ def norm(c: Context, x: Any, ord: Any = None, axis: Any = None, keepdims: Any = 
             return elementwise(c, "multiply", total(c, size, axis, keepdims=keepdims), 1.0)
         if ord in (float("inf"), np.inf):
             return elementwise(c, "multiply", greatest(c, size, axis, keepdims), 1.0)
-    raise misfit(f"np.linalg.norm of order {ord} is not supported", "of vectors there are 1, 2 and inf",
-                 loc=c.loc)  # fmt: skip
+    raise misfit(
+        f"np.linalg.norm of order {ord} is not supported",
+        "of vectors there are 1, 2 and inf",
+        loc=c.loc,
+    )
 
 
 @numpy_function("allclose")
 def allclose(c: Context, a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8) -> Tensor:
     """``np.allclose``."""
-    from aisc.frontend.pyast.library.creation import isclose
+    from aisc.frontend.arrays.creation import isclose
 
     return all_of(c, isclose(c, a, b, rtol, atol))
 

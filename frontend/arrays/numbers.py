@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aisc.frontend.pyast.arithmetic import elementwise
-from aisc.frontend.pyast.context import Context
-from aisc.frontend.pyast.library.registry import array_method, builtin, numpy_function
-from aisc.frontend.pyast.values import Record, Tensor, is_number, misfit, shown
+from aisc.frontend.arrays.arithmetic import elementwise
+from aisc.frontend.arrays.context import Context
+from aisc.frontend.arrays.registry import array_method, builtin, numpy_function
+from aisc.frontend.arrays.values import Record, Tensor, is_number, misfit, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Poly, maximum, minimum
 
@@ -32,9 +32,11 @@ def absolute(c: Context, x: Any) -> Any:
 
 def _chosen(c: Context, name: str, given: tuple[Any, ...]) -> Any:
     """The least or the greatest of numbers, the first of equal ones."""
-    items = list(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else list(given)
+    items = (
+        list(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else list(given)
+    )
     if len(items) == 1 and isinstance(items[0], Tensor) and items[0].value.type.rank == 1:
-        from aisc.frontend.pyast.library.reductions import greatest, least
+        from aisc.frontend.arrays.reductions import greatest, least
 
         return (least if name == "less" else greatest)(c, items[0])
     if not items:
@@ -48,8 +50,11 @@ def _chosen(c: Context, name: str, given: tuple[Any, ...]) -> Any:
         better = c.read(elementwise(c, name, x, found))
         parts = [c.tensor(x), c.tensor(found)]
         if any(t.value.type.rank for t in parts):
-            raise misfit("which array is greater is not one answer", "np.maximum compares elements",
-                         loc=c.loc)  # fmt: skip
+            raise misfit(
+                "which array is greater is not one answer",
+                "np.maximum compares elements",
+                loc=c.loc,
+            )
         weak = all(t.weak for t in parts)
         found = c.new(c.em.op("where", better, *c.alike(parts)), weak)
     return found
@@ -71,7 +76,7 @@ def greater(c: Context, *given: Any) -> Any:
 def added(c: Context, items: Any, start: Any = 0) -> Any:
     """``sum(items)``."""
     if isinstance(items, Tensor):
-        from aisc.frontend.pyast.library.reductions import total
+        from aisc.frontend.arrays.reductions import total
 
         return elementwise(c, "add", total(c, items, axis=0), start)
     for x in items:
@@ -165,8 +170,13 @@ def is_instance(c: Context, x: Any, cls: Any) -> bool:
         return isinstance(x, wanted)
     if x.weak:
         kind = x.value.type.dtype.kind
-        return {"bool": bool, "int": int, "float": float}[kind] in wanted or (kind == "bool" and int in wanted)
-    return any(issubclass(np.ndarray if x.value.type.rank else x.value.type.dtype.numpy.type, w) for w in wanted)
+        return {"bool": bool, "int": int, "float": float}[kind] in wanted or (
+            kind == "bool" and int in wanted
+        )
+    return any(
+        issubclass(np.ndarray if x.value.type.rank else x.value.type.dtype.numpy.type, w)
+        for w in wanted
+    )
 
 
 @builtin("divmod")
@@ -180,7 +190,7 @@ def quotient_and_rest(c: Context, a: Any, b: Any) -> Any:
 @builtin("pow")
 def raised(c: Context, a: Any, b: Any) -> Any:
     """``pow(a, b)``."""
-    from aisc.frontend.pyast.arithmetic import power
+    from aisc.frontend.arrays.arithmetic import power
 
     return a**b if is_number(a) and is_number(b) else power(c, a, b)
 
@@ -198,7 +208,7 @@ def each(c: Context, items: Any) -> Any:
 
 
 def _told(c: Context, items: Any, op: str) -> Any:
-    from aisc.frontend.pyast.library.reductions import all_of, any_of
+    from aisc.frontend.arrays.reductions import all_of, any_of
 
     if isinstance(items, Tensor):
         return (any_of if op == "or" else all_of)(c, items)

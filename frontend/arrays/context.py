@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from aisc.frontend.building.emitter import Emitter
-from aisc.frontend.pyast.state import State
-from aisc.frontend.pyast.values import (
+from aisc.frontend.arrays.state import State
+from aisc.frontend.arrays.values import (
     Frame,
     Known,
     NumberNeeded,
@@ -22,6 +21,7 @@ from aisc.frontend.pyast.values import (
     refused,
     shown,
 )
+from aisc.frontend.building.emitter import Emitter
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly, bounds, symbols
 from aisc.ir.dtypes import DType
@@ -55,8 +55,11 @@ class Context:
     def read(self, t: Tensor) -> Value:
         """What a tensor holds, as a value of the graph at hand."""
         if t.base is not None and self.state.writes.get(t.base, 0) != t.writes:
-            raise refused("this view is of an array that has been written since", "take a copy of the "
-                          "part before: part = a[1:].copy()", loc=self.loc)  # fmt: skip
+            raise refused(
+                "this view is of an array that has been written since",
+                "take a copy of the part before: part = a[1:].copy()",
+                loc=self.loc,
+            )
         held = self.state.contents.get(t, t)
         return self.frame.see(held.value, held.home)
 
@@ -65,7 +68,8 @@ class Context:
         return self.read(self.tensor(x))
 
     def tensor(self, x: Any) -> Tensor:
-        """A tensor, number, size, or nested sequence of such, as a tensor; E112 for what is none."""
+        """A tensor, number, size, or nested sequence of such, as a tensor; E112 for what is
+        none."""
         if isinstance(x, Tensor):
             return x
         if isinstance(x, bool | int | float):
@@ -94,8 +98,11 @@ class Context:
         while root.outer is not None:
             root = root.outer
         of_numpy(x.dtype, self.loc)
-        made = Tensor(root.em.constant(np.ascontiguousarray(x).reshape(x.shape)), root,
-                      frozen="it is an array outside of the function")  # fmt: skip
+        made = Tensor(
+            root.em.constant(np.ascontiguousarray(x).reshape(x.shape)),
+            root,
+            frozen="it is an array outside of the function",
+        )
         self.arrays[id(x)] = x, made
         return made
 
@@ -143,8 +150,11 @@ class Context:
                 return int(found.reshape(-1)[0])
             if x.argument:
                 raise Known(x.argument)
-        fault = misfit(f"{what} must be a whole number known when the function is compiled",
-                       f"got {shown(x)}", loc=self.loc)  # fmt: skip
+        fault = misfit(
+            f"{what} must be a whole number known when the function is compiled",
+            f"got {shown(x)}",
+            loc=self.loc,
+        )
         raise NumberNeeded(fault.diagnostics) if isinstance(x, Poly) else fault
 
     def dim_of(self, x: Any, what: str) -> Dim:
@@ -182,8 +192,11 @@ class Context:
             return bool(x)
         v = self.read(x)
         if v.type.rank and v.type.size != 1:
-            raise misfit(f"whether {shown(x)} is true is not one answer", "use np.any(…) or np.all(…)",
-                         loc=self.loc)  # fmt: skip
+            raise misfit(
+                f"whether {shown(x)} is true is not one answer",
+                "use np.any(…) or np.all(…)",
+                loc=self.loc,
+            )
         flag = self.em.reshape(self.truth(v), ())
         known = self.em.array(flag)
         return flag if known is None else bool(known)

@@ -1,19 +1,20 @@
 """``x[i, a:b, ..., None, mask, places]`` by numpy's rules, read and written.
 
 A key is brought to one item for each axis: a whole number, size or number of the run; a slice; an
-array of places. What is written becomes a new value of the array: the parts of it that stay, and the
-new ones.
-"""
+array of places. What is written becomes a new value of the array: the parts of it that stay, and
+the new ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from aisc.frontend.arrays.choosing import true_places
+from aisc.frontend.arrays.context import Context
+from aisc.frontend.arrays.values import Tensor, is_size, misfit, refused, shown
 from aisc.frontend.building.sizes import stepped_slice
-from aisc.frontend.pyast.context import Context
-from aisc.frontend.pyast.library.choosing import true_places
-from aisc.frontend.pyast.values import Tensor, is_size, misfit, refused, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly, bounds, ceildiv, maximum, minimum
 from aisc.ir.graph.core import Value
@@ -35,8 +36,13 @@ def read_item(c: Context, t: Tensor, key: Any) -> Tensor:
     if t.weak or made.type.rank == 0 or any(_is_places(x) for x in items):
         return c.new(made)
     root = t.base or t
-    return Tensor(made, c.frame, frozen="it is a view of another array", base=root,
-                  writes=c.state.writes.get(root, 0))  # fmt: skip
+    return Tensor(
+        made,
+        c.frame,
+        frozen="it is a view of another array",
+        base=root,
+        writes=c.state.writes.get(root, 0),
+    )
 
 
 def write_item(c: Context, t: Tensor, key: Any, item: Any) -> None:
@@ -60,7 +66,9 @@ def write_value(c: Context, t: Tensor, made: Value) -> None:
     """Let an array hold something else, for all who name it."""
     if t.frozen or t.weak:
         why = t.frozen or "it is a number"
-        raise refused(f"this array cannot be written: {why}", "work on a copy: a = a.copy()", loc=c.loc)
+        raise refused(
+            f"this array cannot be written: {why}", "work on a copy: a = a.copy()", loc=c.loc
+        )
     if t.base is not None:
         raise refused("a view cannot be written", "write to the array itself", loc=c.loc)
     c.state.contents[t] = c.new(made)
@@ -76,7 +84,9 @@ def _whole_mask(c: Context, v: Value, key: Any) -> Value | None:
         raise refused("a number as a mask is not supported", "use if, or np.where", loc=c.loc)
     mask = c.read(key)
     fits = mask.type.rank <= v.type.rank
-    if not fits or any(decide("==", a, b) is False for a, b in zip(mask.type.shape, v.type.shape, strict=False)):
+    if not fits or any(
+        decide("==", a, b) is False for a, b in zip(mask.type.shape, v.type.shape, strict=False)
+    ):
         raise misfit(f"a mask of {mask.type} for {v.type}", loc=c.loc)
     return mask
 
@@ -105,8 +115,9 @@ def _checked(c: Context, x: Any) -> Any:
             return c.new(true_places(c, c.read(x)))
         if d.is_integer:
             return x
-    raise misfit(f"an index must be a whole number, a slice or an array of such, got {shown(x)}",
-                 loc=c.loc)  # fmt: skip
+    raise misfit(
+        f"an index must be a whole number, a slice or an array of such, got {shown(x)}", loc=c.loc
+    )
 
 
 def _is_places(x: Any) -> bool:
@@ -147,13 +158,11 @@ def _places(c: Context, x: Any) -> Value:
 def _picked_together(c: Context, v: Value, items: Sequence[Any]) -> Value:
     """Several arrays of places, which are broadcast against each other; their axes stand first, or
     where they were if they were neighbours."""
-    axis = 0
-    for item in items:  # slices first
+    for axis, item in enumerate(items):  # slices first
         if item is None:
             v = c.em.reshape(v, (*v.type.shape[:axis], 1, *v.type.shape[axis:]))
         elif isinstance(item, slice):
             v = _sliced(c, v, axis, item)
-        axis += 1
     together = [k for k, x in enumerate(items) if x is not None and not isinstance(x, slice)]
     rest = [k for k in range(v.type.rank) if k not in together]
     moved = c.em.transpose(v, [*together, *rest])
@@ -162,8 +171,10 @@ def _picked_together(c: Context, v: Value, items: Sequence[Any]) -> Value:
     count = index.type.rank - 1
     first = together[0]
     if together == list(range(first, first + len(together))) and first:
-        made = c.em.transpose(made, [*range(count, count + first), *range(count),
-                                     *range(count + first, made.type.rank)])  # fmt: skip
+        made = c.em.transpose(
+            made,
+            [*range(count, count + first), *range(count), *range(count + first, made.type.rank)],
+        )
     return made
 
 
@@ -199,9 +210,15 @@ def _sliced(c: Context, v: Value, axis: int, s: slice) -> Value:
     size = v.type.shape[axis]
     step = 1 if s.step is None else s.step
     ends = [c.em.known(c.read(x)) if isinstance(x, Tensor) else x for x in (s.start, s.stop)]
-    parts = [x.reshape(-1)[0] if hasattr(x, "reshape") else x for x in ends]
-    open_ends = any(e is None and isinstance(x, Tensor) for e, x in zip(ends, (s.start, s.stop), strict=True))
-    if open_ends or isinstance(step, Tensor) or any(isinstance(p, Poly) and bounds(p)[0] < 0 for p in parts):
+    parts = [x.reshape(-1)[0] if isinstance(x, np.ndarray) else x for x in ends]
+    open_ends = any(
+        e is None and isinstance(x, Tensor) for e, x in zip(ends, (s.start, s.stop), strict=True)
+    )
+    if (
+        open_ends
+        or isinstance(step, Tensor)
+        or any(isinstance(p, Poly) and bounds(p)[0] < 0 for p in parts)
+    ):
         return _sliced_at_run_time(c, v, axis, s)
     if not isinstance(step, int) or isinstance(step, bool) or step == 0:
         raise misfit(f"a step must be a whole number other than 0, got {shown(step)}", loc=c.loc)
@@ -263,11 +280,18 @@ def _masked(c: Context, v: Value, mask: Value, new: Value) -> Value:
     wide = c.em.reshape(mask, (*mask.type.shape, *(1,) * (v.type.rank - rank)))
     if new.type.rank > v.type.rank - rank:
         if new.type.rank != 1 or rank != v.type.rank:
-            raise refused("writing an array of several axes by a mask is not supported",
-                          "choose with np.where", loc=c.loc)  # fmt: skip
+            raise refused(
+                "writing an array of several axes by a mask is not supported",
+                "choose with np.where",
+                loc=c.loc,
+            )
         places = true_places(c, mask)
-        flat = c.em.op("scatter_nd", c.em.reshape(v, (v.type.size,)),
-                       _column(c, places), _as_many(c, new, places))  # fmt: skip
+        flat = c.em.op(
+            "scatter_nd",
+            c.em.reshape(v, (v.type.size,)),
+            _column(c, places),
+            _as_many(c, new, places),
+        )
         return c.em.reshape(flat, v.type.shape)
     return c.em.op("where", wide, new, v)
 
@@ -277,7 +301,9 @@ def _column(c: Context, places: Value) -> Value:
 
 
 def _as_many(c: Context, new: Value, places: Value) -> Value:
-    return c.em.stretch(c.em.assume(new, places.type.shape) if new.type.shape != (1,) else new, places.type.shape)
+    return c.em.stretch(
+        c.em.assume(new, places.type.shape) if new.type.shape != (1,) else new, places.type.shape
+    )
 
 
 def _written(c: Context, v: Value, items: Sequence[Any], new: Value) -> Value:
@@ -295,7 +321,11 @@ def _written(c: Context, v: Value, items: Sequence[Any], new: Value) -> Value:
     replaced = _written(c, part, inner, new)
     if isinstance(item, slice) and item.step in (None, 1) and not _is_open(item):
         first, last = _forwards(item.start, item.stop, v.type.shape[0])
-        pieces = c.em.slice_axis(v, 0, 0, first), replaced, c.em.slice_axis(v, 0, last, v.type.shape[0])
+        pieces = (
+            c.em.slice_axis(v, 0, 0, first),
+            replaced,
+            c.em.slice_axis(v, 0, last, v.type.shape[0]),
+        )
         kept = [p for p in pieces if p.type.shape[0] != 0]
         return kept[0] if len(kept) == 1 else c.em.op("concat", *kept, axis=0) if kept else v
     if isinstance(item, slice):
@@ -309,7 +339,10 @@ def _written(c: Context, v: Value, items: Sequence[Any], new: Value) -> Value:
 
 
 def _is_open(s: slice) -> bool:
-    return any(isinstance(x, Tensor) or (isinstance(x, Poly) and bounds(x)[0] < 0) for x in (s.start, s.stop))
+    return any(
+        isinstance(x, Tensor) or (isinstance(x, Poly) and bounds(x)[0] < 0)
+        for x in (s.start, s.stop)
+    )
 
 
 def _written_inside(c: Context, v: Value, items: Sequence[Any], new: Value, axis: int) -> Value:
@@ -346,8 +379,11 @@ def _scattered(c: Context, v: Value, items: Sequence[Any], new: Value) -> Value:
     """`v` with elements replaced at tuples of places."""
     together = [k for k, x in enumerate(items) if not isinstance(x, slice)]
     if together != list(range(len(together))) or any(x != FULL for x in items[len(together) :]):
-        raise refused("writing by several arrays and slices is not supported",
-                      "write the rows one after the other", loc=c.loc)  # fmt: skip
+        raise refused(
+            "writing by several arrays and slices is not supported",
+            "write the rows one after the other",
+            loc=c.loc,
+        )
     index = _tuples(c, [items[k] for k in together], v.type.shape[: len(together)])
     shape = (*index.type.shape[:-1], *v.type.shape[len(together) :])
     return c.em.op("scatter_nd", v, index, c.em.stretch(_fitted(c, new, shape), shape))

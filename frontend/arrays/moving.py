@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from aisc.frontend.arrays.arithmetic import elementwise
+from aisc.frontend.arrays.context import Context
+from aisc.frontend.arrays.reductions import axes_of, axis_of
+from aisc.frontend.arrays.registry import array_method, numpy_function
+from aisc.frontend.arrays.values import Tensor, misfit
 from aisc.frontend.building.sizes import what_is_left
-from aisc.frontend.pyast.arithmetic import elementwise
-from aisc.frontend.pyast.context import Context
-from aisc.frontend.pyast.library.reductions import axes_of, axis_of
-from aisc.frontend.pyast.library.registry import array_method, numpy_function
-from aisc.frontend.pyast.values import Tensor, misfit
 from aisc.ir.arith.poly import Dim, floordiv, minimum, mod, product
 from aisc.ir.graph.core import Value
 from aisc.ir.graph.shapes.checks import decide
 
 
 @numpy_function("reshape")
-def reshape(c: Context, a: Any, shape: Any = None, order: str = "C", newshape: Any = None) -> Tensor:
+def reshape(
+    c: Context, a: Any, shape: Any = None, order: str = "C", newshape: Any = None
+) -> Tensor:
     """``np.reshape`` in the order of C."""
     if order != "C":
         raise misfit("arrays have the order of C", loc=c.loc)
@@ -93,8 +93,13 @@ def moveaxis(c: Context, a: Any, source: Any, destination: Any) -> Tensor:
     """``np.moveaxis``."""
     v = c.value(a)
     rank = v.type.rank
-    sources = [axis_of(c, k, rank) for k in (source if isinstance(source, tuple | list) else [source])]
-    goals = [axis_of(c, k, rank) for k in (destination if isinstance(destination, tuple | list) else [destination])]
+    sources = [
+        axis_of(c, k, rank) for k in (source if isinstance(source, tuple | list) else [source])
+    ]
+    goals = [
+        axis_of(c, k, rank)
+        for k in (destination if isinstance(destination, tuple | list) else [destination])
+    ]
     if len(sources) != len(goals):
         raise misfit("as many axes come as go", loc=c.loc)
     perm = [k for k in range(rank) if k not in sources]
@@ -223,7 +228,11 @@ def split(c: Context, ary: Any, indices_or_sections: Any, axis: Any = 0) -> list
     if isinstance(indices_or_sections, int):
         even = decide("==", mod(size, indices_or_sections), 0)
         if even is False:
-            raise misfit(f"{size} places are no {indices_or_sections} equal parts", "np.array_split", loc=c.loc)
+            raise misfit(
+                f"{size} places are no {indices_or_sections} equal parts",
+                "np.array_split",
+                loc=c.loc,
+            )
         if even is None:
             rest = c.value(mod(size, indices_or_sections))
             c.test(c.em.op("equal", rest, c.em.constant(0)), "np.split: the parts are not equal")
@@ -253,7 +262,7 @@ def tile(c: Context, A: Any, reps: Any) -> Tensor:  # noqa: N803
     v = c.value(A)
     times = list(c.dims_of(reps, "a number of repeats"))
     rank = max(len(times), v.type.rank)
-    times = [1] * (rank - len(times)) + times
+    times = [*(1,) * (rank - len(times)), *times]
     v = c.em.reshape(v, (*(1,) * (rank - v.type.rank), *v.type.shape))
     return c.new(c.em.op("tile", v, repeats=tuple(times)) if rank else v)
 
@@ -330,12 +339,18 @@ def fliplr(c: Context, m: Any) -> Tensor:
 
 
 @numpy_function("pad")
-def pad(c: Context, array: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Tensor:
+def pad(
+    c: Context, array: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
+) -> Tensor:
     """``np.pad``: constant, edge, reflect, wrap."""
     v = c.value(array)
     rank = v.type.rank
     if mode not in ("constant", "edge", "reflect", "wrap"):
-        raise misfit(f"np.pad has no mode '{mode}' here", "there are constant, edge, reflect, wrap", loc=c.loc)
+        raise misfit(
+            f"np.pad has no mode '{mode}' here",
+            "there are constant, edge, reflect, wrap",
+            loc=c.loc,
+        )
     widths = pad_width if isinstance(pad_width, tuple | list) else (pad_width,)
     if not any(isinstance(w, tuple | list) for w in widths):
         widths = [tuple(widths) * 2 if len(widths) == 1 else tuple(widths)] * rank

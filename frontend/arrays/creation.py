@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from aisc.frontend.pyast.arithmetic import elementwise
-from aisc.frontend.pyast.context import Context, weak_dtype
-from aisc.frontend.pyast.library.registry import array_method, numpy_function
-from aisc.frontend.pyast.values import Tensor, is_size, misfit, of_numpy
+from aisc.frontend.arrays.arithmetic import elementwise
+from aisc.frontend.arrays.context import Context, weak_dtype
+from aisc.frontend.arrays.registry import array_method, numpy_function
+from aisc.frontend.arrays.values import Tensor, is_size, misfit, of_numpy
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly, ceildiv, maximum
 from aisc.ir.dtypes import DType
@@ -81,22 +81,26 @@ def full_like(c: Context, a: Any, fill_value: Any, dtype: Any = None) -> Tensor:
 
 
 @numpy_function("arange")
-def arange(
-    c: Context, start: Any, stop: Any = None, step: Any = 1, dtype: Any = None
-) -> Tensor:
+def arange(c: Context, start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Tensor:
     """``np.arange`` of whole numbers and sizes, or of numbers that are known."""
     if stop is None:
         start, stop = 0, start
     if all(isinstance(x, int | float) for x in (start, stop, step)):
-        given = np.arange(start, stop, step, None if dtype is None else dtype_of(c, dtype, dtypes.i64).numpy)
-        return c.new(c.em.constant(given))
+        made = c.em.constant(np.arange(start, stop, step))
+        return c.new(c.em.cast(made, dtype_of(c, dtype, made.type.dtype)))
     if not all(is_size(x) or _is_whole(x) for x in (start, stop)) or not isinstance(step, int):
-        raise misfit("np.arange of the run takes whole numbers", "np.linspace takes floats", loc=c.loc)
+        raise misfit(
+            "np.arange of the run takes whole numbers", "np.linspace takes floats", loc=c.loc
+        )
     first = start if is_size(start) else None
     last: Dim = c.dim_of(stop, "the end of np.arange")
     if first is None or step < 1:
         first = c.dim_of(start, "the start of np.arange")
-    count = maximum(ceildiv(last - first, step), 0) if step > 0 else maximum(ceildiv(first - last, -step), 0)
+    count = (
+        maximum(ceildiv(last - first, step), 0)
+        if step > 0
+        else maximum(ceildiv(first - last, -step), 0)
+    )
     places = c.em.op("iota", shape=(count,))
     made = places if step == 1 else c.em.op("mul", places, c.em.like(step, places))
     if first != 0:
@@ -140,7 +144,7 @@ def eye(c: Context, N: Any, M: Any = None, k: Any = 0, dtype: Any = None) -> Ten
 
 
 @numpy_function("array", "asarray", "ascontiguousarray", "asanyarray")
-def array(c: Context, object: Any, dtype: Any = None, copy: Any = None) -> Tensor:  # noqa: A002
+def array(c: Context, object: Any, dtype: Any = None, copy: Any = None) -> Tensor:
     """``np.array``: a copy, of an array, numbers or sequences of them."""
     made = c.tensor(object)
     v = c.read(made)
@@ -211,7 +215,9 @@ def isclose(
     gap = elementwise(c, "absolute", elementwise(c, "subtract", a, b))
     size = elementwise(c, "absolute", b)
     most = elementwise(c, "add", atol, elementwise(c, "multiply", rtol, size))
-    near = elementwise(c, "logical_and", elementwise(c, "less_equal", gap, most), elementwise(c, "isfinite", b))
+    near = elementwise(
+        c, "logical_and", elementwise(c, "less_equal", gap, most), elementwise(c, "isfinite", b)
+    )
     found = elementwise(c, "logical_or", near, elementwise(c, "equal", a, b))
     if equal_nan:
         both = elementwise(c, "logical_and", elementwise(c, "isnan", a), elementwise(c, "isnan", b))

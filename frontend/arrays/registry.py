@@ -1,4 +1,5 @@
-"""Which functions are known, by the function itself: ``np.sum``, however it is called in a module."""
+"""Which functions are known, by the function itself: ``np.sum``, however it is called in a
+module."""
 
 from __future__ import annotations
 
@@ -7,11 +8,12 @@ import importlib
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 Handler = Callable[..., Any]
+H = TypeVar("H", bound=Handler)
 
 _NUMPY: dict[str, Handler] = {}
 _BUILTINS: dict[str, Handler] = {}
@@ -19,10 +21,10 @@ _METHODS: dict[str, Handler] = {}
 _MODULES = ("creation", "moving", "reductions", "products", "choosing", "numbers")
 
 
-def numpy_function(*names: str, method: bool = False) -> Callable[[Handler], Handler]:
+def numpy_function(*names: str, method: bool = False) -> Callable[[H], H]:
     """Register a handler under names of numpy; `method`: of arrays as well."""
 
-    def add(fn: Handler) -> Handler:
+    def add(fn: H) -> H:
         for name in names:
             _NUMPY[name] = fn
             if method:
@@ -32,10 +34,10 @@ def numpy_function(*names: str, method: bool = False) -> Callable[[Handler], Han
     return add
 
 
-def builtin(*names: str) -> Callable[[Handler], Handler]:
+def builtin(*names: str) -> Callable[[H], H]:
     """Register a handler for functions of Python."""
 
-    def add(fn: Handler) -> Handler:
+    def add(fn: H) -> H:
         for name in names:
             _BUILTINS[name] = fn
         return fn
@@ -43,10 +45,10 @@ def builtin(*names: str) -> Callable[[Handler], Handler]:
     return add
 
 
-def array_method(*names: str) -> Callable[[Handler], Handler]:
+def array_method(*names: str) -> Callable[[H], H]:
     """Register a handler for methods that arrays alone have."""
 
-    def add(fn: Handler) -> Handler:
+    def add(fn: H) -> H:
         for name in names:
             _METHODS[name] = fn
         return fn
@@ -57,7 +59,7 @@ def array_method(*names: str) -> Callable[[Handler], Handler]:
 @cache
 def _load() -> dict[Any, Handler]:
     for module in _MODULES:
-        importlib.import_module(f"aisc.frontend.pyast.library.{module}")
+        importlib.import_module(f"aisc.frontend.arrays.{module}")
     found: dict[Any, Handler] = {}
     for name, handler in _NUMPY.items():
         owner: Any = np

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from aisc.frontend.pyast.arithmetic import elementwise
-from aisc.frontend.pyast.context import Context
-from aisc.frontend.pyast.library.moving import reversed_axis
-from aisc.frontend.pyast.library.reductions import axis_of, total
-from aisc.frontend.pyast.library.registry import array_method, numpy_function
-from aisc.frontend.pyast.values import Tensor, misfit
+from aisc.frontend.arrays.arithmetic import elementwise
+from aisc.frontend.arrays.context import Context
+from aisc.frontend.arrays.moving import reversed_axis
+from aisc.frontend.arrays.reductions import axis_of, total
+from aisc.frontend.arrays.registry import array_method, numpy_function
+from aisc.frontend.arrays.values import Tensor, misfit
 from aisc.ir import dtypes
 from aisc.ir.graph.core import Value
 
@@ -62,8 +62,9 @@ def argwhere(c: Context, a: Any) -> Tensor:
 
 
 @numpy_function("clip", method=True)
-def clip(c: Context, a: Any, a_min: Any = None, a_max: Any = None, min: Any = None,  # noqa: A002
-         max: Any = None) -> Tensor:  # noqa: A002  # fmt: skip
+def clip(
+    c: Context, a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: Any = None
+) -> Tensor:
     """``np.clip``."""
     low, high = a_min if min is None else min, a_max if max is None else max
     found = c.tensor(a)
@@ -163,8 +164,9 @@ def unique(c: Context, ar: Any) -> Tensor:
 
 
 @numpy_function("nan_to_num")
-def nan_to_num(c: Context, x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None,
-               neginf: Any = None) -> Tensor:  # fmt: skip
+def nan_to_num(
+    c: Context, x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None
+) -> Tensor:
     """``np.nan_to_num``."""
     v = c.value(x)
     if not v.type.dtype.is_float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from aisc.frontend.pyast.arithmetic import elementwise
-from aisc.frontend.pyast.context import Context
-from aisc.frontend.pyast.library.reductions import axis_of, total
-from aisc.frontend.pyast.library.registry import array_method, numpy_function
-from aisc.frontend.pyast.values import Tensor, misfit
+from aisc.frontend.arrays.arithmetic import elementwise
+from aisc.frontend.arrays.context import Context
+from aisc.frontend.arrays.reductions import axis_of, total
+from aisc.frontend.arrays.registry import array_method, numpy_function
+from aisc.frontend.arrays.values import Tensor, misfit
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, minimum, product
 from aisc.ir.graph.core import Value
@@ -122,9 +122,13 @@ def diagonal(c: Context, a: Any, offset: int = 0) -> Tensor:
     down, right = max(0, -k), max(0, k)
     count = minimum(rows - down, columns - right)
     places = c.em.op("iota", shape=(count,))
-    steps = c.em.op("mul", places, c.em.cast(c.em.reshape(c.em.dims_value([columns + 1]), ()), dtypes.i64))
+    steps = c.em.op(
+        "mul", places, c.em.cast(c.em.reshape(c.em.dims_value([columns + 1]), ()), dtypes.i64)
+    )
     start = c.em.reshape(c.em.dims_value([columns * down + right]), ())
-    return c.new(c.em.op("gather", c.em.reshape(v, (rows * columns,)), c.em.op("add", steps, start), axis=0))
+    return c.new(
+        c.em.op("gather", c.em.reshape(v, (rows * columns,)), c.em.op("add", steps, start), axis=0)
+    )
 
 
 @numpy_function("diag")
@@ -200,8 +204,14 @@ def _spelled(
 ) -> tuple[list[str], str]:
     """Axes by one letter each: those of an ellipsis get letters of their own."""
     spare = [chr(k) for k in range(0x391, 0x3C9)]
-    most = max((v.type.rank - len(n.replace("...", "")) for n, v in zip(names, parts, strict=True)
-                if "..." in n), default=0)  # fmt: skip
+    most = max(
+        (
+            v.type.rank - len(n.replace("...", ""))
+            for n, v in zip(names, parts, strict=True)
+            if "..." in n
+        ),
+        default=0,
+    )
     found = []
     for n, v in zip(names, parts, strict=True):
         count = v.type.rank - len(n.replace("...", ""))
@@ -226,7 +236,9 @@ def _once(c: Context, names: str, v: Value) -> tuple[list[str], Value]:
         moved = c.em.transpose(v, [*rest, i, j])
         size = moved.type.shape[-1]
         flat = c.em.reshape(moved, (*moved.type.shape[:-2], moved.type.shape[-2] * size))
-        steps = c.em.op("mul", c.em.op("iota", shape=(size,)), c.em.reshape(c.em.dims_value([size + 1]), ()))
+        steps = c.em.op(
+            "mul", c.em.op("iota", shape=(size,)), c.em.reshape(c.em.dims_value([size + 1]), ())
+        )
         v = c.em.op("gather", flat, steps, axis=flat.type.rank - 1)
         axes = [*(axes[k] for k in rest), name]
     return axes, v
@@ -252,10 +264,12 @@ def _pair(
     if not inner_:
         order = [*batch, *rows, *columns]
         lying = [
-            c.em.reshape(c.em.transpose(x, [names.index(n) for n in order if n in names]),
-                         [dict(zip(names, x.type.shape, strict=True)).get(n, 1) for n in order])
+            c.em.reshape(
+                c.em.transpose(x, [names.index(n) for n in order if n in names]),
+                [dict(zip(names, x.type.shape, strict=True)).get(n, 1) for n in order],
+            )
             for names, x in ((a, v), (b, w))
-        ]  # fmt: skip
+        ]
         return order, c.read(elementwise(c, "multiply", *(c.new(x) for x in lying)))
     shape = [sizes[x] for x in batch]
     deep = product(tuple(sizes[x] for x in inner_))
@@ -263,7 +277,9 @@ def _pair(
     left = c.em.transpose(v, [a.index(x) for x in (*batch, *rows, *inner_)])
     right = c.em.transpose(w, [b.index(x) for x in (*batch, *inner_, *columns)])
     dims: list[Dim] = [*shape, *(sizes[x] for x in (*rows, *columns))]
-    made = _product(c, _plain(c, left, (*shape, high, deep)), _plain(c, right, (*shape, deep, wide)))
+    made = _product(
+        c, _plain(c, left, (*shape, high, deep)), _plain(c, right, (*shape, deep, wide))
+    )
     return [*batch, *rows, *columns], c.em.reshape(made, dims)
 
 

@@ -1,1 +1,0 @@
-"""Functions of numpy and of Python by what they are: each handler takes a context and arguments."""
