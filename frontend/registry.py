@@ -44,7 +44,7 @@ def importer_for(source: object) -> Importer:
     """The importer of a file, by its suffix, or of bytes or an object; E101 when there is none."""
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        found = _named(path.suffix.lower().removeprefix("."))
+        found = _named(_suffix(path))
         if found is None:
             known = ", ".join(f".{name}" for name in suffixes())
             raise error("E101", f"{path.name}: unknown kind of model", f"known suffixes: {known}")
@@ -59,13 +59,18 @@ def importer_for(source: object) -> Importer:
 def parts(path: Path) -> Sequence[str] | None:
     """The other files of a model, by their names from its folder on; ``None`` when its kind cannot
     tell."""
-    found = _named(path.suffix.lower().removeprefix("."))
+    found = _named(_suffix(path))
     return None if found is None else found.parts(path)
 
 
 def suffixes() -> tuple[str, ...]:
     """Suffixes of files that can be read here, without their point."""
     return tuple(sorted({*_own(), *_others()}))
+
+
+def _suffix(path: Path) -> str:
+    """The kind of a file; behind a colon stands what is meant in it: ``module.py:function``."""
+    return path.suffix.lower().removeprefix(".").partition(":")[0]
 
 
 def _named(name: str) -> Importer | None:

@@ -109,7 +109,8 @@ def run(
     model: Runnable,
     ops: Ops = None,
     input_: Annotated[
-        list[str] | None, typer.Option("--input", help="NAME=@FILE.npy or NAME=random.")
+        list[str] | None,
+        typer.Option("--input", help="NAME=@FILE.npy, NAME=random or, for a number, NAME=2.5."),
     ] = None,
     output: Annotated[
         list[str] | None, typer.Option("--output", help="NAME=@FILE.npy: save an output.")

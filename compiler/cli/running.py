@@ -55,8 +55,23 @@ def _feeds(exe: Executable, inputs: Sequence[str]) -> dict[str, Any]:
             except (OSError, ValueError) as fault:
                 raise execution_error("E501", f"cannot read {place[1:]}", str(fault)) from None
         elif place != "random" or name not in feeds:
-            raise execution_error("E501", f"--input {name}={place}: expected @FILE.npy or random")
+            feeds[name] = _number(exe, name, place)
     return feeds
+
+
+def _number(exe: Executable, name: str, text: str) -> Any:
+    """An input that is a number, as it is written; E501 for other inputs and texts."""
+    port = next((p for p in (*exe.inputs, *exe.optional_inputs) if p.name == name), None)
+    try:
+        if port is None or port.type.rank:
+            raise ValueError
+        number = {"true": 1.0, "false": 0.0}.get(text.lower())
+        whole = port.type.dtype.is_integer
+        value = (int(text, 0) if whole else float(text)) if number is None else number
+        return np.asarray(value).astype(port.type.dtype.numpy)
+    except ValueError:
+        wanted = "@FILE.npy or random" + ("" if port is None or port.type.rank else ", or a number")
+        raise execution_error("E501", f"--input {name}={text}: expected {wanted}") from None
 
 
 def random_feeds(

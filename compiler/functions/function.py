@@ -32,6 +32,7 @@ from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
 
+NOTHING: Mapping[str, int] = {}
 MAX_BOUND = 64  # instances whose methods are kept
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -115,15 +116,16 @@ class Function:
                     version.executable = self._executable(version)
         return version.executable
 
-    def _executable(self, version: Version) -> Executable:
-        """Native code; sizes of 1 that must broadcast make another one when they come."""
+    def _executable(self, version: Version, known: Mapping[str, int] = NOTHING) -> Executable:
+        """Native code, of which some sizes are known; those that are 1 and must broadcast make
+        another one when they come."""
 
         def with_sizes(names: tuple[str, ...], sizes: Mapping[str, int]) -> Executable:
-            model = graph_of(captured, version.arguments, sizes)
-            return compile_model(model.graph, **self.options)
+            return self._executable(version, {**known, **sizes})
 
         captured, _ = self._syntax()
-        made = compile_model(version.model.graph, **self.options)
+        model = graph_of(captured, version.arguments, known) if known else version.model
+        made = compile_model(model.graph, **self.options)
         made.compile_again_with(with_sizes)
         return made
 

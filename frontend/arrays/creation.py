@@ -212,6 +212,7 @@ def isclose(
     c: Context, a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> Tensor:
     """``np.isclose``."""
+    b = elementwise(c, "multiply", b, 1.0)
     gap = elementwise(c, "absolute", elementwise(c, "subtract", a, b))
     size = elementwise(c, "absolute", b)
     most = elementwise(c, "add", atol, elementwise(c, "multiply", rtol, size))

@@ -55,7 +55,11 @@ def write_item(c: Context, t: Tensor, key: Any, item: Any) -> None:
         return
     items = [x for x in _per_axis(c, v, key) if x is not None]
     places = [k for k, x in enumerate(items) if _is_places(x)]
-    if len(places) > 1:
+    singles = [k for k, x in enumerate(items) if _is_single(x)]
+    together = singles == list(range(len(singles))) and all(
+        x == FULL for x in items[len(singles) :]
+    )
+    if len(places) > 1 or (singles and together):
         made = _scattered(c, v, items, new)
     else:
         made = _written(c, v, items, new)

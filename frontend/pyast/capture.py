@@ -32,12 +32,13 @@ from aisc.ir.types import TensorType
 class Model:
     """A captured function. inputs: paths of the arguments that are inputs of the graph, in order;
     result: what it returns, with :class:`Result` in the place of tensors; guards: what it has read
-    of outside."""
+    of outside; sizes: names of those of its arguments."""
 
     graph: Graph
     inputs: tuple[str, ...]
     result: Any
     guards: tuple[Guard, ...] = ()
+    sizes: tuple[str, ...] = ()
 
 
 def graph_of(
@@ -104,7 +105,9 @@ class _Building:
             self.frame.em.builder.finish(outputs, [f"output{k}" for k in range(len(outputs))])
         )
         verify(graph)
-        return Model(graph, tuple(self.paths), shape, tuple(evaluator.guards.values()))
+        return Model(
+            graph, tuple(self.paths), shape, tuple(evaluator.guards.values()), tuple(self.dims)
+        )
 
     def _run(
         self, e: Looper, definition: ast.FunctionDef | ast.Lambda, trees: Mapping[str, Any]
