@@ -7,6 +7,7 @@ import contextlib
 import doctest
 import importlib.util
 import io
+import linecache
 import re
 import sys
 from pathlib import Path
@@ -50,8 +51,11 @@ def test_python_runs_and_prints_what_it_says(page: Path, monkeypatch: pytest.Mon
         if language != "python":
             continue
         out = io.StringIO()
+        whole, name = "\n" * (line - 1) + text, f"{page}:{line}"
+        lines = whole.splitlines(keepends=True)
+        linecache.cache[name] = len(whole), None, lines, name  # functions are read again
         with contextlib.redirect_stdout(out):
-            exec(compile("\n" * (line - 1) + text, str(page), "exec"), module.__dict__)
+            exec(compile(whole, name, "exec"), module.__dict__)
         if following[0] != "text":
             continue
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
