@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +56,23 @@ Locked = Annotated[
     Path | None,
     typer.Option("--locked", help="Take a lock file's choices; its code must result."),
 ]
+
+
+class ShowFormat(Enum):
+    """What ``aisc show`` writes."""
+
+    html = "html"
+    json = "json"
+    dot = "dot"
+    onnx = "onnx"
+
+
+class ShowStage(Enum):
+    """A stage of a model."""
+
+    written = "as-written"
+    optimised = "optimised"
+    kernels = "kernels"
 
 
 def stored_in(precision: Precision, keep: str) -> dict[str, Any]:

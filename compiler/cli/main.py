@@ -28,6 +28,8 @@ from aisc.cli.arguments import (
     PrecisionName,
     Runnable,
     Shapes,
+    ShowFormat,
+    ShowStage,
     TargetName,
     Threads,
     TimeSteps,
@@ -263,6 +265,34 @@ def check(
         from aisc.cli.precision_table import show_errors
 
         show_errors(model, target, data, {**choices, **stored_in(precision, keep_float)})
+
+
+@app.command()
+def show(
+    model: Model,
+    ops: Ops = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file; by default MODEL.html.")
+    ] = None,
+    form: Annotated[
+        ShowFormat, typer.Option("--format", help="A page, or a stage for another viewer.")
+    ] = ShowFormat.html,
+    stage: Annotated[
+        ShowStage, typer.Option(help="With dot and onnx: which stage.")
+    ] = ShowStage.kernels,
+    target: TargetName = "cpu",
+    shape: Shapes = None,
+    times: Annotated[
+        bool, typer.Option("--times", help="Run the model as well: times and roofline.")
+    ] = False,
+    threads: Threads = None,
+) -> None:
+    """Make a page of a model: as written, as optimised, as kernels, in memory and in time."""
+    from aisc.cli.show_command import write_shown
+
+    choices = _choices(shape, 2, None, False)
+    place = write_shown(model, target, choices, output, form.value, stage.value, times, threads)
+    print(f"wrote {place}")
 
 
 @app.command()
