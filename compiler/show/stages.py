@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aisc.driver.api import Targets, products
-from aisc.ir.arith.poly import Dim, evaluate
+from aisc.ir.arith.poly import Dim, evaluate, product
 from aisc.ir.blob import Blob
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.graph.core import Graph, GraphNode, Value
@@ -160,9 +160,11 @@ def _item(
         item.target = str(node.attr_map.get("target", "")) or "host"
         call = kernels.get(node.loc)
         item.kernel = "" if call is None else call.kernel
-    values = [*node.input_values, *node.outputs]
-    if all(v.type.is_static for v in values):
-        item.moved = sum(int(v.type.size) * v.type.dtype.bytes for v in values)  # type: ignore[arg-type]
+    sizes = [
+        product(v.type.shape) * v.type.dtype.bytes for v in (*node.input_values, *node.outputs)
+    ]
+    known = [d for d in sizes if isinstance(d, int)]
+    item.moved = sum(known) if len(known) == len(sizes) else None
     return item
 
 
