@@ -489,7 +489,7 @@ def test_our_own_faults(
     def fail(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr("aisc.cli.commands.check_model", fail)
+    monkeypatch.setattr("aisc.cli.check_command.check_model", fail)
     result = aisc("check", model)
     assert result.code == 70
     assert result.err.startswith("internal error: ") and "AISC_DEBUG" in result.err

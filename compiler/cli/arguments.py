@@ -49,6 +49,7 @@ PrecisionName = Annotated[
 KeptFloat = Annotated[
     str, typer.Option("--keep-float", help="Weights of these nodes stay f32, e.g. fc1,head.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Tuned = Annotated[
     Path | None, typer.Option("--tuned", help="Use the records of this database; none: of none.")
 ]

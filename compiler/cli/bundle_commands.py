@@ -15,11 +15,15 @@ from aisc.ir.diagnostics import error
 
 
 def run_bundle(
-    path: Path, inputs: Sequence[str], outputs: Sequence[str], choices: dict[str, Any]
+    path: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    choices: dict[str, Any],
+    as_json: bool = False,
 ) -> None:
     """``aisc run``."""
     _refuse(path, choices)
-    running.run_once(load(path, threads=choices["threads"]), inputs, outputs)
+    running.run_once(load(path, threads=choices["threads"]), inputs, outputs, as_json)
 
 
 def bench_bundle(path: Path, what: running.Measuring, choices: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,24 +13,19 @@ from rich.table import Table
 
 from aisc.artifact.cache import cache_of
 from aisc.cli import running
-from aisc.cli.dimension_table import dimension_table
-from aisc.cli.host_table import host_operators, host_table
-from aisc.cli.placement_table import crossing_table, crossings, placement_table
 from aisc.cli.spinner import spinner
 from aisc.codegen.files import write_whole
 from aisc.codegen.run.bundle_writer import write
 from aisc.codegen.run.executable import Executable
 from aisc.driver import api
 from aisc.driver.api import build
-from aisc.driver.instruments import Collector, Timer
 from aisc.driver.instruments import Progress as StepProgress
+from aisc.driver.instruments import Timer
 from aisc.driver.options import from_environment
 from aisc.driver.pipeline import Compiled
 from aisc.ir.diagnostics import error
-from aisc.ir.graph.core import Graph
 from aisc.ir.tensor.func import Program
 from aisc.ir.text.printer import print_ir
-from aisc.passes.policy import Machines
 
 _EMIT_STEP = {
     "graph": "fuse", "tensor": "optimize", "program": "plan", "llvm": "emit", "asm": "assemble",
@@ -47,7 +41,8 @@ def progress(title: str) -> Iterator[StepProgress]:
         yield StepProgress(show)
 
 
-def _build(model: str, target: str, choices: Mapping[str, Any], *more: Any) -> Compiled:
+def built(model: str, target: str, choices: Mapping[str, Any], *more: Any) -> Compiled:
+    """What the pipeline makes of a model, with its steps shown as they run."""
     with progress(Path(model).name) as steps:
         return build(model, target, from_environment(**choices), *more, steps)
 
@@ -82,7 +77,7 @@ def compile_model(
         _emit_object(model, target, output, choices)
         return
     choices["stop_after"] = stop_after or _EMIT_STEP[emit]
-    compiled = _build(model, target, choices, timer)
+    compiled = built(model, target, choices, timer)
     product = compiled.product
     assert product is not None, "every step up to assemble has a product"
     text = product if isinstance(product, str) else print_ir(product)
@@ -104,7 +99,7 @@ def _emit_object(model: str, target: str, output: Path | None, choices: dict[str
             "E402", f"an object cannot hold kernels of {name}", "write a bundle: -o FILE.aisc"
         )
     choices["stop_after"] = "plan"
-    product = _build(model, target, choices).product
+    product = built(model, target, choices).product
     assert isinstance(product, Program), "the product of plan is a Program"
     write_whole(output, host.assemble(host.emit_all(product)).object)
 
@@ -118,7 +113,7 @@ def _emit_bundle(
 ) -> None:
     if output is None:
         raise error("E401", "a bundle needs a file", "give -o FILE.aisc")
-    image = _build(model, target, {**choices, "load": False}, timer).image
+    image = built(model, target, {**choices, "load": False}, timer).image
     assert image is not None, "nothing stopped the pipeline"
     write(image, output, choices["threads"] or 0)
 
@@ -136,9 +131,10 @@ def run_model(
     inputs: Sequence[str],
     outputs: Sequence[str],
     choices: dict[str, Any],
+    as_json: bool = False,
 ) -> None:
     """``aisc run``."""
-    running.run_once(_executable(model, target, choices), inputs, outputs)
+    running.run_once(_executable(model, target, choices), inputs, outputs, as_json)
 
 
 def bench_model(model: str, target: str, what: running.Measuring, choices: dict[str, Any]) -> None:
@@ -167,7 +163,7 @@ def profile_model(
     profiles = []
     for count in threads:
         wanted = {**choices, "threads": count, "profile": True}
-        compiled = _build(model, target, wanted)
+        compiled = built(model, target, wanted)
         assert compiled.executable is not None, "nothing stopped the pipeline"
         feeds = running.random_feeds(compiled.executable, dims)
         profiles.append(profile_runs(compiled, feeds, *runs))
@@ -178,72 +174,6 @@ def profile_model(
         write_whole(numbers, json.dumps(rows, indent=2).encode())
     if trace is not None:
         write_whole(trace, json.dumps(chrome_trace(profiles)).encode())
-
-
-def check_model(model: str, target: str, choices: dict[str, Any], cycles: bool = False) -> None:
-    """``aisc check``: raises the importer's full report, or prints a summary; `cycles`: and what
-    layers take on machines that are described cycle by cycle."""
-    if cycles:
-        _print_cycles(model, target, choices)
-        return
-    collector = Collector()
-    compiled = _build(model, target, {**choices, "stop_after": "lower"}, collector)
-    imported, program = collector.products["import"], compiled.product
-    assert isinstance(imported, Graph), "the product of import is a graph"
-    assert isinstance(program, Program), "the product of lower is a Program"
-    legal = collector.products["legalize"]
-    assert isinstance(legal, Graph), "the product of legalize is a graph"
-    on_host = host_operators(legal)
-    counts = Counter(_operators(imported))
-    print(f"{Path(model).name}: can be compiled")
-    for v in imported.inputs:
-        print(f"  input  {v.name}: {v.type}")
-    for name, v in zip(imported.result_names, imported.outputs, strict=True):
-        print(f"  output {name}: {v.type}")
-    if not any(v.type.symbols for v in imported.inputs):
-        print("  symbolic dimensions: none")
-    weights = sum(b.array.nbytes for b in program.weights.values())
-    print(f"  {len(program.kernels)} kernels, {weights / 1e6:.1f} MB of weights")
-    table = Table("operator", "count")
-    for op, count in sorted(counts.items(), key=lambda kv: (-kv[1], kv[0])):
-        table.add_row(op, str(count))
-    if any(v.type.symbols for v in imported.inputs):
-        _out.print(dimension_table(imported))
-    if on_host:
-        _out.print(host_table(on_host))
-    _print_placement(collector, program, target)
-    _out.print(table)
-
-
-def _print_cycles(model: str, target: str, choices: dict[str, Any]) -> None:
-    """What each layer takes."""
-    from aisc.cli.cycle_table import cycle_table
-    from aisc.measure.cycles import layer_times
-
-    program = _build(model, target, {**choices, "stop_after": "plan"}).product
-    assert isinstance(program, Program), "the product of plan is a Program"
-    _, devices = api.backends_of(target)
-    _out.print(cycle_table(layer_times(program, devices), Path(model).name))
-
-
-def _print_placement(collector: Collector, program: Program, target: str) -> None:
-    """What runs where, if there are devices."""
-    host, devices = api.backends_of(target)
-    if not devices:
-        return
-    fused = collector.products["fuse"]
-    assert isinstance(fused, Graph), "the product of fuse is a graph"
-    machines = Machines(host.policy, tuple(d.policy for d in devices))
-    _out.print(placement_table(fused, machines))
-    _out.print(crossing_table(list(crossings(program))))
-
-
-def _operators(graph: Graph) -> Iterator[str]:
-    """Operators of a graph and its regions."""
-    for node in graph.nodes:
-        yield node.op
-        for region in node.regions:
-            yield from _operators(region)
 
 
 def handle_cache(action: str) -> None:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from aisc.cli.arguments import (
+    AsJson,
     ExactQuantization,
     KeptFloat,
     Level,
@@ -55,8 +56,21 @@ app = typer.Typer(
 app.add_typer(machines, name="targets", invoke_without_command=True)
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from aisc.ir.version import VERSION
+
+        print(f"aisc {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_tell_version, is_eager=True),
+    ] = False,
+) -> None:
     """Compile AI models to native code."""
 
 
@@ -128,6 +142,7 @@ def run(
     keep_float: KeptFloat = "",
     tuned: Tuned = None,
     locked: Locked = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compile a model and run it once, or run a bundle."""
     choices = {**_choices(shape, level, threads, no_cache), "host": not no_host}
@@ -137,11 +152,11 @@ def run(
         from aisc.cli.bundle_commands import run_bundle
 
         choices.update(target=target)
-        run_bundle(Path(model), input_ or [], output or [], choices)
+        run_bundle(Path(model), input_ or [], output or [], choices, as_json)
         return
     from aisc.cli.commands import run_model
 
-    run_model(model, target, input_ or [], output or [], choices)
+    run_model(model, target, input_ or [], output or [], choices, as_json)
 
 
 @app.command()
@@ -246,6 +261,7 @@ def check(
     cycles: Annotated[
         bool, typer.Option("--cycles", help="Show what each layer takes on a simulated target.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Report every reason why a model cannot be compiled, or what it or a bundle consists of."""
     if types:
@@ -257,14 +273,15 @@ def check(
 
         check_bundle(Path(model), {**_choices(shape, 2, None, False), "target": target})
         return
-    from aisc.cli.commands import check_model
+    from aisc.cli.check_command import check_model
 
     choices = {**_choices(shape, 2, None, False), "host": not no_host}
-    check_model(model, target, {**choices, **stored_in(precision, keep_float)}, cycles)
+    choices.update(stored_in(precision, keep_float))
+    check_model(model, target, choices, cycles, as_json)
     if data is not None:
         from aisc.cli.precision_table import show_errors
 
-        show_errors(model, target, data, {**choices, **stored_in(precision, keep_float)})
+        show_errors(model, target, data, choices)
 
 
 @app.command()

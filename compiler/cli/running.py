@@ -21,8 +21,11 @@ from aisc.ir.arith.poly import evaluate
 from aisc.ir.diagnostics import error, execution_error
 
 
-def run_once(exe: Executable, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Run on the inputs that ``--input`` names, save what ``--output`` names, print the rest."""
+def run_once(
+    exe: Executable, inputs: Sequence[str], outputs: Sequence[str], as_json: bool = False
+) -> None:
+    """Run on the inputs that ``--input`` names, save what ``--output`` names, print all: the first
+    elements, or, as JSON, all of them."""
     results = exe.run(None, _feeds(exe, inputs))
     named = dict(zip(exe.output_names, results, strict=True))
     for item in outputs:
@@ -31,9 +34,22 @@ def run_once(exe: Executable, inputs: Sequence[str], outputs: Sequence[str]) -> 
             raise execution_error("E501", f"--output {item}: expected NAME=@FILE.npy")
         with open(place[1:], "wb") as f:
             np.save(f, named[name], allow_pickle=False)
+    if as_json:
+        told = {
+            name: {"dtype": str(a.dtype), "shape": list(a.shape), "data": _plain(a)}
+            for name, a in named.items()
+        }
+        print(json.dumps(told))
+        return
     for name, array in named.items():
         head = np.array2string(array.reshape(-1)[:8], precision=6, separator=", ")
         print(f"{name}: {array.dtype}{list(array.shape)} {head}")
+
+
+def _plain(array: NDArray[Any]) -> Any:
+    """Elements as JSON has them: short floats as longer ones, which are exact."""
+    short = array.dtype.kind not in "biuf"
+    return (array.astype(np.float32) if short else array).tolist()
 
 
 def _feeds(exe: Executable, inputs: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from rich.console import Console
@@ -19,8 +20,15 @@ _out = Console()
 _err = Console(stderr=True)
 
 
-def list_targets() -> None:
+def list_targets(as_json: bool = False) -> None:
     """``aisc targets list``."""
+    if as_json:
+        found = [targets.resolve(name) for name in targets.builtin_names()]
+        memories = [{m.name: m.bytes for m in t.memories} for t in found]
+        names = zip(targets.builtin_names(), found, memories, strict=True)
+        told = {n: {"kind": t.kind, "arch": t.arch, "memories": m} for n, t, m in names}
+        print(json.dumps(told, indent=2))
+        return
     table = Table("target", "kind", "machine", "vectors", "memories")
     for name in targets.builtin_names():
         t = targets.resolve(name)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from aisc.cli.arguments import AsJson
+
 machines = typer.Typer(rich_markup_mode=None, help="The machines that code can be made for.")
 
 
@@ -18,11 +20,11 @@ def targets(context: typer.Context) -> None:
 
 
 @machines.command("list")
-def targets_list() -> None:
+def targets_list(as_json: AsJson = False) -> None:
     """Every target that is known by name."""
     from aisc.cli.target_commands import list_targets
 
-    list_targets()
+    list_targets(as_json)
 
 
 @machines.command("show")
