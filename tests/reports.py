@@ -58,7 +58,9 @@ def command(file: Path, folder: Path) -> list[str]:
     save(MODEL, folder / "small.onnx")
     words = first.decode().lstrip("/# ").split()
     assert words[0] == "aisc", f"{file.name} names no command"
-    return [{"FILE": place.name, "MODEL": "small.onnx"}.get(w, w) for w in words[1:]]
+    names = {"FILE": place.name, "MODEL": "small.onnx"}
+    parts = (w.partition(":") for w in words[1:])  # of FILE:function
+    return [names.get(head, head) + colon + rest for head, colon, rest in parts]
 
 
 def refused(file: Path) -> str:

@@ -41,8 +41,10 @@ def test_operators(case: Case) -> None:
     verify_func(lowered(case), "lowered")
 
 
-# A first operand without axes has no size to be left open; transpose would lose its permutation.
+# A first operand without axes has no size to be left open; how many rows the bytes of stored
+# weights hold is an attribute.
 OPEN = [c for c in COMPUTED if c.inputs and c.inputs[0] is not None and c.inputs[0].ndim]
+OPEN = [c for c in OPEN if c.op != "widen"]
 
 
 @pytest.mark.parametrize("case", OPEN, ids=str)

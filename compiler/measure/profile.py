@@ -23,7 +23,7 @@ from aisc.codegen.cpu.profile import BETWEEN, Site, buffers_at, sites_of
 from aisc.codegen.run.executable import Executable
 from aisc.driver.pipeline import Compiled
 from aisc.ir.arith.poly import evaluate
-from aisc.ir.diagnostics import ExecutionError
+from aisc.ir.diagnostics import CompileError, ExecutionError
 from aisc.ir.tensor.func import Func, Program
 from aisc.ir.tensor.stmt import Barrier, CallKernel, Copy, HostCall
 from aisc.measure.machine_limits import copy_gbytes, fma_gflops
@@ -161,8 +161,13 @@ class _Kernel:
 
 
 def _algorithm(lowered: Func, scheduled: Func) -> Func:
+    """What was chosen to be computed. A kernel from the cache may have been scheduled under other
+    names of its buffers, which a step then does not find: it is counted as it was lowered."""
     chosen = str(scheduled.attr("algorithm", "[]"))
-    return Schedule.of(lowered).replay(trace_from_json(chosen)).func
+    try:
+        return Schedule.of(lowered).replay(trace_from_json(chosen)).func
+    except CompileError:
+        return lowered
 
 
 def _rows(sites: Sequence[Site], kernels: Mapping[str, _Kernel], samples: Words) -> tuple[Row, ...]:

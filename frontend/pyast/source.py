@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import linecache
+import os
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,12 +91,13 @@ def _text_of(function: types.FunctionType) -> Text:
     """The parsed file in which a function stands; parsed again when its text has changed."""
     code = function.__code__
     lines = linecache.getlines(code.co_filename, function.__globals__)
-    loc = Loc(code.co_filename, code.co_firstlineno, 0, function.__name__)
+    file = _shown(code.co_filename)
+    loc = Loc(file, code.co_firstlineno, 0, function.__name__)
     if not lines:
         hint = "its text is needed: define it in a file or a notebook, not by exec or python -c"
         raise error("E110", f"there is no source of '{function.__name__}'", hint, loc=loc)
     whole = "".join(lines)
-    known = _TEXTS.get(code.co_filename)
+    known = _TEXTS.get(file)
     if known is not None and known[0] == hash(whole):
         return known[1]
     try:
@@ -103,9 +105,15 @@ def _text_of(function: types.FunctionType) -> Text:
     except SyntaxError as fault:
         message = f"the file of '{function.__name__}' is no Python of this version: {fault.msg}"
         raise error("E110", message, loc=loc) from None
-    text = Text(code.co_filename, Source(whole, code.co_filename), tree)
-    _TEXTS[code.co_filename] = hash(whole), text
+    text = Text(file, Source(whole, file), tree)
+    _TEXTS[file] = hash(whole), text
     return text
+
+
+def _shown(file: str) -> str:
+    """A file as a person at this folder calls it."""
+    inside = os.path.isabs(file) and file.startswith(os.getcwd() + os.sep)
+    return os.path.relpath(file) if inside else file
 
 
 def _definition(function: types.FunctionType, text: Text) -> Definition:

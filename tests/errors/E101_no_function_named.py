@@ -1,0 +1,3 @@
+# aisc check FILE
+def f(x: "f32[n]"):
+    return x

@@ -1,0 +1,3 @@
+# aisc check FILE:f
+def f(x, steps: int):
+    return x * steps

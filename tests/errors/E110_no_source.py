@@ -1,0 +1,2 @@
+# aisc check FILE:f
+exec("def f(x):\n    return x")

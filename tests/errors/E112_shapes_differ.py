@@ -1,0 +1,6 @@
+# aisc check FILE:f
+import numpy as np
+
+
+def f(x: "f32[4, 3]"):
+    return np.zeros((2, 2)) @ x
