@@ -11,3 +11,9 @@ def fresh_name(hint: str, taken: set[str]) -> str:
         name = f"{hint}_{count}"
     taken.add(name)
     return name
+
+
+def identifier(name: str) -> str:
+    """A name of a model in letters, digits and underlines, as buffers have them."""
+    text = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+    return text if text and not text[0].isdigit() else f"v{text}"

@@ -18,7 +18,7 @@ from aisc.ir.names import fresh_name
 from aisc.ir.tensor.verify_func import verify_func
 from aisc.passes.base import map_regions
 from aisc.passes.lower.group import as_func
-from aisc.passes.lower.sequential import NotSequential
+from aisc.passes.lower.elements import NotSequential
 
 
 def sequential_loops(graph: Graph) -> Graph:

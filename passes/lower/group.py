@@ -15,6 +15,7 @@ from aisc.ir.diagnostics import InternalError
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value, bound_symbols, used_symbols
 from aisc.ir.location import UNKNOWN, Loc
+from aisc.ir.names import identifier
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import ZERO, Expr, Load, Var, const
@@ -65,7 +66,7 @@ def lower_group(
 
 
 def _param(cb: ComputeBuilder, v: Value, role: Role, strides: tuple[Dim, ...] | None) -> Buffer:
-    b = buffer(cb.fresh(_clean(v.name)), v.type.dtype, v.type.shape, role=role)
+    b = buffer(cb.fresh(identifier(v.name)), v.type.dtype, v.type.shape, role=role)
     return b if strides is None else replace(b, strides=strides)
 
 
@@ -81,11 +82,6 @@ def as_func(region: Graph, target: str = "cpu") -> Func:
     return lower_group("group", region, frozenset(), UNKNOWN, target)
 
 
-def _clean(name: str) -> str:
-    text = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
-    return text if text and not text[0].isdigit() else f"v{text}"
-
-
 def _lower_node(
     cb: ComputeBuilder,
     node: GraphNode,
@@ -95,7 +91,7 @@ def _lower_node(
     if node.op == "constant":
         blob = node.attr("value")
         assert isinstance(blob, Blob), "constant without a blob"
-        stand_in = buffer(cb.fresh(_clean(node.output.name)), blob.dtype, blob.type.shape)
+        stand_in = buffer(cb.fresh(identifier(node.output.name)), blob.dtype, blob.type.shape)
         table[node.output] = stand_in
         scalars[stand_in] = const(blob.array.reshape(-1)[0].item(), blob.dtype)
         return
@@ -104,7 +100,7 @@ def _lower_node(
     outs = []
     for v in node.outputs:
         if v not in table:
-            table[v] = cb.alloc(_clean(v.name), v.type.dtype, v.type.shape)
+            table[v] = cb.alloc(identifier(v.name), v.type.dtype, v.type.shape)
         outs.append(table[v])
     cb.loc = node.loc
     if node.op == "loop":

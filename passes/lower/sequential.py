@@ -12,129 +12,47 @@ again, which is checked here: a loop of which that does not hold, or that comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, sole_symbol
-from aisc.ir.blob import Blob
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
+from aisc.ir.names import identifier
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import (
     TRUE,
     ZERO,
-    Const,
     Expr,
     Load,
-    Select,
     Var,
     binary,
-    cast,
-    const,
     logical_and,
     of_dim,
-    within,
 )
-from aisc.ir.tensor.func import Buffer, buffer
-from aisc.ir.tensor.stmt import Alloc, For, If, Let, Stmt, Store, While, seq
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-Places = tuple[Expr, ...]
-MAX_ROW = 64  # elements that one statement of a turn writes
-
-
-class NotSequential(Exception):
-    """The loop is none of this kind; the reason."""
-
-
-@dataclass(slots=True, eq=False)
-class Storage:
-    """The memory of a carried array, and how often it was written so far."""
-
-    buffer: Buffer
-    version: int = 0
+from aisc.ir.tensor.func import Buffer
+from aisc.ir.tensor.stmt import For, If, Let, Stmt, Store, While, seq
+from aisc.passes.lower.elements import (
+    Elements,
+    Item,
+    NotSequential,
+    Places,
+    Storage,
+    Values,
+    broadcast,
+    whole,
+)
+from aisc.passes.lower.looking import RULES
 
 
-@dataclass(frozen=True, slots=True)
-class Elements:
-    """An array that is looked at: `at` gives an element; `storage` in its `version` is what it
-    reads, and is all of it where `whole`."""
-
-    shape: tuple[Dim, ...]
-    at: Callable[[Places], Expr]
-    storage: tuple[tuple[Storage, int], ...] = ()
-    whole: bool = False
-
-
-Item = Expr | Elements
-
-
-@dataclass(slots=True)
-class Sequential:
+class Sequential(Values):
     """Writes the statements of loops and of the nodes in them."""
-
-    cb: ComputeBuilder
-    items: dict[Value, Item] = field(default_factory=dict)
-    body: list[Stmt] = field(default_factory=list)
-
-    # --- values -------------------------------------------------------------------------------
-    def slot(self, hint: str, dtype: dtypes.DType) -> Buffer:
-        """A register."""
-        made = buffer(self.cb.fresh(hint), dtype, (), space="register")
-        self.cb.stmts.append(Alloc(made))
-        return made
-
-    def keep(self, hint: str, value: Expr) -> Expr:
-        """A value in a register."""
-        if isinstance(value, Const):
-            return value
-        place = self.slot(hint, value.dtype)
-        self.body.append(Store(place, (), value))
-        return Load(place, ())
-
-    def elements(self, v: Value) -> Elements:
-        """A value as an array."""
-        item = self.items[v]
-        if isinstance(item, Elements):
-            return item
-        return Elements(v.type.shape, lambda _: item)
-
-    def number(self, v: Value) -> Expr:
-        """The one element of a value."""
-        item = self.items[v]
-        return (
-            item
-            if not isinstance(item, Elements)
-            else self.element(item, (ZERO,) * len(item.shape))
-        )
-
-    @staticmethod
-    def element(of: Elements, at: Places) -> Expr:
-        """An element, as it is now."""
-        for storage, version in of.storage:
-            if storage.version != version:
-                raise NotSequential("an array is read after it was written")
-        return of.at(at)
-
-    @contextmanager
-    def block(self) -> Iterator[list[Stmt]]:
-        """Statements apart."""
-        outer, self.body = self.body, []
-        try:
-            yield self.body
-        finally:
-            self.body = outer
 
     # --- nodes --------------------------------------------------------------------------------
     def node(self, node: GraphNode) -> None:
         """One node."""
         definition = opdef.get(node.op)
-        rule = _RULES.get(node.op)
+        rule = RULES.get(node.op)
         if node.op in ("if", "loop"):
             (self.branch if node.op == "if" else self.loop)(node)
             return
@@ -147,7 +65,9 @@ class Sequential:
         v = node.output
         if isinstance(found, Elements) and v.type.size == 1:
             found = self.element(found, (ZERO,) * len(found.shape))
-        self.items[v] = found if isinstance(found, Elements) else self.keep(_clean(v.name), found)
+        self.items[v] = (
+            found if isinstance(found, Elements) else self.keep(identifier(v.name), found)
+        )
 
     def _map(self, node: GraphNode) -> Item:
         scalar, call = opdef.get(node.op).scalar, opdef.call_of(node)
@@ -156,7 +76,7 @@ class Sequential:
         out = node.output.type.shape
 
         def at(places: Places) -> Expr:
-            found = [p.at(_broadcast(p.shape, places, out)) for p in parts]
+            found = [p.at(broadcast(p.shape, places, out)) for p in parts]
             return scalar(call, found)
 
         if node.output.type.size == 1:
@@ -171,7 +91,7 @@ class Sequential:
             raise NotSequential("a branch decides about sizes")
         test = self.keep("test", self.number(cond))
         slots = [
-            self.slot(_clean(v.name), v.type.dtype) if v.type.size == 1 else None
+            self.slot(identifier(v.name), v.type.dtype) if v.type.size == 1 else None
             for v in node.outputs
         ]
         arms, found = [], []
@@ -221,7 +141,7 @@ class Sequential:
     def _joined(a: Elements | None, b: Elements | None) -> Elements:
         if a is None or b is None or a.storage[0][0] is not b.storage[0][0]:
             raise NotSequential("a branch chooses between arrays")
-        return _whole(a.storage[0][0])
+        return whole(a.storage[0][0])
 
     def region(self, region: Graph, given: Sequence[Item]) -> None:
         """The nodes of a region over values from outside."""
@@ -266,7 +186,7 @@ class Sequential:
         self.body.append(While(test, stmt))
         for v, s in zip(node.outputs, slots, strict=True):
             self.items[v] = (
-                Load(s, ()) if isinstance(s, Buffer) else _whole(s.storage[0][0]) if s.whole else s
+                Load(s, ()) if isinstance(s, Buffer) else whole(s.storage[0][0]) if s.whole else s
             )
 
     def _started(
@@ -274,7 +194,7 @@ class Sequential:
     ) -> Buffer | Elements:
         """Where a carried value is: a register, or the storage of an array."""
         if v.type.size == 1:
-            place = self.slot(_clean(inner.name), v.type.dtype)
+            place = self.slot(identifier(inner.name), v.type.dtype)
             self.body.append(Store(place, (), self.number(v)))
             return place
         item = self.elements(v)
@@ -288,7 +208,7 @@ class Sequential:
         out = outputs[k]
         stmt = _copied(self.cb, out, item)
         self.body.append(stmt)
-        return _whole(Storage(out))
+        return whole(Storage(out))
 
     def _test(
         self, trip: tuple[Dim, ...], limit: Value | None, turn: Buffer, go: Buffer | None
@@ -341,200 +261,6 @@ class Sequential:
             raise NotSequential("a loop reads an array as it was before it")
 
 
-def axis_of(node: GraphNode) -> int:
-    """The axis of a node."""
-    axis: Any = node.attr("axis")
-    return int(axis)
-
-
-# --- operators that only look -------------------------------------------------------------------
-def _constant(_: Sequential, node: GraphNode) -> Item:
-    blob = node.attr("value")
-    assert isinstance(blob, Blob), "constant without a blob"
-    if node.output.type.size != 1:
-        raise NotSequential("an array of constants in a loop")
-    return const(blob.array.reshape(-1)[0].item(), blob.dtype)
-
-
-def _same(s: Sequential, node: GraphNode) -> Item:
-    v = node.input_values[0]
-    return s.items[v]
-
-
-def _sizes(_: Sequential, node: GraphNode) -> Item:
-    values: Any = node.attr("values")
-    if len(values) == 1:
-        return of_dim(values[0])
-
-    def at(places: Places) -> Expr:
-        (place,) = places
-        if not isinstance(place, Const):
-            raise NotSequential("sizes at a place of the run")
-        return of_dim(values[int(place.value)])
-
-    return Elements((len(values),), at)
-
-
-def _reshape(s: Sequential, node: GraphNode) -> Item:
-    """Another shape, of which axes of size 1 alone differ."""
-    v = node.input_values[0]
-    of, shape = s.elements(v), node.output.type.shape
-    if node.output.type.size == 1 and v.type.size == 1:
-        return s.number(v)
-    if [d for d in of.shape if d != 1] != [d for d in shape if d != 1]:
-        raise NotSequential("an array is reshaped")
-    kept = [k for k, d in enumerate(shape) if d != 1]
-
-    def at(places: Places) -> Expr:
-        rest = iter(places[k] for k in kept)
-        return of.at(tuple(ZERO if d == 1 else next(rest) for d in of.shape))
-
-    return Elements(shape, at, of.storage)
-
-
-def _slice(s: Sequential, node: GraphNode) -> Item:
-    of = s.elements(node.input_values[0])
-    starts: Any = node.attr("starts")
-    steps: Any = node.attr("steps")
-
-    def at(places: Places) -> Expr:
-        found = []
-        for p, start, step, d in zip(places, starts, steps, of.shape, strict=True):
-            place = p * step + of_dim(start)
-            inside = (
-                isinstance(start, int) and isinstance(d, int) and isinstance(p, Const) and step > 0
-            )
-            known = inside and int(p.value) * step + start < d if isinstance(p, Const) else False
-            found.append(place if known or place == p else within(place, of_dim(d)))
-        return of.at(tuple(found))
-
-    return Elements(node.output.type.shape, at, of.storage)
-
-
-def _gather(s: Sequential, node: GraphNode) -> Item:
-    data, index = node.input_values
-    of, places_of, axis = s.elements(data), s.elements(index), axis_of(node)
-    rank, size = len(places_of.shape), of_dim(of.shape[axis])
-    alone = s.keep("place", _wrapped(s.number(index), size)) if index.type.size == 1 else None
-
-    def at(places: Places) -> Expr:
-        inner = places[axis : axis + rank]
-        place = alone if alone is not None else _wrapped(places_of.at(inner), size)
-        return of.at((*places[:axis], place, *places[axis + rank :]))
-
-    return Elements(node.output.type.shape, at, (*of.storage, *places_of.storage))
-
-
-def _gather_nd(s: Sequential, node: GraphNode) -> Item:
-    data, index = node.input_values
-    count = index.type.shape[-1]
-    if index.type.size != count or not isinstance(count, int) or node.attr("batch_dims"):
-        raise NotSequential("a gather of several elements")
-    of, tuples = s.elements(data), s.elements(index)
-    lead = len(index.type.shape) - 1
-    fixed = [
-        s.keep(
-            "place", _wrapped(s.element(tuples, (*(ZERO,) * lead, Const(k))), of_dim(of.shape[k]))
-        )
-        for k in range(count)
-    ]
-    return Elements(
-        node.output.type.shape, lambda places: of.at((*fixed, *places[lead:])), of.storage
-    )
-
-
-def _wrapped(place: Expr, size: Expr) -> Expr:
-    """An index counted from the front, tested."""
-    place = cast(place, dtypes.i64)
-    if isinstance(place, Const):
-        return within(place if int(place.value) >= 0 else place + size, size)
-    return within(Select(binary("lt", place, ZERO), place + size, place), size)
-
-
-def _expand(s: Sequential, node: GraphNode) -> Item:
-    of, shape = s.elements(node.input_values[0]), node.output.type.shape
-    return Elements(shape, lambda places: of.at(_broadcast(of.shape, places, shape)), of.storage)
-
-
-def _transpose(s: Sequential, node: GraphNode) -> Item:
-    of = s.elements(node.input_values[0])
-    perm: Any = node.attr("perm")
-    back = [perm.index(k) for k in range(len(perm))]
-    return Elements(
-        node.output.type.shape, lambda places: of.at(tuple(places[k] for k in back)), of.storage
-    )
-
-
-def _concat(s: Sequential, node: GraphNode) -> Item:
-    """Numbers that become a vector, as the index of an element."""
-    parts = [s.elements(v) for v in node.input_values]
-    axis = axis_of(node)
-    if any(v.type.shape[axis] != 1 for v in node.input_values):
-        raise NotSequential("arrays are joined")
-
-    def at(places: Places) -> Expr:
-        k = places[axis]
-        if not isinstance(k, Const):
-            raise NotSequential("a part at a place of the run")
-        return parts[int(k.value)].at((*places[:axis], ZERO, *places[axis + 1 :]))
-
-    return Elements(node.output.type.shape, at, tuple(x for p in parts for x in p.storage))
-
-
-def _iota(_: Sequential, node: GraphNode) -> Item:
-    return Elements(node.output.type.shape, lambda places: places[0])
-
-
-def _scatter_nd(s: Sequential, node: GraphNode) -> Item:
-    """Elements at one index are written where the array lies."""
-    data, index, updates = node.input_values
-    of, tuples, new = s.elements(data), s.elements(index), s.elements(updates)
-    count, lead = index.type.shape[-1], len(index.type.shape) - 1
-    if index.type.size != count or not isinstance(count, int) or node.attr("reduction") != "none":
-        raise NotSequential("several elements are written")
-    if not of.whole:
-        raise NotSequential("an array is written that is not carried")
-    s.element(of, (ZERO,) * len(of.shape))  # nothing has written it since
-    storage = of.storage[0][0]
-    fixed = [
-        s.keep(
-            "place", _wrapped(s.element(tuples, (*(ZERO,) * lead, Const(k))), of_dim(of.shape[k]))
-        )
-        for k in range(count)
-    ]
-    rest = of.shape[count:]
-    loops = [Var(s.cb.fresh("e")) for _ in rest]
-    source = s.element(new, (*(ZERO,) * lead, *loops))
-    stmt: Stmt = Store(storage.buffer, (*fixed, *loops), source)
-    for var, d in zip(reversed(loops), reversed(rest), strict=True):
-        if not isinstance(d, int) or d > MAX_ROW:
-            raise NotSequential("a long row is written")
-        stmt = For(var, ZERO, of_dim(d), "serial", stmt)
-    s.body.append(stmt)
-    storage.version += 1
-    return _whole(storage)
-
-
-_RULES: dict[str, Callable[[Sequential, GraphNode], Item]] = {
-    "constant": _constant, "sizes": _sizes, "reshape": _reshape, "slice": _slice, "gather": _gather,
-    "gather_nd": _gather_nd, "expand": _expand, "transpose": _transpose, "concat": _concat,
-    "iota": _iota, "scatter_nd": _scatter_nd,
-}  # fmt: skip
-
-
-# --- parts ----------------------------------------------------------------------------------------
-def _whole(storage: Storage) -> Elements:
-    """All of an array, as it is now."""
-    b = storage.buffer
-    return Elements(b.shape, lambda at: Load(b, at), ((storage, storage.version),), whole=True)
-
-
-def _broadcast(shape: tuple[Dim, ...], places: Places, out: tuple[Dim, ...]) -> Places:
-    """The place in an operand for one of the result."""
-    skip = len(out) - len(shape)
-    return tuple(ZERO if d == 1 else places[k + skip] for k, d in enumerate(shape))
-
-
 def _copied(cb: ComputeBuilder, out: Buffer, of: Elements) -> Stmt:
     """``out = of``, element by element."""
     loops = tuple(Var(cb.fresh("c")) for _ in out.shape)
@@ -547,11 +273,6 @@ def _copied(cb: ComputeBuilder, out: Buffer, of: Elements) -> Stmt:
 def _index_of(dims: tuple[Dim, ...]) -> Var | None:
     found = sole_symbol(dims[0]) if dims else None
     return None if found is None else Var(found.name)
-
-
-def _clean(name: str) -> str:
-    text = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
-    return text if text and not text[0].isdigit() else f"v{text}"
 
 
 def lower_sequential(
