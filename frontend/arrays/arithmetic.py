@@ -236,6 +236,8 @@ def _arctan2(em: Emitter, y: Value, x: Value) -> Value:
 
 def _ignoring_nan(name: str) -> Emit:
     def emit(em: Emitter, a: Value, b: Value) -> Value:
+        if a.type.dtype is dtypes.boolean:
+            return em.op("or" if name == "max" else "and", a, b)
         found = em.op(name, a, b)
         if not a.type.dtype.is_float:
             return found
