@@ -201,10 +201,7 @@ def bench(
     choices, dims = _choices(shape, 2, None, False), dict(map(size, dim or ()))
     choices.update(wait=wait, **_records(tuned, locked), **stored_in(precision, keep_float))
     profile = profile or trace is not None
-    if profile and peers:
-        raise typer.BadParameter("a profile is of aisc alone", param_hint="--against")
-    if profile and streams:
-        raise typer.BadParameter("a profile is of one call at a time", param_hint="--streams")
+    _require_one_way(profile, peers, streams)
     from aisc.cli.running import Measuring
 
     runs, time = (warmup, iterations), seconds(duration, "--duration")
@@ -222,6 +219,14 @@ def bench(
         profile_model(model, target, counts, runs, places, top, dims, choices)
         return
     bench_model(model, target, what, choices)
+
+
+def _require_one_way(profile: bool, peers: Sequence[str], streams: int) -> None:
+    """A profile is measured alone."""
+    if profile and peers:
+        raise typer.BadParameter("a profile is of aisc alone", param_hint="--against")
+    if profile and streams:
+        raise typer.BadParameter("a profile is of one call at a time", param_hint="--streams")
 
 
 @app.command()

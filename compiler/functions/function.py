@@ -27,7 +27,7 @@ from aisc.frontend.arrays.values import Known
 from aisc.frontend.pyast.arguments import tree_map
 from aisc.frontend.pyast.capture import graph_of
 from aisc.frontend.pyast.source import Captured, capture
-from aisc.functions.version import WEAK, Key, Version, argument_for, as_array, kind_of
+from aisc.functions.version import Key, Version, argument_for, as_array, kind_of
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
@@ -212,6 +212,3 @@ def function(python: Callable[..., Any] | None = None, **options: Any) -> Any:
     if isinstance(python, Function):
         return Function(python.python, {**python.options, **options})
     return Function(python, options)
-
-
-__all__ = ["WEAK", "Function", "function"]

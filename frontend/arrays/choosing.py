@@ -6,7 +6,6 @@ from typing import Any
 
 from aisc.frontend.arrays.arithmetic import elementwise
 from aisc.frontend.arrays.context import Context
-from aisc.frontend.arrays.moving import reversed_axis
 from aisc.frontend.arrays.reductions import axis_of, total
 from aisc.frontend.arrays.registry import array_method, numpy_function
 from aisc.frontend.arrays.values import Tensor, misfit
@@ -194,8 +193,3 @@ def interp(c: Context, x: Any, xp: Any, fp: Any) -> Tensor:
     found = c.em.op("add", c.em.op("mul", slope, c.em.op("sub", at, x0)), y0)
     found = c.em.op("where", c.em.op("less_equal", at, x0), y0, found)
     return c.new(c.em.op("where", c.em.op("greater_equal", at, x1), y1, found))
-
-
-def sorted_down(c: Context, v: Value) -> Value:
-    """A vector sorted with the greatest first."""
-    return reversed_axis(c, _ordered(c, c.new(v), 0)[0], 0)

@@ -14,7 +14,6 @@ from aisc.frontend.arrays.values import (
     NumberNeeded,
     Tensor,
     Unset,
-    is_number,
     is_size,
     misfit,
     of_numpy,
@@ -25,7 +24,7 @@ from aisc.frontend.building.emitter import Emitter
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly, bounds, symbols
 from aisc.ir.dtypes import DType
-from aisc.ir.graph.core import AttrValue, Value
+from aisc.ir.graph.core import Value
 from aisc.ir.location import Loc
 
 # What stands for a number of Python's where numpy is asked for types.
@@ -225,11 +224,3 @@ def weak_dtype(x: bool | int | float) -> DType:
     if isinstance(x, bool):
         return dtypes.boolean
     return dtypes.i64 if isinstance(x, int) else dtypes.f64
-
-
-def attribute(value: object) -> AttrValue:
-    """A value as an attribute of an operator."""
-    return value  # type: ignore[return-value]
-
-
-__all__ = ["Context", "attribute", "is_number", "weak_dtype"]

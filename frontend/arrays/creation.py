@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,8 @@ from aisc.frontend.arrays.context import Context, weak_dtype
 from aisc.frontend.arrays.registry import array_method, numpy_function
 from aisc.frontend.arrays.values import Tensor, is_size, misfit, of_numpy
 from aisc.ir import dtypes
-from aisc.ir.arith.poly import Dim, Poly, ceildiv, maximum
+from aisc.ir.arith.poly import Dim, ceildiv, maximum
 from aisc.ir.dtypes import DType
-from aisc.ir.graph.core import Value
 
 
 def dtype_of(c: Context, given: Any, otherwise: DType) -> DType:
@@ -161,12 +159,7 @@ def copy(c: Context, a: Any) -> Tensor:
 @array_method("astype")
 def astype(c: Context, a: Any, dtype: Any, copy: bool = True) -> Tensor:
     """``a.astype(t)``."""
-    return Tensor(convert(c, c.value(a), dtype_of(c, dtype, dtypes.f64)), c.frame)
-
-
-def convert(c: Context, v: Value, to: DType) -> Value:
-    """A value in another type."""
-    return c.em.cast(v, to)
+    return Tensor(c.em.cast(c.value(a), dtype_of(c, dtype, dtypes.f64)), c.frame)
 
 
 @numpy_function("meshgrid")
@@ -200,11 +193,6 @@ def tri(c: Context, N: Any, M: Any = None, k: Any = 0, dtype: Any = None) -> Ten
     columns = rows if M is None else c.dim_of(M, "M")
     square = _made(c, (rows, columns), 1, dtype, dtypes.f64)
     return c.new(c.em.op("trilu", c.read(square), k=c.int_of(k, "k"), upper=False))
-
-
-def shape_of(x: Sequence[Dim]) -> tuple[Any, ...]:
-    """A shape as Python has it: numbers and sizes."""
-    return tuple(int(d) if not isinstance(d, Poly) else d for d in x)
 
 
 @numpy_function("isclose")

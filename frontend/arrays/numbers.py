@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from aisc.frontend.arrays.arithmetic import elementwise
+import numpy as np
+
+from aisc.frontend.arrays.arithmetic import elementwise, power
 from aisc.frontend.arrays.context import Context
+from aisc.frontend.arrays.reductions import all_of, any_of, greatest, least, total
 from aisc.frontend.arrays.registry import array_method, builtin, numpy_function
 from aisc.frontend.arrays.values import Record, Tensor, is_number, misfit, shown
 from aisc.ir import dtypes
@@ -36,8 +39,6 @@ def _chosen(c: Context, name: str, given: tuple[Any, ...]) -> Any:
         list(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else list(given)
     )
     if len(items) == 1 and isinstance(items[0], Tensor) and items[0].value.type.rank == 1:
-        from aisc.frontend.arrays.reductions import greatest, least
-
         return (least if name == "less" else greatest)(c, items[0])
     if not items:
         raise misfit("the extreme of nothing", loc=c.loc)
@@ -76,8 +77,6 @@ def greater(c: Context, *given: Any) -> Any:
 def added(c: Context, items: Any, start: Any = 0) -> Any:
     """``sum(items)``."""
     if isinstance(items, Tensor):
-        from aisc.frontend.arrays.reductions import total
-
         return elementwise(c, "add", total(c, items, axis=0), start)
     for x in items:
         both = is_number(x) and is_number(start)
@@ -159,8 +158,6 @@ def rounded(c: Context, x: Any, ndigits: Any = None) -> Any:
 @builtin("isinstance")
 def is_instance(c: Context, x: Any, cls: Any) -> bool:
     """``isinstance(x, t)`` for what is known now; arrays are of numpy's class."""
-    import numpy as np
-
     wanted = cls if isinstance(cls, tuple) else (cls,)
     if isinstance(x, Record):
         return issubclass(x.cls, wanted)
@@ -190,8 +187,6 @@ def quotient_and_rest(c: Context, a: Any, b: Any) -> Any:
 @builtin("pow")
 def raised(c: Context, a: Any, b: Any) -> Any:
     """``pow(a, b)``."""
-    from aisc.frontend.arrays.arithmetic import power
-
     return a**b if is_number(a) and is_number(b) else power(c, a, b)
 
 
@@ -208,8 +203,6 @@ def each(c: Context, items: Any) -> Any:
 
 
 def _told(c: Context, items: Any, op: str) -> Any:
-    from aisc.frontend.arrays.reductions import all_of, any_of
-
     if isinstance(items, Tensor):
         return (any_of if op == "or" else all_of)(c, items)
     found: Any = op == "and"

@@ -8,7 +8,7 @@ import numpy as np
 
 from aisc.frontend.arrays.arithmetic import elementwise
 from aisc.frontend.arrays.context import Context
-from aisc.frontend.arrays.creation import dtype_of
+from aisc.frontend.arrays.creation import dtype_of, isclose
 from aisc.frontend.arrays.registry import numpy_function
 from aisc.frontend.arrays.values import Tensor, misfit
 from aisc.ir import dtypes
@@ -226,8 +226,6 @@ def norm(c: Context, x: Any, ord: Any = None, axis: Any = None, keepdims: Any = 
 @numpy_function("allclose")
 def allclose(c: Context, a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8) -> Tensor:
     """``np.allclose``."""
-    from aisc.frontend.arrays.creation import isclose
-
     return all_of(c, isclose(c, a, b, rtol, atol))
 
 

@@ -17,7 +17,8 @@ from aisc.frontend.arrays.creation import dtype_of
 from aisc.frontend.arrays.registry import handler_of, method_of, ufunc_of
 from aisc.frontend.arrays.state import RETURN, State, leaves
 from aisc.frontend.arrays.values import Method, Record, Tensor, misfit, refused, shown
-from aisc.frontend.pyast.evaluate import MAX_LENGTH, Evaluator
+from aisc.frontend.pyast.evaluate import Evaluator
+from aisc.frontend.pyast.operations import MAX_LENGTH
 from aisc.frontend.pyast.scope import Local, Scope, assigned_in, scope_of
 from aisc.frontend.pyast.source import capture
 from aisc.ir import dtypes

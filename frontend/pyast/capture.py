@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aisc.frontend.arrays.state import RAISE
-from aisc.frontend.arrays.values import Frame, Record, Tensor, is_size, refused, shown
+from aisc.frontend.arrays.values import Frame, Tensor, is_size, refused
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.report import DimWords
 from aisc.frontend.pyast.arguments import Argument, Result, tree_map
@@ -224,6 +224,3 @@ def annotated(function: Captured) -> dict[str, Argument]:
 def _annotation(node: ast.expr) -> Argument | None:
     text = node.value if isinstance(node, ast.Constant) else ast.unparse(node)
     return argument_of(str(text))
-
-
-__all__ = ["Model", "Record", "annotated", "argument_of", "graph_of", "shown"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import builtins
 import types
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -13,8 +12,6 @@ import numpy as np
 
 from aisc.frontend.arrays import arithmetic
 from aisc.frontend.arrays.arithmetic import elementwise
-from aisc.frontend.arrays.context import Context
-from aisc.frontend.arrays.products import matmul
 from aisc.frontend.arrays.registry import method_of
 from aisc.frontend.arrays.state import mapped
 from aisc.frontend.arrays.subscripts import read_item
@@ -27,20 +24,17 @@ from aisc.frontend.arrays.values import (
     Tensor,
     Unset,
     is_number,
-    is_size,
     misfit,
     refused,
     shown,
 )
+from aisc.frontend.pyast.operations import MAX_LENGTH, Operating, of_the_run
 from aisc.frontend.pyast.scope import Guard, Local, Scope
 from aisc.frontend.pyast.source import Text
 from aisc.ir.arith.poly import Poly
-from aisc.ir.diagnostics import AiscError
 from aisc.ir.graph.core import Value
-from aisc.ir.graph.shapes.checks import decide
 from aisc.ir.location import Loc
 
-MAX_LENGTH = 1 << 16  # of a sequence of Python's that is built
 _LISTS = (
     "append",
     "extend",
@@ -57,7 +51,7 @@ _DICTS = ("get", "keys", "values", "items", "update", "pop", "setdefault", "copy
 _TEXTS = ("upper", "lower", "startswith", "endswith", "format", "join", "split", "strip", "replace")
 
 
-class Evaluator(Context):
+class Evaluator(Operating):
     """Evaluates expressions in a scope. Calls and statements are added by subclasses."""
 
     def __init__(self, frame: Frame, scope: Scope) -> None:
@@ -191,47 +185,6 @@ class Evaluator(Context):
         self.loc = self.at(node)
         return self.combine(node.op, a, b)
 
-    def combine(self, op: ast.operator, a: Any, b: Any) -> Any:
-        """``a op b``."""
-        name = type(op).__name__
-        if name == "MatMult":
-            return matmul(self, a, b)
-        if not _of_the_run(a) and not _of_the_run(b):
-            return self._plainly(name, a, b)
-        if is_size(a) and is_size(b):
-            found = arithmetic.of_sizes(name, a, b)
-            if found is not None:
-                return found
-        for x in (a, b):
-            if isinstance(x, list | tuple | str | dict) and not isinstance(
-                a if x is b else b, Tensor
-            ):
-                return self._plainly(name, a, b)
-        if name == "Pow":
-            return arithmetic.power(self, a, b)
-        return elementwise(self, arithmetic.BINARY[name], a, b)
-
-    def _plainly(self, name: str, a: Any, b: Any) -> Any:
-        """An operator of values that Python has."""
-        if isinstance(a, np.ndarray | np.generic) or isinstance(b, np.ndarray | np.generic):
-            return elementwise(self, arithmetic.BINARY[name], a, b)
-        if name == "Pow" and isinstance(b, int) and abs(b) > 1 << 12:
-            return arithmetic.power(self, float(a), float(b))
-        big = isinstance(a, list | tuple | str) and isinstance(b, int) and len(a) * b > MAX_LENGTH
-        if big or (name == "LShift" and isinstance(b, int) and b > 1 << 12):
-            raise refused(f"a result of more than {MAX_LENGTH} parts", loc=self.loc)
-        return self.natively(_PLAIN[name], a, b)
-
-    def natively(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What Python's own function gives for values that are known; its errors are the user's."""
-        try:
-            found = fn(*args, **kwargs)
-        except AiscError:
-            raise
-        except Exception as fault:
-            raise misfit(f"{type(fault).__name__}: {fault}", loc=self.loc) from None
-        return self.tensor(found) if isinstance(found, np.ndarray) else found
-
     def _compare(self, node: ast.Compare) -> Any:
         left = self.expr(node.left)
         found: Any = True
@@ -239,77 +192,11 @@ class Evaluator(Context):
             x = self.expr(right)
             self.loc = self.at(node)
             one = self.compared(op, left, x)
-            found = one if found is True else self._both(found, one)
+            found = one if found is True else self.both(found, one)
             if found is False:
                 return False
             left = x
         return found
-
-    def _both(self, a: Any, b: Any) -> Any:
-        if isinstance(b, bool):
-            return a if b else False
-        return elementwise(self, "logical_and", a, b)
-
-    def compared(self, op: ast.cmpop, a: Any, b: Any) -> Any:
-        """``a op b``, known where it can be."""
-        name = type(op).__name__
-        if name in ("Is", "IsNot"):
-            if (isinstance(a, Tensor) and is_number(b)) or (isinstance(b, Tensor) and is_number(a)):
-                raise refused(
-                    "whether numbers of the run are the same object", "compare by ==", loc=self.loc
-                )
-            return (a is b) == (name == "Is")
-        if name in ("In", "NotIn"):
-            return self._contained(a, b, name == "In")
-        if isinstance(a, Poly) or isinstance(b, Poly):
-            if is_size(a) and is_size(b):
-                known = _decided(name, a, b)
-                if known is not None:
-                    return known
-        elif not _of_the_run(a) and not _of_the_run(b):
-            if isinstance(a, np.ndarray | np.generic) or isinstance(b, np.ndarray | np.generic):
-                return elementwise(self, arithmetic.COMPARE[name], a, b)
-            return self.natively(_COMPARED[name], a, b)
-        if a is None or b is None or isinstance(a, str) or isinstance(b, str):
-            return name == "NotEq"
-        if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-            return self._sequences_equal(name, a, b)
-        return elementwise(self, arithmetic.COMPARE[name], a, b)
-
-    def _sequences_equal(self, name: str, a: Any, b: Any) -> Any:
-        if name not in ("Eq", "NotEq"):
-            raise refused("the order of lists of the run is not supported", loc=self.loc)
-        same: Any = len(a) == len(b)
-        for x, y in zip(a, b, strict=False):
-            same = self._both(self.compared(ast.Eq(), x, y), same)
-        if name == "Eq":
-            return same
-        return not same if isinstance(same, bool) else elementwise(self, "logical_not", same)
-
-    def _contained(self, a: Any, b: Any, wanted: bool) -> Any:
-        if isinstance(b, Tensor):
-            raise refused("'in' of an array is not supported", "np.any(x == value)", loc=self.loc)
-        parts = b if isinstance(b, list | tuple) else ()
-        if isinstance(b, dict | str) or not any(map(_of_the_run, (a, *parts))):
-            found: bool = self.natively(lambda: a in b)
-            return found is wanted
-        flags = [self.compared(ast.Eq(), a, x) for x in self.sequence(b, None)]
-        found_any: Any = False
-        for f in flags:
-            found_any = (
-                f
-                if found_any is False
-                else True
-                if f is True
-                else (found_any if f is False else elementwise(self, "logical_or", found_any, f))
-            )
-        if wanted:
-            return found_any
-        return (
-            not found_any
-            if isinstance(found_any, bool)
-            else elementwise(self, "logical_not", found_any)
-        )
 
     def _bool(self, node: ast.BoolOp) -> Any:
         """``a and b``: as Python, the last operand that was needed. Where only the run knows
@@ -476,7 +363,7 @@ class Evaluator(Context):
                     f"a sequence of {len(x)} items is too long to be unrolled", loc=self.loc
                 )
             return list(x)
-        if hasattr(x, "__iter__") and not _of_the_run(x):
+        if hasattr(x, "__iter__") and not of_the_run(x):
             return list(x)
         raise misfit(f"{shown(x)} has no items", loc=self.loc)
 
@@ -519,50 +406,6 @@ def _itself(x: Any) -> Any:
     return x
 
 
-def _of_the_run(x: Any) -> bool:
-    return isinstance(x, Tensor | Poly)
-
-
-def _decided(name: str, a: Any, b: Any) -> bool | None:
-    """A comparison of sizes, where it has one answer."""
-    match name:
-        case "Eq":
-            return decide("==", a, b)
-        case "NotEq":
-            same = decide("==", a, b)
-            return None if same is None else not same
-        case "LtE":
-            return decide("<=", a, b)
-        case "GtE":
-            return decide("<=", b, a)
-        case "Lt":
-            over = decide("<=", b, a)
-        case _:
-            over = decide("<=", a, b)
-    return None if over is None else not over
-
-
-def _operators() -> tuple[dict[str, Any], dict[str, Any]]:
-    import operator as o
-
-    plain = {
-        "Add": o.add,
-        "Sub": o.sub,
-        "Mult": o.mul,
-        "Div": o.truediv,
-        "FloorDiv": o.floordiv,
-        "Mod": o.mod,
-        "Pow": o.pow,
-        "BitAnd": o.and_,
-        "BitOr": o.or_,
-        "BitXor": o.xor,
-        "LShift": o.lshift,
-        "RShift": o.rshift,
-    }
-    return plain, {"Eq": o.eq, "NotEq": o.ne, "Lt": o.lt, "LtE": o.le, "Gt": o.gt, "GtE": o.ge}
-
-
-_PLAIN, _COMPARED = _operators()
 _RULES: dict[type, Callable[[Any, Any], Any]] = {
     ast.Constant: Evaluator._constant, ast.Name: Evaluator._name, ast.Tuple: Evaluator._tuple,
     ast.List: Evaluator._list, ast.Dict: Evaluator._dict, ast.Slice: Evaluator._slice,
@@ -574,4 +417,3 @@ _RULES: dict[type, Callable[[Any, Any], Any]] = {
     ast.DictComp: Evaluator._comprehension,
     ast.Call: lambda self, node: self.call_expr(node),
 }  # fmt: skip
-BUILTINS = vars(builtins)

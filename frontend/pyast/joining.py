@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from aisc.frontend.arrays.context import SAMPLES, Context, weak_dtype
-from aisc.frontend.arrays.state import BREAK, CONTINUE, ON, RAISE, RETURN, State, leaves
+from aisc.frontend.arrays.state import ON, RAISE, RETURN, State, leaves
 from aisc.frontend.arrays.values import (
     Frame,
     Maybe,
@@ -357,6 +357,3 @@ def _plainly_equal(a: Any, b: Any) -> bool:
         return bool(a == b)
     except Exception:
         return False
-
-
-__all__ = ["BREAK", "CONTINUE", "ON", "RAISE", "RETURN", "Conflict", "Joiner", "Side", "unified"]

@@ -17,8 +17,8 @@ from aisc.ir.graph.core import Graph, GraphNode, Value, bound_symbols
 from aisc.ir.names import fresh_name
 from aisc.ir.tensor.verify_func import verify_func
 from aisc.passes.base import map_regions
-from aisc.passes.lower.group import as_func
 from aisc.passes.lower.elements import NotSequential
+from aisc.passes.lower.group import as_func
 
 
 def sequential_loops(graph: Graph) -> Graph:

@@ -52,11 +52,6 @@ def _constant(_: Values, node: GraphNode) -> Item:
     return const(blob.array.reshape(-1)[0].item(), blob.dtype)
 
 
-def _same(s: Values, node: GraphNode) -> Item:
-    v = node.input_values[0]
-    return s.items[v]
-
-
 def _sizes(_: Values, node: GraphNode) -> Item:
     values: Any = node.attr("values")
     if len(values) == 1:
