@@ -3,7 +3,7 @@ loads nothing else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from aisc.ir.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

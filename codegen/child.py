@@ -7,7 +7,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from aisc.ir.dataclass import dataclass
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ words.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aisc.codegen import abi
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.location import UNKNOWN, Loc
 

@@ -3,13 +3,13 @@ just built it or it was read from a bundle."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from aisc.codegen.faults import Fault
 from aisc.codegen.signature import Signature
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import ExecutionError, execution_error
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ A small frozen record, made by the pipeline or read from a bundle. Nothing of th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from aisc.ir import dtypes
 from aisc.ir.arith.dim_json import dim_from_json, dim_to_json, integer, text
 from aisc.ir.arith.poly import Dim, SymDim, evaluate, sole_symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.dtypes import DType
 from aisc.ir.types import MAX_SIZE, TensorType

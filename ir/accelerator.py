@@ -7,8 +7,9 @@ formulas of its instructions, and words in the text of their meaning.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 
 # Where operands lie while the array works: rows that stream in, sums, and weights in its cells.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.location import UNKNOWN, Loc
 
 Severity = Literal["error", "warning", "note"]

@@ -7,11 +7,12 @@ bytes of which operators move elements and reinterpret bits, and compute with no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
+
+from aisc.ir.dataclass import dataclass
 
 Kind = Literal["float", "int", "uint", "bool", "coded"]
 # In which types the weights of a model in f32 may be stored.

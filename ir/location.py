@@ -7,7 +7,8 @@ nodes merge their locations with :func:`fuse`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from aisc.ir.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter, is_
 from typing import Any, TypeVar
 
+from aisc.ir.dataclass import dataclass, function_of
+
 MAX_DEPTH = 200  # deepest tree that texts and verified IR may have
 
 N = TypeVar("N", bound="Node")
@@ -39,28 +41,7 @@ def hash_once(cls: type[T]) -> type[T]:
     return cls
 
 
-def made_often(cls: type[T]) -> type[T]:
-    """Let a frozen dataclass with slots set its fields through their slots, which takes two thirds
-    of the time that ``object.__setattr__`` takes by name; for what a compilation makes by the
-    hundred thousand. A class with a ``__post_init__`` or factories of defaults is not one."""
-    fields = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    setters = {f"set_{name}": cls.__dict__[name].__set__ for name in fields}
-    body = "\n".join(f"    set_{name}(self, {name})" for name in fields)
-    made = _compiled("__init__", f"self, {', '.join(fields)}", body, setters)
-    made.__defaults__ = cls.__init__.__defaults__
-    made.__qualname__ = f"{cls.__qualname__}.__init__"
-    cls.__init__ = made  # type: ignore[method-assign]
-    return cls
-
-
-def _compiled(name: str, parameters: str, body: str, known: dict[str, Any]) -> Any:
-    """A function from its text, made as those of dataclasses are: once per class, without a loop
-    over fields."""
-    exec(f"def {name}({parameters}):\n{body}\n", known)
-    return known[name]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Layout:
     """What traversal knows of a class: its fields; those that hold children and whether each holds
     several; whether one of them may be ``None``."""
@@ -137,7 +118,7 @@ def _mapper_of(cls: type[Node]) -> Mapper:
     layout = _LAYOUTS[cls]
     if not layout.children:
         return lambda node, fn: node
-    lines, new = [], {name: f"node.{name}" for name in layout.fields}
+    lines, new = ["def mapped(node, fn):"], {name: f"node.{name}" for name in layout.fields}
     for k, (name, many) in enumerate(layout.children):
         lines.append(f"old{k} = node.{name}")
         if many:
@@ -148,8 +129,7 @@ def _mapper_of(cls: type[Node]) -> Mapper:
         new[name] = f"new{k}"
     same = " and ".join(f"new{k} is old{k}" for k in range(len(layout.children)))
     lines.append(f"return node if {same} else cls({', '.join(new.values())})")
-    body = "\n".join(f"    {line}" for line in lines)
-    mapper: Mapper = _compiled("mapped", "node, fn", body, {"cls": cls, "is_": is_})
+    mapper: Mapper = function_of(lines, "mapped", {"cls": cls, "is_": is_})
     return mapper
 
 

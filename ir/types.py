@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from aisc.ir.arith.poly import Dim, SymDim, product, symbols
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 
 # No dimension that only run time gives is larger: loops over an axis beside one of size 0 end soon,

@@ -7,9 +7,9 @@ rules. :class:`Machines` are the host and the devices of one compilation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import GraphNode
 from aisc.ir.tensor.func import Func
 

@@ -8,10 +8,10 @@ sizes are symbolic, the sizes they had last and their offsets. Slots are placed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aisc.codegen.abi import NO_MEMORY
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var
 from aisc.ir.tensor.first_fit import ALIGNMENT

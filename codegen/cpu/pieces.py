@@ -6,10 +6,10 @@ own."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 
 from aisc.ir.arith.poly import symbols
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.stmt import Alloc, Barrier, CallKernel, Copy, Reserve, Seq, Stmt
 from aisc.ir.tensor.visitor import buffers_of
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import f32
 from aisc.ir.graph.core import GraphNode
 from aisc.ir.target import Target

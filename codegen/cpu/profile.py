@@ -9,10 +9,10 @@ everything between the sites, and then follow the words of each :class:`Site`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aisc.codegen.abi import offset
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Expr, Var
 from aisc.ir.tensor.func import Buffer, Func

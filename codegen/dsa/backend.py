@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Backend, KernelTime, Scheduled, backend_of, by_rules
@@ -19,6 +19,7 @@ from aisc.codegen.dsa.stream import Stream
 from aisc.codegen.dsa.timing import timing
 from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import GraphNode

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from aisc.codegen.arrays import aligned
 from aisc.codegen.backend import host_of
 from aisc.codegen.llvm.link import Linked
+from aisc.ir.dataclass import dataclass
 from aisc.ir.target import host
 
 

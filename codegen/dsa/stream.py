@@ -8,9 +8,9 @@ and the offset of each operand. Networks of millions of instructions are a few l
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from aisc.ir.arith.poly import Dim, sole_symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
 from aisc.ir.target import Target

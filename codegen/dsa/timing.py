@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from aisc.codegen.dsa.stream import Place, Site, Stream
 from aisc.ir.accelerator import CELLS
+from aisc.ir.dataclass import dataclass
 from aisc.ir.target import Target
 from aisc.ir.tensor.tree import places
 

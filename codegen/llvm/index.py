@@ -7,11 +7,11 @@ common sub-expressions by construction, since LLVM runs no such pass on our code
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
 from aisc.codegen.llvm.writer import Scope, Writer
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.tensor.expr import Binary, Const, Expr, Var, of_dim, variables
 from aisc.ir.tensor.func import Buffer

@@ -8,11 +8,11 @@ roundings, :func:`fma` one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Union
 
 from aisc.codegen.llvm.types import Val
 from aisc.ir import dtypes
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ A store at ``base + r + R*l`` is the latter in reverse: the values of all turns 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aisc.codegen.llvm.certain import certain_loads
 from aisc.codegen.llvm.index import flat_index
 from aisc.codegen.llvm.strided import StridedEmitter
 from aisc.codegen.llvm.types import Val, memory_type, vector_type
 from aisc.ir import dtypes
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Binary, Const, Expr, Load, has_loads
 from aisc.ir.tensor.func import Buffer

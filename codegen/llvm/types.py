@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from aisc.ir import dtypes
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 
 # Floats of 16 bits are integers in registers, too: machines without instructions for them would

@@ -8,13 +8,13 @@ instead of a load for each lane.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
 from aisc.codegen.llvm.index import NotLinearInLane
 from aisc.codegen.llvm.masks import MaskEmitter
 from aisc.codegen.llvm.types import Val, memory_type, vector_type
 from aisc.codegen.llvm.writer import Writer
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.expr import Const, Expr, of_dim, variables
 from aisc.ir.tensor.func import Buffer, row_major
 from aisc.ir.tensor.linear import Linear, mentions

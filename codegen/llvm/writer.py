@@ -8,7 +8,9 @@ and in the scopes inside.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from aisc.ir.dataclass import dataclass
 
 
 @dataclass(slots=True)

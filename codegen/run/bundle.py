@@ -28,7 +28,6 @@ import json
 import stat
 import struct
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -42,6 +41,7 @@ from aisc.codegen.llvm import generate
 from aisc.codegen.run.weight_sum import WeightSum
 from aisc.codegen.signature import Port
 from aisc.ir.arith.dim_json import integer, text
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, execution_error
 from aisc.ir.mapped import Bytes, mapped
 from aisc.ir.version import VERSION

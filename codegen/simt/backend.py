@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Backend, Scheduled, backend_of, host_of
@@ -21,6 +21,7 @@ from aisc.codegen.llvm.link import Linked
 from aisc.codegen.simt.emitter import SimtEmitter
 from aisc.codegen.simt.module import module_of, ptx_of
 from aisc.codegen.simt.policy import SimtPolicy
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.target import Target, host
 from aisc.ir.tensor.func import Func

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
 
 from aisc.codegen.simt.emitter import SimtEmitter, zeros_global
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Expr

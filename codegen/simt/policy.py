@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aisc.ir import dtypes
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import GraphNode
 from aisc.passes.policy import PlainPolicy
 

@@ -6,9 +6,9 @@ import re
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import InternalError, error
 
 TIMEOUT_SECONDS = 60.0

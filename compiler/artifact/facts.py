@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aisc.artifact.cache import Cache, cache_of, key_of
+from aisc.ir.dataclass import dataclass
 
 Stamp = tuple[int, ...]
 _SETTLED_NS = 2_000_000_000  # the coarsest clock of a common file system: FAT's

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from aisc.artifact.cache import Cache, key_of
 from aisc.codegen.arrays import Array
 from aisc.codegen.run import bundle
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError
 from aisc.ir.mapped import LARGE_BYTES, Bytes, give_back
 

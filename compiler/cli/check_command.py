@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from aisc.cli.host_table import HostOperator, host_operators, host_table
 from aisc.cli.placement_table import crossing_table, crossings, placement_table
 from aisc.driver import api
 from aisc.driver.instruments import Collector
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph
 from aisc.ir.tensor.func import Program
 from aisc.passes.policy import Machines

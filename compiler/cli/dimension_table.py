@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from rich.table import Table
 
 from aisc.ir.arith.poly import Dim, SymDim, bounds, sole_symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph
 
 

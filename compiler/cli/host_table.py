@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from rich.table import Table
 
 from aisc.ir.arith.poly import Dim, product
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.passes.analysis.host import host_nodes
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from aisc.codegen.files import write_whole
 from aisc.codegen.run.executable import Executable
 from aisc.codegen.signature import Port
 from aisc.ir.arith.poly import evaluate
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error, execution_error
 
 

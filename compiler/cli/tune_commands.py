@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from aisc.cli.tuning_display import display
 from aisc.codegen.backend import space
 from aisc.codegen.files import write_whole
 from aisc.driver.options import Options, from_environment
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.passes.schedule.picks import Choice, Pick, space_size, written
 from aisc.records.database import Database

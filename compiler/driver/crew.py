@@ -10,13 +10,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from aisc.artifact.fingerprint import fingerprint
 from aisc.driver.kernel import BuiltKernel
 from aisc.driver.kernel_process import KernelProcess, can_start
 from aisc.driver.options import Options
+from aisc.ir.dataclass import dataclass
 from aisc.ir.description import to_toml
 from aisc.ir.target import Target
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 from aisc.driver.options import Options
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph
 from aisc.ir.tensor.func import Program
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aisc.artifact import kernel_signature as signature
 from aisc.artifact.cache import key_of
@@ -16,6 +15,7 @@ from aisc.artifact.fingerprint import fingerprint
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Backend, Scheduled
 from aisc.driver.options import Options
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError, Diagnostic, InternalError, warn
 from aisc.ir.optional import left_out
 from aisc.ir.tensor.func import Func

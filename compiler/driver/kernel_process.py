@@ -12,11 +12,12 @@ import base64
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from aisc.codegen.child import Child
 from aisc.driver.kernel import BuiltKernel, from_record
+from aisc.ir.dataclass import dataclass
 
 COMMAND = (sys.executable, "-P", "-m", "aisc.driver.kernel_worker")
 # Requests under way: those beyond the one that it works on wait there, so that it never waits here.

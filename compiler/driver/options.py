@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from typing import get_args
 
 from aisc.codegen.run.threads import Wait, default_threads, default_wait
 from aisc.ir.arith.poly import Extent
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import Precision
 from aisc.records.source import Source

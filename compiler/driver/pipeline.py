@@ -7,7 +7,7 @@ Everything that watches the steps (timing, dumps, verification) is an instrument
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from aisc.driver.kernel import BuiltKernel, Look
 from aisc.driver.kernels import build_kernels
 from aisc.driver.options import STEPS, Options
 from aisc.frontend.registry import importer_for
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph
 from aisc.ir.optional import attempt

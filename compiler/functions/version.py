@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from aisc.frontend.arrays.values import of_numpy
 from aisc.frontend.pyast.arguments import Argument, Result, is_leaf_array, tree_map
 from aisc.frontend.pyast.capture import Model
 from aisc.ir import dtypes
+from aisc.ir.dataclass import dataclass
 from aisc.ir.location import Loc
 
 Key = tuple[Any, ...]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph, GraphNode, defined_symbols, used_symbols
 from aisc.ir.graph.opdef import Array
 

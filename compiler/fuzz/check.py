@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from aisc.fuzz.case import Case, Feed, frozen_feed, live, nodes_of
 from aisc.fuzz.oracles import ORACLES, Answer, Oracle, step_answers
 from aisc.fuzz.screen import Screen, close, screened
 from aisc.ir.arith.poly import evaluate
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError, CompileError, ExecutionError
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.graph.interpret import bind_dims, interpret

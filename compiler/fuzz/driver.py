@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from rich.table import Table
 from aisc.fuzz.case import Case, size_of
 from aisc.fuzz.check import Finding, Outcome
 from aisc.fuzz.worker import Limits, Worker, crash_reducer
+from aisc.ir.dataclass import dataclass
 
 MISMATCH, INTERNAL = 4, 70
 DEADLY = ("crash", "hang", "memory")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import warnings
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -17,6 +16,7 @@ from aisc.fuzz.proposals import EXCLUDED, propose
 from aisc.fuzz.values import Fill, Style, filled
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, evaluate, symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.types import TensorType

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from aisc.fuzz.values import Fill, Style, filled
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, evaluate
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, ExecutionError
 from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef

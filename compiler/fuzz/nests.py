@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, evaluate, symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import (

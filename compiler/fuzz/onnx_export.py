@@ -7,7 +7,7 @@ Results that depend on anything else are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Poly
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.types import TensorType

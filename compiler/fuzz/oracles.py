@@ -7,7 +7,6 @@ where another is added.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from aisc.driver import api
 from aisc.driver.options import Options
 from aisc.fuzz.case import Case, Feed
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.graph.interpret import interpret
 from aisc.ir.graph.opdef import Array

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from aisc.fuzz.case import Case, Feed, frozen_feed, size_of
 from aisc.fuzz.edits import bound, mapped, rebuilt, resized, simpler, tidy
 from aisc.ir.arith.poly import Dim
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value

@@ -12,13 +12,14 @@ What is exact gets no error: sums and products of small whole numbers must be ri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from aisc.fuzz.case import Feed
 from aisc.ir import dtypes
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError
 from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef

@@ -11,12 +11,13 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from aisc.fuzz.case import Case
 from aisc.fuzz.check import Finding, Kind, Outcome
+from aisc.ir.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from aisc.frontend.lang import operators
@@ -17,6 +16,7 @@ from aisc.frontend.lang.formulas import REDUCTIONS
 from aisc.frontend.lang.mentions import Mention
 from aisc.frontend.lang.parameters import STARTS
 from aisc.frontend.lang.reading import keywords, type_names
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import Diagnostic
 from aisc.ir.graph import opdef
 from aisc.ir.location import Loc

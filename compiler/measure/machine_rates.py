@@ -7,7 +7,6 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -16,6 +15,7 @@ from aisc.codegen.arrays import aligned
 from aisc.codegen.llvm import engine
 from aisc.codegen.llvm.link import Linked
 from aisc.driver.api import resolve_target
+from aisc.ir.dataclass import dataclass
 from aisc.ir.target import Target
 from aisc.measure.machine_limits import fma_gflops
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from aisc.codegen.cpu.profile import BETWEEN, Site, buffers_at, sites_of
 from aisc.codegen.run.executable import Executable
 from aisc.driver.pipeline import Compiled
 from aisc.ir.arith.poly import evaluate
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, ExecutionError
 from aisc.ir.tensor.func import Func, Program
 from aisc.ir.tensor.stmt import Barrier, CallKernel, Copy, HostCall

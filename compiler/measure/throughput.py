@@ -11,10 +11,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from aisc.codegen.run.executable import Executable
+from aisc.ir.dataclass import dataclass
 from aisc.measure.peers import Runner, peer
 
 TURN = 1.0  # seconds of one side before it is the next one's turn

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from aisc.ir.dataclass import dataclass
 from aisc.quantization.network import Array
 from aisc.quantization.settings import Activations
 

@@ -4,7 +4,7 @@ machine predicts; and why a layer does not become faster."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 
 from onnx import ModelProto
@@ -13,6 +13,7 @@ from aisc.codegen.backend import backend_of
 from aisc.driver.api import build, resolve_target
 from aisc.driver.pipeline import Compiled
 from aisc.ir.arith.poly import Poly
+from aisc.ir.dataclass import dataclass
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func, Program
 from aisc.measure.profile import Profile, Row, profile_runs

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, ValueInfoProto, helper
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import Diagnostics, error
 from aisc.quantization.network import Array
 

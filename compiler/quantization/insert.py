@@ -8,12 +8,13 @@ with `q` of 8 bits, and `c` of 32 bits whose scale is the product of the other t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import ml_dtypes
 import numpy as np
 from onnx import NodeProto, helper
 
+from aisc.ir.dataclass import dataclass
 from aisc.quantization.affine import Affine, dequantized, of_range, quantize_weights
 from aisc.quantization.layers import Layer, Plan
 from aisc.quantization.network import Array, Network, attribute

@@ -8,11 +8,12 @@ nothing is rounded for nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from onnx import NodeProto
 
+from aisc.ir.dataclass import dataclass
 from aisc.quantization.network import Array, Network, attribute
 from aisc.quantization.settings import CONTRACTIONS, Settings
 

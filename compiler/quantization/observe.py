@@ -4,7 +4,7 @@ who watch keep only what they need of each."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnx import ModelProto, ValueInfoProto
 from aisc.codegen.run.executable import Executable
 from aisc.driver.api import Targets, build
 from aisc.driver.options import Options
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.quantization.data import Feeds
 from aisc.quantization.network import Array

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from onnx import ModelProto
 from aisc.driver.api import Targets
 from aisc.driver.options import from_environment
 from aisc.ir.annotations import checked_arguments
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.quantization.data import Data, make_data, read_arrays
 from aisc.quantization.files import open_model, save_model

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from aisc.ir.dataclass import dataclass
 from aisc.quantization.network import Array
 from aisc.quantization.settings import Settings
 

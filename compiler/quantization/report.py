@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from aisc.ir.dataclass import dataclass
 from aisc.measure.page import page
 
 _WIDTH, _HEIGHT, _EDGE = 640, 300, 46

@@ -8,10 +8,11 @@ with the products ``h``, those that are still to come take over as well as they 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from aisc.ir.dataclass import dataclass
 from aisc.quantization.affine import LEAST
 from aisc.quantization.network import Array
 

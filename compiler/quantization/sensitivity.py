@@ -4,10 +4,10 @@ error for the time that they save stay in float until what is measured of the wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from onnx import ModelProto
 
+from aisc.ir.dataclass import dataclass
 from aisc.quantization.data import Feeds
 from aisc.quantization.network import Array
 from aisc.quantization.observe import Machine, Progress, outputs, relative_error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]

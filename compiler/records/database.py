@@ -12,7 +12,6 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import wraps
 from math import isfinite
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from aisc.artifact.cache import key_of
 from aisc.artifact.fingerprint import fingerprint
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func

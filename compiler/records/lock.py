@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aisc.artifact.fingerprint import fingerprint
 from aisc.codegen.backend import Backend
 from aisc.codegen.files import write_whole
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.tensor.func import Func
 from aisc.ir.version import VERSION

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.func import Func
 from aisc.passes.schedule.picks import Choices
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from aisc.driver.api import Targets, products
 from aisc.ir.arith.poly import Dim, evaluate, product
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import Loc

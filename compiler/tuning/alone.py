@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from aisc.driver.options import Options
 from aisc.driver.pipeline import Context, finish_with
 from aisc.ir.arith.poly import evaluate
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.func import Buffer, Func, Program, buffer
 from aisc.ir.tensor.stmt import CallKernel

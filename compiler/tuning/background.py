@@ -15,13 +15,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from aisc.driver.instruments import Product
 from aisc.driver.kernel_process import can_start
 from aisc.driver.options import Options
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError, Diagnostic, warn
 from aisc.ir.node import walk
 from aisc.ir.target import Target

@@ -9,9 +9,10 @@ time or memory costs the one candidate.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir
 from aisc.passes.schedule.picks import Choices, choices_to_json

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from aisc.codegen.backend import Described
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError, InternalError
 from aisc.ir.tensor.func import Func
 from aisc.ir.text.printer import print_ir

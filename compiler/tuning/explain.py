@@ -4,9 +4,9 @@ model expects of the other options, and what was measured of them."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from aisc.codegen.backend import Backend
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError
 from aisc.ir.tensor.func import Func
 from aisc.passes.analysis.estimate import Estimate, estimate

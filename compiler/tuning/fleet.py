@@ -8,11 +8,11 @@ target. A node that goes away on the way costs nothing: what it had begun is giv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from aisc.driver.api import resolve_target
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.tuning.bench import Workshop
 from aisc.tuning.workers import MAKER, RUNNER, Reply, Request, Worker

@@ -9,10 +9,12 @@ the same each time. It needs scikit-learn, the extra ``tune``; without it there 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib.util import find_spec
 from math import log
 from typing import Any
+
+from aisc.ir.dataclass import dataclass
 
 # Trials before there is something to learn, and after which it is learnt again.
 ENOUGH, STEP = 24, 16

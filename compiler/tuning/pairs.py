@@ -11,9 +11,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from math import comb
+
+from aisc.ir.dataclass import dataclass
 
 CHANCE = 0.05  # of a bound being wrong, on both sides together
 

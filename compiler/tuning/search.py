@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import log
 
+from aisc.ir.dataclass import dataclass
 from aisc.passes.schedule.picks import Choices, choices_to_json
 from aisc.tuning.learned import Learned
 from aisc.tuning.space import Sketch, crossed, joined, mutated, neighbours, share_changed

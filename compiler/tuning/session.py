@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from aisc.codegen.backend import Described
+from aisc.ir.dataclass import dataclass
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
 from aisc.passes.schedule.picks import Choices, choices_to_json

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from aisc.ir.dataclass import dataclass
 from aisc.passes.schedule.picks import Choice, Choices, Pick, choices_to_json, written
 
 # How often a change takes one decision back.

@@ -9,9 +9,9 @@ kernels, and away from those that have stopped getting faster (the gradient of Z
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import exp
 
+from aisc.ir.dataclass import dataclass
 from aisc.tuning.search import Search
 
 # What is expected of the first round, and how quickly hope fades without success.

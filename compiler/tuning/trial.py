@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from aisc.ir.dataclass import dataclass
 from aisc.passes.schedule.picks import Choices
 from aisc.tuning.pairs import Ratio
 from aisc.tuning.space import Sketch

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from aisc.codegen.run.executable import Executable
 from aisc.driver import api
 from aisc.driver.options import Options
 from aisc.ir.arith.poly import evaluate
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError
 from aisc.records.paths import NONE
 from aisc.tuning.pairs import Ratio, calls_for, ratio_of, seconds_of, take

@@ -12,10 +12,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aisc.codegen.child import Child
+from aisc.ir.dataclass import dataclass
 
 MAKER = (sys.executable, "-P", "-m", "aisc.tuning.maker")
 RUNNER = (sys.executable, "-P", "-m", "aisc.tuning.runner")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from aisc.frontend.arrays.values import Maybe, Partial, Record, Tensor
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Value
 
 # How a block of statements may end. A number of the run where more than one is possible.

@@ -6,7 +6,7 @@ a ``Poly``. What only the run knows is a :class:`Tensor`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.regions import Region
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Poly
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value

@@ -6,8 +6,9 @@ the run tests that it takes that arm. The arm of the general case, else, is trie
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError
 
 MAX_CHOICES = 8

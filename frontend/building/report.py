@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, Diagnostic, Diagnostics
 from aisc.ir.location import Loc
 

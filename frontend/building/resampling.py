@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from aisc.frontend.building.emitter import Emitter
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Value
 
 Array = np.ndarray[Any, Any]

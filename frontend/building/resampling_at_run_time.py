@@ -3,12 +3,11 @@ computed by the graph, in f64 as the constants of :mod:`aisc.frontend.building.r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.resampling import Spec, radius_of
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Value
 
 

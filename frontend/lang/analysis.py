@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from aisc.frontend.lang.parameters import Parameters, hollow, stored_in
 from aisc.frontend.lang.reading import read
 from aisc.frontend.lang.scope import Item, Poison, Scope, shown
 from aisc.ir.arith.poly import Extent, Poly
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscWarning, CompileError, Diagnostic
 from aisc.ir.graph.core import Value
 from aisc.ir.location import Loc

@@ -7,7 +7,7 @@ for the operands at hand, their meaning is the body's, and compilation puts it i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from aisc.frontend.lang.parameters import Parameters
 from aisc.frontend.lang.reading import read
 from aisc.frontend.lang.scope import Poisoned, Scope, misfit
 from aisc.ir.arith.poly import symbols
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, Diagnostic
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Graph, Value

@@ -4,9 +4,9 @@ lines, and comments stay where they are."""
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from aisc.frontend.lang.reading import read
+from aisc.ir.dataclass import dataclass
 from aisc.ir.text.source import Source
 
 INDENT = "    "

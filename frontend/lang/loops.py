@@ -6,7 +6,6 @@ The body changes the variables of outside that it assigns, and collects values o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from aisc.frontend.building.regions import Region, element, loop
@@ -16,6 +15,7 @@ from aisc.frontend.lang.parameters import Parameters
 from aisc.frontend.lang.scope import Item, Poisoned, Scope, Turn, misfit, require_alike, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Value
 from aisc.ir.graph.shapes.checks import decide
 from aisc.ir.location import Loc

@@ -7,12 +7,13 @@ the text, or the first one where none does. Indices of a formula belong to the f
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from typing import Literal
 
 from aisc.frontend.lang import operators
 from aisc.frontend.lang import syntax as s
 from aisc.frontend.lang.parameters import STARTS
+from aisc.ir.dataclass import dataclass
 from aisc.ir.location import Loc
 
 Kind = Literal[

@@ -8,7 +8,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from aisc.frontend.lang.scope import misfit
 from aisc.ir import dtypes
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError, CompileError, error
 from aisc.ir.dtypes import DType
 from aisc.ir.location import Loc

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Union
 
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.regions import Inline, Region
 from aisc.frontend.lang import hints
 from aisc.ir.arith.poly import Poly
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value

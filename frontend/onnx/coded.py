@@ -4,13 +4,12 @@ integers of less than 8. Casts to and from them are arithmetic on their bits, na
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from aisc.frontend.building.emitter import Emitter
 from aisc.ir import dtypes
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value
 

@@ -6,12 +6,13 @@ Calls are inlined through an explicit stack of frames, bounded in depth and in n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from aisc.frontend.onnx.node import Node
 from aisc.frontend.onnx.tensors import onnx_type
 from aisc.ir.arith.poly import Dim
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Value
 from aisc.ir.location import Loc
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from aisc.frontend.arrays.values import Record, Tensor
 from aisc.frontend.pyast.scope import Local
 from aisc.ir.arith.poly import Dim, Poly
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from aisc.frontend.arrays.state import RAISE
@@ -19,6 +18,7 @@ from aisc.frontend.pyast.source import Captured, with_carets
 from aisc.frontend.pyast.statements import Ends
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Extent, symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import Graph, Value

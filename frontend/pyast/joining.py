@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from aisc.frontend.arrays.values import (
 from aisc.frontend.building.regions import branch
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Poly
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value
 from aisc.ir.location import Loc

@@ -4,7 +4,7 @@ A first guess comes from the syntax; what a turn shows beyond it begins another 
 """
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from aisc.frontend.arrays.state import BREAK, ON, RETURN, State, mapped
@@ -24,6 +24,7 @@ from aisc.frontend.pyast.scope import assigned_by
 from aisc.frontend.pyast.turns import NEXT, Turning
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Value
 from aisc.ir.types import TensorType

@@ -6,13 +6,14 @@ import ast
 import builtins
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import CellType
 from typing import Any
 
 from aisc.frontend.arrays.state import State
 from aisc.frontend.arrays.values import Partial, Unset, refused
 from aisc.frontend.pyast.source import Captured, Text
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.location import Loc
 

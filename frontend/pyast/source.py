@@ -13,9 +13,10 @@ import linecache
 import os
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
 from aisc.ir.location import Loc
 from aisc.ir.text.source import Source

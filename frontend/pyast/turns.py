@@ -2,7 +2,6 @@
 
 import ast
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from aisc.frontend.arrays.state import BREAK, CONTINUE, ON, RAISE, RETURN
@@ -19,6 +18,7 @@ from aisc.frontend.arrays.values import (
 from aisc.frontend.pyast.statements import Executor
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, ceildiv, maximum
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Value
 
 NEXT = frozenset({ON, CONTINUE})

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Literal, Union
+
+from aisc.ir.dataclass import dataclass
 
 DimKind = Literal["input", "derived", "data"]
 Op = Literal["floordiv", "ceildiv", "mod", "min", "max"]

@@ -8,11 +8,12 @@ and nodes is identity; :func:`aisc.ir.graph.same.same` compares structurally.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Union
 
 from aisc.ir.arith.poly import Poly, SymDim, symbols
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.location import UNKNOWN, Loc
 from aisc.ir.types import TensorType

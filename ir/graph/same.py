@@ -3,10 +3,11 @@ bind do not count), blind to Loc."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from aisc.ir.arith.poly import Dim, Poly, of_symbol, sole_symbol, substitute
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import DEFINITIONS, Graph, GraphNode, Value
 from aisc.ir.types import TensorType
 

@@ -7,10 +7,10 @@ E202 (malformed) or E201 (types) that names the node.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from aisc.ir.arith.poly import Poly
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef

@@ -8,11 +8,12 @@ worse than the left, constants are pushed to the right once, no blanket commutat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value
 from aisc.ir.location import Loc, fuse

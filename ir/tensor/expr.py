@@ -15,15 +15,15 @@ i64; one that comes from data is tested by the run, and says what against (:func
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, TypeVar, Union
 from typing import cast as cast_to
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, DimCall, Poly, SymDim
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
-from aisc.ir.node import Node, children, hash_once, made_often
+from aisc.ir.node import Node, children, hash_once
 
 if TYPE_CHECKING:
     from aisc.ir.tensor.func import Buffer
@@ -115,7 +115,6 @@ ExprLike = Union[Expr, int, float, Poly]
 
 
 @hash_once
-@made_often
 @dataclass(frozen=True, slots=True)
 class Const(Expr):
     """A literal; floats are held as Python floats already rounded to the dtype."""
@@ -140,7 +139,6 @@ def _bits(value: int | float | bool) -> object:
 
 
 @hash_once
-@made_often
 @dataclass(frozen=True, slots=True)
 class Var(Expr):
     """A loop variable, block iterator, dimension or let-bound scalar; unique within its Func."""
@@ -150,7 +148,6 @@ class Var(Expr):
 
 
 @hash_once
-@made_often
 @dataclass(frozen=True, slots=True)
 class Binary(Expr):
     """``a op b`` over operands of one dtype; comparisons give ``bool``."""
@@ -171,7 +168,6 @@ class Binary(Expr):
 
 
 @hash_once
-@made_often
 @dataclass(frozen=True, slots=True)
 class Unary(Expr):
     """``op a``; the dtype is the operand's. ``round`` rounds half to even."""
@@ -186,7 +182,6 @@ class Unary(Expr):
 
 
 @hash_once
-@made_often
 @dataclass(frozen=True, slots=True)
 class Cast(Expr):
     """Conversion of a value: a float truncates to an integer, the nearest one where it does not
@@ -197,7 +192,6 @@ class Cast(Expr):
 
 
 @hash_once
-@made_often
 @dataclass(frozen=True, slots=True)
 class Select(Expr):
     """``then`` if ``cond`` else ``other``; only the arm taken is evaluated."""
@@ -213,7 +207,6 @@ class Select(Expr):
 
 
 @hash_once
-@made_often
 @dataclass(frozen=True, slots=True)
 class Load(Expr):
     """An element of a buffer; one index per dimension."""
@@ -228,7 +221,6 @@ class Load(Expr):
 
 
 @hash_once
-@made_often
 @dataclass(frozen=True, slots=True)
 class Call(Expr):
     """A pure function from :data:`MATH_CALLS` or an intrinsic of the target."""

@@ -9,11 +9,12 @@ iterations statically, and a ``Barrier`` separates sibling parallel loops that d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
 from aisc.ir.location import UNKNOWN, Loc

@@ -13,7 +13,7 @@ A range of an index is symbolic: dimensions that it is not below, and not above.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import gcd
 
 from aisc.ir.arith.poly import (
@@ -30,6 +30,7 @@ from aisc.ir.arith.poly import (
     symbol,
     symbols,
 )
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.expr import (
     WITHIN,
     Binary,

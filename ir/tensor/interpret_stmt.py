@@ -9,10 +9,11 @@ hardware block are in :mod:`aisc.ir.tensor.interpret_threads`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from aisc.ir.arith.poly import symbols
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.node import walk
 from aisc.ir.tensor import interpret_entry

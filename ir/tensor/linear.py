@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from aisc.ir import dtypes
-from aisc.ir.node import made_often
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.expr import (
     COMPARISONS,
     FALSE,
@@ -39,7 +38,6 @@ Monomial = tuple[Expr, ...]
 Interval = tuple[float, float]
 
 
-@made_often
 @dataclass(frozen=True, slots=True)
 class Linear:
     """``const + sum(coeff * product(monomial))``, terms in a deterministic order."""

@@ -16,11 +16,12 @@ until they are printed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.location import UNKNOWN, Loc
-from aisc.ir.node import Node, made_often
+from aisc.ir.node import Node
 from aisc.ir.tensor.expr import ONE, Expr, Var
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ class Stmt(Node):
     _variables: frozenset[Var]
 
 
-@made_often
 @dataclass(frozen=True, slots=True)
 class For(Stmt):
     """``for var in [low, low + extent)``."""
@@ -87,7 +87,6 @@ class Iter(Node):
     kind: IterKind
 
 
-@made_often
 @dataclass(frozen=True, slots=True)
 class Region(Node):
     """A rectangular part of a buffer: per dimension a low index, an extent and a step, which is 0
@@ -125,7 +124,6 @@ def region(
     return Region(buffer, low, extent, () if usual else step)
 
 
-@made_often
 @dataclass(frozen=True, slots=True)
 class Block(Stmt):
     """A unit of computation that declares its iterators and the regions it touches.
@@ -149,7 +147,6 @@ class Block(Stmt):
     loc: Loc = field(default=UNKNOWN, compare=False)
 
 
-@made_often
 @dataclass(frozen=True, slots=True)
 class Store(Stmt):
     """``buffer[indices] = value``; a hint if `stream`: nothing reads it before it has left the

@@ -8,12 +8,13 @@ floats, a NaN), so that reading what nobody wrote is seen in the result.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import execution_error
 from aisc.ir.dtypes import DType, from_numpy
 from aisc.ir.tensor.func import Buffer

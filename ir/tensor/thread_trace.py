@@ -8,8 +8,8 @@ race means finding both its accesses in the trace.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import execution_error
 from aisc.ir.node import children
 from aisc.ir.tensor.expr import Expr, Load, Select, Var

@@ -7,11 +7,12 @@ block, if any, is an ``If`` directly around it. Loops and blocks are named; name
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
-from aisc.ir.node import Node, made_often, map_children
+from aisc.ir.node import Node, map_children
 from aisc.ir.tensor.builder import accesses
 from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, logical_and
 from aisc.ir.tensor.func import Buffer, Func
@@ -20,7 +21,6 @@ from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Prefetch, Seq, Stmt,
 from aisc.ir.tensor.visitor import touched
 
 
-@made_often
 @dataclass(frozen=True, slots=True)
 class Place:
     """A block with the loops around it, outermost first, and its predicate."""

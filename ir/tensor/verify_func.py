@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, symbols
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import Diagnostics
 from aisc.ir.node import MAX_DEPTH, deeper_than
 from aisc.ir.tensor.combiner import COMBINERS

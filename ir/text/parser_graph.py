@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from lark import Token
 
 from aisc.ir.arith.poly import SymDim
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.text.parsing import Folder, TextError, parse_text, unquote
 from aisc.ir.types import TensorType

@@ -8,9 +8,10 @@ fitted to a machine: rates are those of the description, and where it has none, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil, log2
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import distinct
 from aisc.ir.target import Memory, Target
 from aisc.ir.tensor.expr import Load

@@ -9,9 +9,9 @@ fetched again, and that is so where the whole turn fits; otherwise each turn fet
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.func import Buffer
 from aisc.passes.analysis.turns import Access, Digit
 

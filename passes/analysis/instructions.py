@@ -9,9 +9,10 @@ for all its turns; values that exceed the registers go through memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import ceil, prod
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import Node, children, distinct
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Call, Cast, Expr, Load, Select, Unary, Var, variables

@@ -13,11 +13,12 @@ stores it, whoever reads it does so with strides, and the run has nothing to tes
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from typing import Any
 
 from aisc.ir.arith.poly import Dim, bounds, product
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.tensor.func import row_major

@@ -10,9 +10,10 @@ what is counted taken from the code itself).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import ceil, prod
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Expr, Load, variables
 from aisc.ir.tensor.func import Buffer, Func

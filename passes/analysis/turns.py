@@ -8,9 +8,10 @@ address is a linear form of the digits, found by evaluating it: its value where 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from aisc.ir.arith.poly import Dim, evaluate
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import distinct
 from aisc.ir.tensor.expr import Binary, Const, Expr, Select, Unary, Var
 from aisc.ir.tensor.func import Buffer

@@ -11,8 +11,9 @@ machine that they run on, about the function that they are lowered to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.optional import attempt

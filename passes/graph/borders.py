@@ -8,10 +8,10 @@ little, each tap is a convolution of its own, over what it sees.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.graph.opdef import call_of
 from aisc.ir.graph.ops.convolution import conv_window

@@ -6,8 +6,9 @@ All operators are pure; constants are merged by content.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph, GraphNode, Value
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph
 from aisc.ir.rewrite.driver import eliminate_dead
 

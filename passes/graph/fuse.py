@@ -17,8 +17,9 @@ there. Concats and slices that only say where values lie stay outside, too
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import fuse
 from aisc.ir.rewrite.driver import eliminate_dead

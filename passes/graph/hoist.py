@@ -10,9 +10,10 @@ computed where it is used. A loop without turns then computes something that nob
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from aisc.ir.arith.poly import bounds
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value, bound_symbols, used_symbols
 from aisc.ir.names import fresh_name

@@ -12,10 +12,10 @@ Postcondition: operators of one image have one layout.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from aisc.ir.arith.poly import Dim, product
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, Graph, GraphNode, Value
 from aisc.ir.graph.opdef import OpCall, call_of

@@ -10,8 +10,8 @@ Postcondition: no node has an operator with a ``decompose`` rule.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.rewrite.driver import rewrite

@@ -6,11 +6,11 @@ that becomes one kernel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import GraphNode, Value
 from aisc.ir.rewrite.rules import Match, Rule, rule
 

@@ -8,13 +8,14 @@ them as they were. Nothing is rounded: both casts keep every value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from aisc.ir import dtypes
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value

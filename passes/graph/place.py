@@ -11,8 +11,9 @@ marked. What crosses from one memory to another is found when the entry is made
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph, GraphNode
 from aisc.passes.analysis.placement import target_of
 from aisc.passes.base import map_regions

@@ -14,11 +14,12 @@ where the old value is last needed, so that each gets its memory then (see
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, SymDim, ceildiv, mod, product, sole_symbol, substitute, symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import Graph, GraphNode, Value, defined_symbols
 from aisc.ir.graph.ops.control import loop_trip

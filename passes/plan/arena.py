@@ -12,10 +12,11 @@ algorithm (:func:`aisc.ir.tensor.first_fit.first_fit`) runs when its values are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import accumulate
 
 from aisc.ir.arith.poly import Poly, symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import map_children, walk
 from aisc.ir.tensor.expr import ZERO, Const, Expr, Load, Var, of_dim
 from aisc.ir.tensor.first_fit import aligned, first_fit

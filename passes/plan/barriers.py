@@ -11,8 +11,9 @@ its start, and the loop is looked at until nothing is added.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import Expr, Load
 from aisc.ir.tensor.func import Buffer, Func

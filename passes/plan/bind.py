@@ -7,8 +7,9 @@ after:  ``alloc k0_t; call k0(x, w_packed, y, k0_t)``, and ``prepare { call k0_p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import map_children
 from aisc.ir.tensor.expr import equal
 from aisc.ir.tensor.func import Buffer, Func, Program

@@ -9,11 +9,12 @@ only might meet raises :class:`~aisc.passes.schedule.sets.Undecided`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import cast
 
 from aisc.ir import dtypes
-from aisc.ir.node import Node, children, made_often, map_children, walk
+from aisc.ir.dataclass import dataclass
+from aisc.ir.node import Node, children, map_children, walk
 from aisc.ir.tensor.expr import (
     ONE,
     TRUE,
@@ -38,7 +39,6 @@ from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, con
 Names = Mapping[Var, str]
 
 
-@made_often
 @dataclass(frozen=True, slots=True)
 class Access:
     """One region touched by one block, in terms of the loops around it; `conds` hold where the
@@ -137,7 +137,6 @@ def _bound(block: Block) -> dict[Var, Expr]:
     return {it.var: value for it, value in zip(block.iters, block.bindings, strict=True)}
 
 
-@made_often
 @dataclass(frozen=True, slots=True)
 class _Touch:
     """An access in terms of a block's iterators; `loops` are those inside of the block; `initial`:
@@ -211,7 +210,6 @@ def _touches_of(block: Block) -> tuple[_Touch, ...]:
     return known[2]
 
 
-@made_often
 @dataclass(frozen=True, slots=True)
 class _Path:
     """The loops and conditions that lead to a node; `key` tells conditions apart by identity."""

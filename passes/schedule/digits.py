@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import Node, map_children
 from aisc.ir.tensor.expr import ONE, Binary, Const, Expr, Var, binary, variables
 from aisc.ir.tensor.linear import Indexer, Linear, Monomial, mentions

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import Diagnostic
 from aisc.ir.tensor.expr import TRUE, ZERO, Const, Expr, Var
 from aisc.ir.tensor.func import Buffer, Func

@@ -7,9 +7,10 @@ offset. The result is the instruction applied to the regions that stand for its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from aisc.ir.arith.poly import Dim
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import (

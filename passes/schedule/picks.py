@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
+
+from aisc.ir.dataclass import dataclass
 
 Choice = bool | int | str | tuple[int, ...]
 Choices = Mapping[str, Choice]

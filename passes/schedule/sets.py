@@ -8,9 +8,9 @@ isl text. A sub-expression that is not affine raises
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.expr import Binary, Const, Expr, Unary, Var
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ touches, or read one that it writes. Statements outside of parallel loops are ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, Seq, Stmt, seq
 from aisc.ir.tensor.visitor import buffers_of, walk_accesses, written_buffers

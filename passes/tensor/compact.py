@@ -9,9 +9,10 @@ per execution of their scope, indices shifted; boxes that cannot be bounded stay
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from aisc.ir.arith.poly import Dim
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var, binary, has_loads
 from aisc.ir.tensor.func import Buffer, Func, row_major

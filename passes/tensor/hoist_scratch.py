@@ -16,8 +16,9 @@ declaration.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import Expr, Load
 from aisc.ir.tensor.func import Buffer, Func, row_major

@@ -10,8 +10,9 @@ but those of meanings. Postcondition: no ``Invoke``, every buffer in the space *
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import Node, walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Expr, Load, Var

@@ -9,10 +9,11 @@ can be passed without meeting a barrier.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import inf
 
 from aisc.ir import dtypes
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import Expr, Load, Select, Unary, binary, equal
 from aisc.ir.tensor.func import Buffer, Func, buffer

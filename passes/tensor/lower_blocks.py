@@ -8,8 +8,9 @@ gone; indices are in linear normal form.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import Node, map_children
 from aisc.ir.tensor.expr import (
     TRUE,

@@ -23,8 +23,9 @@ would have to wait for all threads.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import (
     FALSE,

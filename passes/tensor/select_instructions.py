@@ -12,8 +12,9 @@ blocks; E402 names a nest that no instruction computes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Buffer, Func

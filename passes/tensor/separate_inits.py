@@ -8,8 +8,7 @@ they reduce have at least one reduce point.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Func

@@ -10,8 +10,9 @@ The test is exact: integer sets give a witness or prove that there is none.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Expr, Load, Var

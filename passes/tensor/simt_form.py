@@ -11,8 +11,9 @@ another wrote.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.names import fresh_name
 from aisc.ir.node import map_children, walk

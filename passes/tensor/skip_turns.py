@@ -10,9 +10,10 @@ them sets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import Node
 from aisc.ir.tensor.combiner import COMBINERS
 from aisc.ir.tensor.expr import (

@@ -9,8 +9,9 @@ Precondition: kernel form with sufficient barriers (:mod:`aisc.passes.tensor.sim
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import Const, Expr, Load, Var

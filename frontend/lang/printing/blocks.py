@@ -7,12 +7,12 @@ operands from the same place: of itself, of the block before, or of outside.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from aisc.frontend.lang.printing.body import Body
 from aisc.frontend.lang.printing.kinds import kind_of
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import GraphNode, Value
 
 LEAST_NODES = 2

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from aisc.frontend.lang.printing import literals
 from aisc.frontend.lang.printing.attributes import bound, dims
@@ -16,6 +15,7 @@ from aisc.frontend.lang.printing.forms import Form, Text, form_of
 from aisc.frontend.lang.printing.function import Alias, Function, Line
 from aisc.frontend.lang.printing.names import hint_of
 from aisc.ir.arith.poly import sole_symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import GraphNode, Value, defined_symbols
 
 MAX_LINE = 90  # characters of a statement that holds expressions in each other

@@ -7,7 +7,6 @@ what they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -19,6 +18,7 @@ from aisc.frontend.lang.printing.sizes import POSTFIX, Sizes
 from aisc.frontend.lang.statics import FUNCTIONS
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, maximum
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import AttrValue, GraphNode, Value
 from aisc.ir.location import UNKNOWN

@@ -7,7 +7,6 @@ text of its function.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from aisc.frontend.lang.printing.forms import Text, choice, infix, prefix
 from aisc.frontend.lang.printing.names import RESERVED, Names
 from aisc.frontend.lang.printing.sizes import SUM, Sizes
 from aisc.ir.arith.poly import Dim, SymDim, sole_symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph.core import GraphNode
 from aisc.ir.graph.ops.index import block_of, formula

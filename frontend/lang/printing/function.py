@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from aisc.frontend.lang.printing import literals
 from aisc.frontend.lang.printing.literals import Array
 from aisc.frontend.lang.printing.names import Names
 from aisc.frontend.lang.printing.sizes import Sizes
 from aisc.ir.blob import Blob
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Graph, Value
 
 Path = tuple[str, ...]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from aisc.frontend.lang.formatting import formatted
 from aisc.frontend.lang.operators import names as operator_names
@@ -15,6 +14,7 @@ from aisc.frontend.lang.printing.sizes import Sizes
 from aisc.frontend.lang.printing.wrapping import WIDTH, wrapped
 from aisc.frontend.lang.printing.writing import write
 from aisc.ir.arith.poly import Dim, sole_symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph, Value
 from aisc.ir.types import MAX_SIZE

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from aisc.frontend.lang.printing.names import Names
 from aisc.ir.arith.poly import Dim, DimCall, Poly, SymDim, symbols
+from aisc.ir.dataclass import dataclass
 
 SUM, PRODUCT, UNARY, POSTFIX = 5, 6, 7, 9
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir.arith.poly import Dim, product
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Value
 
 

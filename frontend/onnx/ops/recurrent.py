@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.building.regions import Region, Stepped, element, loop
@@ -18,6 +18,7 @@ from aisc.frontend.onnx.fitting import fitted
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Value
 
 Activation = Callable[[Emitter, Value], Value]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from aisc.frontend.building.emitter import Emitter
 from aisc.frontend.onnx.node import Node, onnx_op
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, floordiv, product
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import AttrValue, Value
 
 Ints = Sequence[int]

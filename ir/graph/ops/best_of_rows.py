@@ -9,10 +9,10 @@ are read again in the end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, bounds, product
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.tensor import expr as e
 from aisc.ir.tensor.builder import ComputeBuilder, row_numbers

@@ -4,13 +4,13 @@ find them (:mod:`aisc.ir.graph.ops.best_of_rows`) suits how many are wanted of h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import log
 
 import numpy as np
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, bounds, floordiv, product
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.opdef import (
     Array,
     Arrays,

@@ -9,10 +9,10 @@ the kernel that relies on it, and the verifier of the tensor IR takes them for g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from aisc.ir.arith.poly import Dim, bounds, evaluate, symbols
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.expr import Expr, binary, equal, logical_or, of_dim
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ channels), for any number of spatial axes. Pads are given as all begins, then al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from aisc.ir.arith.poly import Dim, bounds, ceildiv, floordiv, minimum
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.opdef import Array, Attr, OpCall
 from aisc.ir.graph.shapes.checks import require
 from aisc.ir.tensor.expr import Binary, Const, Expr, logical_and, of_dim

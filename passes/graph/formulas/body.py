@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import Value
 from aisc.ir.graph.opdef import OpCall
 from aisc.ir.graph.ops.index import block_of, extent_of, formula, sizes_of

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from aisc.ir.arith.poly import Dim, product
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.rewrite.rules import Match
 from aisc.ir.tensor.expr import (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aisc.ir.arith.poly import Dim, product
+from aisc.ir.dataclass import dataclass
 from aisc.ir.graph.core import AttrValue, Value
 from aisc.ir.graph.shapes.checks import decide
 from aisc.ir.rewrite.rules import Match

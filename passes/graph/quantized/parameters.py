@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from aisc.ir import dtypes
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import GraphNode, Value
 from aisc.ir.rewrite.rules import Match

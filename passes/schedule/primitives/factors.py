@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.combiner import COMBINERS, Combiner

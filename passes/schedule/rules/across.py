@@ -13,11 +13,11 @@ The state of the rows of one vector is private to it, with the lanes in its last
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import TypeGuard
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Load, Var, has_loads
 from aisc.ir.tensor.func import Buffer

@@ -10,9 +10,9 @@ times the vectors of queries.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.dtypes import f32
 from aisc.ir.target import Target

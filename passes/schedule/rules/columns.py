@@ -13,10 +13,10 @@ sums in a block that stays in the first-level cache, and the maps run when the b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import f32
 from aisc.ir.node import walk

@@ -7,8 +7,7 @@ is what counts where as much is read as is computed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.tree import extent_of, find_place
 from aisc.passes.schedule.rules.tile import schedule_consumer
 from aisc.passes.schedule.rules.tile_cost import Tile

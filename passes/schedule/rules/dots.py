@@ -9,10 +9,10 @@ register tile has the instruction in place of its innermost loops.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.dtypes import DType, i32
 from aisc.ir.target import Target, instructions_name

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
 from aisc.ir.accelerator import ACCUMULATOR, SCRATCHPAD, Accelerator, Dma
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.variants.systolic import Tiles

@@ -8,8 +8,7 @@ loops have no conditions; only the stores of the result are guarded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
 from aisc.ir.target import Target

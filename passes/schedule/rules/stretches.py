@@ -8,12 +8,12 @@ or formula. Neighbouring loops that all accesses pass through as one are a *stre
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import lcm
 from typing import Any
 
 import numpy as np
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import Node, children, walk
 from aisc.ir.tensor.expr import (
     COMPARISONS,

@@ -9,9 +9,9 @@ blocks without reduce iterators are *maps*.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.node import distinct, walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import ONE, Binary, Call, Const, Expr, Load, Unary, Var, of_dim

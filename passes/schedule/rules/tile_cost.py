@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.stmt import Iter
 from aisc.passes.schedule.rules.structure import known_factor
 

@@ -13,8 +13,9 @@ order of sums, and a rounding of each partial sum instead of each product.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.tensor.combiner import COMBINERS
 from aisc.ir.tensor.expr import TRUE, ZERO, Binary, Expr, Load, Var, variables

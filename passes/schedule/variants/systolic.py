@@ -10,9 +10,10 @@ and cells there may be two, so that one is filled while the other is in use.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from aisc.ir.accelerator import ACCUMULATOR, CELLS, SCRATCHPAD
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.tensor.expr import (
     ZERO,

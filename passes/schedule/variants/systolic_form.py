@@ -10,8 +10,9 @@ array.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.dtypes import DType
 from aisc.ir.tensor.expr import Binary, Cast, Const, Expr, Load, Select

@@ -20,11 +20,12 @@ makes all results of the tiles that see it NaN or infinite, and not only those u
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, ceildiv, product
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import (
