@@ -5,37 +5,34 @@ module of them and assembles that to bytes. One for a *host* also makes the entr
 kernels; what the kernels of a *device* were assembled to is loaded by the back end again, which
 runs them, on the device or on a model of it. Above this module nothing knows what a machine is.
 
-Back ends are found by the kind of a target, through the entry points of group ``aisc.backends``:
-a callable that takes a :class:`Target` and has an attribute `load`. Those of aisc register so too.
+Back ends are found by the kind of a target in the group ``backends`` (:mod:`aisc.ir.plugins`):
+a callable that takes a :class:`Target` and has an attribute `load`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import EntryPoint, distribution, entry_points
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from aisc.codegen.arrays import Array, array_at
-from aisc.codegen.artefact import Artefact
-from aisc.codegen.image import DeviceCode, Image
-from aisc.codegen.weights import WeightSource
+from aisc.ir import plugins
 from aisc.ir.arith.poly import evaluate
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error, execution_error
-from aisc.ir.target import Target
-from aisc.ir.tensor.func import Func, Program
-from aisc.passes.plan.bind import ScheduledKernel
-from aisc.passes.policy import Policy
-from aisc.passes.schedule.picks import Choices, Pick
-from aisc.passes.schedule.rules.chooser import Chooser
-from aisc.passes.schedule.schedule import Schedule
 
-GROUP = "aisc.backends"
-
-
+if TYPE_CHECKING:  # what is compiled opens without them
+    from aisc.codegen.artefact import Artefact
+    from aisc.codegen.image import DeviceCode, Image
+    from aisc.codegen.weights import WeightSource
+    from aisc.ir.target import Target
+    from aisc.ir.tensor.func import Func, Program
+    from aisc.passes.plan.bind import ScheduledKernel
+    from aisc.passes.policy import Policy
+    from aisc.passes.schedule.picks import Choices, Pick
+    from aisc.passes.schedule.rules.chooser import Chooser
+    from aisc.passes.schedule.schedule import Schedule
 # A kernel after its rules, and what it was assembled to where the rules have looked at that.
-Scheduled = tuple[ScheduledKernel, Artefact | None]
+Scheduled: TypeAlias = "tuple[ScheduledKernel, Artefact | None]"
 
 
 class Device(Protocol):
@@ -115,7 +112,6 @@ class Timed(Described, Protocol):
         """Of an optimized kernel."""
 
 
-@runtime_checkable
 class Host(Backend, Protocol):
     """A back end whose code calls kernels: its own as functions, those of devices by requests."""
 
@@ -153,54 +149,60 @@ def backend_of(target: Target) -> Backend:
     return found
 
 
+def is_host(backend: Backend) -> TypeGuard[Host]:
+    """Whether the code of a back end can call kernels; asked of its class, since ``isinstance`` of
+    a protocol would compute the properties of the object."""
+    return hasattr(type(backend), "emit_entry")
+
+
 def host_of(target: Target) -> Host:
     """The back end of a host; E402 for a kind of machine that cannot be one."""
     found = backend_of(target)
-    if not isinstance(found, Host):
+    if not is_host(found):
         raise error("E402", f"no entry can be made for kind '{target.kind}'")
     return found
 
 
 def load(code: DeviceCode) -> Device:
     """The kernels of a device, ready to run; E506 when nothing here knows the kind of device."""
-    entry = _entries().get(code.kind)
-    if entry is None:
+    factory = plugins.find("backends", code.kind)
+    if factory is None:
         raise execution_error(
             "E506", f"the code needs a back end for kind '{code.kind}', which is not installed",
             f"kinds here: {', '.join(kinds())}",
         )  # fmt: skip
-    found: Device = entry.load().load(code)
+    found: Device = factory.load(code)
     return found
 
 
 def kinds() -> tuple[str, ...]:
     """Every kind of target that has a back end here."""
-    return tuple(sorted(_entries()))
+    return tuple(sorted(plugins.names("backends")))
 
 
 def _factory(kind: str) -> Any:
-    own = {e.name: e for e in distribution("aisc").entry_points if e.group == GROUP}
-    entry = own.get(kind) or _entries().get(kind)
-    if entry is None:
-        notes = (f"kinds: {', '.join(kinds())}", f"others register as entry points of '{GROUP}'")
+    found = plugins.find("backends", kind)
+    if found is None:
+        notes = (
+            f"kinds: {', '.join(kinds())}",
+            "others register as entry points of 'aisc.backends'",
+        )
         raise error("E401", f"there is no back end for kind '{kind}'", *notes)
-    return entry.load()
-
-
-@cache
-def _entries() -> dict[str, EntryPoint]:
-    """All back ends by kind; looking at every distribution takes longer than finding our own."""
-    return {e.name: e for e in entry_points(group=GROUP)}
+    return found
 
 
 def by_rules(backend: Backend, lowered: Func, choices: Choices, quick: bool = False) -> Scheduled:
     """Steps 7 and 8 of a kernel whose schedule needs no look at code."""
+    from aisc.passes.schedule.rules.chooser import Chooser
+
     schedule = backend.rules(lowered, Chooser(backend.target, choices, quick=quick))
     return backend.optimize(lowered, schedule), None
 
 
 def space(backend: Backend, lowered: Func) -> tuple[Pick, ...]:
     """The decisions of a kernel's default schedule, with what else each of them could be."""
+    from aisc.passes.schedule.rules.chooser import Chooser
+
     return backend.rules(lowered, Chooser(backend.target)).picks
 
 

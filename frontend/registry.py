@@ -1,25 +1,22 @@
 """Importers of models: what turns files, bytes and objects into graphs.
 
-An importer is found through the entry points of group ``aisc.importers``: the name of one is the
-suffix of its files, what it gives is an :class:`Importer`. Those of aisc register so too. None is
-loaded before a model of its kind comes, or, for what is no file, before those that come before it
-have said that they do not know the model.
+Importers are found in the group ``importers`` (:mod:`aisc.ir.plugins`): the name of one is the
+suffix of its files, what it gives is an :class:`Importer`. None is loaded before a model of its
+kind comes, or, for what is no file, before those that come before it have said that they do not
+know the model.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from importlib.metadata import EntryPoint, distribution, entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
+from aisc.ir import plugins
 from aisc.ir.arith.poly import Extent
 from aisc.ir.diagnostics import error
 from aisc.ir.graph.core import Graph
-
-GROUP = "aisc.importers"
 
 
 class Importer(Protocol):
@@ -65,7 +62,7 @@ def parts(path: Path) -> Sequence[str] | None:
 
 def suffixes() -> tuple[str, ...]:
     """Suffixes of files that can be read here, without their point."""
-    return tuple(sorted({*_own(), *_others()}))
+    return tuple(sorted(plugins.names("importers")))
 
 
 def _suffix(path: Path) -> str:
@@ -74,24 +71,12 @@ def _suffix(path: Path) -> str:
 
 
 def _named(name: str) -> Importer | None:
-    """Looking at every distribution takes longer than finding our own."""
-    entry = _own().get(name) or _others().get(name)
-    loaded: Importer | None = None if entry is None else entry.load()
-    return loaded
+    found: Importer | None = plugins.find("importers", name)
+    return found
 
 
 def _all() -> Iterator[Importer]:
-    for name in (*_own(), *(n for n in _others() if n not in _own())):
+    for name in plugins.names("importers"):
         found = _named(name)
         if found is not None:
             yield found
-
-
-@cache
-def _own() -> dict[str, EntryPoint]:
-    return {e.name: e for e in distribution("aisc").entry_points if e.group == GROUP}
-
-
-@cache
-def _others() -> dict[str, EntryPoint]:
-    return {e.name: e for e in entry_points(group=GROUP)}

@@ -7,18 +7,18 @@ Targets differ by data first; third parties register descriptions through the en
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache
 from pathlib import Path
 from platform import machine
 from typing import TYPE_CHECKING
 
+from aisc.ir import plugins
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoints
-
     from aisc.ir.accelerator import Accelerator
     from aisc.ir.tensor.intrinsic import Intrinsic
 
@@ -184,18 +184,11 @@ def _shipped_instructions(name: str) -> Target | None:
     return from_toml(path.read_text(encoding="utf-8"), str(path))
 
 
-def _plugins() -> EntryPoints:
-    """What third parties register; looking for it takes longer than finding a built-in target."""
-    from importlib.metadata import entry_points
-
-    return entry_points(group="aisc.targets")
-
-
 def builtin_names() -> tuple[str, ...]:
     """Names of the descriptions shipped with aisc, and ``cpu`` for the host."""
     folder = Path(__file__).parent / "targets"
-    plugins = sorted(e.name for e in _plugins())
-    return ("cpu", *sorted(p.stem for p in folder.glob("*.toml")), *plugins)
+    others = plugins.names("targets")
+    return ("cpu", *sorted(p.stem for p in folder.glob("*.toml")), *others)
 
 
 def resolve(name: str) -> Target:
@@ -212,12 +205,12 @@ def resolve(name: str) -> Target:
         from aisc.ir.description import from_toml
 
         return from_toml(path.read_text(encoding="utf-8"), str(path))
-    for entry in _plugins():
-        if entry.name == name:
-            found = entry.load()()
-            if not isinstance(found, Target):
-                raise error("E401", f"the plug-in '{name}' gives no Target")
-            return found
+    factory = plugins.find("targets", name)
+    if factory is not None:
+        found = factory()
+        if not isinstance(found, Target):
+            raise error("E401", f"the plug-in '{name}' gives no Target")
+        return found
     raise error("E401", f"there is no target '{name}'", f"known: {', '.join(builtin_names())}")
 
 

@@ -25,8 +25,8 @@ from test_ops_reference import close, run
 
 import aisc
 from aisc.cli.placement_table import crossings
-from aisc.codegen import backend
 from aisc.driver import api
+from aisc.ir import plugins
 from aisc.ir.description import from_toml
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.dtypes import f32
@@ -60,9 +60,9 @@ def abacus(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a target that only the plug-in knows."""
     monkeypatch.syspath_prepend(str(site))
     importlib.invalidate_caches()
-    backend._entries.cache_clear()
+    plugins.forget()
     yield "abacus"
-    backend._entries.cache_clear()
+    plugins.forget()
     sys.modules.pop("abacus", None)
 
 
@@ -128,7 +128,7 @@ def test_a_bundle_needs_the_plug_in(
 ) -> None:
     aisc.save(aisc.compile(DIGITS / "digits.onnx", target=abacus, cache=False), tmp_path / "d.aisc")
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(site)])
-    backend._entries.cache_clear()
+    plugins.forget()
     with pytest.raises(ExecutionError, match="back end for kind 'abacus'") as caught:
         aisc.load(tmp_path / "d.aisc")
     assert caught.value.codes == ("E506",)

@@ -14,8 +14,10 @@ from onnx_models import F, model, node, value
 
 import aisc
 from aisc.frontend import registry
+from aisc.ir import plugins
 
 PLUGIN = """
+from aisc.ir import plugins
 from aisc.ir.dtypes import f32
 from aisc.ir.graph.builder import GraphBuilder
 from aisc.ir.types import TensorType
@@ -51,9 +53,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (info / "entry_points.txt").write_text("[aisc.importers]\nops = ops_reader:IMPORTER\n")
     monkeypatch.syspath_prepend(str(site))
     importlib.invalidate_caches()
-    registry._others.cache_clear()
+    plugins.forget()
     yield tmp_path
-    registry._others.cache_clear()
+    plugins.forget()
     sys.modules.pop("ops_reader", None)
 
 

@@ -15,7 +15,7 @@ import aisc
 from aisc import tensor
 from aisc.cli.main import main
 from aisc.frontend.lang.model import graph_of
-from aisc.frontend.own import registry
+from aisc.ir import plugins
 from aisc.ir.diagnostics import CompileError
 from aisc.ir.graph import opdef
 from aisc.ir.graph.builder import GraphBuilder
@@ -62,7 +62,7 @@ def _forgotten() -> Iterator[None]:
     yield
     for op in opdef.custom_ops():
         opdef.remove_custom(op.name)
-    registry._offered.cache_clear()
+    plugins.forget()
 
 
 @pytest.fixture
@@ -356,12 +356,15 @@ def test_faults_of_methods_are_told_at_the_node(text: str) -> None:
 
 
 def test_packages_offer_operators(ops: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Entry:
-        def __init__(self, found: Callable[[], object]) -> None:
-            self.load = found
+    offered: dict[str, Callable[[], object]] = {
+        "RowSum": row_sum, "Doubled": lambda: ops, "Odd": lambda: "".join,
+    }  # fmt: skip
+    find = plugins.find
 
-    offered = {"RowSum": Entry(row_sum), "Doubled": Entry(lambda: ops), "Odd": Entry(lambda: None)}
-    monkeypatch.setattr(registry, "_offered", lambda: offered)
+    def found(group: plugins.Group, name: str) -> Any:
+        return offered[name]() if group == "ops" and name in offered else find(group, name)
+
+    monkeypatch.setattr(plugins, "find", found)
     check(graph("return RowSum(Doubled(x))", "x: f32[n, 8]"), [X], [(2 * X).sum(1)])
     with pytest.raises(CompileError, match="gives no operator 'Odd'"):
         graph("return Odd(x)")

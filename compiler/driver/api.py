@@ -10,7 +10,7 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
-from aisc.codegen.backend import Backend, Host, backend_of, host_of
+from aisc.codegen.backend import Backend, Host, backend_of, host_of, is_host
 from aisc.codegen.run.executable import Executable
 from aisc.codegen.run.threads import Wait
 from aisc.driver import model_cache
@@ -57,7 +57,7 @@ def backends_of(target: Targets) -> tuple[Host, tuple[Backend, ...]]:
     else:
         named = [target] if isinstance(target, Target) else target
     found = [backend_of(targets.resolve(t) if isinstance(t, str) else t) for t in named]
-    hosts = [b for b in found if isinstance(b, Host)]
+    hosts = [b for b in found if is_host(b)]
     if len(hosts) > 1:
         names = ", ".join(b.target.name for b in hosts)
         raise error("E401", "a model is compiled for one host", f"got {names}")

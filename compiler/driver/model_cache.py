@@ -20,8 +20,8 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from importlib.metadata import version
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from aisc.codegen.run.threads import default_threads
 from aisc.codegen.weights import WeightSource
 from aisc.driver.options import Options
 from aisc.frontend import registry
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError, CompileError, execution_error
 from aisc.ir.mapped import Bytes, give_back, mapped
 from aisc.ir.target import Target
@@ -175,7 +176,7 @@ def place_of(model: Any, machines: Sequence[Target], options: Options) -> Place 
         return None
     versions = (backend_of(t).version for t in machines)
     tuned = filter(None, [state_of(options.records, machines)])
-    libraries = ",".join(f"{name}-{version(name)}" for name in _LIBRARIES)
+    libraries = ",".join(map(_installed, _LIBRARIES))
     key = key_of(
         "image", *contents, kind, options.key, f"host={options.host}",
         *(t.key for t in machines), *versions, fingerprint(), libraries, *tuned,
@@ -223,6 +224,19 @@ def _contents(source: Path, facts: Facts) -> tuple[list[str], tuple[tuple[Path, 
 def _digest_of(path: Path) -> str:
     """The digest of a file, which may be empty."""
     return _digest(mapped(path).data if path.stat().st_size else memoryview(b""))
+
+
+@cache
+def _installed(package: str) -> str:
+    """Name and version of a package, as its installer wrote them: importing what asks for the
+    version of any package takes longer than opening a model."""
+    found = find_spec(package)
+    if found is not None and found.origin is not None:
+        for folder in Path(found.origin).parent.parent.glob(f"{package}-*.dist-info"):
+            return folder.stem
+    from importlib.metadata import version
+
+    return f"{package}-{version(package)}"
 
 
 def _digest(data: memoryview) -> str:

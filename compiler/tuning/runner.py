@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aisc.codegen.backend import Host
+from aisc.codegen.backend import is_host
 from aisc.codegen.run.bound import Bound
 from aisc.codegen.run.executable import Executable
 from aisc.driver.kernel import from_record
@@ -70,7 +70,7 @@ def _prepared(text: str, record: str, target: str, threads: int, sizes: str) -> 
     parts = {n: base64.b64decode(v) for n, v in json.loads(record).items()}
     built, backend = from_record(parts), backend_for(target)
     alone = _alone(text, backend.target.name)
-    if built is None or not isinstance(backend, Host):
+    if built is None or not is_host(backend):
         raise error("E402", "a kernel can only be measured on the machine that runs it")
     exe = executable_of(alone, built, backend, threads)
     made = Prepared(alone, exe, json.loads(sizes))
