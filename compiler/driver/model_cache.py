@@ -1,8 +1,9 @@
 """Whole models in the cache: a model that was compiled before is opened as a bundle, its weights
 mapped; nothing is imported, packed or compiled again.
 
-The key is the contents of the model and of the files that hold its weights, the options that affect
-what it becomes, the target, and the versions of the compiler and of the libraries that take part:
+The key is the contents of the model and of the files that hold its weights, or all that a graph
+says, such as that of a Python function; the options that affect what it becomes; the target, and
+the versions of the compiler and of the libraries that take part:
 those that compute constants and those that generate code. No model is kept whose files its importer
 cannot name, and none in which an operator of a user stands, whose meaning the key does not hold.
 
@@ -44,6 +45,7 @@ from aisc.driver.options import Options
 from aisc.frontend import registry
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError, CompileError, execution_error
+from aisc.ir.graph.core import Graph
 from aisc.ir.mapped import Bytes, give_back, mapped
 from aisc.ir.target import Target
 from aisc.records.paths import state_of
@@ -162,6 +164,10 @@ def place_of(model: Any, machines: Sequence[Target], options: Options) -> Place 
     try:
         if isinstance(model, bytes):
             kind, contents = "bytes", [_digest(memoryview(model))]
+        elif isinstance(model, Graph):
+            from aisc.artifact.graph_digest import graph_digest  # the others open without it
+
+            kind, contents = "graph", graph_digest(model)
         elif isinstance(model, str | Path):
             source = Path(model)
             if not source.is_file():
