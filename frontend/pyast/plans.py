@@ -4,7 +4,9 @@ A first guess comes from the syntax; what a turn shows beyond it begins another 
 """
 
 import ast
+from collections import Counter
 from dataclasses import field
+from functools import cached_property
 from typing import Any
 
 from aisc.frontend.arrays.state import BREAK, ON, RETURN, State, mapped
@@ -20,7 +22,7 @@ from aisc.frontend.arrays.values import (
     shown,
 )
 from aisc.frontend.pyast.joining import Conflict, unified
-from aisc.frontend.pyast.scope import assigned_by
+from aisc.frontend.pyast.scope import assigned_by, reads_of
 from aisc.frontend.pyast.turns import NEXT, Turning
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Poly
@@ -52,7 +54,8 @@ class Plan:
     """What is known of a loop so far. names: variables that are carried, as templates whose leaves
     are places in `slots`; late: those of them that the body sets first, and after which ends of a
     turn they are set; arrays: those that are written; code, ran: places of how a turn ended, and of
-    whether there was one; result: what is returned, as a template."""
+    whether there was one; result: what is returned, as a template; outside: variables that are read
+    beside its body."""
 
     slots: list[Carried] = field(default_factory=list)
     names: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +66,7 @@ class Plan:
     result: Any = None
     has_result: bool = False
     ran: int | None = None
+    outside: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ class Planner(Turning):
                 if item is not entered.get(name) and _differs(item, entered.get(name)):
                     self._carry_name(plan, name, before.names[name])
                     again = True
-            elif self._is_read_outside(node, name):
+            elif name in self._read_outside(plan, node):
                 again |= self._carry_late(plan, name, item)
         again |= self._note_ends(plan)
         if again:
@@ -175,15 +179,14 @@ class Planner(Turning):
         plan.may = plan.may | state.may
         return again
 
-    def _is_read_outside(self, node: ast.While | ast.For, name: str) -> bool:
-        inside = {id(x) for s in node.body for x in ast.walk(s)}
-        return any(
-            isinstance(n, ast.Name)
-            and n.id == name
-            and isinstance(n.ctx, ast.Load)
-            and id(n) not in inside
-            for n in ast.walk(self.definition)
-        )
+    def _read_outside(self, plan: Plan, node: ast.While | ast.For) -> frozenset[str]:
+        if plan.outside is None:
+            plan.outside = frozenset(self._reads - reads_of(node.body))
+        return plan.outside
+
+    @cached_property
+    def _reads(self) -> Counter[str]:
+        return reads_of([self.definition])
 
     definition: ast.AST = ast.Module([], [])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from types import CellType
@@ -124,6 +125,12 @@ def assigned_by(nodes: Iterable[ast.AST]) -> frozenset[str]:
             continue
         todo += list(ast.iter_child_nodes(n))
     return frozenset(found)
+
+
+def reads_of(nodes: Iterable[ast.AST]) -> Counter[str]:
+    """How often each name is read in statements or expressions."""
+    every = (n for top in nodes for n in ast.walk(top))
+    return Counter(n.id for n in every if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

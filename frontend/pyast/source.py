@@ -12,7 +12,7 @@ import ast
 import linecache
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -117,10 +117,23 @@ def _shown(file: str) -> str:
     return os.path.relpath(file) if inside else file
 
 
+def _statements(top: ast.AST) -> Iterator[ast.AST]:
+    """All statements in a tree, without a look into expressions."""
+    todo = [top]
+    while todo:
+        node = todo.pop()
+        yield node
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inside = getattr(node, name, ())
+            if isinstance(inside, list):
+                todo += inside
+
+
 def _definition(function: types.FunctionType, text: Text) -> Definition:
     code = function.__code__
     found: list[Definition] = []
-    for node in ast.walk(text.tree):
+    is_lambda = code.co_name == "<lambda>"
+    for node in ast.walk(text.tree) if is_lambda else _statements(text.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == code.co_name:
             if min([node.lineno, *(d.lineno for d in node.decorator_list)]) == code.co_firstlineno:
                 if isinstance(node, ast.AsyncFunctionDef):
@@ -129,7 +142,7 @@ def _definition(function: types.FunctionType, text: Text) -> Definition:
                         "E111", "a coroutine cannot be compiled", "leave out 'async'", loc=at
                     )
                 found.append(node)
-        elif isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and _is_of(node, code):
+        elif isinstance(node, ast.Lambda) and is_lambda and _is_of(node, code):
             found.append(node)
     if len(found) == 1 and _parameters(found[0]) == code.co_varnames[: len(_parameters(found[0]))]:
         return found[0]
