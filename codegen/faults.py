@@ -42,11 +42,16 @@ def error_of(status: int, values: Sequence[int], faults: Sequence[Fault]) -> Exe
 
 
 def to_json(faults: Sequence[Fault]) -> list[list[object]]:
-    """A table as a JSON value: texts, sizes, then files and names of nodes."""
+    """A table as a JSON value: texts, sizes, then places."""
     return [
-        [p.text, list(p.sizes), *([x.file, x.node] for x in p.loc.parts or (p.loc,))]
-        for p in faults
+        [p.text, list(p.sizes), *(_loc_to_json(x) for x in p.loc.parts or (p.loc,))] for p in faults
     ]
+
+
+def _loc_to_json(loc: Loc) -> list[object]:
+    """File, node, line, column and the place from which it was called."""
+    parent = [] if loc.parent is None else [_loc_to_json(loc.parent)]
+    return [loc.file, loc.node, loc.line, loc.column, *parent]
 
 
 def from_json(data: object) -> tuple[Fault, ...]:
@@ -70,9 +75,13 @@ def _checked(text: str) -> str:
 
 
 def _loc_from_json(data: object) -> Loc:
-    if not isinstance(data, list) or len(data) != 2 or not all(isinstance(x, str) for x in data):
-        raise ValueError("no place in a model")
-    return Loc(data[0], node=data[1])
+    match data:
+        case [str(file), str(node)]:  # as bundles had them before lines were kept
+            return Loc(file, node=node)
+        case [str(file), str(node), int(line), int(column), *parent] if len(parent) < 2:
+            above = _loc_from_json(parent[0]) if parent else None
+            return Loc(file, line, column, node, above)
+    raise ValueError("no place in a model")
 
 
 def _joined(locs: Sequence[Loc]) -> Loc:

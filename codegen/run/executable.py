@@ -30,6 +30,7 @@ from aisc.codegen.run.threads import Wait, default_wait
 from aisc.codegen.signature import Binding, Signature, Values
 from aisc.ir.annotations import checked_arguments
 from aisc.ir.diagnostics import CompileError, ExecutionError, execution_error
+from aisc.ir.text.source import read, with_carets
 
 if TYPE_CHECKING:
     from aisc.codegen.backend import Device
@@ -337,7 +338,7 @@ class Executable:
         if space.host is not None and (fault := space.host.raised()) is not None:
             return fault
         values = (space.frame.value0, space.frame.value1, space.frame.value2)
-        return error_of(status, values, self.image.faults)
+        return with_carets(error_of(status, values, self.image.faults), read)
 
     def _invoke(
         self, space: Workspace, inputs: list[Array], outputs: list[Array | None], dims: Values

@@ -26,11 +26,12 @@ from aisc.driver.api import lower as lower_model
 from aisc.frontend.arrays.values import Known
 from aisc.frontend.pyast.arguments import tree_map
 from aisc.frontend.pyast.capture import graph_of
-from aisc.frontend.pyast.source import Captured, capture
+from aisc.frontend.pyast.source import Captured, capture, known_text
 from aisc.functions.version import Key, Version, argument_for, as_array, kind_of
-from aisc.ir.diagnostics import error
+from aisc.ir.diagnostics import ExecutionError, error
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
+from aisc.ir.text.source import with_carets
 
 NOTHING: Mapping[str, int] = {}
 MAX_BOUND = 64  # instances whose methods are kept
@@ -81,7 +82,11 @@ class Function:
     def interpret(self, *args: Any, **kwargs: Any) -> Any:
         """The result by the interpreter of graphs: what compiled code is compared with."""
         version, arrays, _ = self._version(args, kwargs, ones=True)
-        return version.rebuilt(interpret(version.model.graph, arrays))
+        try:
+            outputs = interpret(version.model.graph, arrays)
+        except ExecutionError as fault:
+            raise with_carets(fault, known_text) from None
+        return version.rebuilt(outputs)
 
     def compile(self, *args: Any, **kwargs: Any) -> Executable:
         """The executable for arguments like these."""

@@ -17,7 +17,7 @@ from dataclasses import field
 from typing import Any
 
 from aisc.ir.dataclass import dataclass
-from aisc.ir.diagnostics import CompileError, Diagnostic, error
+from aisc.ir.diagnostics import error
 from aisc.ir.location import Loc
 from aisc.ir.text.source import Source
 
@@ -177,16 +177,7 @@ def _cells(function: types.FunctionType) -> dict[str, types.CellType]:
     return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
 
 
-def with_carets(fault: CompileError) -> CompileError:
-    """A fault that shows the lines of Python that its diagnostics speak of."""
-    return CompileError([_with_caret(d) for d in fault.diagnostics])
-
-
-def _with_caret(d: Diagnostic) -> Diagnostic:
-    known = _TEXTS.get(d.loc.file)
-    if known is None or not d.loc.line:
-        return d
-    shown = known[1].source.caret(d.loc.line, d.loc.column)
-    if shown in d.notes:
-        return d
-    return Diagnostic(d.code, d.message, d.loc, (shown, *d.notes), d.severity)
+def known_text(file: str) -> Source | None:
+    """The text of a file from which a function was captured."""
+    found = _TEXTS.get(file)
+    return None if found is None else found[1].source
