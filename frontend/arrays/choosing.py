@@ -6,7 +6,7 @@ from typing import Any
 
 from aisc.frontend.arrays.arithmetic import elementwise
 from aisc.frontend.arrays.context import Context
-from aisc.frontend.arrays.reductions import axis_of, total
+from aisc.frontend.arrays.reductions import axis_of, flag_of, total
 from aisc.frontend.arrays.registry import array_method, numpy_function
 from aisc.frontend.arrays.values import Tensor, misfit
 from aisc.ir import dtypes
@@ -135,10 +135,10 @@ def median(c: Context, a: Any, axis: Any = None, keepdims: Any = False) -> Tenso
     middle = c.em.op("reduce_mean", pair, axes=(k,), keepdims=True)
     last = c.em.op("gather", found, c.em.dims_value([size - 1]), axis=k)
     middle = c.em.op("where", c.em.op("isnan", last), last, middle)
-    shape = list(middle.type.shape)
+    shape, keeps = list(middle.type.shape), flag_of(c, keepdims, "keepdims")
     if axis is None:
-        shape = [1] * rank if keepdims else []
-    elif not keepdims:
+        shape = [1] * rank if keeps else []
+    elif not keeps:
         del shape[k]
     return c.new(c.em.reshape(middle, shape))
 

@@ -10,7 +10,7 @@ from aisc.frontend.arrays.arithmetic import elementwise
 from aisc.frontend.arrays.context import Context
 from aisc.frontend.arrays.creation import dtype_of, isclose
 from aisc.frontend.arrays.registry import numpy_function
-from aisc.frontend.arrays.values import Tensor, misfit
+from aisc.frontend.arrays.values import Tensor, misfit, shown
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, product
 from aisc.ir.dtypes import DType
@@ -38,9 +38,15 @@ def axis_of(c: Context, axis: Any, rank: int) -> int:
 
 def _reduced(c: Context, op: str, v: Value, axis: Any, keepdims: Any) -> Value:
     axes = axes_of(c, axis, v.type.rank)
-    if not axes:
-        return v
-    return c.em.op(op, v, axes=axes, keepdims=bool(keepdims))
+    keeps = flag_of(c, keepdims, "keepdims")
+    return c.em.op(op, v, axes=axes, keepdims=keeps) if axes else v
+
+
+def flag_of(c: Context, x: Any, name: str) -> bool:
+    """An argument that is a number of truth and known."""
+    if not isinstance(x, int | np.bool_ | np.integer):
+        raise misfit(f"{name} is True or False, got {shown(x)}", loc=c.loc)
+    return bool(x)
 
 
 def _sum_type(t: DType) -> DType:
@@ -167,7 +173,9 @@ def _place(c: Context, op: str, a: Any, axis: Any, keepdims: Any) -> Tensor:
         found = c.em.op(op, c.em.not_empty(flat, (0,)), axis=0, keepdims=False)
         return c.new(c.em.reshape(found, (1,) * rank) if keepdims else found)
     k = axis_of(c, axis, rank)
-    return c.new(c.em.op(op, c.em.not_empty(v, (k,)), axis=k, keepdims=bool(keepdims)))
+    return c.new(
+        c.em.op(op, c.em.not_empty(v, (k,)), axis=k, keepdims=flag_of(c, keepdims, "keepdims"))
+    )
 
 
 @numpy_function("argmax", method=True)

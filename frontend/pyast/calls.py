@@ -26,6 +26,11 @@ from aisc.ir.arith.poly import Poly
 from aisc.ir.diagnostics import CompileError
 
 MAX_CALLS = 64  # functions in each other
+# How many arguments classes of Python's own take.
+_ARITIES: Mapping[type, tuple[int, int]] = {
+    list: (0, 1), tuple: (0, 1), range: (1, 3), enumerate: (1, 2), reversed: (1, 1),
+    map: (2, 1 << 16), filter: (2, 2), zip: (0, 1 << 16), dict: (0, 1),
+}  # fmt: skip
 _PURE = frozenset({"math", "builtins", "operator", "numpy", "_operator", "itertools", "functools"})
 _IMPURE = frozenset({
     "print", "input", "open", "exec", "eval", "compile", "globals", "locals", "vars", "setattr",
@@ -65,7 +70,7 @@ class Caller(Evaluator):
             return self._inlined(fn, fn.node, self._local_scope(fn), args, kwargs, fn)
         if isinstance(fn, Method):
             return self._method(fn, args, kwargs)
-        if isinstance(fn, Tensor | Poly) or fn is None:
+        if isinstance(fn, Tensor | Poly) or not callable(fn):
             raise misfit(f"{shown(fn)} cannot be called", loc=self.loc)
         handler = handler_of(fn)
         if handler is not None and self._needs_handler(fn, args, kwargs):
@@ -151,6 +156,9 @@ class Caller(Evaluator):
             return self._record(cls, args, kwargs)
         if issubclass(cls, tuple) and hasattr(cls, "_fields"):
             return self.natively(cls, *args, **kwargs)
+        least, most = _ARITIES.get(cls, (0, len(args)))
+        if not least <= len(args) <= most:
+            return self.natively(cls, *args, **kwargs)  # which says what is wrong
         if cls in (list, tuple):
             items = self.sequence(args[0], None) if args else []
             return items if cls is list else tuple(items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import operator
 import types
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -28,13 +29,18 @@ from aisc.frontend.arrays.values import (
     refused,
     shown,
 )
-from aisc.frontend.pyast.operations import MAX_LENGTH, Operating, of_the_run
+from aisc.frontend.pyast.operations import CONTAINERS, MAX_LENGTH, Operating, of_the_run
 from aisc.frontend.pyast.scope import Guard, Local, Scope
 from aisc.frontend.pyast.source import Text
 from aisc.ir.arith.poly import Poly
 from aisc.ir.graph.core import Value
 from aisc.ir.location import Loc
 
+_SIGNS: Mapping[type, Callable[[Any], Any]] = {
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Invert: operator.invert,
+}
 _LISTS = (
     "append",
     "extend",
@@ -174,6 +180,8 @@ class Evaluator(Operating):
             return (
                 not flag if isinstance(flag, bool) else self.new(self.em.op("not", flag), weak=True)
             )
+        if isinstance(x, CONTAINERS):
+            return self.natively(_SIGNS[type(node.op)], x)
         if isinstance(node.op, ast.USub):
             return arithmetic.minus(self, x)
         if isinstance(node.op, ast.UAdd):
@@ -303,6 +311,8 @@ class Evaluator(Operating):
 
     def _of_array(self, t: Tensor, name: str) -> Any:
         v = self.read(t)
+        if t.weak and name != "real":
+            raise misfit(f"a number of Python's has no '{name}' that is supported", loc=self.loc)
         match name:
             case "shape":
                 return tuple(v.type.shape)

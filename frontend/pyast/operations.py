@@ -18,11 +18,13 @@ from aisc.frontend.arrays.values import (
     is_size,
     misfit,
     refused,
+    shown,
 )
 from aisc.ir.arith.poly import Poly
 from aisc.ir.diagnostics import AiscError
 from aisc.ir.graph.shapes.checks import decide
 
+CONTAINERS = (list, tuple, str, dict)
 MAX_LENGTH = 1 << 16  # of a sequence of Python's that is built
 
 
@@ -44,14 +46,20 @@ class Operating(Context):
             found = arithmetic.of_sizes(name, a, b)
             if found is not None:
                 return found
-        for x in (a, b):
-            if isinstance(x, list | tuple | str | dict) and not isinstance(
-                a if x is b else b, Tensor
-            ):
+        for x, other in ((a, b), (b, a)):
+            if isinstance(x, CONTAINERS) and not isinstance(other, Tensor):
                 return self._plainly(name, a, b)
+            self._require_array(x, other)
         if name == "Pow":
             return arithmetic.power(self, a, b)
         return elementwise(self, arithmetic.BINARY[name], a, b)
+
+    def _require_array(self, x: Any, other: Any) -> None:
+        """Python's numbers, unlike numpy's, have no operators with lists."""
+        if isinstance(x, CONTAINERS) and isinstance(other, Tensor) and other.weak:
+            kind = type(x).__name__
+            hint = "make it an array: np.array(…)"
+            raise misfit(f"a number of Python's and a {kind} in one operator", hint, loc=self.loc)
 
     def _plainly(self, name: str, a: Any, b: Any) -> Any:
         """An operator of values that Python has."""
@@ -101,10 +109,23 @@ class Operating(Context):
                 return elementwise(self, arithmetic.COMPARE[name], a, b)
             return self.natively(_COMPARED[name], a, b)
         if a is None or b is None or isinstance(a, str) or isinstance(b, str):
-            return name == "NotEq"
+            return self._never_equal(name, a, b)
         if isinstance(a, list | tuple) and isinstance(b, list | tuple):
             return self._sequences_equal(name, a, b)
+        for x, other in ((a, b), (b, a)):
+            if isinstance(x, CONTAINERS) and isinstance(other, Tensor) and other.weak:
+                if name in ("Eq", "NotEq"):
+                    return name == "NotEq"
+                self._require_array(x, other)
         return elementwise(self, arithmetic.COMPARE[name], a, b)
+
+    def _never_equal(self, name: str, a: Any, b: Any) -> bool:
+        """A number of the run and what is none."""
+        if name not in ("Eq", "NotEq"):
+            raise misfit(f"{shown(a)} and {shown(b)} have no order", loc=self.loc)
+        if any(isinstance(x, Tensor) and self.value(x).type.rank for x in (a, b)):
+            raise refused("an array and what is no number are compared", loc=self.loc)
+        return name == "NotEq"
 
     def _sequences_equal(self, name: str, a: Any, b: Any) -> Any:
         if name not in ("Eq", "NotEq"):
