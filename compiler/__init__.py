@@ -31,6 +31,7 @@ __all__ = [
     "operator",
     "quantize",
     "save",
+    "show",
     "targets",
     "tensor",
     "tune",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from aisc.ir.graph.interpret import interpret
     from aisc.ir.target import Target
     from aisc.passes.schedule.schedule import Schedule
+    from aisc.pictures.picture import show
     from aisc.quantization.quantize import quantize
     from aisc.tuning.tune import tune
 
@@ -79,6 +81,7 @@ _HOMES = {
     "ExecutionError": "aisc.ir.diagnostics",
     "InternalError": "aisc.ir.diagnostics",
     "Target": "aisc.ir.target",
+    "show": "aisc.pictures.picture",
     "quantize": "aisc.quantization.quantize",
     "tune": "aisc.tuning.tune",
 }

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 import aisc
 from aisc.cli.main import app
-from aisc.show.formats import as_dot, as_json, as_onnx
-from aisc.show.page import page_of
-from aisc.show.stages import Shown, shown
+from aisc.pictures.formats import as_dot, as_json, as_onnx
+from aisc.pictures.page import page_of
+from aisc.pictures.stages import Shown, shown
 
 MOST_BYTES = 5_000_000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -155,3 +155,50 @@ def test_two_thousand_nodes(tmp_path: Path) -> None:
     told, console = in_browser(page, tmp_path)
     assert "Uncaught" not in console
     assert told["all"] >= 2000 and told["before"] < told["all"] and told["hits"] == 500
+
+
+def test_from_python(tmp_path: Path) -> None:
+    found = aisc.show(deep(3), level=1)
+    assert "deep" in repr(found) and "srcdoc" in found._repr_html_()
+    for form in ("html", "json", "dot", "onnx"):
+        assert found.save(tmp_path / f"deep.{form}").stat().st_size > 100
+    with pytest.raises(aisc.CompileError, match="no form 'svg'"):
+        found.save(tmp_path / "deep.svg")
+    with pytest.raises(aisc.CompileError, match="no stage 'none'"):
+        found.save(tmp_path / "deep.dot", "none")
+
+
+def test_executables_and_functions_in_notebooks(tmp_path: Path) -> None:
+    path = tmp_path / "deep.onnx"
+    onnx.save(deep(2), path)
+    exe = aisc.compile(path, threads=1)
+    assert "x: f32[8, 8]" in repr(exe) and "1 thread" in repr(exe) and "cpu" in repr(exe)
+    text = exe._repr_html_()
+    assert "<th>input</th><td>x: f32[8, 8]</td>" in text and "block1" in text
+    aisc.save(exe, tmp_path / "deep.aisc")
+    path.unlink()
+    for gone in (exe, aisc.load(tmp_path / "deep.aisc", threads=1)):
+        assert "iframe" not in gone._repr_html_() and "8, 8" in gone._repr_html_()
+
+    @aisc.function
+    def doubled(x: Any) -> Any:
+        return x * 2
+
+    assert "has not been called" in doubled._repr_html_()
+    doubled(np.ones(3))
+    assert "srcdoc" in doubled._repr_html_()
+
+
+def test_kernels_say_how_they_compute() -> None:
+    """Images lie with their channels last, and large filters of 3x3 are transformed."""
+    rng = np.random.default_rng(0)
+    w = numpy_helper.from_array(rng.standard_normal((64, 64, 3, 3)).astype(np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])], "image",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64, 56, 56])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], [w],
+    )  # fmt: skip
+    found = shown(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), "cpu", {})
+    kernels = [x for x in found.stages["kernels"] if x.kernel]
+    assert kernels and all(x.layouts for x in kernels)
+    assert any("56, 56" in text for x in kernels for text in x.layouts)

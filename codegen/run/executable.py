@@ -9,6 +9,7 @@ lie in memory of results that the caller has dropped (:mod:`aisc.codegen.run.rec
 from __future__ import annotations
 
 import ctypes
+import html
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -29,7 +30,7 @@ from aisc.codegen.run.repeated import Repeated, repeated
 from aisc.codegen.run.threads import Wait, default_wait
 from aisc.codegen.signature import Binding, Signature, Values
 from aisc.ir.annotations import checked_arguments
-from aisc.ir.diagnostics import CompileError, ExecutionError, execution_error
+from aisc.ir.diagnostics import AiscError, CompileError, ExecutionError, execution_error
 from aisc.ir.text.source import read, with_carets
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class Executable:
         self.idle: list[Workspace] = []
         self.results = Recycler()
         self._compile_with: CompileWith | None = None
+        self._draw: Callable[[], str] | None = None
         self._others: dict[tuple[str, ...], Executable] = {}
         self._versions: list[tuple[tuple[tuple[int, int], ...], Executable]] = []
 
@@ -166,7 +168,33 @@ class Executable:
     def __repr__(self) -> str:
         ports = (", ".join(f"{p.name}: {p.type}" for p in ps) for ps in (self.inputs, self.outputs))
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"<Executable {self.image.signature.name}: {' -> '.join(ports)}; {threads}>"
+        name = self.image.signature.name
+        return f"<Executable {name}: {' -> '.join(ports)}; {threads}; {self._target}>"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks, and the graph where the model is at hand."""
+        threads = str(self.threads)
+        rows = [
+            *(("input" if p in self.inputs else "output", f"{p.name}: {p.type}")
+              for p in (*self.inputs, *self.outputs)),
+            ("target", self._target), ("threads", threads),
+        ]  # fmt: skip
+        cells = "".join(f"<tr><th>{k}</th><td>{html.escape(v)}</td></tr>" for k, v in rows)
+        try:
+            picture = "" if self._draw is None else self._draw()
+        except AiscError:  # the file is gone, or another one
+            picture = ""
+        return f"<table>{cells}</table>{picture}"
+
+    def draw_with(self, draw: Callable[[], str]) -> None:
+        """Let notebooks show what `draw` gives, which is HTML."""
+        self._draw = draw
+
+    @property
+    def _target(self) -> str:
+        """What runs it."""
+        m = self.image.machine
+        return ", ".join([f"{m.kind} {m.arch}".strip(), *(d.target for d in self.image.devices)])
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
         """Run on named inputs (onnxruntime's call); ``None`` asks for every output."""

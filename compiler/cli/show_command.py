@@ -9,11 +9,9 @@ from typing import Any
 from aisc.cli.running import random_feeds
 from aisc.codegen.files import write_whole
 from aisc.driver.api import timed
-from aisc.ir.diagnostics import error
 from aisc.measure.profile import profile_runs
-from aisc.show.formats import as_dot, as_json, as_onnx
-from aisc.show.page import page_of
-from aisc.show.stages import Shown, shown
+from aisc.pictures.picture import Picture
+from aisc.pictures.stages import Shown, shown
 
 RUNS = 20
 
@@ -34,22 +32,8 @@ def write_shown(
     if times:
         _add_times(found, model, target, {**choices, "threads": threads})
     place = output or Path(f"{Path(model.partition('.py:')[0]).stem}.{form}")
-    write_whole(place, _bytes(found, form, stage))
+    write_whole(place, Picture(found).text(form, stage))
     return place
-
-
-def _bytes(found: Shown, form: str, stage: str) -> bytes:
-    if form in ("dot", "onnx"):
-        name = next((n for n in found.stages if n.replace(" ", "-") == stage), "")
-        if not name:
-            raise error(
-                "E401", f"there is no stage '{stage}'", f"there are {', '.join(found.stages)}"
-            )
-        if form == "onnx":
-            data: bytes = as_onnx(found, name).SerializeToString()
-            return data
-        return as_dot(found, name).encode()
-    return (page_of(found) if form == "html" else as_json(found)).encode()
 
 
 def _add_times(found: Shown, model: str, target: str, choices: Mapping[str, Any]) -> None:

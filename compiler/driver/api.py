@@ -170,6 +170,13 @@ def executable(
         assert made is not None, "nothing stopped the pipeline"
     made.wait = options.wait
     made.compile_again_with(compile_with)
+
+    def draw() -> str:
+        from aisc.pictures.picture import frame
+
+        return frame(model, target, {"shapes": options.shapes, "level": options.level})
+
+    made.draw_with(draw)
     return made
 
 

@@ -12,6 +12,7 @@ function reads of outside: where it has changed, the function is captured again.
 from __future__ import annotations
 
 import functools
+import html
 import inspect
 import threading
 from collections.abc import Callable, Mapping
@@ -101,6 +102,17 @@ class Function:
     def graph(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph that was captured, for arguments like these."""
         return self._version(args, kwargs)[0].model.graph
+
+    def _repr_html_(self) -> str:
+        """The graph of the version that was made last, for notebooks."""
+        name = html.escape(self.python.__name__)
+        if not self._versions:
+            return f"<code>{name}</code>: it has not been called yet"
+        from aisc.pictures.picture import frame
+
+        *_, last = self._versions.values()
+        target = self.options.get("target", "cpu")
+        return f"<code>{name}</code>{frame(last.model.graph, target, {})}"
 
     @property
     def guards(self) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from aisc.show.stages import Item, Shown
+from aisc.pictures.stages import Item, Shown
 
 DOMAIN = "aisc"
 
@@ -61,6 +61,7 @@ def as_onnx(s: Shown, stage: str) -> Any:
             continue
         attrs: dict[str, Any] = {**x.attrs, "types": x.types, "sources": x.sources}
         attrs.update({"inside": x.inside, "kernel": x.kernel, "target": x.target})
+        attrs.update({"variant": x.variant, "layouts": x.layouts})
         kept = {k: v for k, v in attrs.items() if v}
         nodes.append(
             helper.make_node(

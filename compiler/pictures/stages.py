@@ -14,9 +14,10 @@ from aisc.ir.diagnostics import InternalError
 from aisc.ir.graph.core import Graph, GraphNode, Value
 from aisc.ir.location import Loc
 from aisc.ir.node import walk
-from aisc.ir.tensor.func import Buffer, Program
+from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import Alloc, CallKernel, Copy, HostCall, If, Seq, Stmt, While
 from aisc.ir.tensor.visitor import buffers_of
+from aisc.passes.schedule.schedule import trace_from_json
 
 MAX_TEXT = 120  # characters of an attribute
 
@@ -27,8 +28,9 @@ class Item:
 
     block: the block of the model in which it stands, by its parts; types: of its results; sources:
     what the model calls it; weights: the constants that it reads; inside: operators of a group,
-    with their types; kernel and target: what computes a group; moved: bytes that it reads and
-    writes; after: the items that it reads.
+    with their types; kernel and target: what computes a group; variant: the steps by which its
+    algorithm differs from the plain loops; layouts: its operands as they lie in memory; moved:
+    bytes that it reads and writes; after: the items that it reads.
     """
 
     id: int
@@ -43,6 +45,8 @@ class Item:
     inside: list[str] = field(default_factory=list)
     kernel: str = ""
     target: str = ""
+    variant: str = ""
+    layouts: list[str] = field(default_factory=list)
     moved: int | None = None
     after: list[int] = field(default_factory=list)
 
@@ -77,39 +81,44 @@ class Shown:
     times: list[dict[str, Any]] = field(default_factory=list)
 
 
-def shown(model: Any, target: Targets, choices: Mapping[str, Any]) -> Shown:
-    """Compile a model and collect what became of it."""
-    compiled, found = products(model, target, **{**choices, "load": False})
+def shown(model: Any, target: Targets, choices: Mapping[str, Any], code: bool = True) -> Shown:
+    """Compile a model and collect what became of it; without its `code` only its graphs."""
+    stop = {"load": False} if code else {"stop_after": "fuse"}
+    compiled, found = products(model, target, **{**choices, **stop})
     program, written, fused = compiled.product, found.get("specialize"), found.get("fuse")
-    if not (
-        isinstance(program, Program) and isinstance(written, Graph) and isinstance(fused, Graph)
-    ):
+    if not (isinstance(written, Graph) and isinstance(fused, Graph)):
         raise InternalError("a compilation has these products")
     optimised = found.get("legalize")
-    stages = {"as written": _items(written, {})}
+    stages = {"as written": _items(written, None)}
     if isinstance(optimised, Graph):
-        stages["optimised"] = _items(optimised, {})
-    stages["kernels"] = _items(fused, _kernels(program))
+        stages["optimised"] = _items(optimised, None)
+    ports = (
+        [repr(v)[1:] for v in written.inputs],
+        [f"{n}: {v.type}" for n, v in zip(written.result_names, written.outputs, strict=True)],
+    )
+    if not isinstance(program, Program):
+        stages["kernels"] = _items(fused, None)
+        return Shown(written.name, str(target), *ports, stages, [], [], None)
+    stages["kernels"] = _items(fused, program)
     steps = list(_steps(program.entry.body))
     memory = _memory(steps, program) if all(map(_is_fixed, _scratch(program))) else []
     arena = None if compiled.plan is None else compiled.plan.arena
-    return Shown(
-        written.name, program.entry.target, [repr(v)[1:] for v in written.inputs],
-        [f"{n}: {v.type}" for n, v in zip(written.result_names, written.outputs, strict=True)],
-        stages, [_words(s) for s in steps], memory, arena,
-    )  # fmt: skip
+    words = [_words(s) for s in steps]
+    return Shown(written.name, program.entry.target, *ports, stages, words, memory, arena)
 
 
 # --- graphs ---------------------------------------------------------------------------------------
-def _items(graph: Graph, kernels: Mapping[Loc, CallKernel]) -> list[Item]:
+def _items(graph: Graph, program: Program | None) -> list[Item]:
     """The nodes of a graph and of its regions, operands first; constants are weights of what reads
-    them."""
+    them. `program`: what computes its groups."""
     made: list[Item] = []
     homes: dict[Value, int] = {}
     for v in graph.inputs:
         homes[v] = len(made)
         made.append(Item(len(made), "input", v.name, (), [str(v.type)], []))
-    _append(graph, (), made, homes, kernels)
+    _append(graph, (), made, homes)
+    if program is not None:
+        _name_kernels(graph, made, homes, program)
     for v, name in zip(graph.outputs, graph.result_names, strict=True):
         after = [homes[v]] if v in homes else []
         made.append(Item(len(made), "output", name, (), [str(v.type)], [], after=after))
@@ -121,12 +130,11 @@ def _append(
     outer: tuple[str, ...],
     made: list[Item],
     homes: dict[Value, int],
-    kernels: Mapping[Loc, CallKernel],
 ) -> None:
     for node in graph.nodes:
         if node.op == "constant":
             continue
-        item = _item(len(made), node, outer, kernels)
+        item = _item(len(made), node, outer)
         item.after = sorted({homes[v] for v in node.input_values if v in homes})
         item.weights = [repr(v)[1:] for v in node.input_values if v not in homes]
         made.append(item)
@@ -140,12 +148,51 @@ def _append(
             )
             for v in region.inputs:
                 homes[v] = item.id
-            _append(region, inner, made, homes, kernels)
+            _append(region, inner, made, homes)
 
 
-def _item(
-    number: int, node: GraphNode, outer: tuple[str, ...], kernels: Mapping[Loc, CallKernel]
-) -> Item:
+def _name_kernels(
+    graph: Graph, made: Sequence[Item], homes: Mapping[Value, int], program: Program
+) -> None:
+    """Say of groups which kernels compute them, and how."""
+    calls = {s.loc: s for s in walk(program.entry.body) if isinstance(s, CallKernel)}
+    variants = {k.name: _variant(k) for k in program.kernels}
+    for node in _groups(graph):
+        call = calls.get(node.loc)
+        if call is not None:
+            item = made[homes[node.outputs[0]]]
+            item.kernel, item.variant = call.kernel, variants.get(call.kernel, "")
+            item.layouts = [_layout(b) for b in call.args]
+
+
+def _groups(graph: Graph) -> Iterator[GraphNode]:
+    for node in graph.nodes:
+        if node.op == "fused":
+            yield node
+        else:
+            for region in node.regions:
+                yield from _groups(region)
+
+
+def _variant(kernel: Func) -> str:
+    """The steps that changed what a kernel computes, in words."""
+    steps = trace_from_json(str(kernel.attr("algorithm", "[]")))
+    return ", ".join(dict.fromkeys(s.primitive.replace("_", " ") for s in steps))
+
+
+def _layout(b: Buffer) -> str:
+    """Shape, and the order in which axes lie in memory where it is another one."""
+    strides = [s if isinstance(s, int) else None for s in b.strides]
+    known = [s for s in strides if s is not None]
+    order = ""
+    if len(known) == b.rank and known != sorted(known, reverse=True):
+        axes = sorted(range(b.rank), key=lambda k: -known[k])
+        order = f", axes {' '.join(map(str, axes))} in memory"
+    where = f" in {b.base}" if b.base else ""
+    return f"{b.name}: {b.type}{order}{where}"
+
+
+def _item(number: int, node: GraphNode, outer: tuple[str, ...]) -> Item:
     sources = list(node.loc.nodes)
     parts = _parts(sources[0]) if sources else []
     name = parts[-1] if parts else node.outputs[0].name if node.outputs else node.op
@@ -159,8 +206,6 @@ def _item(
         item.inside = [f"{n.op} {', '.join(str(v.type) for v in n.outputs)}" for n in inside]
         item.op = " ".join(n.op for n in inside[:4]) + (" …" if len(inside) > 4 else "")
         item.target = str(node.attr_map.get("target", "")) or "host"
-        call = kernels.get(node.loc)
-        item.kernel = "" if call is None else call.kernel
     sizes = [
         product(v.type.shape) * v.type.dtype.bytes for v in (*node.input_values, *node.outputs)
     ]
@@ -189,10 +234,6 @@ def _text(value: object) -> str:
 
 
 # --- the entry ------------------------------------------------------------------------------------
-def _kernels(program: Program) -> dict[Loc, CallKernel]:
-    return {s.loc: s for s in walk(program.entry.body) if isinstance(s, CallKernel)}
-
-
 def _steps(s: Stmt) -> Iterator[Stmt]:
     """What the entry does, in the order in which it stands."""
     if isinstance(s, Seq):
