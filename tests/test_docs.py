@@ -8,7 +8,9 @@ import doctest
 import importlib.util
 import io
 import linecache
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +29,8 @@ PAGES = sorted(
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
+FIRST = DOCS / "first-hour.md"  # its commands are run as well
+
 FOLDERS = "compiler|ir|frontend|passes|codegen|tests|examples|docs"
 NAMED_FILE = re.compile(rf"`((?:{FOLDERS})/[^`\s*<{{]*)`")
 
@@ -43,24 +47,51 @@ def with_python(pages: list[Path]) -> list[Path]:
 
 @pytest.mark.parametrize("page", with_python(PAGES), ids=lambda p: p.name)
 def test_python_runs_and_prints_what_it_says(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+    if page != FIRST:
+        monkeypatch.chdir(ROOT)
+        follow(page, monkeypatch, {"python"})
+
+
+def test_the_first_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands and Python in turn, in a folder where a reader of a clone may write."""
+    for name in ("examples", "docs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    follow(FIRST, monkeypatch, {"python", "sh"})
+
+
+def follow(page: Path, monkeypatch: pytest.MonkeyPatch, languages: set[str]) -> None:
+    """Run a page from top to bottom; the text under a block is what it prints."""
     module = ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)
     found = blocks(page)
     for (language, text, line), following in zip(found, [*found[1:], ("", "", 0)], strict=True):
-        if language != "python":
+        if language not in languages:
             continue
-        out = io.StringIO()
-        whole, name = "\n" * (line - 1) + text, f"{page}:{line}"
-        lines = whole.splitlines(keepends=True)
-        linecache.cache[name] = len(whole), None, lines, name  # functions are read again
-        with contextlib.redirect_stdout(out):
-            exec(compile(whole, name, "exec"), module.__dict__)
+        run = run_shell if language == "sh" else run_python
+        printed = run(page, text, line, module)
         if following[0] != "text":
             continue
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-        same = doctest.OutputChecker().check_output(following[1], out.getvalue(), flags)
-        assert same, f"{page.name}:{line} prints\n{out.getvalue()}"
+        same = doctest.OutputChecker().check_output(following[1], printed, flags)
+        assert same, f"{page.name}:{line} prints\n{printed}"
+
+
+def run_python(page: Path, text: str, line: int, module: ModuleType) -> str:
+    out = io.StringIO()
+    whole, name = "\n" * (line - 1) + text, f"{page}:{line}"
+    lines = whole.splitlines(keepends=True)
+    linecache.cache[name] = len(whole), None, lines, name  # functions are read again
+    with contextlib.redirect_stdout(out):
+        exec(compile(whole, name, "exec"), module.__dict__)
+    return out.getvalue()
+
+
+def run_shell(page: Path, text: str, line: int, module: ModuleType) -> str:
+    done = subprocess.run(["sh", "-e", "-c", text], capture_output=True, text=True)
+    assert done.returncode == 0, f"{page.name}:{line}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -103,6 +103,12 @@ class Function:
         """The graph that was captured, for arguments like these."""
         return self._version(args, kwargs)[0].model.graph
 
+    def __repr__(self) -> str:
+        count = len(self._versions)
+        names = ", ".join(inspect.signature(self.python).parameters)
+        versions = "1 version" if count == 1 else f"{count} versions"
+        return f"<Function {self.python.__name__}({names}); {versions}>"
+
     def _repr_html_(self) -> str:
         """The graph of the version that was made last, for notebooks."""
         name = html.escape(self.python.__name__)
