@@ -31,7 +31,6 @@ from aisc.codegen.run.threads import Wait, default_wait
 from aisc.codegen.signature import Binding, Signature, Values
 from aisc.ir.annotations import checked_arguments
 from aisc.ir.diagnostics import AiscError, CompileError, ExecutionError, execution_error
-from aisc.ir.text.source import read, with_carets
 
 if TYPE_CHECKING:
     from aisc.codegen.backend import Device
@@ -363,6 +362,8 @@ class Executable:
 
     def fault(self, space: Workspace, status: int) -> ExecutionError:
         """What went wrong in a run."""
+        from aisc.ir.text.source import read, with_carets
+
         if space.host is not None and (fault := space.host.raised()) is not None:
             return fault
         values = (space.frame.value0, space.frame.value1, space.frame.value2)
