@@ -202,6 +202,7 @@ def target_keys() -> str:
         ("[dma.NAME]", description.DMA),
         ("[vector]", description.VECTOR),
         ("[queue.UNIT]", description.QUEUE),
+        ("[proxies]", description.PROXIES),
     ):
         parts += [f"\n## `{title}`\n", "| key | expected | meaning |", "|---|---|---|"]
         parts += [f"| `{k.name}` | {k.expected} | {k.doc} |" for k in keys]

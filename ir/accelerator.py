@@ -47,6 +47,20 @@ class Dma:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxies:
+    """Numbers by which designs are compared, and which measure nothing: square micrometres of a
+    cell and of a byte of local memory; picojoules of a multiply-add, of a byte that goes past the
+    array and of a byte from or to global memory. By default those of 45 nm and 8 bits (Horowitz,
+    *Computing's energy problem*, ISSCC 2014)."""
+
+    area_cell: float = 420.0
+    area_byte: float = 4.0
+    energy_mac: float = 0.23
+    energy_byte: float = 1.25
+    energy_global_byte: float = 160.0
+
+
+@dataclass(frozen=True, slots=True)
 class Accelerator:
     """What an accelerator is made of. On their way out, `vector_width` sums of a row pass the
     vector unit in a cycle, which has these operations, up to `vector_stages` of them in a pass;
@@ -58,6 +72,7 @@ class Accelerator:
     vector_operations: frozenset[str] = frozenset()
     vector_stages: int = 1
     queues: Mapping[str, int] = field(default_factory=dict, hash=False)
+    proxies: Proxies = field(default_factory=Proxies, hash=False, compare=False)
 
     def parameters(self) -> dict[str, int]:
         """The numbers by the names that they have in cost formulas."""

@@ -137,10 +137,17 @@ COSTS = (
         "cycles", 1, 1000),
 )  # fmt: skip
 LIMIT = Key("limits", int, "a hard bound, by name", "whatever the name says", 0)
+PROXIES = (
+    Key("area_cell", float, "of a cell of the array", "square micrometres"),
+    Key("area_byte", float, "of local memory", "square micrometres per byte"),
+    Key("energy_mac", float, "of a multiply-add", "picojoules"),
+    Key("energy_byte", float, "of what goes past the array", "picojoules per byte"),
+    Key("energy_global_byte", float, "from and to global memory", "picojoules per byte"),
+)
 RATE = Key("rates", float, "operations in a cycle of a core, by name", "operations per cycle")
 TABLES = (
     "target", "memory", "costs", "limits", "rates", "array", "dma", "vector", "queue",
-    "instruction",
+    "proxies", "instruction",
 )  # fmt: skip
 
 
@@ -258,6 +265,7 @@ def _chip(data: Mapping[str, Any], found: Mapping[str, Any], file: str) -> Accel
         Accelerator,
         Array,
         Dma,
+        Proxies,
     )
 
     table = _read(data["array"], ARRAY, file, "array")
@@ -291,7 +299,8 @@ def _chip(data: Mapping[str, Any], found: Mapping[str, Any], file: str) -> Accel
     vector = _read(data["vector"], VECTOR, file, "vector") if "vector" in data else {}
     width, stages = vector.get("width", array.columns), vector.get("stages", 1)
     operations = frozenset(vector.get("operations", ()))
-    return Accelerator(array, dmas, width, operations, stages, queues)
+    proxies = Proxies(**_read(_table(data, "proxies", file), PROXIES, file, "proxies"))
+    return Accelerator(array, dmas, width, operations, stages, queues, proxies)
 
 
 def _type(name: str, where: str, file: str) -> DType:

@@ -1,5 +1,5 @@
-"""The command line: ``aisc compile | run | bench | opt | check | tune | quantize | fmt | convert |
-lsp | fuzz | targets | cache``.
+"""The command line: ``aisc compile | run | bench | opt | check | show | tune | quantize | dse |
+fmt | convert | lsp | fuzz | targets | cache``.
 
 Heavy packages are imported by the command that needs them. Exit codes: 0 ok, 1 the user's error,
 2 usage, 3 unsupported, 4 mismatch, 70 internal error.
@@ -43,6 +43,7 @@ from aisc.cli.arguments import (
     sizes_at,
     stored_in,
 )
+from aisc.cli.dse_command import dse
 from aisc.cli.quantize_app import quantize
 from aisc.cli.targets_app import machines
 
@@ -373,6 +374,7 @@ def tune(
 
 
 app.command()(quantize)
+app.command()(dse)
 
 
 @app.command()

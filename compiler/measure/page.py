@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable, Sequence
 
 
 def page(title: str, body: str) -> str:
@@ -22,3 +23,14 @@ code {{ font-size: 12px; }}
 <h1>{name}</h1>
 {body}</html>
 """
+
+
+def scale(values: Sequence[float], start: float, end: float) -> Callable[[float], float]:
+    """Where a value stands between two places."""
+    low, high = min(values), max(values)
+    size = (high - low) or 1.0
+
+    def at(v: float) -> float:
+        return start + (end - start) * (v - low) / size
+
+    return at

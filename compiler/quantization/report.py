@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from aisc.ir.dataclass import dataclass
-from aisc.measure.page import page
+from aisc.measure.page import page, scale
 
 _WIDTH, _HEIGHT, _EDGE = 640, 300, 46
 
@@ -114,8 +113,8 @@ def _plot(report: Report) -> str:
     """Error over latency as layers are quantized one after the other, and the model as written."""
     points = report.points()
     here = report.seconds, report.error
-    across = _scale([s for s, _ in [*points, here]], _EDGE, _WIDTH - 10)
-    up = _scale([0.0, *(e for _, e in [*points, here])], _HEIGHT - _EDGE, 10)
+    across = scale([s for s, _ in [*points, here]], _EDGE, _WIDTH - 10)
+    up = scale([0.0, *(e for _, e in [*points, here])], _HEIGHT - _EDGE, 10)
     line = " ".join(f"{across(s):.1f},{up(e):.1f}" for s, e in points)
     dots = "".join(
         f'<circle cx="{across(s):.1f}" cy="{up(e):.1f}" r="2.5">'
@@ -138,14 +137,3 @@ def _plot(report: Report) -> str:
         f'<text x="4" y="{up(most):.1f}" dominant-baseline="middle">{most:.2%}</text>'
         f'<text x="4" y="{up(0):.1f}" dominant-baseline="middle">0</text></svg>'
     )
-
-
-def _scale(values: Sequence[float], start: float, end: float) -> Callable[[float], float]:
-    """Where a value stands between two places."""
-    low, high = min(values), max(values)
-    size = (high - low) or 1.0
-
-    def at(v: float) -> float:
-        return start + (end - start) * (v - low) / size
-
-    return at

@@ -1,0 +1,1 @@
+"""Designs of accelerators, compared by what a model takes on each."""
