@@ -11,7 +11,7 @@ a callable that takes a :class:`Target` and has an attribute `load`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from aisc.codegen.arrays import Array, array_at
@@ -104,12 +104,16 @@ class KernelTime:
         return self.work / (self.cycles * self.peak) if self.cycles and self.peak else 0.0
 
 
+Watch = Callable[[str, str, int, int], None]
+
+
 @runtime_checkable
 class Timed(Described, Protocol):
     """A back end that knows what each unit of its machine does."""
 
-    def time(self, func: Func) -> KernelTime:
-        """Of an optimized kernel."""
+    def time(self, func: Func, watch: Watch | None = None) -> KernelTime:
+        """Of an optimized kernel. `watch` is told of every execution: the unit, what it does, and
+        from which cycle to which."""
 
 
 class Host(Backend, Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tomllib
 from pathlib import Path
@@ -17,6 +18,7 @@ from aisc.cli.main import app
 from aisc.exploring.outcomes import explore
 from aisc.exploring.sweeps import designs
 from aisc.ir.diagnostics import CompileError
+from aisc.measure import timeline
 
 CHIP = Path(__file__).parent.parent / "ir/targets/gemmini16.toml"
 
@@ -107,3 +109,26 @@ def test_the_command(tmp_path: Path) -> None:
     assert [r["values"]["rows"] for r in rows] == [8, 16, 64]
     page = (tmp_path / "d.html").read_text()
     assert page.count("<circle") == 4 and "[proxies]" in page
+
+
+def test_a_trace_of_the_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units do one thing at a time, layers follow each other, and long traces are made shorter."""
+    onnx.save(product(64, 48, 40), tmp_path / "m.onnx")
+    given = ["check", tmp_path / "m.onnx", "--target", CHIP, "--trace", tmp_path / "t.json"]
+    lengths = []
+    for most in (timeline.MOST_SPANS, 8):
+        monkeypatch.setattr(timeline, "MOST_SPANS", most)
+        done = CliRunner().invoke(app, list(map(str, given)))
+        assert done.exit_code == 0, done.output
+        events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+        rows = {e["tid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
+        spans = [e for e in events if e["ph"] == "X"]
+        assert {"layers", "load", "array", "store"} <= set(rows.values())
+        (layer,) = (e for e in spans if rows[e["tid"]] == "layers")
+        for unit in rows:
+            own = sorted((e["ts"], e["ts"] + e["dur"]) for e in spans if e["tid"] == unit)
+            assert all(a[1] <= b[0] for a, b in itertools.pairwise(own)), rows[unit]
+            assert all(0 <= low < high <= layer["dur"] for low, high in own)
+            assert len(own) <= most
+        lengths.append(sum(e["args"].get("executions", 0) for e in spans))
+    assert lengths[0] == lengths[1] > 20, "none is lost"

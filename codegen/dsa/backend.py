@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import field, replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, KernelTime, Scheduled, backend_of, by_rules
+from aisc.codegen.backend import Backend, KernelTime, Scheduled, Watch, backend_of, by_rules
 from aisc.codegen.dsa.assembler import listing
 from aisc.codegen.dsa.model import Model, ModelKernel
 from aisc.codegen.dsa.stream import Stream
@@ -113,9 +113,9 @@ class DsaBackend:
         """What the instruction stream takes."""
         return timing(Stream(kernel.func, self.target), self.target).cycles
 
-    def time(self, func: Func) -> KernelTime:
+    def time(self, func: Func, watch: Watch | None = None) -> KernelTime:
         """What its stream takes."""
-        found = timing(Stream(func, self.target), self.target)
+        found = timing(Stream(func, self.target), self.target, watch=watch)
         array = self.target.chip.array if self.target.chip else None
         peak = array.rows * array.columns if array else 0
         return KernelTime(

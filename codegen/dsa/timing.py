@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aisc.codegen.backend import Watch
 from aisc.codegen.dsa.stream import Place, Site, Stream
 from aisc.ir.accelerator import CELLS
 from aisc.ir.dataclass import dataclass
@@ -77,17 +78,19 @@ class _Memory:
         return found
 
 
-def timing(stream: Stream, target: Target, resident: bool = False) -> Timing:
+def timing(
+    stream: Stream, target: Target, resident: bool = False, watch: Watch | None = None
+) -> Timing:
     """The time of a stream on its target; `resident`: as if what moves from and to global memory
-    took none."""
-    return _Clock(stream, target, resident).run()
+    took none; `watch`: see :meth:`aisc.codegen.backend.Timed.time`."""
+    return _Clock(stream, target, resident, watch).run()
 
 
 class _Clock:
     """Runs a stream in time."""
 
-    def __init__(self, stream: Stream, target: Target, resident: bool) -> None:
-        self.stream, self.target, self.resident = stream, target, resident
+    def __init__(self, stream: Stream, target: Target, resident: bool, watch: Watch | None) -> None:
+        self.stream, self.target, self.resident, self.watch = stream, target, resident, watch
         self.memories = {n: _Memory(target.memory(n).bytes) for n in stream.memory}
         self.units: dict[str, _Unit] = {}
         for site in stream.sites:
@@ -137,7 +140,7 @@ class _Clock:
         """What an execution of a site does to the clock."""
         name, own = site.name, site.intrinsic.unit
         unit, checks = self.units[own], self._checks(site)
-        on_array = own in self.array
+        on_array, watch = own in self.array, self.watch
 
         def step(args: tuple[int, ...], offsets: tuple[int, ...]) -> None:
             cost, late, macs, loaded, stored = self._cost(number, args)
@@ -162,6 +165,8 @@ class _Clock:
                 times, written = mine
                 times[low:high] = result if written else end
             self.last = max(self.last, result)
+            if watch is not None and result > start:
+                watch(own, name, start, end if cost else result)
             if on_array:
                 self.serial += cost + late
             self.macs += macs

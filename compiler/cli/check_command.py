@@ -47,12 +47,18 @@ class _Checked:
 
 
 def check_model(
-    model: str, target: str, choices: dict[str, Any], cycles: bool = False, as_json: bool = False
+    model: str,
+    target: str,
+    choices: dict[str, Any],
+    cycles: bool = False,
+    as_json: bool = False,
+    trace: Path | None = None,
 ) -> None:
     """Raises the importer's full report, or prints a summary, as text or as JSON; `cycles`: what
-    layers take on machines that are described cycle by cycle."""
-    if cycles:
-        _print_cycles(model, target, choices)
+    layers take on machines that are described cycle by cycle; `trace`: a file for what their units
+    do meanwhile."""
+    if cycles or trace is not None:
+        _print_cycles(model, target, choices, trace)
         return
     found = _checked(model, target, choices)
     if as_json:
@@ -105,15 +111,23 @@ def _print(model: str, found: _Checked, target: str) -> None:
     _out.print(table)
 
 
-def _print_cycles(model: str, target: str, choices: dict[str, Any]) -> None:
+def _print_cycles(model: str, target: str, choices: dict[str, Any], trace: Path | None) -> None:
     """What each layer takes."""
     from aisc.cli.cycle_table import cycle_table
+    from aisc.codegen.files import write_whole
     from aisc.measure.cycles import layer_times
+    from aisc.measure.timeline import timeline
 
     program = built(model, target, {**choices, "stop_after": "plan"}).product
     assert isinstance(program, Program), "the product of plan is a Program"
     _, devices = api.backends_of(target)
-    _out.print(cycle_table(layer_times(program, devices), Path(model).name))
+    if trace is None:
+        layers = layer_times(program, devices)
+    else:
+        found = timeline(program, devices)
+        layers = [layer for layer, _ in found.layers]
+        write_whole(trace, found.to_json().encode())
+    _out.print(cycle_table(layers, Path(model).name))
 
 
 def _print_placement(found: _Checked, target: str) -> None:

@@ -267,6 +267,10 @@ def check(
     cycles: Annotated[
         bool, typer.Option("--cycles", help="Show what each layer takes on a simulated target.")
     ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Write what its units do over time: a Chrome trace, in cycles."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report every reason why a model cannot be compiled, or what it or a bundle consists of."""
@@ -283,7 +287,7 @@ def check(
 
     choices = {**_choices(shape, 2, None, False), "host": not no_host}
     choices.update(stored_in(precision, keep_float))
-    check_model(model, target, choices, cycles, as_json)
+    check_model(model, target, choices, cycles, as_json, trace)
     if data is not None:
         from aisc.cli.precision_table import show_errors
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from aisc.codegen.backend import Backend, KernelTime, Timed
 from aisc.ir.dataclass import dataclass
@@ -12,19 +13,24 @@ from aisc.ir.node import walk
 from aisc.ir.tensor.func import Program
 from aisc.ir.tensor.stmt import CallKernel
 
+KernelWatch = Callable[[str, str, str, int, int], None]
+
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
     """One call of a kernel: what it computes, on which target, and what that takes."""
 
     name: str
+    kernel: str
     target: str
     time: KernelTime
 
 
-def layer_times(program: Program, devices: Sequence[Backend]) -> list[LayerTime]:
+def layer_times(
+    program: Program, devices: Sequence[Backend], watch: KernelWatch | None = None
+) -> list[LayerTime]:
     """The calls of a planned program on devices that know their cycles, in order; E402 where none
-    of them does."""
+    of them does. `watch` is told once for each kernel what its units do."""
     timed = {d.target.name: d for d in devices if isinstance(d, Timed)}
     if not timed:
         names = ", ".join(d.target.name for d in devices) or "the host alone"
@@ -37,8 +43,11 @@ def layer_times(program: Program, devices: Sequence[Backend]) -> list[LayerTime]
             continue
         target = kernels[call.kernel].target
         if call.kernel not in known:
-            known[call.kernel] = timed[target].time(kernels[call.kernel])
-        found.append(LayerTime(_name(call.loc) or call.kernel, target, known[call.kernel]))
+            told = None if watch is None else partial(watch, call.kernel)
+            known[call.kernel] = timed[target].time(kernels[call.kernel], told)
+        found.append(
+            LayerTime(_name(call.loc) or call.kernel, call.kernel, target, known[call.kernel])
+        )
     return found
 
 
