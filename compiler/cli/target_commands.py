@@ -13,6 +13,7 @@ from aisc.codegen.files import write_whole
 from aisc.driver.api import resolve_target
 from aisc.ir import target as targets
 from aisc.ir.description import to_toml
+from aisc.ir.diagnostics import error
 from aisc.ir.measured import Measured, measured_path, processor
 from aisc.ir.target import Target
 
@@ -90,3 +91,25 @@ def _memory(m: targets.Memory) -> str:
         if m.bytes % size == 0:
             return f"{m.name} {m.bytes // size} {unit}"
     return f"{m.name} {m.bytes} bytes"
+
+
+def import_scalesim(config: Path, output: Path, layers: Path | None, model: Path | None) -> None:
+    """``aisc targets import-scalesim``."""
+    from aisc.exploring import scalesim
+
+    if (layers is None) != (model is None):
+        raise error("E401", "--topology and --model belong together")
+    made = {output: scalesim.description(_text(config), str(config)).encode()}
+    if layers is not None and model is not None:
+        found = scalesim.topology(_text(layers), str(layers))
+        made[model] = scalesim.model_of(found, layers.stem).SerializeToString()
+    for place, data in made.items():
+        write_whole(place, data)
+        print(place)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise error("E401", f"{path} cannot be read", str(fault)) from None

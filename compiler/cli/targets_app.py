@@ -58,3 +58,22 @@ def targets_probe(
     from aisc.cli.target_commands import probe_host
 
     probe_host(output, measure)
+
+
+@machines.command("import-scalesim")
+def targets_import_scalesim(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A configuration, FILE.cfg.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Write the description here, FILE.toml.")
+    ],
+    layers: Annotated[
+        Path | None, typer.Option("--topology", help="The layers of a network, FILE.csv.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="With --topology: write them here, FILE.onnx.")
+    ] = None,
+) -> None:
+    """A configuration of SCALE-Sim as a description, and a topology as a model."""
+    from aisc.cli.target_commands import import_scalesim
+
+    import_scalesim(config, output, layers, model)
