@@ -31,7 +31,7 @@ MemoryBanks: 1
 [run_presets]
 InterfaceBandwidth: CALC
 """
-LAYERS = """Layer, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Filters, Stride,
+LAYERS = """Layer name, IFMAP H, IFMAP W, Filter H, Filter W, Channels, Num Filter, Strides,
 One, 9, 8, 3, 2, 5, 7, 2,
 Two, 6, 6, 1, 1, 4, 3, 1,
 """
