@@ -7,18 +7,17 @@ is no device, the model is what runs.
 
 from __future__ import annotations
 
-import ctypes
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, Scheduled, backend_of, host_of
-from aisc.codegen.faults import error_of
+from aisc.codegen.backend import Backend, Scheduled, backend_of
 from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
-from aisc.codegen.llvm.link import Linked
 from aisc.codegen.simt.emitter import SimtEmitter
+from aisc.codegen.simt.launches import KernelLaunch, modules_of
+from aisc.codegen.simt.model import Model
 from aisc.codegen.simt.module import module_of, ptx_of
 from aisc.codegen.simt.policy import SimtPolicy
 from aisc.ir.dataclass import dataclass
@@ -95,11 +94,7 @@ class SimtBackend:
         """A module for the device, and one of the model; between them what a launch must know."""
         text, grids = module_of(funcs, self.target)
         models = [ThreadLoops().run(f) for f in funcs]
-        heads = [
-            {"name": f.name, "operands": len(f.params), "dims": len(f.dims),
-             "reports": bool(f.attr("status", False)), "block": g.block, "shared": g.shared_bytes}
-            for f, g in zip(funcs, grids, strict=True)
-        ]  # fmt: skip
+        heads = [KernelLaunch.of(f, g).to_json() for f, g in zip(funcs, grids, strict=True)]
         return f"{text}; {json.dumps(heads)}{_MODEL}{self._host.emit(models)}"
 
     def assemble(self, text: str, want_listing: bool = False) -> Artefact:
@@ -113,45 +108,4 @@ class SimtBackend:
     @staticmethod
     def load(code: DeviceCode) -> Model:
         """The kernels of a compiled model, on the host."""
-        signatures: dict[str, Signature] = {}
-        objects = []
-        for data in code.objects:
-            head, _, native = data.partition(b"\n")
-            objects.append(native)
-            for k in json.loads(head)["kernels"]:
-                signatures[k["name"]] = Signature(k["operands"], k["dims"], k["reports"])
-        runtime = host_of(host()).runtime  # gives loops over blocks their shares
-        return Model(signatures, Linked([runtime, *objects], list(signatures)))
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """How many pointers and dimensions a kernel takes, and whether it may report an error."""
-
-    operands: int
-    dims: int
-    reports: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Model:
-    """Kernels whose threads are loops on the host."""
-
-    signatures: Mapping[str, Signature]
-    code: Linked
-
-    def launch(self, kernel: str, pointers: Sequence[int], dims: Sequence[int]) -> None:
-        """Run all blocks of a kernel, one after the other."""
-        about = self.signatures[kernel]
-        words = (ctypes.c_int64 * 4)()
-        kinds: list[type[ctypes.c_void_p] | type[ctypes.c_int64]] = [
-            ctypes.c_void_p
-        ] * about.operands
-        kinds += [ctypes.c_int64] * (about.dims + 2) + [ctypes.c_void_p]
-        given = [*pointers, *dims, 0, 1, None]
-        if about.reports:
-            kinds += [ctypes.c_void_p, ctypes.c_int64]
-            given += [ctypes.addressof(words), 0]
-        ctypes.CFUNCTYPE(None, *kinds)(self.code.addresses[kernel])(*given)
-        if words[0]:
-            raise error_of(words[0], words[1:], ())
+        return Model.of(modules_of(code))
