@@ -12,7 +12,15 @@ a callable that takes a :class:`Target` and has an attribute `load`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeGuard,
+    runtime_checkable,
+)
 
 from aisc.codegen.arrays import Array, array_at
 from aisc.ir import plugins
@@ -41,6 +49,55 @@ class Device(Protocol):
     def launch(self, kernel: str, pointers: Sequence[int], dims: Sequence[int]) -> None:
         """Run a kernel on buffers at these addresses, in the order of its parameters, with the
         values of its dimensions; what fails raises ``ExecutionError``."""
+
+
+# Where the segments of a call's memory lie on the host now, each with its bytes, in the order of
+# its signature.
+Regions = Callable[[], Sequence[tuple[int, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What a call has asked of a device: a launch, or a copy of bytes from `host` to what a place
+    stands for, or from there."""
+
+    kind: Literal["launch", "upload", "download"]
+    kernel: str = ""
+    pointers: tuple[int, ...] = ()
+    dims: tuple[int, ...] = ()
+    place: int = 0
+    host: int = 0
+    size: int = 0
+
+
+class Session(Device, Protocol):
+    """A device with memory of its own, as one call at a time sees it. Addresses on the host stand
+    for places there."""
+
+    def upload(self, source: int, place: int, size: int) -> None:
+        """Copy from the host to what a place stands for."""
+
+    def download(self, place: int, to: int, size: int) -> None:
+        """Copy from there to the host; when it returns the bytes are there."""
+
+    def keep(self, key: object, steps: Sequence[Traced]) -> bool:
+        """Remember a whole call, which a key stands for; whether it will be of use."""
+
+    def replay(self, key: object, uploads: Sequence[int], downloads: Sequence[int]) -> bool:
+        """Do a call again with other addresses on the host, in the order of its copies; whether it
+        could be done so."""
+
+    def close(self) -> None:
+        """Give back what the session has."""
+
+
+@runtime_checkable
+class Separate(Device, Protocol):
+    """A device that does not work on the memory of the host."""
+
+    def session(self, regions: Regions, weights: Sequence[tuple[int, int]]) -> Session:
+        """A session for a workspace; `weights`: where those of the program lie, with their
+        bytes."""
 
 
 class Backend(Protocol):

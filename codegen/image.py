@@ -80,6 +80,14 @@ class Launch:
     dims: int
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A copy between memories: the targets that they belong to, nothing for the host."""
+
+    source: str
+    target: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceCode:
     """The kernels of one device: name and kind of its target, and what each module of kernels was
@@ -96,8 +104,10 @@ class Image:
 
     objects: kernels and entry. runtime: the object of the run time (barrier, pool).
     weights: in the signature's order, read-only; possibly mapped from a file.
-    calls: what the entry calls back for, in the order of their numbers: operators of the host, and
-    kernels of `devices`.
+    calls: what the entry calls back for, in the order of their numbers: operators of the host,
+    kernels of `devices`, and copies between their memories and that of the host.
+    straight: whether these calls are all that the entry does, one after the other, whatever is in
+    its inputs.
     faults: what errors of a run say, by the number that they carry.
     profile: words of the block that the entry fills with times and counts; 0 for most. Bundles do
     not keep it: it is for whoever has just compiled the program.
@@ -108,7 +118,8 @@ class Image:
     runtime: bytes
     objects: tuple[bytes, ...]
     weights: tuple[NDArray[Any], ...]
-    calls: tuple[HostCall | Launch, ...] = ()
+    calls: tuple[HostCall | Launch | Move, ...] = ()
     profile: int = 0
     faults: tuple[Fault, ...] = ()
     devices: tuple[DeviceCode, ...] = ()
+    straight: bool = False

@@ -18,6 +18,7 @@ from math import inf
 from typing import Any
 
 from aisc.codegen.abi import BAD_SIZE, error_at, offset
+from aisc.codegen.callbacks import crosses
 from aisc.codegen.cpu.faults import can_report, fault_of, faults_of
 from aisc.codegen.cpu.memory import Memory, emit_reserve
 from aisc.codegen.cpu.pieces import Piece, in_pieces, offsets, split_first
@@ -394,7 +395,10 @@ class EntryEmitter(ExprEmitter):
             self.w.close_if(end)
 
     def copy(self, s: Copy) -> None:
-        """A copy by thread 0."""
+        """A copy by thread 0; one to or from the memory of a device is asked for."""
+        if crosses(s):
+            self._call_back(self._move_words, s)
+            return
         source, target = self.pointer(s.src), self.pointer(s.dst)
         size = self.scalar(of_dim(s.dst.bytes))
         name = "llvm.memcpy.p0.p0.i64"
@@ -445,6 +449,10 @@ class EntryEmitter(ExprEmitter):
     def _launch_words(self, s: CallKernel) -> list[str]:
         pointers = [self.w.let(f"ptrtoint ptr {self.pointer(b)} to i64") for b in s.args]
         return pointers + [self.scalar(d) for d in s.dims]
+
+    def _move_words(self, s: Copy) -> list[str]:
+        pointers = [self.w.let(f"ptrtoint ptr {self.pointer(b)} to i64") for b in (s.src, s.dst)]
+        return [*pointers, self.scalar(of_dim(s.dst.bytes))]
 
     def _host_words(self, s: HostCall) -> list[str]:
         words: list[str] = []

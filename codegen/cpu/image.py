@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aisc.codegen.callbacks import calls_of
+from aisc.codegen.callbacks import calls_of, is_straight
 from aisc.codegen.cpu.entry import result_dims
 from aisc.codegen.cpu.faults import faults_of
 from aisc.codegen.cpu.memory import memory_of
@@ -48,7 +48,7 @@ def image_of(
     faults = tuple(faults_of(entry, kernels))
     return Image(
         signature, machine, runtime, tuple(objects), (), calls_of(entry, kernels), words,
-        faults, tuple(devices),
+        faults, tuple(devices), is_straight(entry, kernels),
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from aisc.codegen import abi, faults, signature
 from aisc.codegen.cpu.runtime import runtime_text
-from aisc.codegen.image import DeviceCode, Image, Launch, Machine
+from aisc.codegen.image import DeviceCode, Image, Launch, Machine, Move
 from aisc.codegen.llvm import generate
 from aisc.codegen.run.weight_sum import WeightSum
 from aisc.codegen.signature import Port
@@ -256,7 +256,8 @@ def _image(head: dict[str, Any], code: bytes, sections: Sequence[Bytes]) -> Imag
     calls = tuple(_calls(head["calls"], text(head["host"]), {d.target for d in devices}))
     said = faults.from_json(head["faults"])
     runtime, *own = objects
-    return Image(made, machine, runtime, tuple(own), weights, calls, 0, said, devices)
+    straight = head["straight"] is True
+    return Image(made, machine, runtime, tuple(own), weights, calls, 0, said, devices, straight)
 
 
 def _devices(rows: Any, objects: list[bytes]) -> list[DeviceCode]:
@@ -282,7 +283,7 @@ def _host_calls(text: str) -> tuple[HostCall, ...]:
     return from_text(text)
 
 
-def _calls(rows: Any, host: str, devices: Container[str]) -> Iterator[HostCall | Launch]:
+def _calls(rows: Any, host: str, devices: Container[str]) -> Iterator[HostCall | Launch | Move]:
     """What the entry calls back for, in order; a row that is no kernel stands for an operator."""
     operators = list(_host_calls(host))
     if not isinstance(rows, list) or rows.count(None) != len(operators):
@@ -290,6 +291,12 @@ def _calls(rows: Any, host: str, devices: Container[str]) -> Iterator[HostCall |
     for row in rows:
         if row is None:
             yield operators.pop(0)
+            continue
+        if len(row) == 2:
+            source, target = map(text, row)
+            if any(name and name not in devices for name in (source, target)) or source == target:
+                raise ValueError("a copy from or to a device that is not there")
+            yield Move(source, target)
             continue
         target, kernel, buffers, dims = row
         if target not in devices or min(integer(buffers), integer(dims)) < 0:

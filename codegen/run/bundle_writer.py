@@ -18,7 +18,7 @@ import numpy as np
 from aisc.codegen import faults, signature
 from aisc.codegen.arrays import Array
 from aisc.codegen.files import whole_file
-from aisc.codegen.image import Image, Launch
+from aisc.codegen.image import Image, Launch, Move
 from aisc.codegen.run.bundle import (
     ALIGNMENT,
     FORMAT,
@@ -194,8 +194,9 @@ def _head(
         "weights": places,
         "sum": total,
         **({"lenders": lenders} if lenders else {}),
-        "calls": [_launch_to_json(c) if isinstance(c, Launch) else None for c in image.calls],
-        "host": _host_text([c for c in image.calls if not isinstance(c, Launch)]),
+        "calls": [_call_to_json(c) for c in image.calls],
+        "host": _host_text([c for c in image.calls if not isinstance(c, Launch | Move)]),
+        "straight": image.straight,
         "devices": [[d.target, d.kind, len(d.objects)] for d in image.devices],
         "faults": faults.to_json(image.faults),
     }
@@ -211,5 +212,8 @@ def _host_text(calls: Sequence[HostCall]) -> str:
     return to_text(calls)
 
 
-def _launch_to_json(c: Launch) -> list[object]:
-    return [c.target, c.kernel, c.buffers, c.dims]
+def _call_to_json(c: HostCall | Launch | Move) -> list[object] | None:
+    """A call by its parts; operators stand in a text of their own."""
+    if isinstance(c, Move):
+        return [c.source, c.target]
+    return [c.target, c.kernel, c.buffers, c.dims] if isinstance(c, Launch) else None

@@ -58,8 +58,9 @@ class Workspace:
     __slots__ = ("at", "dims", "frame", "host", "inputs", "memory", "outputs", "profile")
 
     def __init__(
-        self, signature: Signature, weights: int, host: Callbacks | None, profile: int
-    ) -> None:
+        self, signature: Signature, weights: int, profile: int,
+        host: Callable[[Array], Callbacks | None],
+    ) -> None:  # fmt: skip
         counts = (
             len(signature.inputs),
             len(signature.outputs),
@@ -69,11 +70,11 @@ class Workspace:
         self.inputs, self.outputs, self.dims = tables
         self.memory = np.zeros(max(1, signature.words), np.int64)
         self.profile = np.zeros(profile, np.int64)
-        self.host = host
+        self.host = host(self.memory)
         frame = self.frame = abi.CallFrame()
         frame.inputs, frame.outputs, frame.dims = map(ctypes.addressof, tables)
         frame.weights, frame.memory = weights, address(self.memory)
-        frame.host = 0 if host is None else host.address
+        frame.host = 0 if self.host is None else self.host.address
         frame.profile = address(self.profile) if profile else 0
         self.at = ctypes.addressof(frame)
 
@@ -372,7 +373,8 @@ class Executable:
     def _invoke(
         self, space: Workspace, inputs: list[Array], outputs: list[Array | None], dims: Values
     ) -> int:
-        """Fill the frame and call the entry; its status."""
+        """Fill the frame and call the entry, or have a device do again what the entry had it do
+        before; the status."""
         for k, array in enumerate(inputs):
             space.inputs[k] = address(array)
         for k, result in enumerate(outputs):
@@ -380,9 +382,17 @@ class Executable:
         for k, value in enumerate(dims):
             space.dims[k] = value
         space.frame.error = 0
-        return pools.entered(
+        host = space.host
+        if host is not None and host.again(dims, space.inputs[:], space.outputs[:]):
+            return 0
+        if host is not None and host.fault is not None:
+            return abi.HOST_FAILED
+        status = pools.entered(
             self.entry, space.frame, space.at, self.image.runtime, self.threads, self._passive
         )
+        if host is not None and not status:
+            host.remember(dims, space.inputs[:], space.outputs[:])
+        return status
 
     def _sizes(self, inputs: list[Array]) -> tuple[Values, list[Values | None]]:
         """Values of the dimensions and shapes of the outputs. Most calls have the same as the one
@@ -427,20 +437,29 @@ class Executable:
         """A workspace for calls that do not share theirs; :meth:`release` gives back what it has
         come to own."""
         weights = ctypes.addressof(self._weights)
-        return Workspace(self.image.signature, weights, self._callbacks(), self.image.profile)
+        return Workspace(self.image.signature, weights, self.image.profile, self._callbacks)
 
     def release(self, space: Workspace) -> None:
         """Free the memory that compiled code has allocated for a workspace."""
+        if space.host is not None:
+            space.host.close()
         for k in self.image.signature.segments:
             self._release(address(space.memory) + 8 * k)
 
-    def _callbacks(self) -> Callbacks | None:
-        """The callback of a workspace, if the entry needs one. Only then the IR is loaded."""
-        if not self.image.calls:
+    def _callbacks(self, memory: Array) -> Callbacks | None:
+        """The callback of a workspace with this block of memory, if the entry needs one. Only then
+        the IR is loaded."""
+        image = self.image
+        if not image.calls:
             return None
         from aisc.codegen.callbacks import Callbacks
 
-        return Callbacks(self.image.calls, self._devices)
+        segments = image.signature.segments
+        return Callbacks(
+            image.calls, self._devices,
+            lambda: [(int(memory[k]), int(memory[k + 1])) for k in segments],
+            [(address(w), w.nbytes) for w in image.weights], image.straight,
+        )  # fmt: skip
 
     def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
         if at_exit():  # the process gives everything back, and names of modules are gone

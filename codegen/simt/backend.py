@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, Scheduled, backend_of
+from aisc.codegen.backend import Backend, Device, Scheduled, backend_of
 from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
+from aisc.codegen.simt.choice import gpu_of
 from aisc.codegen.simt.emitter import SimtEmitter
 from aisc.codegen.simt.launches import KernelLaunch, modules_of
 from aisc.codegen.simt.model import Model
@@ -106,6 +107,7 @@ class SimtBackend:
         return Artefact(head + b"\n" + self._host.assemble(model).object, ptx)
 
     @staticmethod
-    def load(code: DeviceCode) -> Model:
-        """The kernels of a compiled model, on the host."""
-        return Model.of(modules_of(code))
+    def load(code: DeviceCode) -> Device:
+        """The kernels of a compiled model: on a device that can run them, else on the host."""
+        modules = modules_of(code)
+        return gpu_of(modules) or Model.of(modules)
