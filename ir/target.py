@@ -126,6 +126,7 @@ class Target:
             str(self.vector_registers),
             str(self.cores),
             ",".join(f"{m.name}:{m.bytes}:{m.ways}" for m in self.memories),
+            ",".join(f"{name}:{self.limits[name]}" for name in sorted(self.limits)),
             str(self.costs),
             ",".join(self.intrinsics),
             self.digest if self.instructions else "",

@@ -1,8 +1,8 @@
-"""One SIMT kernel as LLVM IR for NVPTX.
+"""One SIMT kernel as LLVM IR.
 
-A kernel is ``ptx_kernel void name(ptr addrspace(1) buffers…, i64 dims…)``. Loops over blocks and
-threads become special registers, ``shared`` buffers module globals in address space 3, private
-buffers stack slots, which SROA turns into registers (LLVM's *User Guide for NVPTX Back-end*).
+A kernel is ``void name(ptr addrspace(1) buffers…, i64 dims…)``. Loops over blocks and threads
+become special registers (:mod:`aisc.codegen.simt.isa`), ``shared`` buffers module globals in
+address space 3, private buffers stack slots, which SROA turns into registers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from aisc.codegen.llvm.function import PRIVATE_SPACES, FunctionEmitter, clean, s
 from aisc.codegen.llvm.index import Scalar
 from aisc.codegen.llvm.types import memory_type
 from aisc.codegen.llvm.values import ZERO_BYTES
+from aisc.codegen.simt.isa import isa_of
 from aisc.ir.diagnostics import error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Buffer, Func
@@ -19,7 +20,6 @@ from aisc.passes.tensor.simt_form import Kernel
 
 GLOBAL, SHARED = "ptr addrspace(1)", "ptr addrspace(3)"
 ZEROS = "@aisc.zeros.global"
-BARRIER = "llvm.nvvm.barrier.cta.sync.aligned.all"
 
 
 class SimtEmitter(FunctionEmitter):
@@ -31,7 +31,7 @@ class SimtEmitter(FunctionEmitter):
 
     def __init__(self, func: Func, target: Target) -> None:
         super().__init__(func)
-        self.target = target
+        self.target, self.isa = target, isa_of(target)
         self.kernel = Kernel.of(func)
         self.globals: list[str] = []
         self.shared_bytes = 0
@@ -58,12 +58,11 @@ class SimtEmitter(FunctionEmitter):
 
     def linkage(self) -> str:
         """Kernels have a calling convention of their own."""
-        return "ptx_kernel "
+        return f"{self.isa.kernel} "
 
     def attrs(self) -> str:
         """The block's size is fixed at compile time."""
-        size = ",".join(map(str, self.kernel.block_size))
-        return f'"nvvm.reqntid"="{size}" #0'
+        return f"{self.isa.size_attribute(self.kernel.block_size)} #0"
 
     def signature(self) -> list[str]:
         """Parameters in global memory, then dimensions, then the error slot of kernels that may
@@ -92,16 +91,32 @@ class SimtEmitter(FunctionEmitter):
         """Shared memory as a global of the module; private storage as a stack slot."""
         if buffer.space != "shared":
             super().alloc(buffer)
+            self.generic(buffer)
             return
         name = f"@{self.func.name}.{clean(buffer.name)}"
         kind = f"[{static_size(buffer)} x {memory_type(buffer.dtype)}]"
         self.globals.append(f"{name} = internal addrspace(3) global {kind} undef, align 16")
         self.bases[buffer.name] = name
 
+    def generic(self, buffer: Buffer) -> None:
+        """A stack slot through a pointer to any memory, where slots have an address space."""
+        slot, space = self.bases[buffer.name], self.isa.private
+        if not space or not slot.endswith(".slot"):
+            return
+        made = f"{slot} = alloca"
+        for k, text in enumerate(self.w.allocas):
+            if text.startswith(made):
+                lies = text.replace(made, f"{slot}.at = alloca", 1) + f", addrspace({space})"
+                cast = f"{slot} = addrspacecast ptr addrspace({space}) {slot}.at to ptr"
+                self.w.allocas[k : k + 1] = [lies, cast]
+                return
+
     def barrier(self, s: Barrier) -> None:
         """All threads of the block wait for each other."""
-        self.w.declare(f"declare void @{BARRIER}(i32) convergent nounwind")
-        self.w.line(f"call void @{BARRIER}(i32 0)")
+        for text in self.isa.declares:
+            self.w.declare(text)
+        for text in self.isa.barrier:
+            self.w.line(text)
 
     def loop(self, s: For) -> None:
         """Hardware axes are read from special registers."""
@@ -109,7 +124,7 @@ class SimtEmitter(FunctionEmitter):
             super().loop(s)
             return
         unit, axis = s.kind.split(".")
-        name = f"llvm.nvvm.read.ptx.sreg.{'ctaid' if unit == 'block' else 'tid'}.{axis}"
+        name = (self.isa.block if unit == "block" else self.isa.thread).format(axis=axis)
         self.w.declare(f"declare i32 @{name}()")
         narrow = self.w.shared(f"call i32 @{name}()", "axis", 0)
         value = self.w.shared(f"zext i32 {narrow} to i64", "axis", 0)

@@ -1,4 +1,4 @@
-"""Modules of SIMT kernels: LLVM IR, PTX of it, and what a launch needs to know."""
+"""Modules of SIMT kernels: LLVM IR, PTX or assembly of it, and what a launch needs to know."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from aisc.codegen.simt.emitter import SimtEmitter, zeros_global
+from aisc.codegen.simt.isa import isa_of
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target
@@ -40,12 +41,16 @@ def module_of(funcs: Sequence[Func], target: Target) -> tuple[str, tuple[Grid, .
         declarations.update(emitter.w.declarations)
         grids.append(_grid(emitter))
     head = f'target triple = "{target.triple}"'
+    if not isa_of(target).ptx:  # its address spaces have pointers of their own sizes
+        layout = _machine(target.triple, target.arch, ",".join(target.features)).target_data
+        head = f'target datalayout = "{layout}"\n{head}'
     attributes = "attributes #0 = { nounwind }"
     return "\n\n".join([head, *globals_, *declarations, *texts, attributes, ""]), tuple(grids)
 
 
 def ptx_of(text: str, target: Target) -> str:
-    """PTX of a module: stack slots become registers, then code generation."""
+    """PTX of a module, or the assembly of a target that has none: stack slots become registers,
+    then code generation."""
     machine = _machine(target.triple, target.arch, ",".join(target.features))
     try:
         module = llvm.parse_assembly(text)

@@ -1,0 +1,60 @@
+"""What differs between the instruction sets of SIMT machines in LLVM IR, by the architecture in a
+target's triple (LLVM's *User Guide for NVPTX Back-end* and *User Guide for AMDGPU Backend*)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aisc.ir.diagnostics import error
+from aisc.ir.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Isa:
+    """An instruction set. kernel: calling convention; block_size: attribute for the threads of a
+    block, from x, y, z; block, thread: intrinsics that give numbers along an axis; barrier: lines
+    that make a block wait, and what they call; private: address space of stack slots; ptx: whether
+    its text is PTX."""
+
+    name: str
+    kernel: str
+    block_size: str
+    block: str
+    thread: str
+    barrier: Sequence[str]
+    declares: Sequence[str]
+    private: int
+    ptx: bool
+
+    def size_attribute(self, size: tuple[int, int, int]) -> str:
+        """The attribute for this many threads along x, y, z."""
+        x, y, z = size
+        return self.block_size.format(x=x, y=y, z=z, threads=x * y * z)
+
+
+_CTA_BARRIER = "@llvm.nvvm.barrier.cta.sync.aligned.all"
+ISAS: Mapping[str, Isa] = {
+    "nvptx64": Isa(
+        "nvptx64", "ptx_kernel", '"nvvm.reqntid"="{x},{y},{z}"',
+        "llvm.nvvm.read.ptx.sreg.ctaid.{axis}", "llvm.nvvm.read.ptx.sreg.tid.{axis}",
+        (f"call void {_CTA_BARRIER}(i32 0)",),
+        (f"declare void {_CTA_BARRIER}(i32) convergent nounwind",), 0, True,
+    ),
+    "amdgcn": Isa(
+        "amdgcn", "amdgpu_kernel", '"amdgpu-flat-work-group-size"="{threads},{threads}"',
+        "llvm.amdgcn.workgroup.id.{axis}", "llvm.amdgcn.workitem.id.{axis}",
+        ('fence syncscope("workgroup") release', "call void @llvm.amdgcn.s.barrier()",
+         'fence syncscope("workgroup") acquire'),
+        ("declare void @llvm.amdgcn.s.barrier() convergent nounwind",), 5, False,
+    ),
+}  # fmt: skip
+
+
+def isa_of(target: Target) -> Isa:
+    """That of a target; E402 for one that has none here."""
+    name = target.triple.split("-")[0]
+    if name not in ISAS:
+        known = ", ".join(ISAS)
+        raise error("E402", f"no code is made for '{name}' as a SIMT machine", f"known: {known}")
+    return ISAS[name]
