@@ -173,6 +173,33 @@ class Timed(Described, Protocol):
         from which cycle to which."""
 
 
+@dataclass(frozen=True, slots=True)
+class KernelUsage:
+    """What a kernel takes of a machine that runs many threads. threads: of a block; registers: of a
+    thread; spills: bytes of them that do not fit; shared: bytes of a block; occupancy: threads that
+    a multiprocessor holds of those that it could; bound: what allows no more; assembled: whether an
+    assembler has said so, or the description lets expect it."""
+
+    threads: int
+    registers: int
+    spills: int
+    shared: int
+    occupancy: float
+    bound: str
+    assembled: bool
+
+
+@runtime_checkable
+class Measured(Backend, Protocol):
+    """A back end that knows what its kernels take of the machine."""
+
+    def here(self) -> str:
+        """What runs its kernels on this computer, and why."""
+
+    def usage(self, funcs: Sequence[Func]) -> Mapping[str, KernelUsage]:
+        """Of optimized kernels, by their names."""
+
+
 class Host(Backend, Protocol):
     """A back end whose code calls kernels: its own as functions, those of devices by requests."""
 
@@ -233,6 +260,15 @@ def load(code: DeviceCode) -> Device:
             f"kinds here: {', '.join(kinds())}",
         )  # fmt: skip
     found: Device = factory.load(code)
+    return found
+
+
+def ptx_of(code: DeviceCode) -> str:
+    """The kernels of a device as PTX; E402 where its code is none."""
+    maker = _factory(code.kind)
+    if not hasattr(maker, "ptx"):
+        raise error("E402", f"the code of {code.target} is no PTX", "see --emit asm")
+    found: str = maker.ptx(code)
     return found
 
 

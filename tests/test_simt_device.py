@@ -21,6 +21,7 @@ from aisc.codegen.simt.driver import Driver, DriverError
 from aisc.codegen.simt.gpu import Gpu
 from aisc.codegen.simt.pool import GRAIN, Pool, rounded
 from aisc.ir.diagnostics import ExecutionError
+from aisc.ir.target import resolve
 
 DIGITS = Path(__file__).parent.parent / "examples/digits"
 F = TensorProto.FLOAT
@@ -251,6 +252,16 @@ def test_a_driver_without_devices_is_none(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(ctypes, "CDLL", absent)
     assert driver.find_driver() is None
+
+
+def test_check_says_what_runs_kernels(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = {n: resolve(n) for n in ("nvidia_sm90", "amd_gfx942")}
+    assert choice.device_here(machines["nvidia_sm90"]).endswith("on Pretended Device, sm_90")
+    assert "no PTX" in choice.device_here(machines["amd_gfx942"])
+    cuda.capability = (8, 0)
+    assert "has sm_80, its code needs sm_90" in choice.device_here(machines["nvidia_sm90"])
+    monkeypatch.setenv(choice.VARIABLE, "0")
+    assert "AISC_GPU is 0" in choice.device_here(machines["nvidia_sm90"])
 
 
 # -- times -----------------------------------------------------------------------------------------

@@ -8,19 +8,20 @@ is no device, the model is what runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from aisc.codegen.artefact import Artefact
-from aisc.codegen.backend import Backend, Device, Scheduled, backend_of
+from aisc.codegen.backend import Backend, Device, KernelUsage, Scheduled, backend_of
 from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
-from aisc.codegen.simt.choice import gpu_of
+from aisc.codegen.simt.choice import device_here, gpu_of
 from aisc.codegen.simt.emitter import SimtEmitter
 from aisc.codegen.simt.launches import KernelLaunch, modules_of
 from aisc.codegen.simt.model import Model
 from aisc.codegen.simt.module import module_of, ptx_of
 from aisc.codegen.simt.policy import SimtPolicy
+from aisc.codegen.simt.usage import usage_of
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.target import Target, host
@@ -105,6 +106,23 @@ class SimtBackend:
         ptx = ptx_of(module, self.target)
         head = json.dumps({"kernels": json.loads(heads), "ptx": ptx}).encode()
         return Artefact(head + b"\n" + self._host.assemble(model).object, ptx)
+
+    def here(self) -> str:
+        """The device that runs kernels, or why none does."""
+        return device_here(self.target)
+
+    def usage(self, funcs: Sequence[Func]) -> Mapping[str, KernelUsage]:
+        """What kernels take of a multiprocessor."""
+        return usage_of(funcs, self.target)
+
+    @staticmethod
+    def ptx(code: DeviceCode) -> str:
+        """The modules of a compiled model, one behind the other; E402 for a machine whose code is
+        something else."""
+        texts = [m.code for m in modules_of(code)]
+        if any(".address_size" not in t for t in texts):
+            raise error("E402", f"the code of {code.target} is no PTX", "see --emit asm")
+        return "\n".join(texts)
 
     @staticmethod
     def load(code: DeviceCode) -> Device:

@@ -36,29 +36,34 @@ def find_ptxas() -> str | None:
 def run_ptxas(ptx: str, arch: str) -> dict[str, Usage]:
     """Resources by kernel; E402 when there is no assembler, ``InternalError`` when it rejects the
     code."""
+    return assemble_ptx(ptx, arch)[1]
+
+
+def assemble_ptx(ptx: str, arch: str) -> tuple[bytes, dict[str, Usage]]:
+    """The code of a module for one architecture, and the resources of its kernels."""
     tool = find_ptxas()
     if tool is None:
         raise error("E402", "ptxas is not installed", "it is part of the CUDA toolkit")
     with tempfile.TemporaryDirectory(prefix="aisc-ptxas-") as folder:
-        source = Path(folder) / "kernel.ptx"
+        source, made = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
         source.write_text(ptx, encoding="ascii")
-        command = [
-            tool,
-            f"-arch={arch}",
-            "-v",
-            "-o",
-            str(Path(folder) / "kernel.cubin"),
-            str(source),
-        ]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise InternalError(f"ptxas did not end within {TIMEOUT_SECONDS} s") from None
+        command = [tool, f"-arch={arch}", "-v", "-o", str(made), str(source)]
+        said = run_tool(command)
+        return made.read_bytes(), _parse(said)
+
+
+def run_tool(command: list[str]) -> str:
+    """What a tool of the toolkit prints; ``InternalError`` where it fails or does not end."""
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise InternalError(f"{name} did not end within {TIMEOUT_SECONDS} s") from None
     if done.returncode != 0:
-        raise InternalError(f"ptxas rejects the code: {done.stderr}")
-    return _parse(done.stdout + done.stderr)
+        raise InternalError(f"{name} rejects the code: {done.stderr}")
+    return done.stdout + done.stderr
 
 
 def _parse(text: str) -> dict[str, Usage]:

@@ -16,6 +16,8 @@ from aisc.cli.commands import built
 from aisc.cli.dimension_table import dimension_table
 from aisc.cli.host_table import HostOperator, host_operators, host_table
 from aisc.cli.placement_table import crossing_table, crossings, placement_table
+from aisc.cli.usage_table import UsedKernel, usage_table, used_kernels
+from aisc.codegen.backend import Measured
 from aisc.driver import api
 from aisc.driver.instruments import Collector
 from aisc.ir.dataclass import dataclass
@@ -34,6 +36,7 @@ class _Checked:
     fused: Graph
     program: Program
     host: list[HostOperator]
+    usage: list[UsedKernel]
 
     @property
     def weights(self) -> int:
@@ -69,11 +72,14 @@ def check_model(
 
 def _checked(model: str, target: str, choices: dict[str, Any]) -> _Checked:
     collector = Collector()
-    program = built(model, target, {**choices, "stop_after": "lower"}, collector).product
-    assert isinstance(program, Program), "the product of lower is a Program"
+    measured = any(isinstance(d, Measured) for d in api.backends_of(target)[1])
+    step = "optimize" if measured else "lower"  # what kernels take shows when they are scheduled
+    program = built(model, target, {**choices, "stop_after": step}, collector).product
+    assert isinstance(program, Program), f"the product of {step} is a Program"
     graphs = [collector.products[name] for name in ("import", "legalize", "fuse")]
     imported, legal, fused = (g for g in graphs if isinstance(g, Graph))
-    return _Checked(imported, fused, program, host_operators(legal))
+    usage = used_kernels(program, api.backends_of(target)[1])
+    return _Checked(imported, fused, program, host_operators(legal), usage)
 
 
 def _facts(model: str, found: _Checked) -> dict[str, Any]:
@@ -87,6 +93,7 @@ def _facts(model: str, found: _Checked) -> dict[str, Any]:
         "weights_bytes": found.weights,
         "operators": found.operators,
         "host": [asdict(h) for h in found.host],
+        "usage": [{"kernel": u.name, "target": u.target, **asdict(u.usage)} for u in found.usage],
     }
 
 
@@ -138,6 +145,11 @@ def _print_placement(found: _Checked, target: str) -> None:
     machines = Machines(host.policy, tuple(d.policy for d in devices))
     _out.print(placement_table(found.fused, machines))
     _out.print(crossing_table(list(crossings(found.program))))
+    for device in devices:
+        if isinstance(device, Measured):
+            print(f"{device.target.name}: {device.here()}")
+    if found.usage:
+        _out.print(usage_table(found.usage))
 
 
 def _operators(graph: Graph) -> Iterator[str]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from aisc.artifact.cache import cache_of
 from aisc.cli import running
 from aisc.cli.spinner import spinner
+from aisc.codegen.backend import ptx_of
 from aisc.codegen.files import write_whole
 from aisc.codegen.run.bundle_writer import write
 from aisc.codegen.run.executable import Executable
@@ -64,8 +65,8 @@ def compile_model(
     """``aisc compile``."""
     if not emit:
         emit = "bundle" if output is not None and output.suffix == ".aisc" else "program"
-    if emit not in (*_EMIT_STEP, "obj", "bundle"):
-        known = ", ".join((*_EMIT_STEP, "obj"))
+    if emit not in (*_EMIT_STEP, "ptx", "obj", "bundle"):
+        known = ", ".join((*_EMIT_STEP, "ptx", "obj"))
         raise error("E401", f"cannot emit '{emit}'", f"expected {known} or bundle")
     timer = Timer()
     if emit == "bundle" and not stop_after:
@@ -75,6 +76,9 @@ def compile_model(
         return
     if emit == "obj" and not stop_after:
         _emit_object(model, target, output, choices)
+        return
+    if emit == "ptx" and not stop_after:
+        _emit_ptx(model, target, output, choices)
         return
     choices["stop_after"] = stop_after or _EMIT_STEP[emit]
     compiled = built(model, target, choices, timer)
@@ -102,6 +106,19 @@ def _emit_object(model: str, target: str, output: Path | None, choices: dict[str
     product = built(model, target, choices).product
     assert isinstance(product, Program), "the product of plan is a Program"
     write_whole(output, host.assemble(host.emit_all(product)).object)
+
+
+def _emit_ptx(model: str, target: str, output: Path | None, choices: dict[str, Any]) -> None:
+    """The kernels of all devices, without the model of them and the entry."""
+    image = built(model, target, {**choices, "load": False}).image
+    assert image is not None, "nothing stopped the pipeline"
+    if not image.devices:
+        raise error("E402", "no kernel runs on a device", "name one: --target nvidia_sm90")
+    text = "\n".join(ptx_of(code) for code in image.devices)
+    if output is None:
+        print(text)
+    else:
+        write_whole(output, text.encode())
 
 
 def _emit_bundle(

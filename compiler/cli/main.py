@@ -84,7 +84,7 @@ def compile_command(
     emit: Annotated[
         str,
         typer.Option(
-            help="graph, tensor, program, llvm, asm, obj or bundle. By default bundle for an "
+            help="graph, tensor, program, llvm, asm, ptx, obj or bundle. By default bundle for an "
             "output named .aisc, else program."
         ),
     ] = "",
