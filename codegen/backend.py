@@ -22,6 +22,8 @@ from typing import (
     runtime_checkable,
 )
 
+import numpy as np
+
 from aisc.codegen.arrays import Array, array_at
 from aisc.ir import plugins
 from aisc.ir.arith.poly import evaluate
@@ -87,13 +89,31 @@ class Session(Device, Protocol):
         """Do a call again with other addresses on the host, in the order of its copies; whether it
         could be done so."""
 
+    def lend(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Addresses on the host behind which stand others of the device, until this is called
+        again: copies from or to them stay there."""
+
     def close(self) -> None:
         """Give back what the session has."""
+
+
+class Held(Protocol):
+    """An array in the memory of a device."""
+
+    @property
+    def address(self) -> int:
+        """Where it lies there."""
 
 
 @runtime_checkable
 class Separate(Device, Protocol):
     """A device that does not work on the memory of the host."""
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Held:
+        """A new array there."""
+
+    def wait_for(self, stream: int) -> None:
+        """Until the work of a queue of somebody else is done."""
 
     def session(self, regions: Regions, weights: Sequence[tuple[int, int]]) -> Session:
         """A session for a workspace; `weights`: where those of the program lie, with their

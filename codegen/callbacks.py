@@ -108,6 +108,11 @@ class Callbacks:
             return fault
         return execution_error("E502", "an operator on the host or a device failed", str(fault))
 
+    def lend(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Tell devices which addresses on the host stand for others of theirs."""
+        for session in self.sessions.values():
+            session.lend(pairs)
+
     def close(self) -> None:
         """Give back what devices hold for this."""
         for session in self.sessions.values():

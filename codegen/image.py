@@ -123,3 +123,8 @@ class Image:
     faults: tuple[Fault, ...] = ()
     devices: tuple[DeviceCode, ...] = ()
     straight: bool = False
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """The copies between memories."""
+        return tuple(c for c in self.calls if isinstance(c, Move))

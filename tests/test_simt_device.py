@@ -132,6 +132,60 @@ def test_bundles_run_on_the_device(cuda: FakeCuda, tmp_path: Path) -> None:
     assert opened.image.straight and len(cuda.calls("cuGraphLaunch")) == 2
 
 
+# -- arrays of the device --------------------------------------------------------------------------
+
+
+class Foreign:
+    """An array of another library on the device."""
+
+    def __init__(self, cuda: FakeCuda, array: np.ndarray, **about: object) -> None:
+        at = cuda.memory.add(array.copy(), "foreign")
+        self.__cuda_array_interface__ = {
+            "shape": array.shape, "typestr": array.dtype.str, "data": (at, False), "version": 3,
+            **about,
+        }  # fmt: skip
+
+
+def test_arrays_of_the_device_stay_there(cuda: FakeCuda) -> None:
+    exe, rng = compiled(perceptron()), np.random.default_rng(5)
+    host = aisc.compile(perceptron(), cache=False)
+    exe(rng.standard_normal((3, 20)).astype(np.float32))
+    for rows in (3, 4, 3, 3):
+        x = rng.standard_normal((rows, 20)).astype(np.float32)
+        cuda.journal.clear()
+        y = exe(Foreign(cuda, x))
+        assert not cuda.calls("cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2")
+        grown = rows == 4  # then what the smaller memory held is kept as well
+        assert len(cuda.calls("cuMemcpyDtoDAsync_v2")) == 2 + grown
+        np.testing.assert_allclose(np.asarray(y), host(x), rtol=1e-5, atol=1e-6)
+        again = exe.run(None, {exe.input_names[0]: Foreign(cuda, x)})[0]
+        np.testing.assert_array_equal(again.numpy(), y.numpy())
+    x = np.ones((3, 20), np.float32)  # and now again on the host
+    np.testing.assert_allclose(exe(x), host(x), rtol=1e-5, atol=1e-6)
+    assert "cuGraphLaunch" in cuda.calls() and "Pretended" in repr(y)
+
+
+def test_results_on_the_device_are_inputs_again(cuda: FakeCuda) -> None:
+    exe = compiled(model([node("Neg", "x", "y")], [value("x", F, ["n"])], [value("y", F, ["n"])]))
+    x = np.arange(5, dtype=np.float32)
+    np.testing.assert_array_equal(np.asarray(exe(exe(Foreign(cuda, x)))), x)
+
+
+def test_arrays_of_the_device_that_do_not_fit(cuda: FakeCuda) -> None:
+    exe, x = compiled(perceptron()), np.ones((2, 20), np.float32)
+    for wrong in (
+        Foreign(cuda, x.astype(np.float64)), Foreign(cuda, x[0]), Foreign(cuda, x[:, :3]),
+        Foreign(cuda, x, strides=(4, 8)),
+    ):  # fmt: skip
+        with pytest.raises(ExecutionError) as caught:
+            exe(wrong)
+        assert caught.value.codes == ("E501",)
+    stream = Driver(cuda).stream()
+    exe(Foreign(cuda, x, stream=stream))
+    waits = [args for name, args in cuda.journal if name == "cuStreamSynchronize"]
+    assert (stream,) in waits
+
+
 # -- what goes wrong -------------------------------------------------------------------------------
 
 
@@ -276,4 +330,14 @@ def test_launches_are_timed_by_events(cuda: FakeCuda) -> None:
     exe(np.ones((2, 20), np.float32))
     assert list(session.times) == [c.kernel for c in exe.image.calls if hasattr(c, "kernel")]
     assert all(t > 0 for times in session.times.values() for t in times)
+    assert not cuda.events
+
+
+def test_recordings_are_timed_as_a_whole(cuda: FakeCuda) -> None:
+    exe = compiled(perceptron())
+    exe(np.ones((2, 20), np.float32))
+    (space,) = exe.idle
+    (session,) = space.host.sessions.values()
+    kernels = sum(hasattr(c, "kernel") for c in exe.image.calls)
+    assert session.measure(3) == 3 * [kernels + 1.0]  # the clock of the double counts work
     assert not cuda.events

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from aisc.codegen.backend import Device
     from aisc.codegen.callbacks import Callbacks
     from aisc.codegen.image import DeviceCode
+    from aisc.codegen.run.resident import Resident
 
 
 # Makes the executable in which named inputs that have defaults are true inputs, or in which
@@ -115,6 +116,7 @@ class Executable:
         self._release = abi.function(self._linked.addresses["aisc_release"])
         self._weights = pointers(image.weights)
         self._devices = {code.target: _load(code) for code in image.devices}
+        self._resident: Resident | None = self._resident_calls()
         # Taking from and adding to a list are atomic, so this needs no lock that a fork could
         # leave closed.
         self.idle: list[Workspace] = []
@@ -240,7 +242,7 @@ class Executable:
                 raise execution_error(
                     "E501", f"input '{port.name}' cannot be bound: its elements do not lie in order"
                 )
-        dims, sizes = self._sizes(list(inputs))
+        dims, sizes = self.sizes(list(inputs))
         outputs = self._allocate(sizes, out, list(inputs))
         if any(a is None for a in outputs):
             raise execution_error("E501", "bind is not possible: the run decides the sizes")
@@ -332,11 +334,13 @@ class Executable:
             raise execution_error(
                 "E501", f"{len(self.inputs)} inputs are needed", f"got {len(arrays)}"
             )
+        if self._resident is not None and out is None and self._resident.takes(arrays):
+            return self._resident(arrays)
         inputs = [
             as_input(a, p, t)
             for a, p, t in zip(arrays, self.inputs, self.input_dtypes, strict=True)
         ]
-        dims, sizes = self._sizes(inputs)
+        dims, sizes = self.sizes(inputs)
         if self._versions and (version := self._version(dims)) is not None:
             return version._run(arrays, out)
         outputs = self._allocate(sizes, out, inputs)
@@ -360,6 +364,33 @@ class Executable:
             finally:
                 del fault  # its traceback holds this frame, and with it the results
         return other._run(arrays, out)
+
+    def _resident_calls(self) -> Resident | None:
+        """What runs calls with arrays of a device, where all of the program runs there."""
+        if not self.image.straight:
+            return None
+        from aisc.codegen.backend import Separate
+        from aisc.codegen.run.resident import Resident
+
+        devices = [self._devices[name] for name in {m.source for m in self.image.moves} - {""}]
+        if len(devices) != 1 or not isinstance(devices[0], Separate):
+            return None
+        return Resident(self, devices[0])
+
+    def run_at(
+        self, inputs: list[Array], outputs: list[Array], dims: Values, lent: list[tuple[int, int]]
+    ) -> None:
+        """Run on arrays behind some of which stand others of the device."""
+        space = self._borrow_memory()
+        assert space.host is not None, "there are calls of devices"
+        try:
+            space.host.lend(lent)
+            status = self._invoke(space, inputs, [*outputs], dims)
+            if status:
+                raise self.fault(space, status)
+        finally:
+            space.host.lend([])
+            self.idle.append(space)
 
     def fault(self, space: Workspace, status: int) -> ExecutionError:
         """What went wrong in a run."""
@@ -394,7 +425,7 @@ class Executable:
             host.remember(dims, space.inputs[:], space.outputs[:])
         return status
 
-    def _sizes(self, inputs: list[Array]) -> tuple[Values, list[Values | None]]:
+    def sizes(self, inputs: list[Array]) -> tuple[Values, list[Values | None]]:
         """Values of the dimensions and shapes of the outputs. Most calls have the same as the one
         before, which has found them right."""
         shapes = [a.shape for a in inputs]

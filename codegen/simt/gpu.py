@@ -14,9 +14,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from aisc.codegen.backend import Regions, Traced
 from aisc.codegen.faults import error_of
+from aisc.codegen.simt.device_array import DeviceArray
 from aisc.codegen.simt.driver import Driver, DriverError, Handle
 from aisc.codegen.simt.launches import DeviceModule, KernelLaunch
 from aisc.codegen.simt.places import Places, Weights
@@ -70,6 +74,31 @@ class Gpu:
         """Run a kernel on memory of the device."""
         raise NotImplementedError("a device with memory of its own is used through a session")
 
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+        """A new array on the device."""
+        try:
+            self.driver.enter()
+            return DeviceArray(self, shape, dtype)
+        except DriverError as fault:
+            raise fault.as_execution_error() from None
+
+    def wait_for(self, stream: int) -> None:
+        """Until the work of a queue of another library is done."""
+        self.driver.enter()
+        self.driver.wait(stream)
+
+    def read(self, to: int, source: int, size: int) -> None:
+        """Copy memory of the device to the host, and wait for it."""
+        try:
+            self.driver.enter()
+            stream = self.driver.stream()
+            if size:
+                self.driver.download(to, source, size, stream)
+            self.driver.wait(stream)
+            self.driver.destroy_stream(stream)
+        except DriverError as fault:
+            raise fault.as_execution_error() from None
+
     def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
         if at_exit():
             return
@@ -89,6 +118,7 @@ class GpuSession:
     timed: bool = False
     times: dict[str, list[float]] = field(default_factory=dict)
     stream: Handle = field(init=False)
+    lent: dict[int, int] = field(default_factory=dict)
     _status: int = 0
     _reporting: bool = False
     _graphs: dict[object, Recording] = field(default_factory=dict)
@@ -122,27 +152,44 @@ class GpuSession:
 
     def upload(self, source: int, place: int, size: int) -> None:
         """Copy to where a place of the host stands for."""
-        self._copy(self.gpu.driver.upload, place, source, size, to_device=True)
+        self._copy(place, source, size, to_device=True)
 
     def download(self, place: int, to: int, size: int) -> None:
         """Copy from there, and wait for it; raises what kernels have reported."""
-        self._copy(self.gpu.driver.download, place, to, size, to_device=False)
+        self._copy(place, to, size, to_device=False)
 
-    def _copy(
-        self, how: Callable[[int, int, int, Handle], None], place: int, other: int, size: int,
-        to_device: bool,
-    ) -> None:  # fmt: skip
+    def lend(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """From now on copies from or to the host at these addresses stay on the device."""
+        self.lent = dict(pairs)
+
+    def _copy(self, place: int, other: int, size: int, to_device: bool) -> None:
         if not size:
             return
         try:
             self.gpu.driver.enter()
             self.places.renew(self.stream)
             at = self.places.of(place, self.stream)
-            how(at, other, size, self.stream) if to_device else how(other, at, size, self.stream)
-            if not to_device:
+            if to_device:
+                self._to(at, other, size)
+            else:
+                self._from(other, at, size)
                 self.finish()
         except DriverError as fault:
             raise fault.as_execution_error() from None
+
+    def _to(self, at: int, source: int, size: int) -> None:
+        here, driver = self.lent.get(source), self.gpu.driver
+        if here is None:
+            driver.upload(at, source, size, self.stream)
+        else:
+            driver.copy(at, here, size, self.stream)
+
+    def _from(self, to: int, at: int, size: int) -> None:
+        here, driver = self.lent.get(to), self.gpu.driver
+        if here is None:
+            driver.download(to, at, size, self.stream)
+        else:
+            driver.copy(here, at, size, self.stream)
 
     def finish(self) -> None:
         """Wait for all work; raise what kernels have reported."""
@@ -177,10 +224,10 @@ class GpuSession:
         try:
             driver.enter()
             for source, (at, size) in zip(uploads, made.uploads, strict=True):
-                driver.upload(at, source, size, self.stream)
+                self._to(at, source, size)
             driver.launch_graph(made.graph, self.stream)
             for to, (at, size) in zip(downloads, made.downloads, strict=True):
-                driver.download(to, at, size, self.stream)
+                self._from(to, at, size)
             self._reporting = made.reporting
             self.finish()
         except DriverError as fault:
@@ -220,6 +267,25 @@ class GpuSession:
         self._graphs.clear()
 
     # -- times ---------------------------------------------------------------------------------
+
+    def measure(self, repeats: int) -> list[float]:
+        """What the newest recording takes on the device, each time in milliseconds; nothing where
+        there is none."""
+        driver, found = self.gpu.driver, list[float]()
+        made = next(reversed(self._graphs.values()), None)
+        try:
+            driver.enter()
+            for _ in range(repeats if made is not None else 0):
+                before, after = driver.event(), driver.event()
+                driver.record(before, self.stream)
+                driver.launch_graph(made.graph if made else 0, self.stream)
+                driver.record(after, self.stream)
+                found.append(driver.milliseconds(before, after))
+                driver.destroy_event(before)
+                driver.destroy_event(after)
+        except DriverError as fault:
+            raise fault.as_execution_error() from None
+        return found
 
     def _mark(self) -> Handle:
         if not self.timed:
