@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import gpu
 import numpy as np
 import pytest
 import zoo
@@ -341,3 +343,44 @@ def test_recordings_are_timed_as_a_whole(cuda: FakeCuda) -> None:
     kernels = sum(hasattr(c, "kernel") for c in exe.image.calls)
     assert session.measure(3) == 3 * [kernels + 1.0]  # the clock of the double counts work
     assert not cuda.events
+
+
+# -- the measurements ------------------------------------------------------------------------------
+
+
+def measured(tmp_path: Path, *args: str) -> tuple[list[dict[str, object]], str]:
+    made, table = tmp_path / "gpu.json", tmp_path / "gpu.md"
+    assert gpu.main(["--json", str(made), "--markdown", str(table), *args]) == 0
+    return json.loads(made.read_text())["rows"], table.read_text()
+
+
+def test_measurements_on_a_device(cuda: FakeCuda, tmp_path: Path) -> None:
+    rows, table = measured(tmp_path, "--tiny", "--sections", "rows,gemm")
+    assert "Pretended Device" in table and len(rows) == 6
+    for row in rows:
+        assert row["agrees"] is not False and row["ms"] and row["rate"], row
+        assert row["torch_ms"] is None and row["case"] in table
+    assert not cuda.events
+
+
+def test_without_a_device_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(choice, "driver_here", lambda: None)
+    rows, table = measured(tmp_path, "--sections", "rows,attention,gemm")
+    assert "nothing is measured" in table and len(rows) == 8
+    for row in rows:
+        assert row["ms"] is row["rate"] is row["torch_ms"] is None and row["note"]
+    assert all(row["agrees"] for row in rows[1:])
+    rows, _ = measured(tmp_path, "--seconds", "0", "--sections", "correct")
+    assert {row["note"] for row in rows} == {"no time was left"}
+
+
+def test_a_case_that_fails_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> object:
+        raise ValueError("no such model")
+
+    case = gpu.Case("gemm", "broken", broken)
+    monkeypatch.setattr(gpu, "cases", lambda tiny: [case])
+    (row,) = gpu.run(gpu.arguments(["--tiny", "--sections", "gemm"]))
+    assert row.agrees is False and row.note == "no such model" and row.ms is None
