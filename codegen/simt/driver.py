@@ -9,10 +9,10 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import ExecutionError, execution_error
 
 LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from aisc.codegen.simt.driver import Driver, DriverError, Handle
 from aisc.codegen.simt.launches import DeviceModule, KernelLaunch
 from aisc.codegen.simt.places import Places, Weights
 from aisc.codegen.simt.pool import Pool
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import execution_error
 
 STATUS_BYTES = 32  # of the slot in which kernels report errors

@@ -4,8 +4,8 @@ target's triple (LLVM's *User Guide for NVPTX Back-end* and *User Guide for AMDG
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.target import Target
 

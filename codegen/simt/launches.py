@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from aisc.codegen.image import DeviceCode
 from aisc.codegen.simt.module import Grid
 from aisc.ir.arith.dim_json import dim_from_json, dim_to_json, integer, text
 from aisc.ir.arith.poly import Dim, evaluate, symbol
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.tensor.dims import as_dim
 from aisc.ir.tensor.func import Func

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from aisc.codegen.backend import host_of
 from aisc.codegen.faults import error_of
 from aisc.codegen.llvm.link import Linked
 from aisc.codegen.simt.launches import DeviceModule, KernelLaunch
+from aisc.ir.dataclass import dataclass
 from aisc.ir.target import host
 
 

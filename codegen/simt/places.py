@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from aisc.codegen.backend import Regions
 from aisc.codegen.simt.driver import Driver, Handle
 from aisc.codegen.simt.pool import Pool
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import InternalError
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from aisc.codegen.simt.driver import OUT_OF_MEMORY, Driver, DriverError
+from aisc.ir.dataclass import dataclass
 
 GRAIN = 512  # sizes are multiples of this many bytes
 

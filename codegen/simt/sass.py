@@ -10,11 +10,11 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from aisc.codegen.simt.ptxas import assemble_ptx, run_tool
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 
 PACKAGE = "nvidia-cuda-nvdisasm"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
 
 from aisc.codegen.backend import Backend, KernelUsage, Measured
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.func import Program
 
 
