@@ -15,10 +15,12 @@ import pytest
 import zoo
 from onnx import TensorProto
 from onnx_models import model, node, value
-from ptx.driver import OUT_OF_MEMORY, FakeCuda
+from ptx.driver import OUT_OF_MEMORY, FakeCuda, Stream
 
 import aisc
+from aisc.codegen import dlpack
 from aisc.codegen.simt import choice
+from aisc.codegen.simt import gpu as gpu_module
 from aisc.codegen.simt.driver import Driver, DriverError
 from aisc.codegen.simt.gpu import Gpu
 from aisc.codegen.simt.pool import GRAIN, Pool, rounded
@@ -186,6 +188,61 @@ def test_arrays_of_the_device_that_do_not_fit(cuda: FakeCuda) -> None:
     exe(Foreign(cuda, x, stream=stream))
     waits = [args for name, args in cuda.journal if name == "cuStreamSynchronize"]
     assert (stream,) in waits
+
+
+def test_capsules_of_other_libraries_are_read() -> None:
+    for array in (np.arange(6, dtype=np.int16).reshape(2, 3), np.ones((), np.float64),
+                  np.zeros((3, 4), np.float32)[:, ::2], np.ones(3, np.bool_)):  # fmt: skip
+        found = dlpack.read(array.__dlpack__())
+        assert (found.shape, found.dtype) == (array.shape, array.dtype)
+        assert found.address == array.ctypes.data
+        assert found.strides in (None, array.strides)
+    with pytest.raises(TypeError, match="type 5 with 64 bits"):
+        dlpack.read(np.zeros(2, np.complex64).__dlpack__())
+
+
+class Packed:
+    """An array that only DLPack knows."""
+
+    def __init__(self, array: object) -> None:
+        self.array = array
+
+    def __dlpack__(self, stream: int) -> object:
+        assert stream == dlpack.LEGACY_STREAM
+        return self.array.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
+def test_arrays_of_the_device_go_through_dlpack(cuda: FakeCuda) -> None:
+    exe = compiled(model([node("Neg", "x", "y")], [value("x", F, ["n"])], [value("y", F, ["n"])]))
+    x = np.arange(5, dtype=np.float32)
+    y = exe(Foreign(cuda, x))
+    cuda.streams[dlpack.LEGACY_STREAM] = Stream()
+    np.testing.assert_array_equal(np.asarray(exe(Packed(y))), x)
+    assert y.__dlpack_device__() == (2, 0)
+    held, before = y.__dlpack__(), len(cuda.calls("cuMemFree_v2"))
+    address = y.address
+    del y
+    gc.collect()
+    assert address not in [a for blocks in device_of(exe).pool.idle.values() for a in blocks]
+    assert dlpack.read(held).address == address
+    del held
+    gc.collect()
+    assert address in [a for blocks in device_of(exe).pool.idle.values() for a in blocks]
+    assert len(cuda.calls("cuMemFree_v2")) == before and not dlpack._given
+
+
+def test_a_session_keeps_so_many_recordings(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_module, "RECORDINGS", 2)
+    exe = compiled(model([node("Neg", "x", "y")], [value("x", F, ["n"])], [value("y", F, ["n"])]))
+    exe(np.ones(9, np.float32))
+    for n in (3, 4, 5, 3, 3, 5):
+        np.testing.assert_array_equal(exe(np.full(n, 2, np.float32)), np.full(n, -2))
+    assert len(cuda.graphs) == 2
 
 
 # -- what goes wrong -------------------------------------------------------------------------------

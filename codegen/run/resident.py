@@ -8,11 +8,11 @@ of its own addresses stand behind them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aisc.codegen import dlpack
 from aisc.codegen.arrays import Array, address, as_input
 from aisc.codegen.backend import Separate
 from aisc.codegen.signature import Port, shape_error
@@ -26,7 +26,11 @@ PROTOCOL = "__cuda_array_interface__"
 
 def is_resident(value: Any) -> bool:
     """Whether a value lies on a device."""
-    return type(value) is not np.ndarray and hasattr(value, PROTOCOL)
+    if type(value) is np.ndarray:
+        return False
+    if hasattr(value, PROTOCOL):
+        return True
+    return hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] == dlpack.CUDA
 
 
 class Resident:
@@ -63,16 +67,26 @@ class Resident:
 
     def _place(self, value: Any, port: Port, dtype: np.dtype[Any]) -> tuple[Array, int]:
         """An array of the host that nobody touches, and what stands behind it."""
-        about = getattr(value, PROTOCOL)
-        shape, kind = tuple(about["shape"]), np.dtype(about["typestr"])
-        place = np.empty(shape, kind)
-        if kind != dtype or place.ndim != len(port.type.shape):
+        lying, queue = _lying(value)
+        place = np.empty(lying.shape, lying.dtype)
+        if lying.dtype != dtype or place.ndim != len(port.type.shape):
             raise shape_error("input", port, place)
-        strides = about.get("strides")
-        if strides is not None and tuple(strides) != place.strides and prod(shape):
+        if lying.strides is not None and lying.strides != place.strides and place.size:
             what = f"input '{port.name}' does not lie in order on the device"
-            raise execution_error("E501", what, f"strides {tuple(strides)}")
-        stream = about.get("stream")
-        if stream is not None:
-            self._device.wait_for(int(stream))
-        return place, int(about["data"][0])
+            raise execution_error("E501", what, f"strides {lying.strides}")
+        if queue is not None:
+            self._device.wait_for(queue)
+        return place, lying.address
+
+
+def _lying(value: Any) -> tuple[dlpack.Lying, int | None]:
+    """Where an array of another library lies, and the queue whose work it waits for."""
+    if not hasattr(value, PROTOCOL):
+        return dlpack.read(value.__dlpack__(stream=dlpack.LEGACY_STREAM)), dlpack.LEGACY_STREAM
+    about = getattr(value, PROTOCOL)
+    strides, stream = about.get("strides"), about.get("stream")
+    lying = dlpack.Lying(
+        int(about["data"][0]), tuple(about["shape"]), np.dtype(about["typestr"]),
+        None if strides is None else tuple(strides),
+    )  # fmt: skip
+    return lying, None if stream is None else int(stream)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aisc.codegen import dlpack
+
 if TYPE_CHECKING:
     from aisc.codegen.simt.gpu import Gpu
 
 
 class DeviceArray:
-    """A C-contiguous array on a device. Libraries that know ``__cuda_array_interface__`` use it
-    where it lies; numpy gets a copy."""
+    """A C-contiguous array on a device. Libraries that know ``__cuda_array_interface__`` or DLPack
+    use it where it lies; numpy gets a copy."""
 
     def __init__(self, gpu: Gpu, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.shape, self.dtype = shape, dtype
@@ -30,6 +32,13 @@ class DeviceArray:
             "shape": self.shape, "typestr": self.dtype.str, "data": (self.address, False),
             "version": 3, "strides": None, "stream": None,
         }  # fmt: skip
+
+    def __dlpack__(self, **how: Any) -> Any:
+        """A capsule; what it describes is complete, whatever queue it is read from."""
+        return dlpack.give(self, self.address, self.shape, self.dtype)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CUDA, 0
 
     def numpy(self) -> NDArray[Any]:
         """A copy on the host."""

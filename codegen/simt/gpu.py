@@ -28,6 +28,7 @@ from aisc.codegen.simt.pool import Pool
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import execution_error
 
+RECORDINGS = 32  # that a session keeps, those of the newest sizes
 STATUS_BYTES = 32  # of the slot in which kernels report errors
 
 
@@ -258,6 +259,8 @@ class GpuSession:
         except DriverError as fault:
             raise fault.as_execution_error() from None
         reporting, self._reporting = self._reporting, False
+        if len(self._graphs) == RECORDINGS:
+            driver.destroy_graph(self._graphs.pop(next(iter(self._graphs))).graph)
         self._graphs[key] = Recording(graph, self.places.lie(), uploads, downloads, reporting)
         return True
 

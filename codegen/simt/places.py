@@ -11,6 +11,8 @@ from aisc.codegen.simt.pool import Pool
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import InternalError
 
+KNOWN = 1 << 14  # addresses whose places a session remembers
+
 
 @dataclass(eq=False)
 class Weights:
@@ -80,6 +82,8 @@ class Places:
         known = self._found.get(address)
         if known is None:
             known = self._find(address, stream)
+            if len(self._found) == KNOWN:
+                self._found.clear()
             self._found[address] = known
         return known
 
