@@ -115,9 +115,9 @@ class Separate(Device, Protocol):
     def wait_for(self, stream: int) -> None:
         """Until the work of a queue of somebody else is done."""
 
-    def session(self, regions: Regions, weights: Sequence[tuple[int, int]]) -> Session:
-        """A session for a workspace; `weights`: where those of the program lie, with their
-        bytes."""
+    def session(self, regions: Regions, weights: Sequence[tuple[int, int]], timed: bool) -> Session:
+        """A session for a workspace; `weights`: where those of the program lie, with their bytes;
+        `timed`: whether each launch is waited for, so that it can be timed alone."""
 
 
 class Backend(Protocol):

@@ -76,18 +76,19 @@ def is_straight(entry: Func, kernels: Mapping[str, Func]) -> bool:
 
 class Callbacks:
     """The callback of one run at a time; `fault` is what a call raised. `regions` and `weights`:
-    where segments and weights of the program lie; `straight`: what :func:`is_straight` says."""
+    where segments and weights of the program lie; `straight`: what :func:`is_straight` says;
+    `timed`: whether launches are waited for one by one."""
 
     def __init__(
         self, calls: Sequence[Call], devices: Mapping[str, Device], regions: Regions,
-        weights: Sequence[tuple[int, int]], straight: bool,
+        weights: Sequence[tuple[int, int]], straight: bool, timed: bool,
     ) -> None:  # fmt: skip
         self.calls = calls
         self.sessions: dict[str, Session] = {}
         self.devices: dict[str, Device] = {}
         for name, device in devices.items():
             if isinstance(device, Separate):
-                self.sessions[name] = device.session(regions, weights)
+                self.sessions[name] = device.session(regions, weights, timed)
             self.devices[name] = self.sessions.get(name, device)
         self.fault: Exception | None = None
         self._only = next(iter(self.sessions.values()), None) if straight else None

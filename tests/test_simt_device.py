@@ -24,6 +24,8 @@ from aisc.codegen.simt import gpu as gpu_module
 from aisc.codegen.simt.driver import Driver, DriverError
 from aisc.codegen.simt.gpu import Gpu
 from aisc.codegen.simt.pool import GRAIN, Pool, rounded
+from aisc.driver.api import build
+from aisc.driver.options import from_environment
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.target import resolve
 
@@ -381,12 +383,14 @@ def test_check_says_what_runs_kernels(cuda: FakeCuda, monkeypatch: pytest.Monkey
 
 
 def test_launches_are_timed_by_events(cuda: FakeCuda) -> None:
-    exe = compiled(perceptron())
-    exe(np.ones((2, 20), np.float32))
+    options = from_environment(profile=True, use_cache=False)
+    exe = build(perceptron(), "nvidia_sm90", options).executable
+    assert exe is not None
+    for _ in range(2):
+        exe(np.ones((2, 20), np.float32))
     (space,) = exe.idle
     (session,) = space.host.sessions.values()
-    session.timed = True
-    exe(np.ones((2, 20), np.float32))
+    assert not cuda.calls("cuGraphLaunch")
     assert list(session.times) == [c.kernel for c in exe.image.calls if hasattr(c, "kernel")]
     assert all(t > 0 for times in session.times.values() for t in times)
     assert not cuda.events

@@ -489,7 +489,7 @@ class Executable:
         return Callbacks(
             image.calls, self._devices,
             lambda: [(int(memory[k]), int(memory[k + 1])) for k in segments],
-            [(address(w), w.nbytes) for w in image.weights], image.straight,
+            [(address(w), w.nbytes) for w in image.weights], image.straight, image.profile > 0,
         )  # fmt: skip
 
     def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:

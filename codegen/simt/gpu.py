@@ -66,11 +66,13 @@ class Gpu:
         """What the device is called."""
         return self.driver.device_name(0)
 
-    def session(self, regions: Regions, weights: Sequence[tuple[int, int]]) -> GpuSession:
+    def session(
+        self, regions: Regions, weights: Sequence[tuple[int, int]], timed: bool
+    ) -> GpuSession:
         """What one call at a time uses: a queue, and memory for what lies in `regions`."""
         self.driver.enter()
         self.weights.known = weights
-        return GpuSession(self, Places(self.driver, self.pool, regions, self.weights))
+        return GpuSession(self, Places(self.driver, self.pool, regions, self.weights), timed)
 
     def launch(self, kernel: str, pointers: Sequence[int], dims: Sequence[int]) -> None:
         """Run a kernel on memory of the device."""
