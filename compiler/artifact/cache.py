@@ -145,7 +145,8 @@ class Cache:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path, durable=False) as file:
             yield file
-            written = file.tell()
+            file.flush()
+            written = os.fstat(file.fileno()).st_size
         if (account := self._account) is not None:
             account.written += written
 
