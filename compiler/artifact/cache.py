@@ -159,7 +159,7 @@ class Cache:
         nothing."""
         if size > self.limit:
             return f"the limit of the cache is {shown(self.limit)}, set AISC_CACHE_LIMIT"
-        self.prune(size)
+        self.trim(size)
         usage = _usage(self.folder)
         if usage is not None and usage.free - size < usage.total * _FREE_SHARE:
             return f"the disk of {self.folder} has only {shown(usage.free)} left"
@@ -186,12 +186,15 @@ class Cache:
         _ACCOUNTS.pop((self.folder, self.suffix), None)
         return len(found)
 
+    def trim(self, more: int = 0) -> None:
+        """Prune, unless it is known that the limit holds with `more` bytes."""
+        account = self._account
+        if account is None or not account.suffices(self.limit, more):
+            self.prune(more)
+
     def prune(self, more: int = 0) -> None:
         """Drop the least recently used records until the limit holds with `more` bytes, and what a
         process that ended while it wrote has left."""
-        account = self._account
-        if account is not None and account.suffices(self.limit, more):
-            return
         with contextlib.suppress(OSError):
             for path in self.folder.glob("??/*.tmp"):
                 if time.time() - path.stat().st_mtime > _ABANDONED:

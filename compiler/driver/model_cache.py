@@ -99,8 +99,8 @@ class Place:
             return None
         shelf.publish()
         self._use(self.key, whole=True)
-        self.store.prune()
-        self.facts.store.prune()
+        self.store.trim()
+        self.facts.store.trim()
         return weights
 
     def _lend(self, name: str, total: str) -> Bytes:
