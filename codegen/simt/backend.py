@@ -18,15 +18,17 @@ from aisc.codegen.faults import error_of
 from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
 from aisc.codegen.llvm.link import Linked
-from aisc.codegen.simt.emitter import SimtEmitter
-from aisc.codegen.simt.module import module_of, ptx_of
+from aisc.codegen.simt.emitter import require_limits
+from aisc.codegen.simt.module import Grid, module_of, ptx_of
 from aisc.codegen.simt.policy import SimtPolicy
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.target import Target, host
 from aisc.ir.tensor.func import Func
+from aisc.ir.text.printer_tensor import expr_text
 from aisc.passes.analysis.faults import can_fail
 from aisc.passes.analysis.simt_estimate import simt_estimate
+from aisc.passes.analysis.simt_kernel import launches
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.picks import Choices
 from aisc.passes.schedule.rules.chooser import NONE, Chooser
@@ -72,7 +74,7 @@ class SimtBackend:
             try:
                 schedule = simt_schedule(lowered, Chooser(self.target, given, form, quick))
                 kernel = self.optimize(lowered, schedule)
-                SimtEmitter(kernel.func, self.target).emit()
+                self.require_fit(kernel.func)
             except CompileError as fault:
                 refused = fault
                 continue
@@ -88,17 +90,23 @@ class SimtBackend:
 
     def cycles(self, kernel: ScheduledKernel) -> float:
         """What the analytical model of the machine expects."""
-        SimtEmitter(kernel.func, self.target).emit()  # it must fit
+        self.require_fit(kernel.func)
         return simt_estimate(kernel.func, self.target).cycles
+
+    def require_fit(self, func: Func) -> None:
+        """E402 where a launch of a kernel exceeds the machine."""
+        for part in launches(func):
+            require_limits(part, self.target)
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """A module for the device, and one of the model; between them what a launch must know."""
         text, grids = module_of(funcs, self.target)
         models = [ThreadLoops().run(f) for f in funcs]
         heads = [
-            {"name": f.name, "operands": len(f.params), "dims": len(f.dims),
-             "reports": bool(f.attr("status", False)), "block": g.block, "shared": g.shared_bytes}
-            for f, g in zip(funcs, grids, strict=True)
+            {"name": f.name, "operands": len(f.params), "dims": [v.name for v in f.dims],
+             "reports": bool(f.attr("status", False)),
+             "launches": [_launch(g) for g in grids if g.kernel == f.name]}
+            for f in funcs
         ]  # fmt: skip
         return f"{text}; {json.dumps(heads)}{_MODEL}{self._host.emit(models)}"
 
@@ -119,9 +127,15 @@ class SimtBackend:
             head, _, native = data.partition(b"\n")
             objects.append(native)
             for k in json.loads(head)["kernels"]:
-                signatures[k["name"]] = Signature(k["operands"], k["dims"], k["reports"])
+                signatures[k["name"]] = Signature(k["operands"], len(k["dims"]), k["reports"])
         runtime = host_of(host()).runtime  # gives loops over blocks their shares
         return Model(signatures, Linked([runtime, *objects], list(signatures)))
+
+
+def _launch(g: Grid) -> dict[str, object]:
+    """A launch as data; the blocks along an axis are an expression of the kernel's dimensions."""
+    grid = ["1" if e is None else expr_text(e) for e in g.grid]
+    return {"entry": g.name, "grid": grid, "block": g.block, "shared": g.shared_bytes}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Let, Seq, Stmt, Store, 
 from aisc.ir.tensor.tree import statements
 from aisc.passes.analysis.cost import extent
 from aisc.passes.analysis.instructions import UNKNOWN_TURNS, operations, weight
+from aisc.passes.analysis.simt_kernel import launches
 from aisc.passes.analysis.turns import Values, place_of
 
 SECTOR, BANKS, WORD = 32, 32, 4
@@ -75,7 +76,18 @@ class _Where:
 
 
 def simt_estimate(func: Func, target: Target, sizes: Values | None = None) -> SimtEstimate:
-    """The time of a kernel after step 8, by the numbers of the description."""
+    """The time of a kernel after step 8, by the numbers of the description: that of its launches
+    together, which are bound by what the longest is bound by."""
+    parts = [_of_launch(part, target, sizes) for part in launches(func)]
+    longest = max(parts, key=lambda e: e.cycles)
+    return SimtEstimate(
+        sum(e.cycles for e in parts), sum(e.instructions for e in parts),
+        sum(e.shared for e in parts), sum(e.sectors for e in parts),
+        longest.occupancy, longest.conflicts, longest.bound,
+    )  # fmt: skip
+
+
+def _of_launch(func: Func, target: Target, sizes: Values | None) -> SimtEstimate:
     known = {**{v.name: UNKNOWN_TURNS for v in func.dims}, **(sizes or {})}
     shape = dict.fromkeys(("block.x", "block.y", "block.z", "thread.x", "thread.y", "thread.z"), 1)
     for s in statements(func.body):

@@ -17,9 +17,9 @@ from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, Region, Seq, Stmt, Store, region, seq
-from aisc.ir.tensor.tree import all_names, nest
+from aisc.ir.tensor.tree import all_names, loops_of, nest
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers, substitute, transform
-from aisc.passes.tensor.simt_form import Kernel
+from aisc.passes.analysis.simt_kernel import Kernel, joined, launches
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +29,29 @@ class ThreadLoops:
     name: str = "thread-loops"
 
     def run(self, func: Func) -> Func:
-        """Apply to one kernel; the result is SPMD over its blocks."""
-        kernel = Kernel.of(func)
-        split = _Split(kernel.threads, all_names(func))
-        body = split.stmt(kernel.body)
-        shared = [Alloc(s.buffer.with_(space="stack")) for s in kernel.shared]
-        table = {s.buffer: n.buffer for s, n in zip(kernel.shared, shared, strict=True)}
-        body = replace_buffers(body, table)
-        block = seq(*shared, *split.kept, body)
-        kinds = ["parallel", *["serial"] * len(kernel.grid)]
-        grid = tuple(
-            replace(f, kind=kind)  # type: ignore[arg-type]
-            for f, kind in zip(kernel.grid, kinds, strict=False)
-        )
-        result = replace(func, body=nest(grid, block), target="cpu")
-        return result.with_attrs(parallel=True) if grid else result
+        """Apply to one kernel; the result is SPMD over its blocks, launch after launch."""
+        names = all_names(func)
+        parts = [_over_threads(part, names) for part in launches(func)]
+        result = replace(joined(func, parts), target="cpu")
+        divided = any(f.kind == "parallel" for f in loops_of(result.body))
+        return result.with_attrs(parallel=True) if divided else result
+
+
+def _over_threads(func: Func, names: set[str]) -> Func:
+    """One launch, the threads of which are loops."""
+    kernel = Kernel.of(func)
+    split = _Split(kernel.threads, names)
+    body = split.stmt(kernel.body)
+    shared = [Alloc(s.buffer.with_(space="stack")) for s in kernel.shared]
+    table = {s.buffer: n.buffer for s, n in zip(kernel.shared, shared, strict=True)}
+    body = replace_buffers(body, table)
+    block = seq(*shared, *split.kept, body)
+    kinds = ["parallel", *["serial"] * len(kernel.grid)]
+    grid = tuple(
+        replace(f, kind=kind)  # type: ignore[arg-type]
+        for f, kind in zip(kernel.grid, kinds, strict=False)
+    )
+    return replace(func, body=nest(grid, block))
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from aisc.ir.tensor.func import Func
 from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.variants.decoding import streaming_rows
 from aisc.passes.schedule.variants.grouped import grouped_sums
+from aisc.passes.schedule.variants.panels import shared_panels
 from aisc.passes.schedule.variants.streaming import streaming_attention
 from aisc.passes.schedule.variants.systolic import systolic
 from aisc.passes.schedule.variants.winograd import winograd, winograd_blocks
@@ -23,6 +24,7 @@ VARIANTS: Mapping[str, Callable[..., Func | tuple[Func, Func]]] = {
     "streaming_rows": streaming_rows,
     "grouped_sums": grouped_sums,
     "systolic": systolic,
+    "shared_panels": shared_panels,
 }
 
 
