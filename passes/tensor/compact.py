@@ -114,6 +114,8 @@ def _span(uses: list[_Use], d: int, whole: Dim) -> tuple[Expr, Dim]:
         low, high = min(low, lo), max(high, hi + use.index.bounds(use.extent[d])[1])
     if base is None or not (math.isfinite(low) and math.isfinite(high)):
         return Const(0), whole
+    if isinstance(whole, int) and high - low >= whole:  # conditions keep accesses inside
+        return Const(0), whole
     return Indexer().build(Linear(base.terms, int(low))), int(high - low)
 
 

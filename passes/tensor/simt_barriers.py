@@ -15,12 +15,12 @@ from dataclasses import replace
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
 from aisc.ir.node import Node, walk
-from aisc.ir.tensor.expr import Binary, Const, Expr, Load, Var, variables
+from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Load, Var, equal, variables
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Invoke, Let, Seq, Stmt, While, seq
 from aisc.ir.tensor.thread_trace import index_value
-from aisc.ir.tensor.tree import replace_stmt
+from aisc.ir.tensor.tree import conjuncts, replace_stmt
 from aisc.ir.tensor.visitor import transform, written_buffers
 from aisc.passes.analysis.simt_kernel import Kernel
 from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
@@ -237,10 +237,15 @@ def race_of(func: Func, kernel: Kernel, pair: Pair) -> Race | None:
 
 
 def _apart(kernel: Kernel, pair: Pair) -> bool:
-    """Sufficient: both accesses have the number of their thread, along each axis, as an index of
-    the same dimension."""
+    """Sufficient: along each axis both accesses have the number of their thread as an index of the
+    same dimension, or happen on thread 0 alone."""
     both = list(zip(pair.first.index, pair.second.index, strict=True))
-    return all(any(a == b == f.var for a, b in both) for f in kernel.threads)
+    alone = [{p for c in t.conds for p in conjuncts(c)} for t in (pair.first, pair.second)]
+
+    def same(v: Var) -> bool:
+        return any(a == b == v for a, b in both) or all(equal(v, ZERO) in c for c in alone)
+
+    return all(same(f.var) for f in kernel.threads)
 
 
 def _with_atoms(func: Func, kernel: Kernel, pair: Pair) -> tuple[Pair, Kernel, tuple[Var, ...]]:

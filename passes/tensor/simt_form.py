@@ -74,7 +74,10 @@ class UnifyThreads:
                 f"{func.name}: loops over blocks do not stand in one nest around everything",
                 "bind the outermost loops, and compute every block inside of them",
             )
-        sizes = {n.kind: n.extent for n in walk(node) if _is_thread(n) and isinstance(n, For)}
+        found = [n for n in walk(node) if isinstance(n, For) and _is_thread(n)]
+        sizes = {n.kind: n.extent for n in found}
+        if any(sizes[n.kind] != n.extent for n in found):
+            raise error("E302", f"{func.name}: loops of one axis have different numbers of threads")
         names = all_names(func)
         axes = {a: Var(fresh_name(f"t{a[-1]}", names)) for a in THREAD_AXES if a in sizes}
         shared: list[Alloc] = []

@@ -22,9 +22,9 @@ from dataclasses import replace
 
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Load
+from aisc.ir.tensor.expr import Const, Load, Select
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import Alloc, Seq, Stmt
+from aisc.ir.tensor.stmt import Alloc, Block, Seq, Stmt, Store
 from aisc.ir.tensor.tree import loops_of, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
@@ -57,7 +57,7 @@ def _structure(func: Func, d: Chooser) -> Schedule:
     """Each nest by its structure."""
     s = inline_maps(Schedule.of(func), d)
     for p in places(func.body):
-        if p.block.combiner and is_product(s.func, p.block.name):
+        if p.block.combiner:
             s = _with_operands(s, p.block.name)
     done: set[str] = set()
     while group := _next(s.func, done):
@@ -155,20 +155,30 @@ def _alone(s: Schedule, name: str, d: Chooser) -> Schedule:
     return d.attempt(s, _as_map(name, d)) if after is s else after
 
 
-def _with_operands(s: Schedule, product: str) -> Schedule:
-    """Maps that nothing but a product reads are computed where it fetches its operands: borders,
-    other orders of axes, other types."""
+def _with_operands(s: Schedule, name: str) -> Schedule:
+    """Maps that a reduction reads are computed where it reads them if they only move elements, as
+    borders and other orders of axes do; those before a product whatever they compute."""
+    product = is_product(s.func, name)
     while True:
-        block = next(p.block for p in places(s.func.body) if p.block.name == product)
+        block = next(p.block for p in places(s.func.body) if p.block.name == name)
         read = {n.buffer for n in walk(block.body) if isinstance(n, Load)}
         before = s
-        for p in places(s.func.body):
-            b = p.block
+        for b in (p.block for p in places(s.func.body)):
             if b.combiner or len(b.writes) != 1 or b.writes[0].buffer not in read:
                 continue
+            if not product and not _moves(b):
+                continue
             after = inline_where_legal(s, b.name)
-            if after is not s and is_product(after.func, product):
+            if after is not s and is_product(after.func, name) == product:
                 s = after
                 break
         if s is before:
             return s
+
+
+def _moves(block: Block) -> bool:
+    """Whether a map gives elements of another buffer, or constants in their place."""
+    value = block.body.value if isinstance(block.body, Store) else None
+    if isinstance(value, Select):
+        return isinstance(value.then, Load) and isinstance(value.other, Const)
+    return isinstance(value, Load)

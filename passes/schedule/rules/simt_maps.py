@@ -78,7 +78,7 @@ def _lanes(s: Schedule, place: Place, names: list[str], d: Chooser) -> tuple[Sch
     the innermost; none where that is not so."""
     last = find_loop(s.func, names[-1])
     size = extent_of(last)
-    wide = _together(place, last.var, d)
+    wide = together(place, last.var, d)
     if size is None or wide < 2 or size % wide:
         return s, ""
     name = f"{names[-1]}_l"
@@ -90,7 +90,7 @@ def _lanes(s: Schedule, place: Place, names: list[str], d: Chooser) -> tuple[Sch
     return s, name
 
 
-def _together(place: Place, var: Var, d: Chooser) -> int:
+def together(place: Place, var: Var, d: Chooser) -> int:
     """How many results a thread computes: those that one access stores, where no condition and no
     place that is looked up depends on which it is."""
     block = place.block

@@ -1,9 +1,9 @@
 """Reductions on a SIMT machine: a row for a block, or lanes of results for the threads of one.
 
 Reductions and maps over the same rows are one launch. A row is walked over by the threads of a
-block, or by a warp where rows are not long: each thread reduces what it meets, and what threads have
-is combined in shared memory by a tree, in an order that depends on nothing but its size. What a row
-keeps between its nests stays in shared memory.
+block, or by a warp where rows are not long: each thread reduces what it meets, and what threads
+have is combined in shared memory by a tree, in an order that depends on nothing but its size. What
+a row keeps between its nests stays in shared memory.
 
 Reductions over an axis that is not the last in memory have a thread for each of some neighbouring
 results, and the rows of threads divide the reduction.
@@ -11,20 +11,18 @@ results, and the rows of threads divide the reduction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from aisc.ir.diagnostics import error
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Load
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.linear import mentions
-from aisc.ir.tensor.stmt import Alloc, For
-from aisc.ir.tensor.tree import Place, extent_of, find_loop, find_place, statements
+from aisc.ir.tensor.tree import Place, extent_of, find_loop, find_place
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.simt_machine import most_threads, over_blocks, warp_of
-from aisc.passes.schedule.rules.simt_maps import flat, spatial_loops, threads_of
+from aisc.passes.schedule.rules.simt_maps import flat, spatial_loops
+from aisc.passes.schedule.rules.simt_nests import kept, merged, reduce_loops
+from aisc.passes.schedule.rules.simt_short import simt_short_rows
 from aisc.passes.schedule.rules.structure import step_of
-from aisc.passes.schedule.schedule import Schedule, unless_refused
+from aisc.passes.schedule.schedule import Schedule
 
 # Elements of a row that each thread shall have at least, before another warp helps; warps at most.
 OWN_ELEMENTS, MOST_WARPS = 4, 8
@@ -32,6 +30,8 @@ OWN_ELEMENTS, MOST_WARPS = 4, 8
 ROWS = 4
 # What is combined by one thread at the end of a tree.
 LAST = 8
+# Turns of a thread's walk over a row that are unrolled.
+MOST_TURNS = 16
 # Elements of a reduction from which on several threads divide it.
 LONG = 16
 
@@ -67,16 +67,9 @@ def _has_rows(place: Place, rows: list[str]) -> bool:
     return same and plain and list(place.loops[: len(rows)]) == loops[: len(rows)]
 
 
-def _reduce_loops(place: Place) -> list[For]:
-    """The loops of what is reduced."""
-    block = place.block
-    values = [v for it, v in zip(block.iters, block.bindings, strict=True) if it.kind == "reduce"]
-    return [f for f in place.loops if any(mentions(v, f.var) for v in values)]
-
-
 def _is_long(place: Place) -> bool:
     total = 1
-    for f in _reduce_loops(place):
+    for f in reduce_loops(place):
         if not isinstance(f.extent, Const):
             return True
         total *= int(f.extent.value)
@@ -85,7 +78,7 @@ def _is_long(place: Place) -> bool:
 
 def _along_rows(place: Place) -> bool:
     """Whether what is reduced lies side by side, rather than the results."""
-    loops = _reduce_loops(place)
+    loops = reduce_loops(place)
     if not loops or not spatial_loops(place):
         return bool(loops)
     block = place.block
@@ -107,10 +100,10 @@ def simt_rows(s: Schedule, group: list[str], d: Chooser) -> Schedule:
     count = len(_rows(first))
     if count == 0:
         raise error("E302", f"{first.block.name} gives one element")
-    loops = [[f.var.name for f in spatial_loops(find_place(s.func, n))[:count]] for n in group]
-    s, last = _merged(s, loops)
     if not _is_long(first):
-        return _row_by_thread(s, last, group[0], d)
+        return simt_short_rows(s, group, count, d)
+    loops = [[f.var.name for f in spatial_loops(find_place(s.func, n))[:count]] for n in group]
+    s, last = merged(s, loops)
     threads, rows = _threads(first, group[0], d)
     for name in group:
         s = _within(s, name, last, threads)
@@ -118,13 +111,13 @@ def simt_rows(s: Schedule, group: list[str], d: Chooser) -> Schedule:
         s = s.split(last[-1], rows, names=(f"{last[-1]}_b", f"{last[-1]}_y"))
         s = s.bind(f"{last[-1]}_y", "thread.y")
         last = [*last[:-1], f"{last[-1]}_b"]
-    return over_blocks(_kept(s, last, "shared"), last)
+    return over_blocks(kept(s, last, "shared"), last)
 
 
 def _threads(first: Place, name: str, d: Chooser) -> tuple[int, int]:
     """Threads of a row, and rows of a block."""
     warp, most = warp_of(d.target), most_threads(d.target)
-    sizes = [f.extent for f in _reduce_loops(first)]
+    sizes = [f.extent for f in reduce_loops(first)]
     total = 1
     for e in sizes:
         total *= int(e.value) if isinstance(e, Const) else MOST_WARPS * warp
@@ -134,15 +127,6 @@ def _threads(first: Place, name: str, d: Chooser) -> tuple[int, int]:
     threads = d.pick(f"{name}.row_threads", options, own)
     rows = d.pick(f"{name}.rows", (1, 2, ROWS, 2 * ROWS), ROWS if threads == warp else 1)
     return threads, max(1, min(rows, most // threads))
-
-
-def _merged(s: Schedule, loops: list[list[str]]) -> tuple[Schedule, list[str]]:
-    """The loops over rows of several nests as those of the first."""
-    first = loops[0]
-    for others in loops[1:]:
-        for a, b in zip(first, others, strict=True):
-            s = s.fuse_loops(a, b)
-    return s, list(first)
 
 
 def _within(s: Schedule, name: str, rows: list[str], threads: int) -> Schedule:
@@ -165,48 +149,28 @@ def _within(s: Schedule, name: str, rows: list[str], threads: int) -> Schedule:
 def _reduced(s: Schedule, place: Place, threads: int) -> Schedule:
     """A reduction by threads, combined by a tree."""
     name = place.block.name
-    s, names = flat(s, [f.var.name for f in _reduce_loops(place)])
+    s, names = flat(s, [f.var.name for f in reduce_loops(place)])
     loop = names[-1]
     s = s.split(loop, threads, names=(f"{loop}_o", f"{loop}_t"))
     if len(names) == 1:
         s = s.reorder(f"{loop}_t", f"{loop}_o")
     s = s.rfactor(name, f"{loop}_t").bind(f"{loop}_t", "thread.x")
+    if (extent_of(find_loop(s.func, f"{loop}_o")) or MOST_TURNS + 1) <= MOST_TURNS:
+        s = s.unroll(f"{loop}_o")
     return _tree(s, f"{name}_combine", threads, threads)
 
 
 def _tree(s: Schedule, name: str, count: int, threads: int) -> Schedule:
-    """Combine what `count` threads have: some of them a few each, until one does the rest."""
-    if count <= LAST:
-        return s
+    """Combine what `count` threads have: neighbours a few each, that lie far apart, until one does
+    the rest."""
     loop = find_place(s.func, name).loops[-1].var.name
+    if count <= LAST:
+        return s.unroll(loop)
     left = -(-count // LAST)
-    s = s.split(loop, LAST, names=(f"{loop}_o", f"{loop}_i"))
-    s = s.rfactor(name, f"{loop}_o")
-    s = s.predicate(f"{loop}_o", threads).bind(f"{loop}_o", "thread.x")
+    s = s.split(loop, left, names=(f"{loop}_o", f"{loop}_i")).reorder(f"{loop}_i", f"{loop}_o")
+    s = s.rfactor(name, f"{loop}_i").unroll(f"{loop}_o")
+    s = s.predicate(f"{loop}_i", threads).bind(f"{loop}_i", "thread.x")
     return _tree(s, f"{name}_combine", left, threads)
-
-
-def _kept(s: Schedule, rows: list[str], space: str) -> Schedule:
-    """What nothing outside of the innermost of these loops reads is kept in a memory, if its size is
-    known and that is legal."""
-    declared = [n.buffer for n in statements(s.func.body) if isinstance(n, Alloc)]
-    for b in declared:
-        if b.space == "global" and all(isinstance(x, int) for x in b.shape[len(rows) :]):
-            s = unless_refused(s, _placed(b.name, space, rows[-1]))
-    return s
-
-
-def _placed(name: str, space: str, loop: str) -> Callable[[Schedule], Schedule]:
-    return lambda s: s.set_scope(name, space, loop)
-
-
-def _row_by_thread(s: Schedule, rows: list[str], name: str, d: Chooser) -> Schedule:
-    """Short rows: each thread has one of its own."""
-    s, names = flat(s, rows) if len(rows) > 1 else (s, rows)
-    loop = names[-1]
-    s = s.split(loop, threads_of(name, d), names=(f"{loop}_b", f"{loop}_t"))
-    s = _kept(s, [*names[:-1], f"{loop}_b"], "register")
-    return over_blocks(s, [*names[:-1], f"{loop}_b"]).bind(f"{loop}_t", "thread.x")
 
 
 def simt_columns(s: Schedule, name: str, d: Chooser) -> Schedule:
@@ -218,7 +182,7 @@ def simt_columns(s: Schedule, name: str, d: Chooser) -> Schedule:
     warp, most = warp_of(d.target), most_threads(d.target)
     lanes = d.pick(f"{name}.lanes", (warp // 2, warp, 2 * warp), warp)
     depth = d.pick(f"{name}.depth", (4, 8, 16), min(8, most // lanes))
-    reduced = [f.var.name for f in _reduce_loops(place)]
+    reduced = [f.var.name for f in reduce_loops(place)]
     names = [f.var.name for f in loops]
     s = (
         s.reorder(*names, *reduced)
