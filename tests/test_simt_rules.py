@@ -5,23 +5,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from aisc.codegen.backend import backend_of
 from aisc.codegen.simt.module import module_of, ptx_of
+from aisc.codegen.simt.ptxas import find_ptxas, run_ptxas
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, symbol
+from aisc.ir.diagnostics import CompileError
+from aisc.ir.node import Node, walk
 from aisc.ir.target import resolve
 from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Const, Expr, Load, Var, cast, const, logical_and, maximum, select
 from aisc.ir.tensor.expr import math as math_call
 from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.interpret import run_func
+from aisc.ir.tensor.stmt import Invoke
+from aisc.ir.tensor.visitor import transform
 from aisc.passes.analysis.simt_kernel import Kernel, launches
 from aisc.passes.schedule.rules.chooser import NONE
 from aisc.passes.tensor.thread_loops import ThreadLoops
+from aisc.passes.tensor.warp_registers import WarpRegisters
 
 f32 = dtypes.f32
 GPU = resolve("nvidia_sm90")
@@ -220,9 +227,74 @@ def test_accesses_are_wide() -> None:
     assert "ld.shared.b32" not in product
 
 
+# -- instructions of warps ------------------------------------------------------------------------
+def narrow_product(m: int, k: int, n: int, dtype: dtypes.DType, turned: bool = False) -> Func:
+    """``y = x @ w`` with sums of 32 bits; `turned`: w has its rows as columns."""
+    wide = dtypes.i32 if dtype is dtypes.i8 else f32
+    x, w = buffer("x", dtype, (m, k), "input"), buffer("w", dtype, (n, k) if turned else (k, n))
+    y, c = buffer("y", wide, (m, n), "output"), ComputeBuilder()
+
+    def value(i: tuple[Expr, ...], r: tuple[Expr, ...]) -> Expr:
+        at = (i[1], r[0]) if turned else (r[0], i[1])
+        return cast(Load(x, (i[0], r[0])), wide) * cast(Load(w, at), wide)
+
+    c.reduce(y, (k,), "sum", value, "mm")
+    return c.func("narrow", (x, w.with_(role="weight"), y))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("size", [(16, 16, 8), (33, 40, 26), (70, 9, 33), (8, 64, 48)])
+@pytest.mark.parametrize("dtype", [dtypes.f16, dtypes.bf16, dtypes.i8])
+def test_matrix_instructions(dtype: dtypes.DType, size: tuple[int, int, int], turned: bool) -> None:
+    m, k, n = size
+    func = narrow_product(m, k, n, dtype, turned)
+    kernel = kernel_of(func)
+    assert any(isinstance(s, Invoke) for s in walk(kernel.body))
+    rng = np.random.default_rng(m)
+    x, w = (rng.integers(-8, 9, s) for s in ((m, k), (n, k) if turned else (k, n)))
+    got = np.zeros((m, n), func.params[-1].dtype.numpy)
+    given = [x.astype(dtype.numpy), w.astype(dtype.numpy), got]
+    run_func(ThreadLoops(GPU).run(kernel), given)
+    np.testing.assert_array_equal(got, x @ (w.T if turned else w))
+
+
+@pytest.mark.skipif(find_ptxas() is None, reason="ptxas is not installed")
+@pytest.mark.parametrize("dtype", [dtypes.f16, dtypes.bf16, dtypes.i8])
+def test_matrix_instructions_are_as_many_as_the_tile_demands(dtype: dtypes.DType) -> None:
+    func = narrow_product(1024, 1024, 1024, dtype)
+    made, _ = backend_of(GPU).schedule(func, NONE)
+    picks = {p.name: p.choice for p in made.picks}
+    assert picks["mm.matrix"] is True
+    (_, _, hm, hn), (steps, _) = picks["mm.warps"], picks["mm.steps"]  # type: ignore[misc]
+    ptx = ptx_of(module_of([made.func], GPU)[0], GPU)
+    assert ptx.count("mma.sync") == hm * hn * steps
+    (usage,) = run_ptxas(ptx, GPU.arch).values()
+    assert usage.spills == usage.stack == 0
+    wide = {n for n in re.findall(r"(?:ld|st)\.global[.a-z0-9]*", ptx) if n.startswith("ld")}
+    assert wide == {"ld.global.v4.b32"}
+
+
+def test_registers_of_other_lanes_are_refused() -> None:
+    kernel = kernel_of(narrow_product(16, 16, 8, dtypes.f16))
+    turned = transform(kernel.body, _exchanged)
+    assert turned != kernel.body
+    with pytest.raises(CompileError) as caught:
+        WarpRegisters().run(replace(kernel, body=turned))
+    assert caught.value.codes == ("E303",)
+
+
+def _exchanged(n: Node) -> Node:
+    """Sums are read from the registers of a neighbour."""
+    if isinstance(n, Load) and n.buffer.space == "warp":
+        at = list(n.indices)
+        at[4] = Const(3) - at[4]
+        return Load(n.buffer, tuple(at))
+    return n
+
+
 def test_types_are_kept_in_panels() -> None:
     """Factors are cast where they are multiplied: panels are as narrow as what they hold."""
-    x, w = (buffer(n, dtypes.i8, (16, 16), "input") for n in "xw")
+    x, w = (buffer(n, dtypes.u8, (16, 16), "input") for n in "xw")
     y, c = buffer("y", dtypes.i32, (16, 16), "output"), ComputeBuilder()
     i32 = dtypes.i32
     c.reduce(
@@ -231,9 +303,9 @@ def test_types_are_kept_in_panels() -> None:
     )  # fmt: skip
     kernel = kernel_of(c.func("integers", (x, w, y)))
     (launch,) = launches(kernel)
-    assert {a.buffer.dtype for a in Kernel.of(launch).shared} == {dtypes.i8}
+    assert {a.buffer.dtype for a in Kernel.of(launch).shared} == {dtypes.u8}
     rng = np.random.default_rng(0)
-    a, b = (rng.integers(-128, 128, (16, 16)).astype(np.int8) for _ in "ab")
+    a, b = (rng.integers(0, 256, (16, 16)).astype(np.uint8) for _ in "ab")
     got = np.zeros((16, 16), np.int32)
     run_func(kernel, [a, b, got])
     np.testing.assert_array_equal(got, a.astype(np.int32) @ b.astype(np.int32))

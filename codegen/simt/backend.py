@@ -101,7 +101,7 @@ class SimtBackend:
     def emit(self, funcs: Sequence[Func]) -> str:
         """A module for the device, and one of the model; between them what a launch must know."""
         text, grids = module_of(funcs, self.target)
-        models = [ThreadLoops().run(f) for f in funcs]
+        models = [ThreadLoops(self.target).run(f) for f in funcs]
         heads = [
             {"name": f.name, "operands": len(f.params), "dims": [v.name for v in f.dims],
              "reports": bool(f.attr("status", False)),

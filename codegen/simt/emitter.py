@@ -7,18 +7,20 @@ buffers stack slots, which SROA turns into registers (LLVM's *User Guide for NVP
 
 from __future__ import annotations
 
-from math import gcd
+from math import gcd, prod
 
 from aisc.codegen.llvm.function import PRIVATE_SPACES, FunctionEmitter, clean, static_size
 from aisc.codegen.llvm.index import Scalar, flat_index
-from aisc.codegen.llvm.types import memory_type
+from aisc.codegen.llvm.instructions import emit_instruction
+from aisc.codegen.llvm.types import memory_type, vector_type
 from aisc.codegen.llvm.values import ZERO_BYTES
 from aisc.ir.diagnostics import error
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Expr
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import Barrier, For, Stmt
+from aisc.ir.tensor.stmt import Barrier, For, Invoke, Stmt
 from aisc.passes.analysis.simt_kernel import Kernel
+from aisc.passes.tensor.warp_registers import LANE_AXES, WarpRegisters
 
 GLOBAL, SHARED = "ptr addrspace(1)", "ptr addrspace(3)"
 ZEROS = "@aisc.zeros.global"
@@ -34,6 +36,7 @@ class SimtEmitter(FunctionEmitter):
     SHUFFLES = False
 
     def __init__(self, func: Func, target: Target) -> None:
+        func = WarpRegisters().run(func)
         super().__init__(func)
         self.target = target
         self.kernel = Kernel.of(func)
@@ -54,7 +57,8 @@ class SimtEmitter(FunctionEmitter):
     def attrs(self) -> str:
         """The block's size is fixed at compile time."""
         size = ",".join(map(str, self.kernel.block_size))
-        return f'"nvvm.reqntid"="{size}" #0'
+        # Without a least number of blocks ptxas rather spills than uses many registers.
+        return f'"nvvm.reqntid"="{size}" "nvvm.minctasm"="1" #0'
 
     def signature(self) -> list[str]:
         """Parameters in global memory, then dimensions, then the error slot of kernels that may
@@ -107,6 +111,15 @@ class SimtEmitter(FunctionEmitter):
         )
         self.bases[buffer.name] = name
 
+    def invoke(self, s: Invoke) -> None:
+        """An instruction of a warp: each lane gives the registers that it has."""
+        found = self.target.intrinsic(s.intrinsic)
+        kinds = [
+            vector_type(memory_type(p.dtype), prod(p.type.static_shape[LANE_AXES:]))
+            for p in found.semantics.params
+        ]
+        emit_instruction(self, found, s, kinds)
+
     def barrier(self, s: Barrier) -> None:
         """All threads of the block wait for each other."""
         self.w.declare(f"declare void @{BARRIER}(i32) convergent nounwind")
@@ -139,7 +152,8 @@ def require_limits(func: Func, target: Target) -> int:
     for count, axis in zip(size, "xyz", strict=True):
         if count > limits.get(f"threads_{axis}", count):
             raise error("E402", f"{func.name}: too many threads along {axis}: {count}")
-    shared = sum(static_size(s.buffer) * s.buffer.dtype.bytes for s in kernel.shared)
+    held = [s.buffer for s in kernel.shared if s.buffer.space == "shared"]
+    shared = sum(static_size(b) * b.dtype.bytes for b in held)
     if shared > limits.get("shared_bytes", shared):
         raise error("E402", f"{func.name} needs {shared} bytes of shared memory")
     return shared

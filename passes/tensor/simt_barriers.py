@@ -139,8 +139,7 @@ def _races(func: Func, kernel: Kernel, known: Decided | None = None) -> Iterator
     """Pairs that race, with a witness. `known`: what was decided before, about the same accesses
     among other barriers."""
     known = {} if known is None else known
-    if any(isinstance(n, Invoke) for n in walk(kernel.body)):
-        raise error("E304", f"{func.name}: accesses of instructions cannot be checked for races")
+    _require_warps(func, kernel)
     own = {n.buffer.name for n in walk(kernel.body) if isinstance(n, Alloc)}
     watched = frozenset(b.name for b in written_buffers(kernel.body)) - own
     for pair in interval_pairs(func, kernel.body, watched):
@@ -150,6 +149,22 @@ def _races(func: Func, kernel: Kernel, known: Decided | None = None) -> Iterator
         race = known[about]
         if race is not None:
             yield pair, race
+
+
+def _require_warps(func: Func, kernel: Kernel) -> None:
+    """Instructions are those of warps, whose lanes execute them together: what they touch lies in
+    registers of the warp, of which a lane touches its own otherwise, and no condition is between
+    the lanes."""
+    lane = tuple(f.var for f in kernel.threads if f.kind == "thread.x")
+    for s in walk(kernel.body):
+        if isinstance(s, Invoke) and any(r.buffer.space != "warp" for r in s.operands):
+            raise error(
+                "E304", f"{func.name}: accesses of {s.intrinsic} cannot be checked for races"
+            )
+        if isinstance(s, If | While) and _varies(s.cond, lane) and _holds(s, Invoke):
+            raise error(
+                "E306", f"{func.name}: an instruction is not reached by all lanes of a warp"
+            )
 
 
 def _about(pair: Pair) -> tuple[object, ...]:
@@ -186,7 +201,11 @@ def _require_uniform(func: Func, kernel: Kernel) -> None:
 
 
 def _holds_barrier(s: Stmt) -> bool:
-    return any(isinstance(n, Barrier) for n in walk(s))
+    return _holds(s, Barrier)
+
+
+def _holds(s: Stmt, kind: type[Stmt]) -> bool:
+    return any(isinstance(n, kind) for n in walk(s))
 
 
 def _varies(e: Expr, threads: tuple[Var, ...]) -> bool:

@@ -3,9 +3,9 @@
 before: ``block.x b { alloc s shared;  thread.x t { s[t] = … };  thread.x u { … s[u ^ 1] … } }``
 after:  ``block.x b { alloc s shared;  thread.x tx { s[tx] = …;  barrier block;  … s[tx ^ 1] … } }``
 Loops bound to the same axis are one axis: they become one loop around everything a block does.
-Statements that stand in no loop of some axis are run by its thread 0. Buffers in other spaces than
-``shared`` become private to a thread, which is refused with E303 where one thread would read what
-another wrote.
+Statements that stand in no loop of some axis are run by its thread 0, instructions of warps by all
+lanes together. Buffers in other spaces than ``shared`` and ``warp`` become private to a thread,
+which is refused with E303 where one thread would read what another wrote.
 
 A kernel may be several *launches*, one after the other: each outermost statement with loops over
 blocks is one, what stands between two of them is one of a single block. In kernel form barriers of
@@ -23,11 +23,13 @@ from aisc.ir.names import fresh_name
 from aisc.ir.node import map_children, walk
 from aisc.ir.tensor.expr import ZERO, Expr, Var, equal, logical_and
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import Alloc, For, ForKind, If, Seq, Stmt, seq
+from aisc.ir.tensor.stmt import Alloc, For, ForKind, If, Invoke, Seq, Stmt, seq
 from aisc.ir.tensor.tree import all_names, loops_of
 from aisc.ir.tensor.visitor import buffers_of, substitute
 from aisc.passes.analysis.simt_kernel import Kernel, all_alloc, chain
 
+# Memories that threads have in common: of a block, of a warp.
+COMMON = ("shared", "warp")
 THREAD_AXES: tuple[ForKind, ...] = ("thread.z", "thread.y", "thread.x")
 
 
@@ -110,7 +112,7 @@ def _distribute(
             return _distribute(body, axes, inside | {s.kind}, shared)
         return replace(s, body=_distribute(s.body, axes, inside, shared))
     if isinstance(s, Alloc):
-        if s.buffer.space != "shared":
+        if s.buffer.space not in COMMON:
             return s
         shared.append(s)
         return Seq(())
@@ -118,5 +120,6 @@ def _distribute(
         return map_children(
             s, lambda c: _distribute(c, axes, inside, shared) if isinstance(c, Stmt) else c
         )
-    first: list[Expr] = [equal(v, ZERO) for a, v in axes.items() if a not in inside]
+    alone = inside | {"thread.x"} if isinstance(s, Invoke) else inside  # by all lanes of a warp
+    first: list[Expr] = [equal(v, ZERO) for a, v in axes.items() if a not in alone]
     return If(logical_and(*first), s) if first else s

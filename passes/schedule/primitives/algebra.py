@@ -13,6 +13,7 @@ from aisc.passes.schedule.variants.grouped import grouped_sums
 from aisc.passes.schedule.variants.panels import shared_panels
 from aisc.passes.schedule.variants.streaming import streaming_attention
 from aisc.passes.schedule.variants.systolic import systolic
+from aisc.passes.schedule.variants.warp_panels import warp_panels
 from aisc.passes.schedule.variants.winograd import winograd, winograd_blocks
 
 # Name -> what rewrites a block that matches it, with sizes that are its own; with the packer of
@@ -25,6 +26,7 @@ VARIANTS: Mapping[str, Callable[..., Func | tuple[Func, Func]]] = {
     "grouped_sums": grouped_sums,
     "systolic": systolic,
     "shared_panels": shared_panels,
+    "warp_panels": warp_panels,
 }
 
 

@@ -8,11 +8,9 @@ them.
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from math import prod
 
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Const, Expr
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.tree import Place, extent_of, find_loop, find_place, places
 from aisc.passes.schedule.kinds import MAX_UNROLL
@@ -24,14 +22,12 @@ from aisc.passes.schedule.rules.simt_machine import (
     side_by_side,
     warp_of,
 )
+from aisc.passes.schedule.rules.simt_matrix import matrix_instruction, simt_matrix
+from aisc.passes.schedule.rules.simt_tiles import OWN_REGISTERS, rounds, size_of
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.variants.panel_form import FEW, PanelForm, panel_form
 from aisc.passes.schedule.variants.panels import PAD, Panels
 
-# Rows and columns of a product that only the run knows.
-UNKNOWN = 1024
-# Registers of a thread beside its sums and what it multiplies.
-OWN_REGISTERS = 40
 # Pieces of rows and columns that a thread has, deepest first; depths of chunks.
 PIECES, DEPTHS, STAGES = ((2, 2), (1, 2), (2, 1), (1, 1)), (16, 8, 4), (2, 1)
 # Turns of the loop over the depth in which a chunk is not yet too deep.
@@ -54,20 +50,19 @@ def is_product(func: Func, block: str) -> bool:
         form = panel_form(func, block)
     except CompileError:
         return False
-    sizes = [_size(axis.extent) for axis in (form.rows, form.columns)]
-    return min(sizes) >= FEW and _size(form.depth.extent) >= FEW
+    sizes = [size_of(axis.extent) for axis in (form.rows, form.columns)]
+    return min(sizes) >= FEW and size_of(form.depth.extent) >= FEW
 
 
 def simt_product(s: Schedule, block: str, d: Chooser) -> Schedule:
     """Schedule one product; E302 when it is none, E402 when no tile fits the target."""
     form = panel_form(s.func, block)
+    found = matrix_instruction(form, d.target)
+    if found is not None and d.pick(f"{block}.matrix", (True, False), True):
+        return simt_matrix(s, block, found, d)
     panels = _pick(form, block, d)
     s = s.variant(block, "shared_panels", *astuple(panels))
     return _bound(s, block, len(form.outer))
-
-
-def _size(e: Expr) -> int:
-    return int(e.value) if isinstance(e, Const) else UNKNOWN
 
 
 def _pick(form: PanelForm, block: str, d: Chooser) -> Panels:
@@ -81,7 +76,7 @@ def _pick(form: PanelForm, block: str, d: Chooser) -> Panels:
     options = tuple((p.ty, p.tx, p.hm, p.hn) for p in fitting)
     ty, tx, hm, hn = d.pick(f"{block}.tile", options, (best.ty, best.tx, best.hm, best.hn))
     tile = Tile(ty, tx, hm, hn)
-    whole = _size(form.depth.extent)
+    whole = size_of(form.depth.extent)
     usual = [
         (n, m) for m in STAGES for n in DEPTHS
         if (n * TURNS <= whole or n == DEPTHS[-1]) and _panels(form, tile, d.target, lanes, n, m)
@@ -145,12 +140,9 @@ def _panels(
 def _cost(form: PanelForm, p: Panels, target: Target) -> float:
     """Rounds of tiles that all multiprocessors need, each as long as its multiply-adds and what
     they read from panels take."""
-    tiles = -(-_size(form.rows.extent) // p.rows) * -(-_size(form.columns.extent) // p.columns)
-    tiles *= prod(_size(it.extent) for it in form.outer if isinstance(it.extent, Const))
     sums = p.hm * p.vm * p.hn * p.vn
     reads = p.hm * p.vm + p.hn * p.vn
-    rounds = -(-tiles // max(1, target.cores))
-    return rounds * p.ty * p.tx * (sums + reads)
+    return rounds(form, p.rows, p.columns, target) * p.ty * p.tx * (sums + reads)
 
 
 def _bound(s: Schedule, block: str, outer: int) -> Schedule:

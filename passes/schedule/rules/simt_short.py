@@ -80,8 +80,8 @@ def _unrolled(s: Schedule, row: str) -> Schedule:
             s = s.decompose_reduction(place.block.name, loops[0].var.name)
     for name in [p.block.name for p in places(find_loop(s.func, row))]:
         left = MAX_UNROLL
-        loops = find_place(s.func, name).loops
-        inner = loops[[f.var.name for f in loops].index(row) + 1 :]
+        around = find_place(s.func, name).loops
+        inner = around[[f.var.name for f in around].index(row) + 1 :]
         for f in reversed(inner):
             left //= extent_of(f) or MAX_UNROLL + 1
             if left > 0 and f.kind == "serial":
