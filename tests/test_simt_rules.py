@@ -155,6 +155,30 @@ def test_convolutions_are_one_launch(c: int, o: int, stride: int, depthwise: boo
     assert len(kernel.params) == len(func.params)
 
 
+def followed(m: int, k: int, n: int) -> Func:
+    """A product with a bias and a ramp."""
+    x, w = buffer("x", f32, (m, k), "input"), buffer("w", f32, (k, n), "weight")
+    y, bias = buffer("y", f32, (m, n), "output"), buffer("bias", f32, (n,), "weight")
+    c = ComputeBuilder()
+    acc = c.alloc("acc", f32, (m, n))
+    c.reduce(acc, (k,), "sum", lambda i, r: Load(x, (i[0], r[0])) * Load(w, (r[0], i[1])), "mm")
+    c.map(y, lambda i, j: maximum(Load(acc, (i, j)) + Load(bias, (j,)), 0.0), "relu")
+    return c.func("followed", (x, w, bias, y))
+
+
+@pytest.mark.parametrize("size", [(1, 768, 70), (16, 512, 64), (20, 256, 33)])
+def test_products_of_few_results_divide_their_depth(size: tuple[int, int, int]) -> None:
+    m, k, n = size
+    given = small_integers(m, k), small_integers(k, n), small_integers(n)
+    kernel = check(followed(*size), *given, out=(m, n), exact=True)
+    first, second = launches(kernel)
+    assert len(Kernel.of(first).grid) > len(Kernel.of(second).grid), "parts of the depth"
+
+
+def test_products_of_many_results_are_one_launch() -> None:
+    assert len(launches(kernel_of(followed(1024, 512, 1024)))) == 1
+
+
 # -- rows -----------------------------------------------------------------------------------------
 def softmax(*shape: Dim) -> Func:
     dims = tuple(Var(str(d)) for d in dict.fromkeys(shape) if not isinstance(d, int))

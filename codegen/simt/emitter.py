@@ -14,7 +14,9 @@ from aisc.codegen.llvm.index import Scalar, flat_index
 from aisc.codegen.llvm.instructions import emit_instruction
 from aisc.codegen.llvm.types import memory_type, vector_type
 from aisc.codegen.llvm.values import ZERO_BYTES
+from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.ir.diagnostics import error
+from aisc.ir.dtypes import DType
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Expr
 from aisc.ir.tensor.func import Buffer, Func
@@ -28,8 +30,18 @@ SHARED_ALIGNMENT = 16
 BARRIER = "llvm.nvvm.barrier.cta.sync.aligned.all"
 
 
+class SimtMath(MathEmitter):
+    """Arithmetic of SIMT machines."""
+
+    def converts(self, dtype: DType) -> bool:
+        """Short floats are an instruction away from f32."""
+        return True
+
+
 class SimtEmitter(FunctionEmitter):
     """Emits one function in kernel form; `globals` are what the module declares for it."""
+
+    MATH = SimtMath
 
     STREAMS = False
     FILLS = False
@@ -57,8 +69,7 @@ class SimtEmitter(FunctionEmitter):
     def attrs(self) -> str:
         """The block's size is fixed at compile time."""
         size = ",".join(map(str, self.kernel.block_size))
-        # Without a least number of blocks ptxas rather spills than uses many registers.
-        return f'"nvvm.reqntid"="{size}" "nvvm.minctasm"="1" #0'
+        return f'"nvvm.reqntid"="{size}" #0'
 
     def signature(self) -> list[str]:
         """Parameters in global memory, then dimensions, then the error slot of kernels that may

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, Seq, Stmt, seq

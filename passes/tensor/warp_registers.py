@@ -9,8 +9,9 @@ registers only, wherever no instruction does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, walk
 from aisc.ir.tensor.expr import Const, Expr, Load, of_dim

@@ -11,8 +11,9 @@ belong together:
 4. maps, and reductions over little, are divided among all threads
    (:mod:`aisc.passes.schedule.rules.simt_maps`).
 
-Where one of these is not legal, the next one is tried. What is left runs in one block, in one
-thread if need be.
+Before, the depth of products with few results is divided
+(:mod:`aisc.passes.schedule.rules.simt_split`). Where one of these is not legal, the next one is
+tried. What is left runs in one block, in one thread if need be.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from aisc.passes.schedule.rules.inlining import inline_maps, inline_where_legal
 from aisc.passes.schedule.rules.simt_maps import in_one_block, simt_map
 from aisc.passes.schedule.rules.simt_product import is_product, simt_product
 from aisc.passes.schedule.rules.simt_rows import rows_of, simt_columns, simt_rows
+from aisc.passes.schedule.rules.simt_split import split_depth
 from aisc.passes.schedule.schedule import Schedule
 
 # The decision about a kernel as a whole: its nests by their structure, all as if they were maps, in
@@ -59,12 +61,17 @@ def _structure(func: Func, d: Chooser) -> Schedule:
     for p in places(func.body):
         if p.block.combiner:
             s = _with_operands(s, p.block.name)
+            s = d.attempt(s, _divided(p.block.name, d))
     done: set[str] = set()
     while group := _next(s.func, done):
         s = _scheduled(s, group, d)
         bound = [p.block.name for x in _nests(s.func) if _is_bound(x) for p in places(x)]
         done |= {*bound, *group}
     return s
+
+
+def _divided(name: str, d: Chooser) -> Callable[[Schedule], Schedule]:
+    return lambda s: split_depth(s, name, d)
 
 
 def _maps(func: Func, d: Chooser) -> Schedule:

@@ -7,8 +7,9 @@ stands for is found by ``tensorize``.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.target import Target, instruction_set, instructions_name
 from aisc.ir.tensor.intrinsic import Intrinsic
 from aisc.ir.tensor.tree import extent_of, find_loop, find_place, places

@@ -7,8 +7,9 @@ them.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
@@ -29,9 +30,9 @@ from aisc.passes.schedule.variants.panel_form import FEW, PanelForm, panel_form
 from aisc.passes.schedule.variants.panels import PAD, Panels
 
 # Pieces of rows and columns that a thread has, deepest first; depths of chunks.
-PIECES, DEPTHS, STAGES = ((2, 2), (1, 2), (2, 1), (1, 1)), (16, 8, 4), (2, 1)
-# Turns of the loop over the depth in which a chunk is not yet too deep.
-TURNS = 2
+PIECES, DEPTHS, STAGES = ((2, 2), (1, 2), (2, 1), (1, 1)), (8, 4), (2, 1)
+# Turns of the loop over the depth that there shall be at least.
+TURNS = 1
 
 
 @dataclass(frozen=True, slots=True)

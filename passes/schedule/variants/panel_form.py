@@ -10,9 +10,9 @@ places is computed with them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import gcd, prod
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, error
 from aisc.ir.node import walk
 from aisc.ir.tensor.expr import (
@@ -113,7 +113,7 @@ def panel_form(func: Func, name: str) -> PanelForm:
     """The form of the contraction `name`; E302 says what it has otherwise."""
     block = find_place(func, name).block
     first, second = _product(block)
-    spatial = [it for it in block.iters if it.kind == "spatial"]
+    spatial = _in_order(block)
     if not spatial:
         raise _refused(block, "it gives one element")
     used = [{v.name for v in _all_variables(e)} for e in (first, second)]
@@ -149,9 +149,10 @@ def _product(block: Block) -> tuple[Expr, Expr]:
         raise _refused(block, "it is no sum")
     own = Load(store.buffer, store.indices)
     value = store.value
-    spatial = tuple(it.var for it in block.iters if it.kind == "spatial")
-    if store.indices != spatial or any(it.kind == "ordered" for it in block.iters):
-        raise _refused(block, "its results are not in the order of its iterators")
+    spatial = {it.var for it in block.iters if it.kind == "spatial"}
+    plain = len(store.indices) == len(spatial) and set(store.indices) == spatial
+    if not plain or any(it.kind == "ordered" for it in block.iters):
+        raise _refused(block, "its results are not at its iterators")
     if not isinstance(value, Binary) or value.op != "add" or own not in (value.a, value.b):
         raise _refused(block, "it adds up no products")
     product = value.b if value.a == own else value.a
@@ -160,6 +161,13 @@ def _product(block: Block) -> tuple[Expr, Expr]:
     if own in (n for n in walk(product) if isinstance(n, Load)):
         raise _refused(block, "its factors depend on its sums")
     return product.a, product.b
+
+
+def _in_order(block: Block) -> list[Iter]:
+    """The iterators of the results, in the order of their axes."""
+    assert isinstance(block.body, Store), "it has been checked"
+    known = {it.var: it for it in block.iters}
+    return [known[v] for v in block.body.indices if isinstance(v, Var)]
 
 
 def _all_variables(e: Expr) -> set[Var]:
@@ -200,7 +208,7 @@ def _consumer(func: Func, block: Block, sums: Buffer) -> Block | None:
         p.block for p in places(func.body)
         if p.block is not block and sums in {r.buffer for r in p.block.reads}
     ]  # fmt: skip
-    spatial = [it for it in block.iters if it.kind == "spatial"]
+    spatial = _in_order(block)
     if len(readers) != 1:
         return None
     (found,) = readers

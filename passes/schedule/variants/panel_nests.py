@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
 from aisc.ir.tensor.expr import (
@@ -381,8 +382,9 @@ class PanelNests(ABC, Generic[T]):
             it.var: self.at[o.var] for it, o in zip(f.outer, self.outer, strict=True)
         }
         values |= f.rows.at(row) | f.columns.at(piece, lane, lanes)
-        spatial = [it for it in f.block.iters if it.kind == "spatial"]
-        places = [values.get(it.var, ZERO) for it in spatial]
+        own_store = f.block.body
+        assert isinstance(own_store, Store), "a product stores its sums"
+        places = [values.get(v, ZERO) for v in own_store.indices if isinstance(v, Var)]
         total = Load(self.sums, tuple(v))
         if f.consumer is None:
             return Store(f.out, tuple(places), total)

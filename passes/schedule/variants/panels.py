@@ -8,8 +8,8 @@ this have in common is in :mod:`aisc.passes.schedule.variants.panel_nests`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.tensor.expr import (
     ZERO,

@@ -11,8 +11,8 @@ in :mod:`aisc.passes.schedule.variants.panel_nests`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from aisc.ir.dataclass import dataclass
 from aisc.ir.dtypes import DType
 from aisc.ir.tensor.expr import ZERO, Expr, Load, Var, binary, cast, const
 from aisc.ir.tensor.func import Buffer, Func, buffer
