@@ -50,6 +50,8 @@ class Lanes:
 def matrix_instruction(form: PanelForm, target: Target) -> Intrinsic | None:
     """The instruction of the machine for factors and sums of these types, if it has one."""
     types = (form.data.value.dtype, form.weights.value.dtype, form.out.dtype)
+    if form.data.value.dtype.bytes >= form.out.dtype.bytes:
+        return None  # they multiply what is narrower than its sums; reading them takes a while
     fitting = [
         i for n, i in sorted(instruction_set(target.triple).instructions.items())
         if n in target.rates and tuple(p.dtype for p in i.semantics.params) == types
