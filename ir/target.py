@@ -145,7 +145,7 @@ class Target:
         neither has it."""
         if name in self.instructions:
             return self.instructions[name]
-        shared = {} if self.kind != "cpu" else instruction_set(self.triple).instructions
+        shared = {} if self.chip is not None else instruction_set(self.triple).instructions
         if name not in shared:
             known = ", ".join([*self.instructions, *shared]) or "none"
             raise error("E402", f"target {self.name} has no instruction '{name}'", f"has: {known}")

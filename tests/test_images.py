@@ -26,6 +26,11 @@ from aisc.codegen.weights import Ready
 from aisc.driver import api
 from aisc.driver import model_cache as images
 from aisc.driver.options import Options
+from aisc.ir.dtypes import f32
+from aisc.ir.graph.builder import GraphBuilder
+from aisc.ir.graph.core import Graph
+from aisc.ir.location import Loc
+from aisc.ir.types import TensorType
 
 X = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
 
@@ -125,10 +130,62 @@ def test_everything_that_matters_is_in_the_key(
         key(replace(target, vector_bits=128)),
     }  # fmt: skip
     assert key(threads=7) in keys
-    for name, value in (("fingerprint", lambda: "another"), ("version", lambda name: "0")):
+    for name, value in (
+        ("fingerprint", lambda: "another"),
+        ("_installed", lambda name: f"{name}-0"),
+    ):
         monkeypatch.setattr(images, name, value)
         keys.add(key())
     assert len(keys) == 8
+
+
+def test_graphs_are_kept_as_models_are(store: Cache, built: list[Any]) -> None:
+    """Equal ones, whoever made them; names, places and contents tell them apart."""
+
+    def graph(name: str = "x", scale: float = 1.0, line: int = 1) -> Graph:
+        b = GraphBuilder("g")
+        x = b.input(name, TensorType((3, 16), f32))
+        w = b.constant(np.full((16, 4), scale, np.float32))
+        return b.finish([b.add("matmul", (x, w), loc=Loc("m.py", line))])
+
+    first = aisc.compile(graph(), threads=1)
+    second = aisc.compile(graph(), threads=1)
+    assert len(built) == 1 and len(store.files()) == 1
+    np.testing.assert_array_equal(first(X), second(X))
+    for k, other in enumerate((graph("z"), graph(scale=2.0), graph(line=2))):
+        made = aisc.compile(other, threads=1)
+        assert len(built) == k + 2
+        np.testing.assert_array_equal(made(X), first(X) * (2 if k == 1 else 1))
+
+
+def test_functions_are_kept(store: Cache, built: list[Any]) -> None:
+    def scaled(x: Any) -> Any:
+        return x * 3.0
+
+    for _ in range(2):
+        np.testing.assert_array_equal(aisc.function(scaled, threads=1)(X), X * np.float32(3))
+    assert len(built) == 1
+
+
+def test_small_folders_are_not_looked_through_again(
+    store: Cache, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aisc.compile(path, threads=1)
+    looked: list[Path] = []
+    files = Cache.files
+
+    def counting(cache: Cache) -> list[Path]:
+        looked.append(cache.folder)
+        return files(cache)
+
+    monkeypatch.setattr(Cache, "files", counting)
+    for k in range(4):
+        onnx.save(model(k + 2.0), str(path))
+        aisc.compile(path, threads=1)
+    assert not looked
+    small = replace(store, limit=store.known_size())
+    small.trim()
+    assert looked, "the limit may not hold"
 
 
 @pytest.mark.parametrize("damage", ["truncate", "head", "weights", "empty"])

@@ -173,3 +173,11 @@ def top_level_imports(path: Path) -> list[str]:
     body = ast.parse(path.read_text(encoding="utf-8")).body
     found = [n for n in body if isinstance(n, ast.ImportFrom)]
     return [f"{n.module}.{a.name}" for n in found for a in n.names]
+
+
+def test_dataclasses_are_those_that_cost_little() -> None:
+    """The standard decorator compiles six methods for every class that is imported."""
+    for folder in FOLDERS:
+        for path in sources(folder):
+            if not path.is_relative_to(ROOT / "ir/dataclass"):
+                assert "dataclasses.dataclass" not in top_level_imports(path), path

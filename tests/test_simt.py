@@ -30,9 +30,10 @@ from aisc.ir.tensor.verify_func import verify_func
 from aisc.ir.tensor.visitor import substitute
 from aisc.ir.text.parser import parse_func
 from aisc.ir.text.printer import print_func
+from aisc.passes.analysis.simt_kernel import Kernel
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.epilogue import in_place_reader
-from aisc.passes.schedule.rules.simt_matmul import SimtTile, simt_matmul
+from aisc.passes.schedule.rules.simt_product import simt_product
 from aisc.passes.schedule.schedule import Schedule, trace_from_json, trace_to_json
 from aisc.passes.tensor.simt_barriers import (
     InsertBlockBarriers,
@@ -41,13 +42,17 @@ from aisc.passes.tensor.simt_barriers import (
     check_barriers,
     check_private,
 )
-from aisc.passes.tensor.simt_form import Kernel, UnifyThreads
+from aisc.passes.tensor.simt_form import UnifyThreads
 from aisc.passes.tensor.simt_optimize import simt_optimize
 from aisc.passes.tensor.thread_loops import ThreadLoops
 
 f32 = dtypes.f32
 SM90 = resolve("nvidia_sm90")
-SMALL = SimtTile(8, 8, 4, (4, 4))
+# Threads along both sides, pieces of a thread along both; depth of a chunk, stages.
+Tile = tuple[tuple[int, int, int, int], tuple[int, int]]
+SMALL: Tile = ((2, 2, 1, 1), (4, 1))
+STAGED: Tile = ((2, 2, 1, 1), (4, 2))
+LARGE: Tile = ((16, 16, 2, 2), (8, 2))
 
 
 def product(m: int, k: int, n: int, relu: bool = False) -> Func:
@@ -69,14 +74,17 @@ def arguments(m: int, k: int, n: int, relu: bool) -> tuple[list[np.ndarray], np.
     return ([a, w, bias, c] if relu else [a, w, c]), want
 
 
-def with_tile(tile: SimtTile) -> Chooser:
+def with_tile(tile: Tile) -> Chooser:
     """What prefers a tile."""
-    of_result = {"kernel.tile": (tile.rows, tile.columns), "kernel.tile_threads": tile.threads}
-    return Chooser(SM90, {}, {**of_result, "kernel.depth": tile.depth})
+    return Chooser(SM90, {}, {"mm.tile": tile[0], "mm.chunk": tile[1]})
 
 
-def kernel_of(m: int, k: int, n: int, tile: SimtTile = SMALL, relu: bool = False) -> Func:
-    return simt_optimize(simt_matmul(product(m, k, n, relu), with_tile(tile)).func)
+def tiled(func: Func, tile: Tile = SMALL) -> Schedule:
+    return simt_product(Schedule.of(func), "mm", with_tile(tile))
+
+
+def kernel_of(m: int, k: int, n: int, tile: Tile = SMALL, relu: bool = False) -> Func:
+    return simt_optimize(tiled(product(m, k, n, relu), tile).func)
 
 
 def compiled(func: Func, args: list[np.ndarray]) -> None:
@@ -93,9 +101,12 @@ def compiled(func: Func, args: list[np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("size", [(9, 7, 10), (8, 8, 8), (3, 1, 17)])
-def test_every_form_computes_the_product(size: tuple[int, int, int], relu: bool) -> None:
-    schedule = simt_matmul(product(*size, relu), with_tile(SMALL))
+@pytest.mark.parametrize("tile", [SMALL, STAGED])
+@pytest.mark.parametrize("size", [(9, 7, 10), (8, 8, 8), (3, 1, 17), (12, 16, 8)])
+def test_every_form_computes_the_product(
+    size: tuple[int, int, int], tile: Tile, relu: bool
+) -> None:
+    schedule = tiled(product(*size, relu), tile)
     kernel = simt_optimize(schedule.func)
     for func in (schedule.func, kernel, ThreadLoops().run(kernel)):
         verify_func(func)
@@ -108,14 +119,14 @@ def test_every_form_computes_the_product(size: tuple[int, int, int], relu: bool)
 @pytest.mark.parametrize("relu", [False, True])
 def test_thread_loops_compile_for_the_cpu(relu: bool) -> None:
     size = (130, 50, 70)
-    func = ThreadLoops().run(kernel_of(*size, SimtTile(), relu))
+    func = ThreadLoops().run(kernel_of(*size, LARGE, relu))
     args, want = arguments(*size, relu)
     compiled(func, args)
     np.testing.assert_array_equal(args[-1], want)
 
 
 def test_trace_replays_from_json() -> None:
-    schedule = simt_matmul(product(9, 7, 10), with_tile(SMALL))
+    schedule = tiled(product(9, 7, 10))
     steps = trace_from_json(trace_to_json(schedule.trace))
     assert Schedule.of(product(9, 7, 10)).replay(steps).func == schedule.func
 
@@ -126,7 +137,7 @@ def test_sizes_may_be_known_at_run_time() -> None:
     c, b = buffer("c", f32, (m, 10), "output"), ComputeBuilder()
     b.reduce(c, (k,), "sum", lambda i, r: Load(a, (i[0], r[0])) * Load(w, (r[0], i[1])), "mm")
     func = b.func("product", (a, w, c), (Var("m"), Var("k")))
-    kernel = simt_optimize(simt_matmul(func, with_tile(SMALL)).func)
+    kernel = simt_optimize(tiled(func).func)
     for form in (kernel, ThreadLoops().run(kernel)):
         for sizes in ((9, 7), (1, 1), (16, 4)):
             args, want = arguments(*sizes, 10, False)
@@ -141,30 +152,33 @@ def test_sizes_may_be_known_at_run_time() -> None:
 
 
 @pytest.mark.skipif(find_ptxas() is None, reason="ptxas is not installed")
-@pytest.mark.parametrize("tile", [SimtTile(), SimtTile(128, 128, 8, (16, 16))])
+@pytest.mark.parametrize("tile", [((8, 8, 2, 2), (8, 1)), LARGE])
 @pytest.mark.parametrize("size", [(256, 256, 256), (130, 50, 70)])
-def test_ptxas_accepts_without_spills(size: tuple[int, int, int], tile: SimtTile) -> None:
+def test_ptxas_accepts_without_spills(size: tuple[int, int, int], tile: Tile) -> None:
+    (ty, tx, hm, hn), (depth, stages) = tile
     text, (launch,) = module_of([kernel_of(*size, tile)], SM90)
     usage = run_ptxas(ptx_of(text, SM90), SM90.arch)["product"]
     assert usage.spills == usage.stack == 0
-    assert usage.shared == launch.shared_bytes == 4 * tile.depth * (tile.rows + tile.columns)
-    assert usage.registers <= 65536 // (tile.threads[0] * tile.threads[1])
+    assert usage.shared == launch.shared_bytes
+    panels = 4 * depth * stages * 4 * (ty * hm + tx * hn)
+    assert panels < launch.shared_bytes < 1.1 * panels, "data is put across its panel"
+    assert usage.registers <= 65536 // (ty * tx)
 
 
 def test_ptx_is_the_same_every_time() -> None:
     texts = [ptx_of(module_of([kernel_of(130, 50, 70)], SM90)[0], SM90) for _ in range(2)]
     assert texts[0] == texts[1]
-    assert ".reqntid 4, 4, 1" in texts[0]
+    assert ".reqntid 2, 2, 1" in texts[0]
     assert texts[0].count("bar.sync") == 2
     assert "local" not in texts[0]
 
 
 def test_limits_of_the_target_are_kept() -> None:
     with pytest.raises(CompileError) as caught:
-        simt_matmul(product(64, 64, 64), with_tile(SimtTile(64, 64, 8, (64, 64))))
+        tiled(product(64, 64, 64), ((64, 64, 1, 1), (4, 1)))
     assert caught.value.codes == ("E402",)
     with pytest.raises(CompileError) as caught:
-        simt_matmul(product(64, 64, 64), with_tile(SimtTile(128, 128, 64, (16, 16))))
+        tiled(product(64, 64, 64), ((16, 16, 2, 2), (64, 2)))
     assert caught.value.codes == ("E402",)
 
 

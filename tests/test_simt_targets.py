@@ -77,7 +77,7 @@ def test_kernels_run_as_ptx(target: str) -> None:
     checked = Checked(code, {k.name: k for k in program(target).kernels})
     exe._devices[target] = checked
     exe(np.random.default_rng(1).standard_normal((3, 20)).astype(np.float32))
-    assert checked.ran.keys() == checked.funcs.keys()
+    assert checked.funcs.keys() <= checked.ran.keys()
 
 
 def test_no_machine_is_named_in_code() -> None:
@@ -108,7 +108,7 @@ def test_the_assembler_takes_every_kernel(target: str) -> None:
 
     kernels = [k for k in program(target).kernels if k.target == target]
     usage = usage_of(kernels, resolve(target))
-    assert usage.keys() == {k.name for k in kernels}
+    assert {k.name for k in kernels} <= usage.keys()
     for u in usage.values():
         assert u.assembled and u.spills == 0 and 0 < u.occupancy <= 1
 
@@ -159,9 +159,9 @@ def test_occupancy() -> None:
         (100, 0, 16): (1.0, "threads"),
     }  # fmt: skip
     for (threads, shared, registers), (share, bound) in cases.items():
-        grid = Grid("k", one, (threads, 1, 1), shared)
+        grid = Grid("k", "k", one, (threads, 1, 1), shared)
         assert occupancy_of(machine, grid, registers) == (share, bound), (threads, shared)
-    grid = Grid("k", one, (20, 1, 1), 3000)
+    grid = Grid("k", "k", one, (20, 1, 1), 3000)
     assert occupancy_of(resolve("warp16"), grid, 8) == (2 * 32 / 512, "shared memory")
 
 

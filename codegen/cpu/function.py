@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Sequence
 
 from aisc.codegen.llvm.function import FunctionEmitter, static_size
+from aisc.codegen.llvm.instructions import emit_instruction
 from aisc.codegen.llvm.types import Val, constants, memory_type, vector_type
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.ir import dtypes
 from aisc.ir.dtypes import DType
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import Invoke, Region
+from aisc.ir.tensor.stmt import Invoke
 
 # Shares of a loop for each thread, at most; and the work of one, in parts worth dividing.
 MOST_SHARES, SHARE = 4, 4
@@ -90,28 +90,7 @@ class CpuFunction(FunctionEmitter):
     def invoke(self, s: Invoke) -> None:
         """The code of an instruction: operands are loaded whole, what is written is stored."""
         found = self.target.intrinsic(s.intrinsic)
-        operands = list(zip(s.operands, found.semantics.params, strict=True))
-        names = {f"%{p.name}": self._operand(r, p) for r, p in operands}
-        for line in filter(None, found.llvm.splitlines()):
-            if line.startswith("declare"):
-                self.w.declare(line)
-                continue
-            result, _, text = line.partition(" = ")
-            names[result] = self.w.let(_LOCAL.sub(lambda m: names[m[0]], text))
-        for region, param in operands:
-            if param.role == "output":
-                pointer, _ = self.address(region.buffer, region.low)
-                kind = _whole(param)
-                align = param.dtype.bytes
-                self.w.line(f"store {kind} {names['%result']}, ptr {pointer}, align {align}")
-
-    def _operand(self, region: Region, param: Buffer) -> str:
-        """All elements of an operand, which lie side by side."""
-        pointer, _ = self.address(region.buffer, region.low)
-        return self.w.let(f"load {_whole(param)}, ptr {pointer}, align {param.dtype.bytes}")
-
-
-_LOCAL = re.compile(r"%[a-z]+")
+        emit_instruction(self, found, s, [_whole(p) for p in found.semantics.params])
 
 
 def _whole(param: Buffer) -> str:

@@ -411,13 +411,16 @@ class FunctionEmitter(StoreEmitter):
 
 
 def static_size(buffer: Buffer) -> int:
-    """Elements of a buffer of constant shape, at least one."""
-    total = 1
-    for d in buffer.shape:
-        if not isinstance(d, int):
+    """Elements of storage for a buffer of constant shape, at least one: rows may be longer than
+    what lies in them."""
+    last = 0
+    for d, stride in zip(buffer.shape, buffer.strides, strict=True):
+        if not isinstance(d, int) or not isinstance(stride, int):
             raise InternalError(f"private buffer {buffer.name} has the extent {d}")
-        total *= d
-    return max(total, 1)
+        if d == 0:
+            return 1
+        last += (d - 1) * stride
+    return last + 1
 
 
 def clean(name: str) -> str:

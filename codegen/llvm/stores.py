@@ -73,7 +73,7 @@ class StoreEmitter(TransposeEmitter):
         plain = f"store {kind} {self._to_memory(value)}, {space} {pointer}, align "
         aligned = self._whole_vectors(s) if s.stream else None
         if aligned is None:
-            self.w.line(f"{plain}{size}")
+            self.w.line(f"{plain}{self.alignment(s.buffer, s.indices)}")
         else:
             past = f"{plain}{size * self.lanes}, {NONTEMPORAL}"
             self.w.either(aligned, past, f"{plain}{size}")

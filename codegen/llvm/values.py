@@ -169,7 +169,7 @@ class ExprEmitter(WindowEmitter):
         if stride == 0:
             return self._shared_load(buffer, pointer)
         if stride == 1:
-            return self.vector_load(buffer, pointer)
+            return self.vector_load(buffer, pointer, self.alignment(buffer, indices))
         found = self.strided_load(buffer, pointer, stride)
         return self._from_anywhere(buffer, indices) if found is None else found
 
@@ -226,11 +226,16 @@ class ExprEmitter(WindowEmitter):
         kind, spare = self.pointer_type(buffer), self.spare(buffer)
         return self.w.let(f"select i1 {self.guard}, {kind} {pointer}, {kind} {spare}", "p")
 
-    def vector_load(self, buffer: Buffer, pointer: str) -> Val:
-        """Elements side by side."""
+    def alignment(self, buffer: Buffer, indices: tuple[Expr, ...]) -> int:
+        """What the address of the first of some elements side by side is a multiple of: buffers of
+        callers have the alignment of their elements alone."""
+        return buffer.dtype.bytes
+
+    def vector_load(self, buffer: Buffer, pointer: str, align: int = 0) -> Val:
+        """Elements side by side, the first at a multiple of `align`."""
         mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
         kind = vector_type(mem, self.lanes)
-        size = buffer.dtype.bytes
+        size = align or buffer.dtype.bytes
         if self.mask is not None and not self.is_private(buffer):
             pointer = self.guarded(pointer, buffer)
             suffix = f"v{self.lanes}{memory_suffix(buffer.dtype)}.p0"

@@ -16,8 +16,8 @@ from aisc.codegen.backend import Backend, Device, KernelUsage, Scheduled, backen
 from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
 from aisc.codegen.simt.choice import device_here, gpu_of
-from aisc.codegen.simt.emitter import SimtEmitter
-from aisc.codegen.simt.launches import KernelLaunch, modules_of
+from aisc.codegen.simt.emitter import require_limits
+from aisc.codegen.simt.launches import DeviceKernel, modules_of
 from aisc.codegen.simt.model import Model
 from aisc.codegen.simt.module import module_of, ptx_of
 from aisc.codegen.simt.policy import SimtPolicy
@@ -28,6 +28,7 @@ from aisc.ir.target import Target, host
 from aisc.ir.tensor.func import Func
 from aisc.passes.analysis.faults import can_fail
 from aisc.passes.analysis.simt_estimate import simt_estimate
+from aisc.passes.analysis.simt_kernel import launches
 from aisc.passes.plan.bind import ScheduledKernel
 from aisc.passes.schedule.picks import Choices
 from aisc.passes.schedule.rules.chooser import NONE, Chooser
@@ -73,7 +74,7 @@ class SimtBackend:
             try:
                 schedule = simt_schedule(lowered, Chooser(self.target, given, form, quick))
                 kernel = self.optimize(lowered, schedule)
-                SimtEmitter(kernel.func, self.target).emit()
+                self.require_fit(kernel.func)
             except CompileError as fault:
                 refused = fault
                 continue
@@ -89,14 +90,19 @@ class SimtBackend:
 
     def cycles(self, kernel: ScheduledKernel) -> float:
         """What the analytical model of the machine expects."""
-        SimtEmitter(kernel.func, self.target).emit()  # it must fit
+        self.require_fit(kernel.func)
         return simt_estimate(kernel.func, self.target).cycles
+
+    def require_fit(self, func: Func) -> None:
+        """E402 where a launch of a kernel exceeds the machine."""
+        for part in launches(func):
+            require_limits(part, self.target)
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """A module for the device, and one of the model; between them what a launch must know."""
         text, grids = module_of(funcs, self.target)
-        models = [ThreadLoops().run(f) for f in funcs]
-        heads = [KernelLaunch.of(f, g).to_json() for f, g in zip(funcs, grids, strict=True)]
+        models = [ThreadLoops(self.target).run(f) for f in funcs]
+        heads = [DeviceKernel.of(f, grids).to_json() for f in funcs]
         return f"{text}; {json.dumps(heads)}{_MODEL}{self._host.emit(models)}"
 
     def assemble(self, text: str, want_listing: bool = False) -> Artefact:

@@ -7,29 +7,48 @@ address space 3, private buffers stack slots, which SROA turns into registers.
 
 from __future__ import annotations
 
+from math import gcd, prod
+
 from aisc.codegen.llvm.function import PRIVATE_SPACES, FunctionEmitter, clean, static_size
-from aisc.codegen.llvm.index import Scalar
-from aisc.codegen.llvm.types import memory_type
+from aisc.codegen.llvm.index import Scalar, flat_index
+from aisc.codegen.llvm.instructions import emit_instruction
+from aisc.codegen.llvm.types import memory_type, vector_type
 from aisc.codegen.llvm.values import ZERO_BYTES
+from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.codegen.simt.isa import isa_of
 from aisc.ir.diagnostics import error
+from aisc.ir.dtypes import DType
 from aisc.ir.target import Target
+from aisc.ir.tensor.expr import Expr
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import Barrier, For, Stmt
-from aisc.passes.tensor.simt_form import Kernel
+from aisc.ir.tensor.stmt import Barrier, For, Invoke, Stmt
+from aisc.passes.analysis.simt_kernel import Kernel
+from aisc.passes.tensor.warp_registers import LANE_AXES, WarpRegisters
 
 GLOBAL, SHARED = "ptr addrspace(1)", "ptr addrspace(3)"
 ZEROS = "@aisc.zeros.global"
+SHARED_ALIGNMENT = 16
+
+
+class SimtMath(MathEmitter):
+    """Arithmetic of SIMT machines."""
+
+    def converts(self, dtype: DType) -> bool:
+        """Short floats are an instruction away from f32."""
+        return True
 
 
 class SimtEmitter(FunctionEmitter):
     """Emits one function in kernel form; `globals` are what the module declares for it."""
+
+    MATH = SimtMath
 
     STREAMS = False
     FILLS = False
     SHUFFLES = False
 
     def __init__(self, func: Func, target: Target) -> None:
+        func = WarpRegisters().run(func)
         super().__init__(func)
         self.target, self.isa = target, isa_of(target)
         self.kernel = Kernel.of(func)
@@ -38,21 +57,8 @@ class SimtEmitter(FunctionEmitter):
 
     def emit(self) -> str:
         """Text of the function; E402 where the kernel exceeds the target's limits."""
-        self._require_limits()
+        self.shared_bytes = require_limits(self.func, self.target)
         return super().emit()
-
-    def _require_limits(self) -> None:
-        limits, size = self.target.limits, self.kernel.block_size
-        threads = size[0] * size[1] * size[2]
-        if threads > limits.get("threads_per_block", threads):
-            raise error("E402", f"{self.func.name}: {self.target.name} has no {threads} threads")
-        for count, axis in zip(size, "xyz", strict=True):
-            if count > limits.get(f"threads_{axis}", count):
-                raise error("E402", f"{self.func.name}: too many threads along {axis}: {count}")
-        shared = sum(static_size(s.buffer) * s.buffer.dtype.bytes for s in self.kernel.shared)
-        if shared > limits.get("shared_bytes", shared):
-            raise error("E402", f"{self.func.name} needs {shared} bytes of shared memory")
-        self.shared_bytes = shared
 
     # -- hooks -------------------------------------------------------------------------------
 
@@ -70,7 +76,12 @@ class SimtEmitter(FunctionEmitter):
         count, dims = len(self.func.params), len(self.func.dims)
         every = super().signature()
         status = every[-2:] if self.func.attr("status", False) else []
-        params = [p.replace("ptr ", f"{GLOBAL} ", 1) for p in every[:count]]
+        params = [
+            p.replace("ptr ", f"{GLOBAL} ", 1).replace(
+                f" align {b.dtype.bytes} ", f" align {b.alignment} "
+            )
+            for p, b in zip(every[:count], self.func.params, strict=True)
+        ]
         return params + every[count : count + dims] + status
 
     def pointer_type(self, buffer: Buffer) -> str:
@@ -78,6 +89,17 @@ class SimtEmitter(FunctionEmitter):
         if buffer.space in PRIVATE_SPACES:
             return "ptr"
         return SHARED if buffer.space == "shared" else GLOBAL
+
+    def alignment(self, buffer: Buffer, indices: tuple[Expr, ...]) -> int:
+        """Buffers begin where they are said to; what is added is a multiple of what divides all
+        terms of the index."""
+        if self.is_private(buffer):
+            return buffer.dtype.bytes
+        parts = self.parts(flat_index(buffer, indices))
+        step = gcd(parts.const, *(c for _, _, c in parts.terms), 0) * buffer.dtype.bytes
+        whole = buffer.dtype.bytes * self.lanes
+        most = min(buffer.alignment if buffer.space == "global" else SHARED_ALIGNMENT, whole)
+        return max(buffer.dtype.bytes, gcd(step, most) if step else most)
 
     def spare(self, buffer: Buffer) -> str:
         """What a suppressed load reads: zeros in global memory, the first element elsewhere."""
@@ -95,7 +117,9 @@ class SimtEmitter(FunctionEmitter):
             return
         name = f"@{self.func.name}.{clean(buffer.name)}"
         kind = f"[{static_size(buffer)} x {memory_type(buffer.dtype)}]"
-        self.globals.append(f"{name} = internal addrspace(3) global {kind} undef, align 16")
+        self.globals.append(
+            f"{name} = internal addrspace(3) global {kind} undef, align {SHARED_ALIGNMENT}"
+        )
         self.bases[buffer.name] = name
 
     def generic(self, buffer: Buffer) -> None:
@@ -110,6 +134,15 @@ class SimtEmitter(FunctionEmitter):
                 cast = f"{slot} = addrspacecast ptr addrspace({space}) {slot}.at to ptr"
                 self.w.allocas[k : k + 1] = [lies, cast]
                 return
+
+    def invoke(self, s: Invoke) -> None:
+        """An instruction of a warp: each lane gives the registers that it has."""
+        found = self.target.intrinsic(s.intrinsic)
+        kinds = [
+            vector_type(memory_type(p.dtype), prod(p.type.static_shape[LANE_AXES:]))
+            for p in found.semantics.params
+        ]
+        emit_instruction(self, found, s, kinds)
 
     def barrier(self, s: Barrier) -> None:
         """All threads of the block wait for each other."""
@@ -133,6 +166,23 @@ class SimtEmitter(FunctionEmitter):
         self.bind(s.var, Scalar(value, self.w.scope.level), *self.span(s))
         self.stmt(s.body)
         self.unbind(s.var)
+
+
+def require_limits(func: Func, target: Target) -> int:
+    """The bytes of shared memory that a launch takes; E402 where it exceeds the target's limits."""
+    limits, kernel = target.limits, Kernel.of(func)
+    size = kernel.block_size
+    threads = size[0] * size[1] * size[2]
+    if threads > limits.get("threads_per_block", threads):
+        raise error("E402", f"{func.name}: {target.name} has no {threads} threads")
+    for count, axis in zip(size, "xyz", strict=True):
+        if count > limits.get(f"threads_{axis}", count):
+            raise error("E402", f"{func.name}: too many threads along {axis}: {count}")
+    held = [s.buffer for s in kernel.shared if s.buffer.space == "shared"]
+    shared = sum(static_size(b) * b.dtype.bytes for b in held)
+    if shared > limits.get("shared_bytes", shared):
+        raise error("E402", f"{func.name} needs {shared} bytes of shared memory")
+    return shared
 
 
 def zeros_global() -> str:

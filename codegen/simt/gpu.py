@@ -22,7 +22,7 @@ from aisc.codegen.backend import Regions, Traced
 from aisc.codegen.faults import error_of
 from aisc.codegen.simt.device_array import DeviceArray
 from aisc.codegen.simt.driver import Driver, DriverError, Handle
-from aisc.codegen.simt.launches import DeviceModule, KernelLaunch
+from aisc.codegen.simt.launches import DeviceKernel, DeviceModule
 from aisc.codegen.simt.places import Places, Weights
 from aisc.codegen.simt.pool import Pool
 from aisc.ir.dataclass import dataclass
@@ -39,7 +39,7 @@ class Gpu:
     driver: Driver
     modules: Sequence[DeviceModule]
     pool: Pool = field(init=False)
-    kernels: Mapping[str, KernelLaunch] = field(init=False)
+    kernels: Mapping[str, DeviceKernel] = field(init=False)
     functions: dict[str, Handle] = field(default_factory=dict)
     weights: Weights = field(init=False)
     _loaded: list[Handle] = field(default_factory=list)
@@ -58,8 +58,8 @@ class Gpu:
                     *fault.log.splitlines(),
                 ) from None  # fmt: skip
             self._loaded.append(handle)
-            for k in module.kernels:
-                self.functions[k.name] = self.driver.function(handle, k.name)
+            for entry in (x.entry for k in module.kernels for x in k.launches):
+                self.functions[entry] = self.driver.function(handle, entry)
 
     @cached_property
     def name(self) -> str:
@@ -143,15 +143,17 @@ class GpuSession:
 
     def _launch(self, kernel: str, pointers: Sequence[int], dims: Sequence[int]) -> None:
         about, driver = self.gpu.kernels[kernel], self.gpu.driver
-        grid = about.blocks(dims)
-        if 0 in grid:
+        found = list(about.launched(dims))
+        if not found:
             return
         words = [self.places.of(p, self.stream) for p in pointers] + list(dims)
         if about.reports:
             words += [self._status_slot(), 0]
             self._reporting = True
         before = self._mark()
-        driver.launch(self.gpu.functions[kernel], grid, about.block, words, self.stream)
+        for launch, grid in found:
+            function = self.gpu.functions[launch.entry]
+            driver.launch(function, grid, launch.block, words, self.stream)
         self._measure(kernel, before)
 
     def upload(self, source: int, place: int, size: int) -> None:

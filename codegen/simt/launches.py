@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aisc.codegen.image import DeviceCode
@@ -19,55 +19,81 @@ Size = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class KernelLaunch:
-    """A kernel as its callers see it. operands: pointers that it takes; dims: the names of its
-    dimensions behind them; reports: whether it may report an error behind these; grid: blocks along
-    x, y, z; block: threads of one; shared: bytes of its shared memory."""
+class Launch:
+    """A launch of a kernel. entry: what is launched; grid: blocks along x, y, z; block: threads of
+    one; shared: bytes of its shared memory."""
 
-    name: str
-    operands: int
-    dims: tuple[str, ...]
-    reports: bool
+    entry: str
     grid: tuple[Dim, Dim, Dim]
     block: Size
     shared: int
 
     @staticmethod
-    def of(func: Func, grid: Grid) -> KernelLaunch:
-        """That of a kernel in kernel form."""
+    def of(grid: Grid) -> Launch:
+        """That of an entry of a module."""
         sizes = [1 if e is None else as_dim(e, lambda v: symbol(v.name)) for e in grid.grid]
         if any(d is None for d in sizes):
-            raise InternalError(f"{func.name}: blocks are counted by no dimension")
+            raise InternalError(f"{grid.name}: blocks are counted by no dimension")
         x, y, z = (d for d in sizes if d is not None)
-        dims = tuple(v.name for v in func.dims)
-        reports = bool(func.attr("status", False))
-        return KernelLaunch(
-            func.name, len(func.params), dims, reports, (x, y, z), grid.block, grid.shared_bytes
-        )
+        return Launch(grid.name, (x, y, z), grid.block, grid.shared_bytes)
 
-    def blocks(self, dims: Sequence[int]) -> Size:
-        """How many blocks a launch with these values of the dimensions has; none where it has
-        nothing to do."""
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON value."""
+        return {
+            "entry": self.entry, "grid": [dim_to_json(d) for d in self.grid],
+            "block": list(self.block), "shared": self.shared,
+        }  # fmt: skip
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Launch:
+        """That of :meth:`to_json`; ``ValueError`` and its like when the form is wrong."""
+        gx, gy, gz = map(dim_from_json, data["grid"])
+        bx, by, bz = map(integer, data["block"])
+        return Launch(text(data["entry"]), (gx, gy, gz), (bx, by, bz), integer(data["shared"]))
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKernel:
+    """A kernel as its callers see it. operands: pointers that it takes; dims: the names of its
+    dimensions behind them; reports: whether it may report an error behind these; launches: one
+    after the other, each with all of that."""
+
+    name: str
+    operands: int
+    dims: tuple[str, ...]
+    reports: bool
+    launches: tuple[Launch, ...]
+
+    @staticmethod
+    def of(func: Func, grids: Sequence[Grid]) -> DeviceKernel:
+        """That of a kernel in kernel form, of the entries of its module."""
+        dims = tuple(v.name for v in func.dims)
+        own = tuple(Launch.of(g) for g in grids if g.kernel == func.name)
+        reports = bool(func.attr("status", False))
+        return DeviceKernel(func.name, len(func.params), dims, reports, own)
+
+    def launched(self, dims: Sequence[int]) -> Iterator[tuple[Launch, Size]]:
+        """The launches with these values of the dimensions, with their blocks along x, y, z;
+        without those that have nothing to do."""
         values = dict(zip(self.dims, dims, strict=True))
-        x, y, z = (max(0, evaluate(d, values)) for d in self.grid)
-        return x, y, z
+        for launch in self.launches:
+            x, y, z = (max(0, evaluate(d, values)) for d in launch.grid)
+            if x * y * z:
+                yield launch, (x, y, z)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value."""
         return {
             "name": self.name, "operands": self.operands, "dims": list(self.dims),
-            "reports": self.reports, "grid": [dim_to_json(d) for d in self.grid],
-            "block": list(self.block), "shared": self.shared,
+            "reports": self.reports, "launches": [x.to_json() for x in self.launches],
         }  # fmt: skip
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> KernelLaunch:
+    def from_json(data: Mapping[str, Any]) -> DeviceKernel:
         """That of :meth:`to_json`; ``ValueError`` and its like when the form is wrong."""
-        gx, gy, gz = map(dim_from_json, data["grid"])
-        bx, by, bz = map(integer, data["block"])
-        return KernelLaunch(
+        return DeviceKernel(
             text(data["name"]), integer(data["operands"]), tuple(map(text, data["dims"])),
-            bool(data["reports"]), (gx, gy, gz), (bx, by, bz), integer(data["shared"]),
+            bool(data["reports"]), tuple(map(Launch.from_json, data["launches"])),
         )  # fmt: skip
 
 
@@ -76,7 +102,7 @@ class DeviceModule:
     """Kernels of one module: how they are launched, their code as PTX, and the object of the model
     of them for the host."""
 
-    kernels: tuple[KernelLaunch, ...]
+    kernels: tuple[DeviceKernel, ...]
     code: str
     model: bytes
 
@@ -87,6 +113,6 @@ def modules_of(code: DeviceCode) -> tuple[DeviceModule, ...]:
     for data in code.objects:
         head, _, native = data.partition(b"\n")
         about = json.loads(head)
-        kernels = tuple(map(KernelLaunch.from_json, about["kernels"]))
+        kernels = tuple(map(DeviceKernel.from_json, about["kernels"]))
         found.append(DeviceModule(kernels, str(about["ptx"]), native))
     return tuple(found)

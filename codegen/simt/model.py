@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from aisc.codegen.backend import host_of
 from aisc.codegen.faults import error_of
 from aisc.codegen.llvm.link import Linked
-from aisc.codegen.simt.launches import DeviceModule, KernelLaunch
+from aisc.codegen.simt.launches import DeviceKernel, DeviceModule
 from aisc.ir.dataclass import dataclass
 from aisc.ir.target import host
 
@@ -17,7 +17,7 @@ from aisc.ir.target import host
 class Model:
     """Kernels whose threads are loops on the host."""
 
-    kernels: Mapping[str, KernelLaunch]
+    kernels: Mapping[str, DeviceKernel]
     code: Linked
 
     @staticmethod

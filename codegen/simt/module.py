@@ -15,13 +15,15 @@ from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Expr
 from aisc.ir.tensor.func import Func
+from aisc.passes.analysis.simt_kernel import launches
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How a kernel is launched: blocks along x, y, z as expressions of its dims, threads, and its
-    shared memory in bytes."""
+    """A launch of a kernel: its entry, blocks along x, y, z as expressions of the kernel's dims,
+    threads, and shared memory in bytes. A launch over no blocks is left out."""
 
+    kernel: str
     name: str
     grid: tuple[Expr | None, Expr | None, Expr | None]
     block: tuple[int, int, int]
@@ -29,17 +31,17 @@ class Grid:
 
 
 def module_of(funcs: Sequence[Func], target: Target) -> tuple[str, tuple[Grid, ...]]:
-    """LLVM IR of kernels as one module, and their grids in the same order."""
+    """LLVM IR of kernels as one module, and their launches in the order of both."""
     texts: list[str] = []
     globals_ = [zeros_global()]
     declarations: dict[str, None] = {}
     grids: list[Grid] = []
-    for func in funcs:
+    for kernel, func in ((f.name, part) for f in funcs for part in launches(f)):
         emitter = SimtEmitter(func, target)
         texts.append(emitter.emit())
         globals_.extend(emitter.globals)
         declarations.update(emitter.w.declarations)
-        grids.append(_grid(emitter))
+        grids.append(_grid(kernel, emitter))
     head = f'target triple = "{target.triple}"'
     if not isa_of(target).ptx:  # its address spaces have pointers of their own sizes
         layout = _machine(target.triple, target.arch, ",".join(target.features)).target_data
@@ -64,10 +66,10 @@ def ptx_of(text: str, target: Target) -> str:
     return str(machine.emit_assembly(module))
 
 
-def _grid(emitter: SimtEmitter) -> Grid:
+def _grid(kernel: str, emitter: SimtEmitter) -> Grid:
     sizes: dict[str, Expr] = {f.kind: f.extent for f in emitter.kernel.grid}
     grid = (sizes.get("block.x"), sizes.get("block.y"), sizes.get("block.z"))
-    return Grid(emitter.func.name, grid, emitter.kernel.block_size, emitter.shared_bytes)
+    return Grid(kernel, emitter.func.name, grid, emitter.kernel.block_size, emitter.shared_bytes)
 
 
 @cache

@@ -10,8 +10,8 @@ from aisc.ir.graph.core import GraphNode
 from aisc.passes.policy import PlainPolicy
 
 TYPES = frozenset({
-    dtypes.f32, dtypes.f64, dtypes.boolean, dtypes.i8, dtypes.i16, dtypes.i32, dtypes.i64,
-    dtypes.u8, dtypes.u16, dtypes.u32, dtypes.u64,
+    dtypes.f16, dtypes.bf16, dtypes.f32, dtypes.f64, dtypes.boolean, dtypes.i8, dtypes.i16,
+    dtypes.i32, dtypes.i64, dtypes.u8, dtypes.u16, dtypes.u32, dtypes.u64,
 })  # fmt: skip
 
 

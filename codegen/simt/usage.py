@@ -16,22 +16,24 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc
 from aisc.passes.analysis.simt_estimate import OWN_REGISTERS, RESIDENT
+from aisc.passes.analysis.simt_kernel import launches
 
 WORD = 4
 REGISTER_UNIT = 8  # registers of a thread are given in groups of so many
 
 
 def usage_of(funcs: Sequence[Func], target: Target) -> Mapping[str, KernelUsage]:
-    """By kernel: what the assembler says where it is installed and knows the machine, else what the
-    description lets expect."""
+    """By entry, of which a kernel has one for each launch: what the assembler says where it is
+    installed and knows the machine, else what the description lets expect."""
     text, grids = module_of(funcs, target)
     told = _assembled(text, target)
+    parts = {part.name: part for func in funcs for part in launches(func)}
     found = {}
-    for func, grid in zip(funcs, grids, strict=True):
-        said = told.get(func.name)
-        registers = _expected(func) if said is None else said.registers
+    for grid in grids:
+        said = told.get(grid.name)
+        registers = _expected(parts[grid.name]) if said is None else said.registers
         occupancy, bound = occupancy_of(target, grid, registers)
-        found[func.name] = KernelUsage(
+        found[grid.name] = KernelUsage(
             prod(grid.block), registers, 0 if said is None else said.spills, grid.shared_bytes,
             occupancy, bound, said is not None,
         )  # fmt: skip

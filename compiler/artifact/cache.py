@@ -30,6 +30,7 @@ FACT_LIMIT_BYTES = 1 << 24
 _FREE_SHARE = 0.05  # of a file system that stays free
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _ABANDONED = 3600.0  # seconds after which a file that was never finished is nobody's
+_FRESH = 60.0  # seconds in which what was seen of a folder is believed
 _MAGIC = b"AISC1\n"
 
 
@@ -81,6 +82,26 @@ def key_of(*parts: str) -> str:
     return sha.hexdigest()
 
 
+@dataclass(slots=True)
+class _Account:
+    """What this process knows of a folder: bytes when it last looked, when that was, and what it
+    has written since."""
+
+    size: int
+    looked: float
+    written: int = 0
+
+    def suffices(self, limit: int, more: int) -> bool:
+        """Whether the limit holds for sure with `more` bytes, but for what other processes may have
+        written in a short while: looking takes as long as there are records."""
+        if time.monotonic() - self.looked > _FRESH or self.written > limit // 16:
+            return False
+        return self.size + self.written + more <= limit - limit // 8
+
+
+_ACCOUNTS: dict[tuple[Path, str], _Account] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Cache:
     """A folder of records. Faults of the file system never stop a compilation."""
@@ -124,13 +145,21 @@ class Cache:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path, durable=False) as file:
             yield file
+            file.flush()
+            written = os.fstat(file.fileno()).st_size
+        if (account := self._account) is not None:
+            account.written += written
+
+    @property
+    def _account(self) -> _Account | None:
+        return _ACCOUNTS.get((self.folder, self.suffix))
 
     def room_for(self, size: int) -> str:
         """Make room for a record, so that the limit holds with it; why there cannot be any, or
         nothing."""
         if size > self.limit:
             return f"the limit of the cache is {shown(self.limit)}, set AISC_CACHE_LIMIT"
-        self.prune(size)
+        self.trim(size)
         usage = _usage(self.folder)
         if usage is not None and usage.free - size < usage.total * _FREE_SHARE:
             return f"the disk of {self.folder} has only {shown(usage.free)} left"
@@ -144,12 +173,24 @@ class Cache:
         """Bytes in the cache."""
         return sum(p.stat().st_size for p in self.files())
 
+    def known_size(self) -> int:
+        """Bytes in the cache when this process last looked, and what it has written since."""
+        account = self._account
+        return self.size() if account is None else account.size + account.written
+
     def clear(self) -> int:
         """Remove every record; gives their number."""
         found = self.files()
         for p in found:
             p.unlink(missing_ok=True)
+        _ACCOUNTS.pop((self.folder, self.suffix), None)
         return len(found)
+
+    def trim(self, more: int = 0) -> None:
+        """Prune, unless it is known that the limit holds with `more` bytes."""
+        account = self._account
+        if account is None or not account.suffices(self.limit, more):
+            self.prune(more)
 
     def prune(self, more: int = 0) -> None:
         """Drop the least recently used records until the limit holds with `more` bytes, and what a
@@ -165,6 +206,7 @@ class Cache:
                     break
                 path.unlink(missing_ok=True)
                 total -= size
+            _ACCOUNTS[self.folder, self.suffix] = _Account(total, time.monotonic())
 
 
 def _encode(sections: Mapping[str, bytes]) -> bytes:

@@ -5,40 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from aisc.cli.arguments import Model, Shapes, extent
+from aisc.codegen.files import write_whole
+from aisc.exploring.outcomes import Outcome, explore
+from aisc.exploring.report import as_html
+from aisc.exploring.sweeps import designs
 
 
-def dse(
-    chip: Annotated[Path, typer.Argument(metavar="CHIP", help="A description, FILE.toml.")],
-    model: Model,
-    sweep: Annotated[
-        list[str],
-        typer.Option(help="NAME=8,16,32 or NAME=64K..1M, which doubles; once for each number."),
-    ],
-    shape: Shapes = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write all numbers here, as JSON.")
-    ] = None,
-    page: Annotated[
-        Path | None, typer.Option(help="Write a page with cycles against area and energy.")
-    ] = None,
+def compare_designs(
+    chip: Path,
+    model: str,
+    sweep: Sequence[str],
+    choices: Mapping[str, Any],
+    output: Path | None,
+    page: Path | None,
 ) -> None:
-    """Compare designs of an accelerator: what a model takes on each, and proxies of area and
-    energy. Nothing is run."""
-    from aisc.codegen.files import write_whole
-    from aisc.exploring.outcomes import Outcome, explore
-    from aisc.exploring.report import as_html
-    from aisc.exploring.sweeps import designs
-
-    choices: Mapping[str, Any] = {"shapes": dict(map(extent, shape or ()))}
+    """Print a table; `output` and `page`: files for the numbers and for plots."""
     given = designs(chip, sweep)
     errors = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
@@ -62,7 +50,7 @@ def dse(
         write_whole(page, as_html(Path(model).name, chip.stem, found).encode())
 
 
-def _table(found: Sequence[Any], title: str) -> Table:
+def _table(found: Sequence[Outcome], title: str) -> Table:
     """Designs in their order; those that nothing beats in cycles and area have a mark."""
     caption = "area and energy are proxies; * none is better in both cycles and area"
     table = Table(box=box.SIMPLE, padding=(0, 1), title=title, caption=caption)

@@ -43,7 +43,7 @@ from aisc.cli.arguments import (
     sizes_at,
     stored_in,
 )
-from aisc.cli.dse_command import dse
+from aisc.cli.dse_app import dse
 from aisc.cli.quantize_app import quantize
 from aisc.cli.targets_app import machines
 

@@ -52,7 +52,7 @@ def build_kernels(
         if kernel.name in keys and cache is not None:
             cache.put(keys[kernel.name], to_record(result))
     if cache is not None and missing:
-        cache.prune()
+        cache.trim()
     return {k.name: built[k.name] for k in kernels}
 
 

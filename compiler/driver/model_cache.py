@@ -83,7 +83,7 @@ class Place:
         size = size_of(image) + sum(map(len, (image.runtime, *image.objects)))
         shelf = ImageShelf(self.store, self.facts.store, self.key, self._use)
         try:
-            shelf.grow(max(0, size - self.store.size()))  # the rest may be there already
+            shelf.grow(max(0, size - self.store.known_size()))  # the rest may be there already
             with self.store.writing(self.key) as file:
                 write_into(file, image, source, bundle.about(), shelf)
                 if not all(stamp_of(p) == stamp for p, stamp in self.files):
@@ -99,8 +99,8 @@ class Place:
             return None
         shelf.publish()
         self._use(self.key, whole=True)
-        self.store.prune()
-        self.facts.store.prune()
+        self.store.trim()
+        self.facts.store.trim()
         return weights
 
     def _lend(self, name: str, total: str) -> Bytes:

@@ -6,7 +6,7 @@ block, if any, is an ``If`` directly around it. Loops and blocks are named; name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -14,9 +14,9 @@ from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, map_children
 from aisc.ir.tensor.builder import accesses
-from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, logical_and
+from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, logical_and, of_dim
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.linear import Indexer
+from aisc.ir.tensor.linear import Indexer, Linear
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Let, Prefetch, Seq, Stmt, While, seq
 from aisc.ir.tensor.visitor import touched
 
@@ -224,6 +224,19 @@ def guarded(block: Block, cond: Expr) -> Stmt:
     return block if cond == TRUE else If(cond, block)
 
 
+def push_guard(stmt: Stmt, cond: Expr) -> Stmt:
+    """Conjoin `cond` to the predicate of every block below."""
+    if isinstance(stmt, Block):
+        return If(cond, stmt)
+    if isinstance(stmt, If):
+        return replace(stmt, cond=logical_and(stmt.cond, cond))
+    if isinstance(stmt, For):
+        return replace(stmt, body=push_guard(stmt.body, cond))
+    if isinstance(stmt, Seq):
+        return Seq(tuple(push_guard(s, cond) for s in stmt.stmts))
+    return stmt
+
+
 def conjuncts(cond: Expr) -> list[Expr]:
     """The conditions that a conjunction consists of; none for true."""
     if isinstance(cond, Binary) and cond.op == "and":
@@ -262,6 +275,15 @@ def _indexer(loops: tuple[tuple[Var, Expr, Expr], ...], dims: tuple[Var, ...]) -
         low, high = index.bounds(first), index.bounds(first + extent)
         index.ranges[var.name] = low[0], high[1] - 1
     return index
+
+
+def linear_address(buffer: Buffer, indices: Sequence[Expr], index: Indexer | None = None) -> Linear:
+    """The place of an element among those of its buffer, as a linear form; `index` knows the ranges
+    of variables."""
+    flat: Expr = Const(0)
+    for i, stride in zip(indices, buffer.strides, strict=True):
+        flat = flat + i * of_dim(stride)
+    return (index or Indexer()).linear(flat)
 
 
 def all_names(func: Func) -> set[str]:

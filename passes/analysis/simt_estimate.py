@@ -17,10 +17,11 @@ from aisc.ir.dataclass import dataclass
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Expr, Load, variables
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Let, Seq, Stmt, Store, While
-from aisc.ir.tensor.tree import statements
+from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Invoke, Let, Seq, Stmt, Store, While
+from aisc.ir.tensor.tree import places, statements
 from aisc.passes.analysis.cost import extent
 from aisc.passes.analysis.instructions import UNKNOWN_TURNS, operations, weight
+from aisc.passes.analysis.simt_kernel import launches
 from aisc.passes.analysis.turns import Values, place_of
 
 SECTOR, BANKS, WORD = 32, 32, 4
@@ -57,6 +58,7 @@ class _Counts:
     waits: float = 0.0
     barriers: float = 0.0
     other: float = 0.0
+    matrices: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,11 @@ class _Where:
 
     turns: float = 1.0
     unrolled: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def all(self) -> float:
+        """How often code runs that depends on all loops."""
+        return self.turns * prod(self.unrolled.values())
 
     def times(self, e: Expr | Store) -> float:
         """How often code with these values runs: not again for unrolled loops that it does not
@@ -75,7 +82,18 @@ class _Where:
 
 
 def simt_estimate(func: Func, target: Target, sizes: Values | None = None) -> SimtEstimate:
-    """The time of a kernel after step 8, by the numbers of the description."""
+    """The time of a kernel after step 8, by the numbers of the description: that of its launches
+    together, which are bound by what the longest is bound by."""
+    parts = [_of_launch(part, target, sizes) for part in launches(func)]
+    longest = max(parts, key=lambda e: e.cycles)
+    return SimtEstimate(
+        sum(e.cycles for e in parts), sum(e.instructions for e in parts),
+        sum(e.shared for e in parts), sum(e.sectors for e in parts),
+        longest.occupancy, longest.conflicts, longest.bound,
+    )  # fmt: skip
+
+
+def _of_launch(func: Func, target: Target, sizes: Values | None) -> SimtEstimate:
     known = {**{v.name: UNKNOWN_TURNS for v in func.dims}, **(sizes or {})}
     shape = dict.fromkeys(("block.x", "block.y", "block.z", "thread.x", "thread.y", "thread.z"), 1)
     for s in statements(func.body):
@@ -102,6 +120,7 @@ def _combined(
     bandwidth = _bandwidth(target, "global", 1900.0) / max(1, target.cores)
     sides = {
         "arithmetic": warps * c.arithmetic / rate,
+        "matrix": warps * sum(n * _cycles(name, target) for name, n in c.matrices.items()),
         "issue": instructions / rate,
         "shared": warps * c.shared * warp * WORD / _bandwidth(target, "shared", 128.0),
         "global": warps * c.sectors * SECTOR / bandwidth,
@@ -118,6 +137,12 @@ def _combined(
         min(1.0, resident * warps / most), c.ideal / c.shared if c.shared else 1.0,
         "latency" if waiting > busiest else bound,
     )  # fmt: skip
+
+
+def _cycles(name: str, target: Target) -> float:
+    """Cycles for which an instruction keeps a multiprocessor: its multiply-adds by their rate."""
+    (place,) = places(target.intrinsic(name).semantics.body)
+    return prod(extent(f.extent, {}, 1) for f in place.loops) / target.rates.get(name, 1.0)
 
 
 def _resident(target: Target, warps: int, warp: int, shared: int, registers: int) -> int:
@@ -173,6 +198,8 @@ def _walk(s: Stmt, sizes: Values, lanes: list[dict[str, int]], at: _Where, c: _C
         c.barriers += at.turns
     elif isinstance(s, Store):
         _store(s, sizes, lanes, at, c)
+    elif isinstance(s, Invoke):
+        c.matrices[s.intrinsic] = c.matrices.get(s.intrinsic, 0.0) + at.all
 
 
 def _loop(f: For, sizes: Values, lanes: list[dict[str, int]], at: _Where, c: _Counts) -> None:
@@ -202,7 +229,7 @@ def _access(
     n: Load | Store, b: Buffer, times: float, sizes: Values, lanes: list[dict[str, int]], c: _Counts
 ) -> None:
     """An access of a warp: its sectors, or the turns that its banks need."""
-    if b.space == "register":
+    if b.space in ("register", "warp"):
         return
     c.accesses += times
     places = [place_of(b, n.indices, {**sizes, **lane})[0] for lane in lanes]

@@ -20,6 +20,13 @@ class Names:
     def __init__(self, func: Func) -> None:
         self.taken = all_names(func)
 
+    @staticmethod
+    def of(taken: set[str]) -> Names:
+        """Names beside those of a set, to which they are added."""
+        made = Names.__new__(Names)
+        made.taken = taken
+        return made
+
     def claim(self, name: str, step: str) -> None:
         """Take a name that the user chose; E302 if something has it."""
         if name in self.taken:

@@ -197,7 +197,8 @@ class Steps:
         before: ``for i in 0..N: S(i)``   after ``bind("i", "thread.x")``: ``thread.x i in 0..N: S(i)``
         A thread axis may be bound by several loops, one after the other: a block runs them all with the
         same threads, iteration `t` of each on thread `t`. So all loops of an axis have one constant
-        extent, and no loop of an axis stands inside another of the same axis. A tile that many threads
+        extent, and no loop of an axis stands inside another of the same axis. Outermost statements with
+        loops over blocks are launches of their own, with threads of their own. A tile that many threads
         read is filled by a nest of its own (``cache_read``, ``compute_at``, ``fuse``, ``split``, bind),
         which stands beside the nest that reads it; barriers between such nests are inserted and proved
         by :mod:`aisc.passes.tensor.simt_barriers`. Block loops stand outside of thread loops.

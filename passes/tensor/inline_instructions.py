@@ -48,7 +48,7 @@ class InlineInstructions:
                 return Seq(())
             if isinstance(s, Seq):
                 return seq(*s.stmts)
-            return _meaning(table[s.intrinsic], s, names) if isinstance(s, Invoke) else s
+            return meaning(table[s.intrinsic], s, names) if isinstance(s, Invoke) else s
 
         body = transform_statements(func.body, swap)
         plain = {b: replace(b, space="global") for b in tiles}
@@ -59,7 +59,7 @@ class InlineInstructions:
         return LowerBlocks().run(made)
 
 
-def _meaning(found: Intrinsic, s: Invoke, names: Names) -> Stmt:
+def meaning(found: Intrinsic, s: Invoke, names: Names) -> Stmt:
     """The loops of one instruction on its operands."""
     semantics = found.semantics
     regions = dict(zip(semantics.params, s.operands, strict=True))

@@ -14,19 +14,21 @@ from dataclasses import replace
 
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
-from aisc.ir.node import walk
-from aisc.ir.tensor.expr import Expr, Load, Var
+from aisc.ir.node import Node, walk
+from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Load, Var, equal, variables
 from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Invoke, Let, Seq, Stmt, While, seq
 from aisc.ir.tensor.thread_trace import index_value
-from aisc.ir.tensor.tree import replace_stmt
+from aisc.ir.tensor.tree import conjuncts, replace_stmt
 from aisc.ir.tensor.visitor import transform, written_buffers
+from aisc.passes.analysis.simt_kernel import Kernel
 from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
 from aisc.passes.tensor.intervals import Pair, Touch, interval_pairs
-from aisc.passes.tensor.simt_form import Kernel
 
 Values = tuple[tuple[str, int], ...]
+# What is known of pairs of accesses: a race, or that there is none.
+Decided = dict[tuple[object, ...], "Race | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,10 @@ class InsertBlockBarriers:
 
     def run(self, func: Func) -> Func:
         """Apply to a function in kernel form; E306 where no barrier can help."""
+        known: Decided = {}
         while True:
             kernel = Kernel.of(func)
-            found = next((p for p, _ in _races(func, kernel)), None)
+            found = next((p for p, _ in _races(func, kernel, known)), None)
             if found is None:
                 _require_uniform(func, kernel)
                 return func
@@ -132,15 +135,50 @@ def check_private(func: Func) -> None:
             )
 
 
-def _races(func: Func, kernel: Kernel) -> Iterator[tuple[Pair, Race]]:
-    if any(isinstance(n, Invoke) for n in walk(kernel.body)):
-        raise error("E304", f"{func.name}: accesses of instructions cannot be checked for races")
+def _races(func: Func, kernel: Kernel, known: Decided | None = None) -> Iterator[tuple[Pair, Race]]:
+    """Pairs that race, with a witness. `known`: what was decided before, about the same accesses
+    among other barriers."""
+    known = {} if known is None else known
+    _require_warps(func, kernel)
     own = {n.buffer.name for n in walk(kernel.body) if isinstance(n, Alloc)}
     watched = frozenset(b.name for b in written_buffers(kernel.body)) - own
     for pair in interval_pairs(func, kernel.body, watched):
-        race = _decide(func, kernel, pair)
+        about = _about(pair)
+        if about not in known:
+            known[about] = _decide(func, kernel, pair)
+        race = known[about]
         if race is not None:
             yield pair, race
+
+
+def _require_warps(func: Func, kernel: Kernel) -> None:
+    """Instructions are those of warps, whose lanes execute them together: what they touch lies in
+    registers of the warp, of which a lane touches its own otherwise, and no condition is between
+    the lanes."""
+    lane = tuple(f.var for f in kernel.threads if f.kind == "thread.x")
+    for s in walk(kernel.body):
+        if isinstance(s, Invoke) and any(r.buffer.space != "warp" for r in s.operands):
+            raise error(
+                "E304", f"{func.name}: accesses of {s.intrinsic} cannot be checked for races"
+            )
+        if isinstance(s, If | While) and _varies(s.cond, lane) and _holds(s, Invoke):
+            raise error(
+                "E306", f"{func.name}: an instruction is not reached by all lanes of a warp"
+            )
+
+
+def _about(pair: Pair) -> tuple[object, ...]:
+    """All that a decision depends on: not the bodies of loops."""
+
+    def ranges(loops: tuple[For, ...]) -> tuple[object, ...]:
+        return tuple([(f.var, f.low, f.extent) for f in loops])
+
+    sides = [
+        (t.buffer.name, t.index, t.write, t.conds, ranges(t.loops))
+        for t in (pair.first, pair.second)
+    ]
+    step = () if pair.step is None else ranges((pair.step,))
+    return (*sides, ranges(pair.same), step, pair.adjacent)
 
 
 def _require_uniform(func: Func, kernel: Kernel) -> None:
@@ -163,7 +201,11 @@ def _require_uniform(func: Func, kernel: Kernel) -> None:
 
 
 def _holds_barrier(s: Stmt) -> bool:
-    return any(isinstance(n, Barrier) for n in walk(s))
+    return _holds(s, Barrier)
+
+
+def _holds(s: Stmt, kind: type[Stmt]) -> bool:
+    return any(isinstance(n, kind) for n in walk(s))
 
 
 def _varies(e: Expr, threads: tuple[Var, ...]) -> bool:
@@ -183,8 +225,9 @@ def _decide(func: Func, kernel: Kernel, pair: Pair) -> Race | None:
 
 def race_of(func: Func, kernel: Kernel, pair: Pair) -> Race | None:
     """Two threads of one block in which the accesses of a pair meet; ``None``: there are none."""
-    if not kernel.threads:
+    if not kernel.threads or _apart(kernel, pair):
         return None
+    pair, kernel, unknown = _with_atoms(func, kernel, pair)
     common = {f.var: f"g{k}" for k, f in enumerate((*kernel.grid, *pair.same))}
     constraints = [c for f in (*kernel.grid, *pair.same) for c in _range(f, common)]
     names = list(common.values())
@@ -206,10 +249,59 @@ def race_of(func: Func, kernel: Kernel, pair: Pair) -> Race | None:
         constraints.append(later)
     for i, j in zip(pair.first.index, pair.second.index, strict=True):
         constraints.append(f"{affine(i, a)} = {affine(j, b)}")
-    params = tuple(affine(d, {}) for d in func.dims)
+    params = tuple(affine(d, {}) for d in (*func.dims, *unknown))
     known = tuple(f"{p} >= 0" for p in params)
     point = Problem(tuple(names), params, (*constraints, *known)).sample()
     return None if point is None else _witness(func, kernel, pair, point, sides)
+
+
+def _apart(kernel: Kernel, pair: Pair) -> bool:
+    """Sufficient: along each axis both accesses have the number of their thread as an index of the
+    same dimension, or happen on thread 0 alone."""
+    both = list(zip(pair.first.index, pair.second.index, strict=True))
+    alone = [{p for c in t.conds for p in conjuncts(c)} for t in (pair.first, pair.second)]
+
+    def same(v: Var) -> bool:
+        return any(a == b == v for a, b in both) or all(equal(v, ZERO) in c for c in alone)
+
+    return all(same(f.var) for f in kernel.threads)
+
+
+def _with_atoms(func: Func, kernel: Kernel, pair: Pair) -> tuple[Pair, Kernel, tuple[Var, ...]]:
+    """What both threads compute alike from the sizes and the number of their block, and is not
+    affine, as one unknown."""
+    fixed = frozenset((*func.dims, *(f.var for f in kernel.grid)))
+    known: dict[Expr, Var] = {}
+
+    def simple(e: Node) -> Node:
+        if not isinstance(e, Binary) or e.op not in ("mul", "floordiv", "mod"):
+            return e
+        if isinstance(e.b, Const) or (e.op == "mul" and isinstance(e.a, Const)):
+            return e
+        inside = variables(e)
+        if not inside or any(v not in fixed and v not in known.values() for v in inside):
+            return e
+        return known.setdefault(e, Var(f"unknown {len(known)}"))
+
+    def loops(group: tuple[For, ...]) -> tuple[For, ...]:
+        return tuple(
+            replace(
+                f, low=transform(f.low, simple), extent=transform(f.extent, simple), body=Seq(())
+            )
+            for f in group
+        )
+
+    def touch(t: Touch) -> Touch:
+        parts = (tuple(transform(e, simple) for e in group) for group in (t.index, t.conds))
+        index, conds = parts
+        return replace(t, index=index, conds=conds, loops=loops(t.loops))
+
+    step = None if pair.step is None else loops((pair.step,))[0]
+    pair = replace(
+        pair, first=touch(pair.first), second=touch(pair.second), same=loops(pair.same), step=step
+    )
+    kernel = replace(kernel, grid=loops(kernel.grid), threads=loops(kernel.threads))
+    return pair, kernel, tuple(known.values())
 
 
 def _range(loop: For, rename: dict[Var, str]) -> tuple[str, str]:

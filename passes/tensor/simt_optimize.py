@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from aisc.ir.tensor.func import Func
+from aisc.passes.analysis.simt_kernel import joined
 from aisc.passes.base import FuncPass
 from aisc.passes.tensor.compact import Compact
 from aisc.passes.tensor.hoist_scratch import HoistScratch
 from aisc.passes.tensor.lower_blocks import LowerBlocks
 from aisc.passes.tensor.separate_inits import SeparateInits
 from aisc.passes.tensor.simt_barriers import InsertBlockBarriers, check_private
-from aisc.passes.tensor.simt_form import UnifyThreads
+from aisc.passes.tensor.simt_form import UnifyThreads, divided
 
 # Shared panels shrink to one step of their loop before they are declared outside of it.
-BEFORE: tuple[FuncPass, ...] = (
-    SeparateInits(), LowerBlocks(), HoistScratch(), Compact(), UnifyThreads(),
-)  # fmt: skip
+BEFORE: tuple[FuncPass, ...] = (SeparateInits(), LowerBlocks(), HoistScratch(), Compact())
 AFTER: tuple[FuncPass, ...] = (Compact(), InsertBlockBarriers())
 
 
@@ -22,6 +21,11 @@ def simt_optimize(func: Func) -> Func:
     """Kernel form, private registers, barriers; every step is proved or refused (E303-E306)."""
     for step in BEFORE:
         func = step.run(func)
+    return joined(func, [_launch(part) for part in divided(func)])
+
+
+def _launch(func: Func) -> Func:
+    func = UnifyThreads().run(func)
     check_private(func)
     for step in AFTER:
         func = step.run(func)

@@ -4,6 +4,7 @@ before: ``block.x b { alloc s shared;  thread.x t { s[t] = …;  barrier block; 
 after:  ``parallel b { alloc s stack;  for t { s[t] = … }  for u { y[u] = s[u ^ 1] } }``
 Statements between two barriers are executed thread by thread; loops around barriers are executed
 once for all threads. What a thread keeps in registers across a barrier gets thread dimensions.
+Instructions of warps are executed once for each warp, as loops over what they mean.
 Precondition: kernel form with sufficient barriers (:mod:`aisc.passes.tensor.simt_barriers`).
 """
 
@@ -14,36 +15,50 @@ from dataclasses import field, replace
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, walk
+from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer, Func, row_major
-from aisc.ir.tensor.stmt import Alloc, Barrier, For, Region, Seq, Stmt, Store, region, seq
-from aisc.ir.tensor.tree import all_names, nest
+from aisc.ir.tensor.linear import Indexer
+from aisc.ir.tensor.stmt import Alloc, Barrier, For, Invoke, Region, Seq, Stmt, Store, region, seq
+from aisc.ir.tensor.tree import all_names, loops_of, nest
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers, substitute, transform
-from aisc.passes.tensor.simt_form import Kernel
+from aisc.passes.analysis.simt_kernel import Kernel, joined, launches
+from aisc.passes.schedule.copies import Names
+from aisc.passes.tensor.inline_instructions import meaning
+from aisc.passes.tensor.lower_blocks import simplified
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadLoops:
-    """The pass; see the module's docstring."""
+    """The pass; see the module's docstring. Instructions are those of `target`."""
 
+    target: Target | None = None
     name: str = "thread-loops"
 
     def run(self, func: Func) -> Func:
-        """Apply to one kernel; the result is SPMD over its blocks."""
-        kernel = Kernel.of(func)
-        split = _Split(kernel.threads, all_names(func))
-        body = split.stmt(kernel.body)
-        shared = [Alloc(s.buffer.with_(space="stack")) for s in kernel.shared]
-        table = {s.buffer: n.buffer for s, n in zip(kernel.shared, shared, strict=True)}
-        body = replace_buffers(body, table)
-        block = seq(*shared, *split.kept, body)
-        kinds = ["parallel", *["serial"] * len(kernel.grid)]
-        grid = tuple(
-            replace(f, kind=kind)  # type: ignore[arg-type]
-            for f, kind in zip(kernel.grid, kinds, strict=False)
-        )
-        result = replace(func, body=nest(grid, block), target="cpu")
-        return result.with_attrs(parallel=True) if grid else result
+        """Apply to one kernel; the result is SPMD over its blocks, launch after launch."""
+        names = all_names(func)
+        parts = [_over_threads(part, names, self.target) for part in launches(func)]
+        result = replace(joined(func, parts), target="cpu")
+        divided = any(f.kind == "parallel" for f in loops_of(result.body))
+        return result.with_attrs(parallel=True) if divided else result
+
+
+def _over_threads(func: Func, names: set[str], target: Target | None) -> Func:
+    """One launch, the threads of which are loops."""
+    kernel = Kernel.of(func)
+    split = _Split(kernel.threads, names, target)
+    body = split.stmt(kernel.body)
+    shared = [Alloc(s.buffer.with_(space="stack")) for s in kernel.shared]
+    table = {s.buffer: n.buffer for s, n in zip(kernel.shared, shared, strict=True)}
+    body = replace_buffers(body, table)
+    block = seq(*shared, *split.kept, body)
+    kinds = ["parallel", *["serial"] * len(kernel.grid)]
+    grid = tuple(
+        replace(f, kind=kind)  # type: ignore[arg-type]
+        for f, kind in zip(kernel.grid, kinds, strict=False)
+    )
+    return replace(func, body=nest(grid, block))
 
 
 @dataclass(slots=True)
@@ -52,6 +67,7 @@ class _Split:
 
     threads: tuple[For, ...]
     names: set[str]
+    target: Target | None
     kept: list[Alloc] = field(default_factory=list)
     wide: dict[Buffer, Buffer] = field(default_factory=dict)
 
@@ -63,6 +79,8 @@ class _Split:
             return replace(s, body=self.stmt(s.body))
         if isinstance(s, Barrier):
             return Seq(())
+        if isinstance(s, Invoke):
+            return self.together(s)
         if not isinstance(s, Seq):
             raise error("E302", f"thread-loops: a barrier inside {type(s).__name__}")
         for child in s.stmts:
@@ -79,6 +97,18 @@ class _Split:
             else:
                 group.append(child)
         return seq(*out, self.run(group))
+
+    def together(self, s: Invoke) -> Stmt:
+        """An instruction of a warp, for each of them."""
+        if self.target is None:
+            raise error("E402", f"thread-loops: nobody says what {s.intrinsic} means")
+        warps = tuple(f for f in self.threads if f.kind != "thread.x")
+        loops = tuple(replace(f, var=self.fresh(f.var), kind="serial") for f in warps)
+        rename: dict[Var, Expr] = {f.var: n.var for f, n in zip(warps, loops, strict=True)}
+        meant = meaning(
+            self.target.intrinsic(s.intrinsic), substitute(s, rename), Names.of(self.names)
+        )
+        return nest(loops, simplified(meant, Indexer()))
 
     def widen(self, b: Buffer) -> None:
         """Give a buffer one dimension per thread axis."""
@@ -112,7 +142,7 @@ class _Split:
 
 
 def _waits(s: Stmt) -> bool:
-    return any(isinstance(n, Barrier) for n in walk(s))
+    return any(isinstance(n, Barrier | Invoke) for n in walk(s))
 
 
 def _extend(body: Stmt, table: dict[Buffer, tuple[Buffer, tuple[Var, ...]]]) -> Stmt:

@@ -32,9 +32,10 @@ class Counters:
     lines: dict[int, Line] = field(default_factory=dict)
     steps: Counter[str] = field(default_factory=Counter)
 
-    def bank_conflicts(self) -> int:
-        """Turns of shared memory beyond those that the bytes need."""
-        return sum(x.taken - x.needed for x in self.lines.values() if x.space == "shared")
+    def bank_conflicts(self, write: bool | None = None) -> int:
+        """Turns of shared memory beyond those that the bytes need; of writes, or reads, alone."""
+        found = (x for x in self.lines.values() if x.space == "shared")
+        return sum(x.taken - x.needed for x in found if write in (None, x.write))
 
     def sectors(self) -> int:
         """Sectors of global memory that requests take."""

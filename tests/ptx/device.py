@@ -38,8 +38,8 @@ class Checked:
         """Run a kernel on both; what differs is an ``AssertionError``."""
         func, about = self.funcs[kernel], self.model.kernels[kernel]
         arrays = operands_of(func, pointers, dims)
-        grid = about.blocks(dims)
-        threads = int(np.prod(grid)) * int(np.prod(about.block))
+        found = list(about.launched(dims))
+        threads = sum(int(np.prod(grid)) * int(np.prod(x.block)) for x, grid in found)
         before = [a.copy() for a in arrays]
         self.model.launch(kernel, pointers, dims)
         if threads > self.limit or not threads:
@@ -52,8 +52,10 @@ class Checked:
             args.append(memory.add(array, b.name, known, writable=b.role != "weight"))
         words = np.zeros(4, np.int64)
         status = [memory.add(words, "status"), 0] if about.reports else []
-        machine = Machine(parse(self.text[kernel]), memory)
-        self.ran[kernel] = machine.launch(kernel, grid, [*args, *dims, *status], about.block)
+        for launch, grid in found:
+            machine = Machine(parse(self.text[kernel]), memory)
+            counted = machine.launch(launch.entry, grid, [*args, *dims, *status], launch.block)
+            self.ran[launch.entry] = counted
         assert not words[0], f"{kernel} reports {words}"
         for b, mine, theirs in zip(func.params, before, arrays, strict=True):
             if b.role == "output":

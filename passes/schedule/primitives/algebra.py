@@ -10,8 +10,10 @@ from aisc.ir.tensor.func import Func
 from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.variants.decoding import streaming_rows
 from aisc.passes.schedule.variants.grouped import grouped_sums
+from aisc.passes.schedule.variants.panels import shared_panels
 from aisc.passes.schedule.variants.streaming import streaming_attention
 from aisc.passes.schedule.variants.systolic import systolic
+from aisc.passes.schedule.variants.warp_panels import warp_panels
 from aisc.passes.schedule.variants.winograd import winograd, winograd_blocks
 
 # Name -> what rewrites a block that matches it, with sizes that are its own; with the packer of
@@ -23,6 +25,8 @@ VARIANTS: Mapping[str, Callable[..., Func | tuple[Func, Func]]] = {
     "streaming_rows": streaming_rows,
     "grouped_sums": grouped_sums,
     "systolic": systolic,
+    "shared_panels": shared_panels,
+    "warp_panels": warp_panels,
 }
 
 

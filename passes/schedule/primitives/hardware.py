@@ -7,7 +7,7 @@ from dataclasses import replace
 from aisc.ir.diagnostics import error
 from aisc.ir.target import resolve
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import FOR_KINDS, For, ForKind
+from aisc.ir.tensor.stmt import FOR_KINDS, For, ForKind, Seq
 from aisc.ir.tensor.tree import extent_of, find_loop, loops_of, places, replace_stmt
 from aisc.passes.schedule.legality import require_independent
 from aisc.passes.schedule.match import match
@@ -23,7 +23,8 @@ def bind(func: Func, loop: str, axis: ForKind) -> Func:
     before: ``for i in 0..N: S(i)``   after ``bind("i", "thread.x")``: ``thread.x i in 0..N: S(i)``
     A thread axis may be bound by several loops, one after the other: a block runs them all with the
     same threads, iteration `t` of each on thread `t`. So all loops of an axis have one constant
-    extent, and no loop of an axis stands inside another of the same axis. A tile that many threads
+    extent, and no loop of an axis stands inside another of the same axis. Outermost statements with
+    loops over blocks are launches of their own, with threads of their own. A tile that many threads
     read is filled by a nest of its own (``cache_read``, ``compute_at``, ``fuse``, ``split``, bind),
     which stands beside the nest that reads it; barriers between such nests are inserted and proved
     by :mod:`aisc.passes.tensor.simt_barriers`. Block loops stand outside of thread loops.
@@ -60,7 +61,7 @@ def _require_extent(func: Func, loop: For, axis: ForKind) -> None:
     extent = extent_of(loop)
     if extent is None:
         raise error("E302", f"bind({loop.var.name}): the extent of a thread axis is constant")
-    for f in loops_of(func.body):
+    for f in _of_launch(func, loop):
         if f.kind == axis and extent_of(f) != extent:
             raise error(
                 "E302",
@@ -68,6 +69,16 @@ def _require_extent(func: Func, loop: For, axis: ForKind) -> None:
                 f"expected the extent of loop {f.var.name}, got {extent}",
                 "split the loop by the number of threads",
             )
+
+
+def _of_launch(func: Func, loop: For) -> list[For]:
+    """The loops that the same threads run, as far as it is known: those of the outermost statement,
+    and of others if none of them is divided among blocks."""
+    stmts = func.body.stmts if isinstance(func.body, Seq) else (func.body,)
+    parts = [list(loops_of(s)) for s in stmts]
+    own = next(part for part in parts if any(f is loop for f in part))
+    alone = [part for part in parts if not any(f.kind.startswith("block.") for f in part)]
+    return [f for part in alone for f in part] if any(own is part for part in alone) else own
 
 
 @primitive(with_instructions=True)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from math import isfinite
 
 from aisc.ir.diagnostics import error
-from aisc.ir.tensor.expr import ZERO, Const, Expr, Var, binary, logical_and, variables
+from aisc.ir.tensor.expr import ZERO, Const, Expr, Var, binary, variables
 from aisc.ir.tensor.func import Attribute, Func
 from aisc.ir.tensor.linear import Indexer, mentions
-from aisc.ir.tensor.stmt import Block, For, ForKind, If, Seq, Stmt
+from aisc.ir.tensor.stmt import For, ForKind, Stmt
 from aisc.ir.tensor.tree import (
     claim,
     extent_of,
@@ -21,6 +21,7 @@ from aisc.ir.tensor.tree import (
     loops_of,
     nest,
     places,
+    push_guard,
     replace_stmt,
     transform_statements,
 )
@@ -83,19 +84,6 @@ def _split_names(func: Func, loop: str, names: tuple[str, str]) -> tuple[str, st
 
 def _ceildiv(a: Expr, b: int) -> Expr:
     return binary("floordiv", a + (b - 1), b)
-
-
-def push_guard(stmt: Stmt, cond: Expr) -> Stmt:
-    """Conjoin `cond` to the predicate of every block below."""
-    if isinstance(stmt, Block):
-        return If(cond, stmt)
-    if isinstance(stmt, If):
-        return replace(stmt, cond=logical_and(stmt.cond, cond))
-    if isinstance(stmt, For):
-        return replace(stmt, body=push_guard(stmt.body, cond))
-    if isinstance(stmt, Seq):
-        return Seq(tuple(push_guard(s, cond) for s in stmt.stmts))
-    return stmt
 
 
 @primitive()

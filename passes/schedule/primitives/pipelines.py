@@ -17,6 +17,7 @@ from aisc.ir.tensor.tree import (
     map_blocks,
     outer_loops,
     places,
+    push_guard,
     replace_stmt,
     with_regions,
     without_alloc,
@@ -27,7 +28,6 @@ from aisc.passes.schedule.dependence import Access, Order, accesses_under
 from aisc.passes.schedule.flow import require_own_values
 from aisc.passes.schedule.legality import conflicts, require_apart
 from aisc.passes.schedule.motion import reads_of, updates, writes_of
-from aisc.passes.schedule.primitives.loops import push_guard
 from aisc.passes.schedule.region import dim_of, region_under
 from aisc.passes.schedule.schedule import primitive
 

@@ -23,9 +23,8 @@ from aisc.ir.tensor.expr import Const, Load, Var, has_loads
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.linear import Indexer, mentions
 from aisc.ir.tensor.stmt import Alloc, Block, For, If, Iter, Stmt, Store
-from aisc.ir.tensor.tree import Place, find_place, loops_of, places, statements
+from aisc.ir.tensor.tree import Place, find_place, linear_address, loops_of, places, statements
 from aisc.passes.schedule.rules.chooser import Chooser
-from aisc.passes.schedule.rules.structure import linear_address
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.compact import Compact
 from aisc.passes.tensor.lower_blocks import LowerBlocks

@@ -6,8 +6,7 @@ from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Load
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, Store
-from aisc.ir.tensor.tree import find_place, places
-from aisc.passes.schedule.rules.structure import linear_address
+from aisc.ir.tensor.tree import find_place, linear_address, places
 from aisc.passes.schedule.schedule import Schedule
 
 

@@ -8,16 +8,15 @@ blocks without reduce iterators are *maps*.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 
 from aisc.ir.dataclass import dataclass
 from aisc.ir.node import distinct, walk
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import ONE, Binary, Call, Const, Expr, Load, Unary, Var, of_dim
-from aisc.ir.tensor.func import Buffer
-from aisc.ir.tensor.linear import Indexer, Linear, mentions
+from aisc.ir.tensor.expr import ONE, Binary, Call, Const, Expr, Load, Unary, Var
+from aisc.ir.tensor.linear import mentions
 from aisc.ir.tensor.stmt import Block, Iter, Let, Seq, Stmt, Store
+from aisc.ir.tensor.tree import linear_address
 from aisc.passes.schedule.products import factors
 
 # Places of a window, along its last axis, that are unrolled and read where the input lies.
@@ -137,14 +136,6 @@ def step_of(load: Load, var: Var) -> int | None:
     """How many elements lie between what is read for one value of `var` and for the next; ``None``
     where that is not always the same."""
     return linear_address(load.buffer, load.indices).coeff(var)
-
-
-def linear_address(buffer: Buffer, indices: Sequence[Expr]) -> Linear:
-    """The place of an element among those of its buffer, as a linear form."""
-    flat: Expr = Const(0)
-    for i, stride in zip(indices, buffer.strides, strict=True):
-        flat = flat + i * of_dim(stride)
-    return Indexer().linear(flat)
 
 
 def is_window(block: Block) -> bool:

@@ -21,10 +21,10 @@ from aisc.ir.node import walk
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer
 from aisc.ir.tensor.stmt import Block, Store
-from aisc.ir.tensor.tree import Place, find_place, places
+from aisc.ir.tensor.tree import Place, find_place, linear_address, places
 from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.parallel import nests_apart
-from aisc.passes.schedule.rules.structure import lanes_of, linear_address
+from aisc.passes.schedule.rules.structure import lanes_of
 from aisc.passes.schedule.schedule import Schedule
 
 MAX_CHANNELS = 8

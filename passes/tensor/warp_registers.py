@@ -1,0 +1,92 @@
+"""Registers of a warp become registers of each of its lanes.
+
+before: ``alloc f: f32[2, 8, 4, 2] space warp;  … f[ty, tx // 4, tx % 4, r] = …;  invoke mma(f[ty, 0
++: 8, 0 +: 4, 0 +: 2])``
+after:  ``… alloc f: f32[2] space register;  … f[r] = …;  invoke mma(f[0 +: 2])``
+The axes that number warps and lanes are left out. It is checked that a lane touches its own
+registers only, wherever no instruction does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aisc.ir.dataclass import dataclass
+from aisc.ir.diagnostics import error
+from aisc.ir.node import Node, walk
+from aisc.ir.tensor.expr import Const, Expr, Load, of_dim
+from aisc.ir.tensor.func import Buffer, Func, row_major
+from aisc.ir.tensor.linear import Indexer, mentions
+from aisc.ir.tensor.stmt import Alloc, For, Region, Store, region, seq
+from aisc.ir.tensor.visitor import transform
+from aisc.passes.analysis.simt_kernel import Kernel
+
+# Axes of an instruction's operands that number lanes.
+LANE_AXES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class WarpRegisters:
+    """The pass; see the module's docstring."""
+
+    name: str = "warp-registers"
+
+    def run(self, func: Func) -> Func:
+        """Apply to one launch."""
+        kernel = Kernel.of(func)
+        warp = [s.buffer for s in kernel.shared if s.buffer.space == "warp"]
+        if not warp:
+            return func
+        table = {b: _own(func, kernel, b) for b in warp}
+        body = transform(kernel.body, lambda n: _swapped(n, table))
+        allocs = (Alloc(new) for new, _ in table.values())
+        shared = tuple(s for s in kernel.shared if s.buffer not in table)
+        return replace(kernel, shared=shared, body=seq(*allocs, body)).build(func)
+
+
+def _own(func: Func, kernel: Kernel, b: Buffer) -> tuple[Buffer, tuple[int, ...]]:
+    """The registers of a lane, and the axes of the buffer that they have."""
+    at = [n.indices for n in walk(kernel.body) if isinstance(n, Load | Store) and n.buffer == b]
+    threads = tuple(f.var for f in kernel.threads)
+    axes = [d for d in range(b.rank) if any(mentions(i[d], v) for i in at for v in threads)]
+    index = _ranges(kernel.threads)
+    wanted = index.linear(_number(kernel.threads))
+    for indices in at:
+        flat: Expr = Const(0)
+        for d in axes:
+            flat = flat * of_dim(b.shape[d]) + indices[d]
+        if index.linear(flat) != wanted:
+            raise error("E303", f"{func.name}: a lane touches registers of {b.name} of another one")
+    kept = tuple(d for d in range(b.rank) if d not in axes)
+    shape = tuple(b.shape[d] for d in kept)
+    return replace(b, shape=shape, strides=row_major(shape), space="register"), kept
+
+
+def _ranges(threads: tuple[For, ...]) -> Indexer:
+    index = Indexer()
+    for f in threads:
+        low, high = index.bounds(f.low), index.bounds(f.low + f.extent)
+        index = index.bind(f.var, low[0], high[1] - 1)
+    return index
+
+
+def _number(threads: tuple[For, ...]) -> Expr:
+    """The number of a thread."""
+    number: Expr = Const(0)
+    for f in threads:
+        number = number * f.extent + f.var
+    return number
+
+
+def _swapped(n: Node, table: dict[Buffer, tuple[Buffer, tuple[int, ...]]]) -> Node:
+    if isinstance(n, Load) and n.buffer in table:
+        new, kept = table[n.buffer]
+        return Load(new, tuple(n.indices[d] for d in kept))
+    if isinstance(n, Store) and n.buffer in table:
+        new, kept = table[n.buffer]
+        return replace(n, buffer=new, indices=tuple(n.indices[d] for d in kept))
+    if isinstance(n, Region) and n.buffer in table:
+        new, kept = table[n.buffer]
+        low, extent = (tuple(x[d] for d in kept) for x in (n.low, n.extent))
+        return region(new, low, extent, tuple(n.steps[d] for d in kept))
+    return n
