@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import linecache
 import signal
 import warnings
 from collections import Counter
@@ -149,3 +150,15 @@ def test_run_time_errors_point_into_the_file(tmp_path: Path) -> None:
         assert (found.loc.line, found.loc.column) == (5, 5), str(caught.value)
         assert "assert v.sum() < 3" in found.notes[0] and "^" in found.notes[0]
         assert "checked.py:11" in str(found), "from where it was called"
+
+
+def test_cells_of_notebooks_have_names() -> None:
+    """Their files belong to a kernel and are not there."""
+    file = "/tmp/ipykernel_12/345.py"
+    text = "def f(x):\n    assert x.sum() < 3, 'too much'\n    return x\n"
+    linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
+    found: dict[str, Any] = {}
+    exec(compile(text, file, "exec"), found)
+    with pytest.raises(aisc.ExecutionError) as caught:
+        aisc.function(found["f"], threads=1)(Z + 1)
+    assert "cell 345:2" in str(caught.value) and "^" in str(caught.value)

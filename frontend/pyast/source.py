@@ -108,11 +108,17 @@ def _text_of(function: types.FunctionType) -> Text:
         raise error("E110", message, loc=loc) from None
     text = Text(file, Source(whole, file), tree)
     _TEXTS[file] = hash(whole), text
+    if file != code.co_filename:  # what a run reports is looked up by this name
+        linecache.cache[file] = len(whole), None, lines, file
     return text
 
 
 def _shown(file: str) -> str:
-    """A file as a person at this folder calls it."""
+    """A file as a person at this folder calls it; a cell of a notebook, which has a file for its
+    kernel alone, by the hash of its text."""
+    folder, name = os.path.split(file)
+    if os.path.basename(folder).startswith("ipykernel_"):
+        return f"cell {name.removesuffix('.py')}"
     inside = os.path.isabs(file) and file.startswith(os.getcwd() + os.sep)
     return os.path.relpath(file) if inside else file
 
