@@ -529,5 +529,6 @@ def test_kernels_of_the_zoo(name: str) -> None:
     ranges = {**entry.dims, **entry.tiny_dims}
     exe.run(None, zoo.feeds(model, {d: r.low for d, r in ranges.items()}, 0))
     assert checked.funcs.keys() <= checked.ran.keys()
-    # Panels that are transposed on their way in are written with conflicts.
-    assert all(c.bank_conflicts(write=False) == 0 for c in checked.ran.values())
+    assert all(c.worst_conflict() <= 2 for c in checked.ran.values())
+    if name in QUICK:  # partial sums of short rows meet in others
+        assert all(c.bank_conflicts() == 0 for c in checked.ran.values())

@@ -32,10 +32,14 @@ class Counters:
     lines: dict[int, Line] = field(default_factory=dict)
     steps: Counter[str] = field(default_factory=Counter)
 
-    def bank_conflicts(self, write: bool | None = None) -> int:
-        """Turns of shared memory beyond those that the bytes need; of writes, or reads, alone."""
-        found = (x for x in self.lines.values() if x.space == "shared")
-        return sum(x.taken - x.needed for x in found if write in (None, x.write))
+    def bank_conflicts(self) -> int:
+        """Turns of shared memory beyond those that the bytes need."""
+        return sum(x.taken - x.needed for x in self.lines.values() if x.space == "shared")
+
+    def worst_conflict(self) -> float:
+        """How many times the turns that the bytes need an access to shared memory takes."""
+        found = (x for x in self.lines.values() if x.space == "shared" and x.needed)
+        return max((x.taken / x.needed for x in found), default=1.0)
 
     def sectors(self) -> int:
         """Sectors of global memory that requests take."""

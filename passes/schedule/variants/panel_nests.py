@@ -178,7 +178,7 @@ class PanelNests(ABC, Generic[T]):
         turns = -(-t.depth * tile // (lanes * t.ty * t.tx))
         halves = () if t.stages == 1 else (t.stages,)
         dtype = factor.value.dtype
-        shape, pad = self._layout(tile, dtype, across and lanes > 1)
+        shape, pad = self._layout(tile, dtype, across)
         panel = replace(
             buffer(self._fresh(f"{stem}_panel"), dtype, (*halves, *shape), space="shared"),
             strides=row_major((*halves, shape[0], shape[1] + pad)),
