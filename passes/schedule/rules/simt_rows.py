@@ -197,7 +197,9 @@ def simt_columns(s: Schedule, name: str, d: Chooser) -> Schedule:
     if len(kept) == 1:
         s = s.reorder(f"{loop}_t", f"{loop}_o")
     s = s.rfactor(name, f"{loop}_t")
-    part = find_place(s.func, name).block.writes[0].buffer.name
-    s = s.set_scope(part, "shared", f"{last}_b")
+    part = find_place(s.func, name).block.writes[0].buffer
+    # Neighbours of a warp have neighbouring results: their sums lie side by side.
+    s = s.permute(part.name, (part.rank - 1, *range(part.rank - 1)))
+    s = s.set_scope(part.name, "shared", f"{last}_b")
     s = s.bind(f"{last}_t", "thread.x").bind(f"{loop}_t", "thread.y")
     return over_blocks(s, [*names[:-1], f"{last}_b"])
