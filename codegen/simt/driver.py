@@ -18,7 +18,6 @@ from aisc.ir.diagnostics import ExecutionError, execution_error
 LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
 OUT_OF_MEMORY, NO_DEVICE = 2, 100
 MAJOR, MINOR, PROCESSORS, SHARED_LIMIT = 75, 76, 16, 97  # attributes of devices
-DYNAMIC_SHARED = 8  # attribute of functions: most bytes that a launch may ask for
 _INFO, _INFO_SIZE, _ERROR, _ERROR_SIZE = 3, 4, 5, 6  # options of loading: logs
 LOG_BYTES = 1 << 14
 _RELAXED = 2  # of capturing: what other threads do at the same time is their business
@@ -45,10 +44,10 @@ def find_driver() -> Driver | None:
     """The driver, where it is installed and has a device."""
     for name in LIBRARIES:
         try:
-            library = ctypes.CDLL(name)
+            functions = ctypes.CDLL(name)
         except OSError:
             continue
-        driver = Driver(library)
+        driver = Driver(functions)
         try:
             driver.call("cuInit", 0)
             return driver if driver.devices() else None
@@ -59,19 +58,22 @@ def find_driver() -> Driver | None:
 
 @dataclass(eq=False)
 class Driver:
-    """The driver's library."""
+    """The driver, by its functions."""
 
-    library: Any
+    functions: Any
 
     def call(self, function: str, *args: Any) -> None:
-        """One function of the library; ``DriverError`` where its status is not 0."""
-        status = getattr(self.library, function)(*args)
+        """One of its functions; ``DriverError`` where its status is not 0."""
+        status = getattr(self.functions, function)(*args)
         if status:
             raise DriverError(function, status, self._name(status))
 
     def _name(self, status: int) -> str:
         text = ctypes.c_char_p()
-        if self.library.cuGetErrorName(ctypes.c_int(status), ctypes.byref(text)) or not text.value:
+        if (
+            self.functions.cuGetErrorName(ctypes.c_int(status), ctypes.byref(text))
+            or not text.value
+        ):
             return f"status {status}"
         return text.value.decode("ascii", "replace")
 
@@ -137,20 +139,14 @@ class Driver:
         """A kernel of a module."""
         return self._made("cuModuleGetFunction", ctypes.c_void_p(module), name.encode("ascii"))
 
-    def allow_shared(self, function: Handle, size: int) -> None:
-        """Let launches of a kernel ask for so many bytes of shared memory."""
-        self.call("cuFuncSetAttribute", ctypes.c_void_p(function), ctypes.c_int(DYNAMIC_SHARED),
-                  ctypes.c_int(size))  # fmt: skip
-
     def launch(
-        self, function: Handle, grid: Size, block: Size, args: Sequence[int], stream: Handle,
-        shared: int = 0,
-    ) -> None:  # fmt: skip
+        self, function: Handle, grid: Size, block: Size, args: Sequence[int], stream: Handle
+    ) -> None:
         """Run a kernel whose parameters are words of 64 bits."""
         words = (ctypes.c_int64 * max(1, len(args)))(*args)
         start = ctypes.addressof(words)
         table = (ctypes.c_void_p * max(1, len(args)))(*(start + 8 * k for k in range(len(args))))
-        sizes = (ctypes.c_uint(n) for n in (*grid, *block, shared))
+        sizes = (ctypes.c_uint(n) for n in (*grid, *block, 0))
         self.call("cuLaunchKernel", ctypes.c_void_p(function), *sizes, ctypes.c_void_p(stream),
                   table, None)  # fmt: skip
 

@@ -133,7 +133,7 @@ class GpuSession:
     # -- what an entry asks for ----------------------------------------------------------------
 
     def launch(self, kernel: str, pointers: Sequence[int], dims: Sequence[int]) -> None:
-        """Put a kernel behind the work of this session."""
+        """Put a kernel behind the work of this queue."""
         try:
             self.gpu.driver.enter()
             self.places.renew(self.stream)

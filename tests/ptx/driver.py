@@ -160,9 +160,6 @@ class FakeCuda:
         handle = into._obj.value = next(self._handles)
         self.functions[handle] = module, name.decode()
 
-    def _cuFuncSetAttribute(self, function: int, number: int, value: int) -> None:  # noqa: N802
-        self._need(function in self.functions and number == 8, INVALID_VALUE)
-
     def _cuLaunchKernel(  # noqa: N802
         self, function: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int,
         stream: int, params: Any, extra: Any,

@@ -9,7 +9,7 @@ places is computed with them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import gcd, prod
 
 from aisc.ir.dataclass import dataclass
@@ -219,8 +219,3 @@ def _consumer(func: Func, block: Block, sums: Buffer) -> Block | None:
     if not plain or not same or any(it.kind != "spatial" for it in found.iters):
         return None
     return found if all(n.indices == at for n in loads) else None
-
-
-def values_of(iters: Sequence[Iter], values: Mapping[Var, Expr]) -> dict[Var, Expr]:
-    """Those of `values` that stand for these iterators."""
-    return {it.var: values[it.var] for it in iters if it.var in values}
