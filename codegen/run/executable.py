@@ -394,12 +394,12 @@ class Executable:
 
     def fault(self, space: Workspace, status: int) -> ExecutionError:
         """What went wrong in a run."""
-        from aisc.ir.text.source import read, with_carets
+        from aisc.ir.text.source import with_carets
 
         if space.host is not None and (fault := space.host.raised()) is not None:
             return fault
         values = (space.frame.value0, space.frame.value1, space.frame.value2)
-        return with_carets(error_of(status, values, self.image.faults), read)
+        return with_carets(error_of(status, values, self.image.faults))
 
     def _invoke(
         self, space: Workspace, inputs: list[Array], outputs: list[Array | None], dims: Values

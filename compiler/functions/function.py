@@ -27,7 +27,7 @@ from aisc.driver.api import lower as lower_model
 from aisc.frontend.arrays.values import Known
 from aisc.frontend.pyast.arguments import tree_map
 from aisc.frontend.pyast.capture import graph_of
-from aisc.frontend.pyast.source import Captured, capture, known_text
+from aisc.frontend.pyast.source import Captured, capture
 from aisc.functions.version import Key, Version, argument_for, as_array, kind_of
 from aisc.ir.diagnostics import ExecutionError, error
 from aisc.ir.graph.core import Graph
@@ -86,7 +86,7 @@ class Function:
         try:
             outputs = interpret(version.model.graph, arrays)
         except ExecutionError as fault:
-            raise with_carets(fault, known_text) from None
+            raise with_carets(fault) from None
         return version.rebuilt(outputs)
 
     def compile(self, *args: Any, **kwargs: Any) -> Executable:

@@ -14,7 +14,7 @@ from aisc.frontend.building.report import DimWords
 from aisc.frontend.pyast.arguments import Argument, Result, tree_map
 from aisc.frontend.pyast.loops import Looper
 from aisc.frontend.pyast.scope import Guard, Local, scope_of
-from aisc.frontend.pyast.source import Captured, known_text
+from aisc.frontend.pyast.source import Captured
 from aisc.frontend.pyast.statements import Ends
 from aisc.ir import dtypes
 from aisc.ir.arith.poly import Dim, Extent, symbol
@@ -55,10 +55,10 @@ def graph_of(
             return _Building(function, shapes or {}, implied).model(arguments)
         except BoundNeeded as fault:  # each round bounds one more size, or one more tightly
             if implied.get(fault.symbol, fault.upper + 1) <= fault.upper:
-                raise with_carets(CompileError(fault.diagnostics), known_text) from None
+                raise with_carets(CompileError(fault.diagnostics)) from None
             implied[fault.symbol] = fault.upper
         except CompileError as fault:
-            raise with_carets(CompileError(fault.diagnostics), known_text) from None
+            raise with_carets(CompileError(fault.diagnostics)) from None
         except RecursionError:
             raise error("E111", "the function is nested too deeply", loc=function.loc) from None
 
@@ -218,7 +218,6 @@ def annotated(function: Captured) -> dict[str, Argument]:
                     hint,
                     loc=function.text.loc(p),
                 ),
-                known_text,
             )
     return found
 

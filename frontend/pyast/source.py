@@ -181,9 +181,3 @@ def _parameters(node: Definition) -> tuple[str, ...]:
 def _cells(function: types.FunctionType) -> dict[str, types.CellType]:
     """Where the variables of functions around are kept."""
     return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-
-
-def known_text(file: str) -> Source | None:
-    """The text of a file from which a function was captured."""
-    found = _TEXTS.get(file)
-    return None if found is None else found[1].source

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -15,20 +14,19 @@ _WIDTH = 100
 Fault = TypeVar("Fault", bound=AiscError)
 
 
-def with_carets(fault: Fault, known: Callable[[str], Source | None]) -> Fault:
-    """A fault that shows the lines that its diagnostics speak of, where the text of a file is
-    `known`."""
-    return type(fault)([_with_caret(d, known) for d in fault.diagnostics])
+def with_carets(fault: Fault) -> Fault:
+    """A fault that shows the lines that its diagnostics speak of, where their text is there."""
+    return type(fault)([_with_caret(d) for d in fault.diagnostics])
 
 
-def read(file: str) -> Source | None:
+def _read(file: str) -> Source | None:
     """The text of a file that may not be there any more."""
     lines = linecache.getlines(file)
     return Source("".join(lines), file) if lines else None
 
 
-def _with_caret(d: Diagnostic, known: Callable[[str], Source | None]) -> Diagnostic:
-    source = known(d.loc.file) if d.loc.line else None
+def _with_caret(d: Diagnostic) -> Diagnostic:
+    source = _read(d.loc.file) if d.loc.line else None
     shown = "" if source is None else source.caret(d.loc.line, d.loc.column)
     return replace(d, notes=(shown, *d.notes)) if shown and shown not in d.notes else d
 
