@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from aisc.measure.cycles import LayerTime
+from aisc.measure.cycles import LayerTime, used_share
 
 
 def cycle_table(layers: Sequence[LayerTime], name: str) -> Table:
     """Layers in the order of the model, and what they take together."""
     cycles = sum(x.time.cycles for x in layers)
     work = sum(x.time.work for x in layers)
-    possible = sum(x.time.cycles * x.time.peak for x in layers)
-    share = work / possible if possible else 0.0
+    share = used_share(layers)
     caption = f"{cycles} cycles, {work} multiply-adds, {share:.1%} of what the arrays could do"
     table = Table(box=box.SIMPLE, padding=0, title=f"{name}: cycles", caption=caption)
     table.add_column("layer", no_wrap=True, max_width=32)

@@ -21,7 +21,7 @@ from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import AiscError, error
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Program
-from aisc.measure.cycles import LayerTime, layer_times
+from aisc.measure.cycles import LayerTime, layer_times, used_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,6 @@ def _measured(
 ) -> Outcome:
     cycles = sum(x.time.cycles for x in layers)
     work = sum(x.time.work for x in layers)
-    possible = sum(x.time.cycles * x.time.peak for x in layers)
     moved = sum(x.time.loaded + x.time.stored for x in layers)
     array, p = chip.array, chip.proxies
     streamed = array.rows * array.inputs[0].bytes + array.columns * array.accumulator.bytes
@@ -90,8 +89,7 @@ def _measured(
     area += p.area_byte * sum(m.bytes for m in target.memories if m.name != "global")
     energy = p.energy_mac * work + p.energy_byte * busy * streamed
     energy += p.energy_global_byte * moved
-    used = work / possible if possible else 0.0
-    return Outcome(design.values, cycles, used, moved, area, energy / 1e6)
+    return Outcome(design.values, cycles, used_share(layers), moved, area, energy / 1e6)
 
 
 def _marked(found: Sequence[Outcome]) -> list[Outcome]:

@@ -51,6 +51,12 @@ def layer_times(
     return found
 
 
+def used_share(layers: Sequence[LayerTime]) -> float:
+    """Multiply-adds of layers, of those that their arrays could do in the time."""
+    possible = sum(x.time.cycles * x.time.peak for x in layers)
+    return sum(x.time.work for x in layers) / possible if possible else 0.0
+
+
 def _name(loc: Loc) -> str:
     """The first node of the model that a call computes."""
     return loc.node or next((n for part in loc.parts if (n := _name(part))), "")
