@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import llvmlite
@@ -12,6 +15,13 @@ from aisc.codegen.artefact import Artefact
 
 # How floats are passed, where a triple leaves that open (RISC-V ELF psABI, chapter 2).
 _ABI = {"riscv64": "lp64d"}
+# A block with so many addresses does much for each turn of its loop: few of its instructions would
+# be saved by other induction variables, and the time to find them grows with the square of their
+# number (half the time of LLVM for transforms of 6 x 6 tiles).
+_MANY_ADDRESSES = 32
+# Processors whose accesses add a base, a scaled index and a number.
+_ADDING = ("x86_64",)
+_options = Lock()  # options of LLVM belong to the process
 
 
 @cache
@@ -68,12 +78,40 @@ def generate(
     also differ from the first, since it starts from a module that the first has changed."""
     machine = target_machine(triple, arch, features, quick=quick)
     module = _promoted(text, machine)
-    if not want_listing:
-        return Artefact(machine.emit_object(module))
-    assembly: str = machine.emit_assembly(module)
+    as_written = triple.split("-")[0] in _ADDING and _most_addresses(text) >= _MANY_ADDRESSES
+    with _loop_strength_reduction(not as_written):
+        if not want_listing:
+            return Artefact(machine.emit_object(module))
+        assembly: str = machine.emit_assembly(module)
     if not is_native(triple):  # only the host's assembler is there
         return Artefact(machine.emit_object(_promoted(text, machine)), assembly)
     return Artefact(machine.emit_object(_holding(assembly, triple)), assembly)
+
+
+def _most_addresses(text: str) -> int:
+    """The greatest number of addresses that a basic block of a module computes."""
+    most = count = 0
+    for line in text.splitlines():
+        if line.endswith(":"):
+            count = 0
+        elif " = getelementptr " in line:
+            count += 1
+            most = max(most, count)
+    return most
+
+
+@contextmanager
+def _loop_strength_reduction(wanted: bool) -> Iterator[None]:
+    """Generate code with or without LLVM's search for cheaper induction variables, which is how it
+    generates again afterwards: others in the process may use LLVM, too."""
+    with _options:
+        if not wanted:
+            llvm.set_option("aisc", "-disable-lsr=true")
+        try:
+            yield
+        finally:
+            if not wanted:
+                llvm.set_option("aisc", "-disable-lsr=false")
 
 
 def _promoted(text: str, machine: Any) -> Any:
