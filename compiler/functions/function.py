@@ -15,7 +15,7 @@ import functools
 import html
 import inspect
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,14 @@ from aisc.frontend.arrays.values import Known
 from aisc.frontend.pyast.arguments import tree_map
 from aisc.frontend.pyast.capture import graph_of
 from aisc.frontend.pyast.source import Captured, capture
-from aisc.functions.version import Key, Version, argument_for, as_array, kind_of
+from aisc.functions.version import (
+    Key,
+    Version,
+    argument_for,
+    as_array,
+    is_told_by_type,
+    kind_of,
+)
 from aisc.ir.diagnostics import ExecutionError, error
 from aisc.ir.graph.core import Graph
 from aisc.ir.graph.interpret import interpret
@@ -51,7 +58,7 @@ class Function:
         self._signature: inspect.Signature | None = None
         self._known: dict[Key, frozenset[str]] = {}
         self._versions: dict[Key, Version] = {}
-        self._quick: dict[Key, Version] = {}
+        self._quick: dict[Key, tuple[Version, Callable[[Sequence[Any]], Any]]] = {}
         self._bound: dict[int, tuple[Any, Function]] = {}
         self._lock = threading.RLock()
 
@@ -72,12 +79,12 @@ class Function:
         if not kwargs:
             key = tuple([(x.dtype, x.ndim) if type(x) is np.ndarray else type(x) for x in args])
             quick = self._quick.get(key)
-            if quick is not None and quick.holds:
-                return quick.run_plainly(args)
+            if quick is not None and quick[0].holds:
+                return quick[1](args)
         version, arrays, plain = self._version(args, kwargs)
         self._compiled(version)
-        if plain and not kwargs and not version.known:
-            self._quick[key] = version
+        if plain and not kwargs and not version.known and all(map(is_told_by_type, args)):
+            self._quick[key] = version, version.plain_calls()
         return version.run(arrays)
 
     def interpret(self, *args: Any, **kwargs: Any) -> Any:
