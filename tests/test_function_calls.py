@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,3 +107,27 @@ def test_arrays_of_others_are_told_apart_by_more_than_their_class() -> None:
             got, want = made(Foreign(array)), shifted(array)
             np.testing.assert_array_equal(got, want)
             assert np.asarray(got).dtype == want.dtype
+
+
+def test_what_is_dropped_in_a_cycle_is_freed_in_any_order(tmp_path: Path) -> None:
+    """Memory of open sizes is given back though the code may be gone before."""
+    (tmp_path / "summed.py").write_text(
+        "import numpy as np\n\n\n"
+        "def f(x):\n    y = np.cumsum(np.sort(x))\n    return y @ np.outer(y, y) + y\n"
+    )
+    text = """
+        import gc, numpy as np, aisc, summed
+        f = aisc.function(summed.f, threads=1)
+        for _ in range(12):
+            exe = f.compile(np.ones(5))
+            assert exe.image.signature.segments
+            bound = exe.bind(np.ones(7))
+            bound(), exe(np.ones(9)), f.clear()
+            exe.cycle = [exe, bound]
+            del exe, bound
+            gc.collect()
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(text)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -59,16 +59,6 @@ bad:
   ret i64 $no_memory$
 }
 
-; Free a segment.
-define void @aisc_release(ptr %segment) {
-  %base = load ptr, ptr %segment
-  call void @free(ptr %base)
-  store ptr null, ptr %segment
-  %capp = getelementptr i64, ptr %segment, i64 1
-  store i64 0, ptr %capp
-  ret void
-}
-
 ; Offsets of %n slots from their sizes and spans (first, last); gives the bytes they take together.
 define i64 @aisc_place(ptr %sizes, ptr %offsets, ptr %spans, i64 %n) {
 entry:

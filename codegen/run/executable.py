@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 CompileWith = Callable[[tuple[str, ...], Mapping[str, int]], "Executable"]
 MAX_VERSIONS = 8  # for sizes that the program does not fit
 
+_free = ctypes.CDLL(None).free  # compiled code takes memory by the same library
+_free.argtypes, _free.restype = [ctypes.c_void_p], None
+
 
 def _load(code: DeviceCode) -> Device:
     """The kernels of a device, ready to run."""
@@ -111,9 +114,8 @@ class Executable:
         self._binding = Binding(signature)
         self._known: tuple[list[Values], Values, list[Values | None]] | None = None
         self._repeated: Repeated | None = None
-        self._linked = Linked([image.runtime, *image.objects], ["aisc_entry", "aisc_release"])
+        self._linked = Linked([image.runtime, *image.objects], ["aisc_entry"])
         self.entry = abi.function(self._linked.addresses["aisc_entry"])
-        self._release = abi.function(self._linked.addresses["aisc_release"])
         self._weights = pointers(image.weights)
         self._devices = {code.target: _load(code) for code in image.devices}
         self._resident: Resident | None = self._resident_calls()
@@ -471,11 +473,14 @@ class Executable:
         return Workspace(self.image.signature, weights, self.image.profile, self._callbacks)
 
     def release(self, space: Workspace) -> None:
-        """Free the memory that compiled code has allocated for a workspace."""
+        """Free the memory that compiled code has allocated for a workspace. That code is not called
+        for it: finalizers of a cycle run in any order, and the code may be gone before."""
         if space.host is not None:
             space.host.close()
         for k in self.image.signature.segments:
-            self._release(address(space.memory) + 8 * k)
+            base = int(space.memory[k])
+            space.memory[k : k + 2] = 0
+            _free(base)
 
     def _callbacks(self, memory: Array) -> Callbacks | None:
         """The callback of a workspace with this block of memory, if the entry needs one. Only then
