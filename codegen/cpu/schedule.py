@@ -29,7 +29,9 @@ from aisc.passes.schedule.rules.default import (
 from aisc.passes.schedule.rules.tile import tiles_of
 from aisc.passes.schedule.rules.versions import for_one, like, row_dimension
 from aisc.passes.schedule.schedule import Schedule
+from aisc.passes.tensor.count_turns import CountTurns
 from aisc.passes.tensor.optimize import optimize_schedule
+from aisc.passes.tensor.turns_as_lanes import TurnsAsLanes
 
 # Tiles that the gate looks at before it settles for the first.
 MAX_TILES = 4
@@ -42,7 +44,8 @@ def gated(lowered: Func, backend: Backend, choices: Choices, quick: bool = False
     target = backend.target
     decided = Chooser(target, choices, quick=quick)
     if any(isinstance(n, While) for n in statements(lowered.body)):  # turns in order, of numbers
-        return optimized(lowered, Schedule.of(lowered), target), None
+        counted = TurnsAsLanes(target).run(CountTurns().run(lowered))
+        return optimized(lowered, Schedule.of(counted), target), None
     start = prepared(lowered, decided)
     dim = row_dimension(start, target)
     for given, tiles in _tries(start, decided):

@@ -302,13 +302,18 @@ def _pairs(
     return tuple(dict.fromkeys(fn(x, y) for x in a for y in b))[:MAX_BOUNDS]
 
 
-def unproved(func: Func) -> list[Access]:
-    """The accesses of a lowered function that are neither tested nor proved to be inside."""
+def known_of(func: Func) -> Known:
+    """What holds in a function from the start."""
     dims = {s.name: s for b in _buffers(func) for d in b.shape for s in symbols(d)}
     known = Known(dims={**{v.name: SymDim(v.name) for v in func.dims}, **dims})
     for cond in func.requires:
         known = known.when(cond)
-    return list(_in_stmt(func.body, known))
+    return known
+
+
+def unproved(func: Func) -> list[Access]:
+    """The accesses of a lowered function that are neither tested nor proved to be inside."""
+    return list(_in_stmt(func.body, known_of(func)))
 
 
 def _buffers(func: Func) -> Iterator[Buffer]:
