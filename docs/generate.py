@@ -215,8 +215,9 @@ def target_keys() -> str:
         "dimensions of the meaning, and of an accelerator `rows`, `columns`, `weight_buffers`, "
         "`vector_width`, `NAME_width` and `NAME_latency` of each engine. In its texts `$rows` "
         "stands for such a number, `$input`, `$weight`, `$accumulator` and `$output` for an "
-        "element type, `$input_bytes` for its size, `$name` for the instruction's name, which ends "
-        "in the types where the array has several."
+        "element type, `$input_bytes` for its size, `$zero` for what sums start with that have no "
+        "bias, `$name` for the instruction's name, which ends in the types where the array has "
+        "several."
     )
     parts += ["\n## Shipped\n", "| target | kind | vectors | what it is |", "|---|---|---|---|"]
     for path in sorted((HERE.parent / "ir/targets").glob("*.toml")):

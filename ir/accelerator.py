@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from aisc.ir.dataclass import dataclass
-from aisc.ir.dtypes import DType
+from aisc.ir.dtypes import DType, f32
 
 # Where operands lie while the array works: rows that stream in, sums, and weights in its cells.
 SCRATCHPAD, ACCUMULATOR, CELLS = "scratchpad", "accumulator", "array"
 DATAFLOWS = ("WS", "OS")
+SHORT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,12 @@ class Array:
     outputs: tuple[DType, ...]
     dataflow: str = "WS"
     weight_buffers: int = 1
+
+    @property
+    def short_floats(self) -> tuple[DType, ...]:
+        """Floats of 16 bits whose products it adds up in f32."""
+        both = (t for t in self.inputs if t in self.weights) if self.accumulator is f32 else ()
+        return tuple(t for t in both if t.is_float and t.bits == SHORT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 ``$rows``, ``$columns`` and every other whole number of a description stand for its value,
 ``$input``, ``$weight``, ``$accumulator`` and ``$output`` for element types, and the same with
 ``_bytes`` for what these take. Where the array has several types, there is an instruction for each
-that its text mentions, with the type behind its name; ``$name`` is what it is called.
+that its text mentions, with the type behind its name; ``$name`` is what it is called, ``$zero``
+what sums start with that have no bias.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def expanded(
         for types in _variants(table, chip):
             several = [t.name for word, t in types.items() if len(_types(chip)[word]) > 1]
             full = "_".join((name, *several))
-            words = {"name": full, **{k: str(v) for k, v in constants.items()}}
+            zero = "0.0" if chip.array.accumulator.is_float else "0"
+            words = {"name": full, "zero": zero, **{k: str(v) for k, v in constants.items()}}
             for word, t in types.items():
                 words |= {word: t.name, f"{word}_bytes": str(t.bytes)}
             found[full] = {

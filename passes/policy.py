@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from aisc.ir.dataclass import dataclass
+from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import GraphNode
 from aisc.ir.tensor.func import Func
 
@@ -35,6 +36,11 @@ class Policy(Protocol):
         """Whether products of integers shall read constants in the narrowest type that holds
         them."""
 
+    @property
+    def factors(self) -> tuple[DType, ...]:
+        """Floats of 16 bits that it multiplies, with sums in f32: where the user stores weights in
+        one of them, products read both factors so."""
+
     def refuses(self, nodes: Sequence[GraphNode]) -> str:
         """Why a group of operators cannot be one kernel of this target; empty when it can."""
 
@@ -55,6 +61,7 @@ class PlainPolicy:
     channels_last: bool = False
     image_lanes: int = 0
     narrow_constants: bool = False
+    factors: tuple[DType, ...] = ()
 
     def refuses(self, nodes: Sequence[GraphNode]) -> str:
         """Nothing is refused."""

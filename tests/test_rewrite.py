@@ -33,6 +33,7 @@ from aisc.passes.graph import (
     precision,
     quantized,
     rows,
+    short_products,
     stored,
 )
 from aisc.passes.graph import pooling as pools
@@ -43,6 +44,7 @@ from aisc.passes.graph.fold import Fold
 from aisc.passes.graph.fuse import Fuse
 from aisc.passes.graph.legalize import Decompose, Legalize
 from aisc.passes.graph.partition import MAX_GROUP
+from aisc.passes.policy import PlainPolicy
 
 rng = np.random.default_rng(0)
 SHAPE = (2, 3, 4, 5)
@@ -249,6 +251,9 @@ EXAMPLES: dict[str, Make] = {
         "add",
         (flat_product(b, x), b.add("mul", (x, b.constant(random(1, 1, 5))))),
     ),
+    "short_factors": lambda b, x: b.add(
+        "matmul", (b.add("round", (x,)), b.constant(np.round(random(5, 6) * 4)))
+    ),
     "shorter_weights": lambda b, x: b.add("matmul", (x, b.constant(np.round(random(5, 6) * 4)))),
     "shorter_tables": lambda b, x: b.add(
         "add", (x, b.add("gather", (whole_numbers(b), b.constant(np.array([3, 0, 8, 3])))))
@@ -330,6 +335,7 @@ RULES = {
         *quantized.RULES,
         *stored.RULES,
         *precision.rules(dtypes.bf16),
+        *short_products.rules(dtypes.bf16, (PlainPolicy(factors=(dtypes.bf16,)),)),
     )
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aisc.ir.dataclass import dataclass
-from aisc.ir.dtypes import f32
+from aisc.ir.dtypes import DType, f32
 from aisc.ir.graph.core import GraphNode
 from aisc.ir.target import Target
 from aisc.ir.tensor.func import Func
@@ -19,6 +19,7 @@ class CpuPolicy:
     target: Target
     channels_last: bool = True
     narrow_constants: bool = False
+    factors: tuple[DType, ...] = ()
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ from aisc.codegen.image import DeviceCode
 from aisc.codegen.llvm import generate
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError
+from aisc.ir.dtypes import f32
 from aisc.ir.graph import opdef
 from aisc.ir.graph.core import GraphNode
 from aisc.ir.target import Target, host
@@ -57,7 +58,10 @@ class DsaPolicy(PlainPolicy):
         kinds = [opdef.get(n.op).kind for n in nodes]
         if kinds.count("contraction") != 1:
             other = next(n.op for n in nodes if n.op != "constant")
-            return f"{other} is no product of integers"
+            return f"{other} is no product"
+        wrong = self.backend.strangers(nodes[[*kinds].index("contraction")])
+        if wrong:
+            return wrong
         region = region_of(nodes)
         key = group_key(region, frozenset())
         if key not in self.known:
@@ -79,12 +83,27 @@ class DsaBackend:
     @property
     def policy(self) -> DsaPolicy:
         """What the passes ask."""
-        return DsaPolicy(self.target.name, backend=self)
+        chip = self.target.chip
+        factors = chip.array.short_floats if chip else ()
+        return DsaPolicy(self.target.name, factors=factors, backend=self)
 
     @property
     def _host(self) -> Backend:
         """What makes code of the model."""
         return backend_of(host())
+
+    def strangers(self, product: GraphNode) -> str:
+        """Why the array cannot multiply the types of a product's factors; empty when it can."""
+        chip = self.target.chip
+        if chip is None:
+            return ""
+        wanted = [v.type.dtype for v in product.input_values[:2]]
+        for own, types in zip(wanted, (chip.array.inputs, chip.array.weights), strict=True):
+            if own not in types:
+                short = chip.array.short_floats if own is f32 else ()
+                remedy = "".join(f" (--precision {t} makes such)" for t in short[:1])
+                return f"the array multiplies {', '.join(map(str, types))}, not {own}{remedy}"
+        return ""
 
     def refusal(self, func: Func) -> str:
         """Why a function cannot run on the array; empty when it can."""

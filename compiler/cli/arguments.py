@@ -44,7 +44,10 @@ ExactQuantization = Annotated[
     ),
 ]
 PrecisionName = Annotated[
-    Precision, typer.Option("--precision", help="Store weights in this type, compute in f32.")
+    Precision,
+    typer.Option(
+        "--precision", help="Store weights in this type; devices that have it multiply in it."
+    ),
 ]
 KeptFloat = Annotated[
     str, typer.Option("--keep-float", help="Weights of these nodes stay f32, e.g. fc1,head.")

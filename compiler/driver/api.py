@@ -135,7 +135,8 @@ def compile(
     exact_quantization: whether quantized models are computed without rules that may move a value
     by one step of its quantizer.
     precision: the type in which weights are stored: with ``"bf16"`` or ``"f16"`` those of products
-    and tables have half the bytes, and are rounded once; what is computed stays f32.
+    and tables have half the bytes, and are rounded once; what is computed stays f32, but for the
+    products of a device that multiplies the type: both factors are rounded, sums are f32.
     keep_float: nodes of the model whose weights stay in f32 then.
     Raises ``CompileError`` when the model cannot be compiled.
     """

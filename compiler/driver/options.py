@@ -33,8 +33,8 @@ class Options:
     shapes: values of symbolic dimensions by name, or their bounds as ``(least, greatest)``.
     overridable: inputs that have defaults in the model, and stay inputs.
     exact_quantization: no rule that may move a quantized value by a step of its quantizer.
-    precision: in which type weights are stored: f32 as the model has them, bf16 or f16; keep_float:
-    nodes of the model whose weights stay.
+    precision: in which type weights are stored: f32 as the model has them, bf16 or f16; devices
+    that multiply it read both factors of products in it; keep_float: nodes of the model that stay.
     host: whether operators without native code may run on the host, through their references.
     verify: check the IR after each step (``AISC_VERIFY=each``).
     tuned: the database of tuned choices, whose effect stands in the key of each kernel; empty: that

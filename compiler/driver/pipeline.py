@@ -122,7 +122,9 @@ def _compiled(graph: Graph, ctx: Context, defaults: tuple[Port, ...], crew: Crew
     if not ctx.continues("specialize"):
         return Compiled(None, graph)
     machines, to = ctx.machines, TYPES.get(ctx.options.precision)
-    precision = None if to is None else Precision(to, ctx.options.keep_float)
+    precision = None
+    if to is not None:
+        precision = Precision(to, ctx.options.keep_float, machines.devices)
     canonicalize = Canonicalize.exactly() if ctx.options.exact_quantization else Canonicalize()
     for name, action in (
         ("canonicalize", canonicalize.run),

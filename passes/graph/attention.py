@@ -134,7 +134,12 @@ class _Asked:
         return self._ask((node,), lambda p: p.is_copy, "copy")
 
     def is_attention(self, nodes: tuple[GraphNode, ...]) -> bool:
-        """Whether the machine takes a group for one attention."""
+        """Whether the machine takes a group for one attention; the host leaves its products to a
+        device that takes them alone."""
+        if self.machines.devices and self.machines.home(nodes) is self.machines.host:
+            products = (n for n in nodes if _kind(n) == "contraction")
+            if any(self.machines.home([n]) is not self.machines.host for n in products):
+                return False
         return self._ask(nodes, lambda p: p.is_attention, "attention")
 
     def _ask(

@@ -9,28 +9,28 @@ and products of two activations. So each weight is rounded once, to 8 (or 11) bi
 is; the last layer is no exception, as what it reads and gives is not rounded. A matrix stays as it
 is where a node of it is to be kept, where a weight does not fit the range of the type, and where
 its kernel would be another one (Winograd's convolutions transform their weights).
+
+A device that multiplies the type reads both factors of its products in it
+(:mod:`.short_products`); these alone round what is computed.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from functools import partial
-
-import numpy as np
 
 from aisc.ir import dtypes
-from aisc.ir.blob import Blob
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.dtypes import DType
 from aisc.ir.graph.core import Graph, GraphNode, Value
-from aisc.ir.mapped import give_back
 from aisc.ir.rewrite.driver import rewrite
 from aisc.ir.rewrite.rules import Match, Rule, rule
 from aisc.passes.base import map_regions
-from aisc.passes.graph.fold import AGAIN_BYTES
+from aisc.passes.graph import short_products
+from aisc.passes.graph.short_constants import is_kept, short_constant
 from aisc.passes.graph.stored import is_product
+from aisc.passes.policy import Policy
 
 TYPES = {"bf16": dtypes.bf16, "f16": dtypes.f16}
 # Elements of a table below which its rows are gathered as they are.
@@ -39,10 +39,12 @@ SMALL_TABLE = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """The pass: constants in the type `to`; those of the nodes `keep` of the model stay."""
+    """The pass: constants in the type `to`, and whole products where one of the `devices`
+    multiplies it; those of the nodes `keep` of the model stay."""
 
     to: DType
     keep: tuple[str, ...] = ()
+    devices: tuple[Policy, ...] = ()
     name: str = "precision"
 
     def run(self, graph: Graph) -> Graph:
@@ -56,7 +58,9 @@ class Precision:
         return self._run(graph)
 
     def _run(self, graph: Graph) -> Graph:
-        return rewrite(map_regions(graph, self._run), rules(self.to, self.keep))
+        products = short_products.rules(self.to, self.devices, self.keep)
+        graph = rewrite(map_regions(graph, self._run), products)
+        return rewrite(graph, rules(self.to, self.keep))
 
 
 def _names(graph: Graph) -> Iterator[str]:
@@ -74,9 +78,9 @@ def rules(to: DType, keep: Sequence[str] = ()) -> tuple[Rule, ...]:
         """``matmul(x, w) -> matmul(x, widen(w in 16 bits))`` for constants: weights rounded."""
         w = m.input(1)
         product = w is not None and (is_product(m.node, w) or _is_dense(m.node))
-        if w is None or not product or _is_kept(m.node, keep):
+        if w is None or not product or is_kept(m.node, keep):
             return None
-        short = _short(m, w, to)
+        short = short_constant(m, w, to)
         if short is None:
             return None
         wide = m.add("widen", (short,))
@@ -86,9 +90,9 @@ def rules(to: DType, keep: Sequence[str] = ()) -> tuple[Rule, ...]:
     def shorter_tables(m: Match) -> Sequence[Value] | None:
         """``gather(t, i) -> cast(gather(t in 16 bits, i), f32)`` for a large constant."""
         table = m.input(0)
-        if table is None or table.type.size < SMALL_TABLE or _is_kept(m.node, keep):  # type: ignore[operator]
+        if table is None or table.type.size < SMALL_TABLE or is_kept(m.node, keep):  # type: ignore[operator]
             return None
-        short = _short(m, table, to)
+        short = short_constant(m, table, to)
         if short is None:
             return None
         rows = m.add("gather", (short, m.input(1)), m.node.attr_map)
@@ -106,30 +110,3 @@ def _is_dense(node: GraphNode) -> bool:
     window = shape[:-2] if node.attr("data_layout") == "NHWC" else ()
     moves = isinstance(strides, tuple) and any(n != 1 for n in strides)
     return node.output.type.dtype is dtypes.f32 and bool(window) and (moves or 1 in window)
-
-
-def _is_kept(node: GraphNode, keep: Sequence[str]) -> bool:
-    return any(name in keep for name in node.loc.nodes)
-
-
-def _short(m: Match, value: Value, to: DType) -> Value | None:
-    """A constant in a type of 16 bits, rounded to nearest; ``None`` for what is none of f32, or has
-    finite numbers for which the type has none."""
-    blob = m.constant(value)
-    if blob is None or blob.dtype is not dtypes.f32:
-        return None
-    make = partial(_rounded, blob, to)
-    short = make()
-    if not (np.isfinite(short.astype(np.float32)) == np.isfinite(blob.array)).all():
-        return None
-    again = make if short.nbytes >= AGAIN_BYTES else None
-    return m.add("constant", (), {"value": Blob(short, make=again)})
-
-
-def _rounded(blob: Blob, to: DType) -> np.ndarray:
-    """Contents in another type: as cheap to compute once more as to keep."""
-    wide = blob.array
-    with np.errstate(over="ignore"):
-        short = wide.astype(to.numpy)
-    give_back(wide)
-    return short
