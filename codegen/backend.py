@@ -193,6 +193,15 @@ class Timed(Described, Protocol):
         from which cycle to which."""
 
 
+@runtime_checkable
+class Examined(Described, Protocol):
+    """A back end that can run what its units do side by side, and see what is wrong with it."""
+
+    def examine(self, func: Func) -> Sequence[str]:
+        """An optimized kernel on operands of any values: notes about what is slow. Raises an error
+        with what is wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class KernelUsage:
     """What a kernel takes of a machine that runs many threads. threads: of a block; registers: of a

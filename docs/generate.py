@@ -202,6 +202,7 @@ def target_keys() -> str:
         ("[dma.NAME]", description.DMA),
         ("[vector]", description.VECTOR),
         ("[queue.UNIT]", description.QUEUE),
+        ("[token.NAME]", description.TOKEN),
         ("[proxies]", description.PROXIES),
     ):
         parts += [f"\n## `{title}`\n", "| key | expected | meaning |", "|---|---|---|"]

@@ -54,6 +54,17 @@ class Dma:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenQueue:
+    """Tokens that a unit gives and another takes, which so waits for what the first has done:
+    `depth` of them have room."""
+
+    name: str
+    giver: str
+    taker: str
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
 class Proxies:
     """Numbers by which designs are compared, and which measure nothing: square micrometres of a
     cell and of a byte of local memory; picojoules of a multiply-add, of a byte that goes past the
@@ -71,7 +82,8 @@ class Proxies:
 class Accelerator:
     """What an accelerator is made of. On their way out, `vector_width` sums of a row pass the
     vector unit in a cycle, which has these operations, up to `vector_stages` of them in a pass;
-    `queues` are the instructions that wait before each unit."""
+    `queues` are the instructions that wait before each unit. Where there are `tokens`, units wait
+    for nothing else; without, for what others still read and write at the same addresses."""
 
     array: Array
     dmas: tuple[Dma, ...] = ()
@@ -80,6 +92,7 @@ class Accelerator:
     vector_stages: int = 1
     queues: Mapping[str, int] = field(default_factory=dict, hash=False)
     proxies: Proxies = field(default_factory=Proxies, hash=False, compare=False)
+    tokens: tuple[TokenQueue, ...] = ()
 
     def parameters(self) -> dict[str, int]:
         """The numbers by the names that they have in cost formulas."""

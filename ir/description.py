@@ -121,6 +121,11 @@ VECTOR = (
 QUEUE = (
     Key("depth", int, "instructions that wait before the unit", "instructions", 1, 1 << 16, True),
 )
+TOKEN = (
+    Key("giver", str, "the unit that gives tokens, after what it did before", required=True),
+    Key("taker", str, "the unit that takes them, before what it does next", required=True),
+    Key("depth", int, "tokens that have room; the giver waits for it", "tokens", 1, 1 << 16, True),
+)
 COSTS = (
     Key("parallel_work", int, "work from which on a kernel is divided among awake threads",
         "operations", 1),
@@ -147,7 +152,7 @@ PROXIES = (
 RATE = Key("rates", float, "operations in a cycle of a core, by name", "operations per cycle")
 TABLES = (
     "target", "memory", "costs", "limits", "rates", "array", "dma", "vector", "queue",
-    "proxies", "instruction",
+    "token", "proxies", "instruction",
 )  # fmt: skip
 
 
@@ -178,6 +183,8 @@ def from_toml(text: str, source: str = "") -> Target:
     found["chip"] = _chip(data, found, file) if "array" in data else None
     found["instructions"] = _instructions(found, _table(data, "instruction", file))
     found["intrinsics"] = tuple(found["instructions"])
+    if found["chip"] is not None:
+        _require_units(found, file)
     return Target(**found)
 
 
@@ -266,6 +273,7 @@ def _chip(data: Mapping[str, Any], found: Mapping[str, Any], file: str) -> Accel
         Array,
         Dma,
         Proxies,
+        TokenQueue,
     )
 
     table = _read(data["array"], ARRAY, file, "array")
@@ -300,7 +308,36 @@ def _chip(data: Mapping[str, Any], found: Mapping[str, Any], file: str) -> Accel
     width, stages = vector.get("width", array.columns), vector.get("stages", 1)
     operations = frozenset(vector.get("operations", ()))
     proxies = Proxies(**_read(_table(data, "proxies", file), PROXIES, file, "proxies"))
-    return Accelerator(array, dmas, width, operations, stages, queues, proxies)
+    tokens = tuple(
+        TokenQueue(n, **_read(t, TOKEN, file, f"token.{n}"))
+        for n, t in _table(data, "token", file).items()
+    )
+    return Accelerator(array, dmas, width, operations, stages, queues, proxies, tokens)
+
+
+def _require_units(found: Mapping[str, Any], file: str) -> None:
+    """Tokens pass between units that instructions name, in one queue for each pair."""
+    units = sorted({i.unit for i in found["instructions"].values()})
+    pairs: dict[tuple[str, str], str] = {}
+    for q in found["chip"].tokens:
+        for key in ("giver", "taker"):
+            if getattr(q, key) not in units:
+                notes = (f"expected one of: {', '.join(units)}", f"got '{getattr(q, key)}'")
+                raise error("E401", f"{file}: token.{q.name}.{key} is wrong", *notes)
+        other = pairs.setdefault((q.giver, q.taker), q.name)
+        if q.giver == q.taker or other != q.name:
+            note = "expected another unit" if other == q.name else f"token.{other} has the same"
+            raise error("E401", f"{file}: token.{q.name}.taker is wrong", note)
+
+
+def _over(shipped: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The instructions of a set with those of a description, of which one without a meaning changes
+    what else the set says of it."""
+    found = dict(shipped)
+    for name, table in own.items():
+        changes = name in shipped and isinstance(table, dict) and "semantics" not in table
+        found[name] = {**shipped[name], **table} if changes else table
+    return found
 
 
 def _type(name: str, where: str, file: str) -> DType:
@@ -323,7 +360,7 @@ def _instructions(found: dict[str, Any], table: Mapping[str, Any]) -> dict[str, 
         from aisc.ir.instruction_sets import shipped
 
         text = shipped(found["instruction_set"])
-        table = {**tomllib.loads(text)["instruction"], **table}
+        table = _over(tomllib.loads(text)["instruction"], table)
     if not table:
         return {}
     found["digest"] = hashlib.sha256(f"{found['source']}{text}".encode()).hexdigest()
@@ -338,4 +375,4 @@ def _instructions(found: dict[str, Any], table: Mapping[str, Any]) -> dict[str, 
     return {n: from_table(n, table[n], constants, spaces) for n in sorted(table)}
 
 
-__all__ = ["COSTS", "MEMORY", "TARGET", "Key", "from_toml", "to_toml"]
+__all__ = ["COSTS", "MEMORY", "TARGET", "TOKEN", "Key", "from_toml", "to_toml"]

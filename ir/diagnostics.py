@@ -52,6 +52,9 @@ CODES: dict[str, str] = {
     "E504": "the file is no bundle, or it is damaged",
     "E505": "the bundle was made by another version of aisc or of the format",
     "E506": "the code was made for another machine, or needs CPU features that this one lacks",
+    "E507": "units of an accelerator race on a memory: a token is missing",
+    "E508": "units of an accelerator wait for tokens that never come",
+    "E509": "an instruction reads what nothing has written, or its addresses do not fit its memory",
     # E6xx: quantization
     "E601": "the data for calibration do not fit the model",
     "E602": "the model cannot be quantized",

@@ -14,7 +14,7 @@ from aisc.ir.diagnostics import CODES
 ROOT = Path(__file__).resolve().parent.parent
 # E306 needs bound loops (tests/test_simt.py), E502 arrays (tests/test_executable.py), E506 a bundle
 # for another machine (tests/test_bundle.py).
-ELSEWHERE = {"E306", "E502", "E506"}
+ELSEWHERE = {"E306", "E502", "E506", "E507", "E508", "E509"}
 CODE = re.compile(r'"(E\d{3})"')
 # What a front end's own files do not name, because the graph or the parser of texts says it.
 SAID_BELOW = {"lang": {"E107", "E201", "E203", "E204"}, "onnx": {"E201", "E203", "E204"}}

@@ -46,6 +46,7 @@ from aisc.ir.tensor.stmt import (
     CallKernel,
     Copy,
     For,
+    Handover,
     HostCall,
     If,
     Invoke,
@@ -149,7 +150,11 @@ def block(body: Stmt, init: Stmt | None, n: Expr) -> Block:
 
 
 STMTS = st.recursive(
-    st.one_of(STORE, st.just(Seq(())), st.just(Barrier("block"))), bodies, max_leaves=6
+    st.one_of(
+        STORE, st.just(Seq(())), st.just(Barrier("block")), st.just(Handover("load", "store"))
+    ),
+    bodies,
+    max_leaves=6,
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from aisc.codegen.dsa.stream import Execution, Place, Site, Stream
+from aisc.codegen.dsa.stream import Execution, Place, Signal, Site, Stream
 from aisc.codegen.dsa.timing import Timing, timing
 from aisc.ir.target import Target
 
@@ -39,8 +39,10 @@ def utilization(found: Timing, target: Target) -> float:
     return found.macs / (found.cycles * array.rows * array.columns)
 
 
-def executed(site: Site, execution: Execution) -> str:
+def executed(site: Site | Signal, execution: Execution) -> str:
     """One execution of an instruction as a line."""
+    if isinstance(site, Signal):
+        return site.name
     _, args, offsets = execution
     operands = (operand(p, at) for p, at in zip(site.places, offsets, strict=True))
     return f"{site.name} {', '.join([*operands, *(f'#{a}' for a in args)])}"

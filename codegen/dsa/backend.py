@@ -10,11 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Backend, KernelTime, Scheduled, Watch, backend_of, by_rules
 from aisc.codegen.dsa.assembler import listing
+from aisc.codegen.dsa.banks import conflicts
 from aisc.codegen.dsa.model import Model, ModelKernel
+from aisc.codegen.dsa.queues import run_queues
 from aisc.codegen.dsa.stream import Stream
 from aisc.codegen.dsa.timing import timing
 from aisc.codegen.image import DeviceCode
@@ -37,6 +43,7 @@ from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.dsa import dsa_schedule
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.tensor.dsa_optimize import dsa_optimize
+from aisc.passes.tensor.handovers import check_handovers
 from aisc.passes.tensor.inline_instructions import InlineInstructions, memories_of
 
 _MODEL = "\n; ---- the model of these kernels for the host\n"
@@ -59,13 +66,12 @@ class DsaPolicy(PlainPolicy):
         if kinds.count("contraction") != 1:
             other = next(n.op for n in nodes if n.op != "constant")
             return f"{other} is no product"
-        wrong = self.backend.strangers(nodes[[*kinds].index("contraction")])
-        if wrong:
-            return wrong
         region = region_of(nodes)
         key = group_key(region, frozenset())
         if key not in self.known:
-            self.known[key] = self.backend.refusal(as_func(region, self.name))
+            why = self.backend.refusal(as_func(region, self.name))
+            product = nodes[kinds.index("contraction")]
+            self.known[key] = (why and self.backend.stranger(product, nodes)) or why
         return self.known[key]
 
 
@@ -92,17 +98,18 @@ class DsaBackend:
         """What makes code of the model."""
         return backend_of(host())
 
-    def strangers(self, product: GraphNode) -> str:
-        """Why the array cannot multiply the types of a product's factors; empty when it can."""
+    def stranger(self, product: GraphNode, nodes: Sequence[GraphNode]) -> str:
+        """Why the array cannot multiply the types of a product's factors, as casts among `nodes`
+        read them; empty when it can."""
+        casts = {n.output: n.input_values[0] for n in nodes if n.op == "cast"}
         chip = self.target.chip
-        if chip is None:
-            return ""
-        wanted = [v.type.dtype for v in product.input_values[:2]]
-        for own, types in zip(wanted, (chip.array.inputs, chip.array.weights), strict=True):
-            if own not in types:
+        types = (chip.array.inputs, chip.array.weights) if chip else ()
+        for value, known in zip(product.input_values, types, strict=False):
+            own = casts.get(value, value).type.dtype
+            if chip is not None and own not in known:
                 short = chip.array.short_floats if own is f32 else ()
                 remedy = "".join(f" (--precision {t} makes such)" for t in short[:1])
-                return f"the array multiplies {', '.join(map(str, types))}, not {own}{remedy}"
+                return f"the array multiplies {', '.join(map(str, known))}, not {own}{remedy}"
         return ""
 
     def refusal(self, func: Func) -> str:
@@ -141,6 +148,13 @@ class DsaBackend:
             found.cycles, found.busy, found.macs, peak, found.loaded, found.stored
         )  # fmt: skip
 
+    def examine(self, func: Func) -> list[str]:
+        """Prove its tokens, run it by the queues of its units, and look for conflicts of banks."""
+        check_handovers(func, self.target)
+        stream = Stream(func, self.target)
+        run_queues(stream, self.target, _operands(func))
+        return list(map(str, conflicts(stream, self.target)))
+
     def emit(self, funcs: Sequence[Func]) -> str:
         """The kernels' text, and a module of their models."""
         inline = InlineInstructions(self.target)
@@ -172,3 +186,12 @@ class DsaBackend:
             objects.append(native)
             kernels[record["name"]] = ModelKernel(record["operands"], tuple(record["tiles"]))
         return Model(kernels, objects)
+
+
+def _operands(func: Func) -> list[NDArray[Any]]:
+    """Arrays for the parameters of a kernel: small numbers, the same each time."""
+    rng = np.random.default_rng(0)
+    return [
+        rng.integers(0, 100, p.type.static_shape).astype(p.dtype.numpy, order="C")
+        for p in func.params
+    ]

@@ -35,6 +35,16 @@ def simulate(
 
     E501 when the arrays do not fit, E502 when an operand lies outside of its memory or a size is
     none that the instruction can have."""
+    places = memories(stream, target, args)
+    for execution in stream if executions is None else executions:
+        site = stream.sites[execution[0]]
+        if isinstance(site, Site):  # in program order every token is there
+            execute(site, execution, places)
+
+
+def memories(stream: Stream, target: Target, args: Sequence[Array]) -> dict[str, Array]:
+    """The bytes of all memories by name, those of arrays in brackets; E501 where arrays do not
+    fit."""
     if len(args) != len(stream.params):
         raise execution_error("E501", f"{stream.name} takes {len(stream.params)} arrays")
     places: dict[str, Array] = {
@@ -44,11 +54,10 @@ def simulate(
         if a.shape != p.type.static_shape or a.dtype != p.dtype.numpy or not a.flags.c_contiguous:
             raise execution_error("E501", f"the array for {p.name} does not fit {p.type}")
         places[f"[{p.name}]"] = a.reshape(-1).view(np.uint8)
-    for execution in stream if executions is None else executions:
-        _execute(stream.sites[execution[0]], execution, places)
+    return places
 
 
-def _execute(site: Site, execution: Execution, places: dict[str, Array]) -> None:
+def execute(site: Site, execution: Execution, places: dict[str, Array]) -> None:
     """One instruction."""
     _, args, offsets = execution
     found, sizes = site.intrinsic, dict(zip(site.dims, args, strict=True))

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from aisc.ir.accelerator import TokenQueue
 from aisc.ir.arith.poly import Dim, sole_symbol
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
+from aisc.ir.location import Loc
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Binary, Const, Expr, Select, Unary, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.intrinsic import Intrinsic
-from aisc.ir.tensor.stmt import Alloc, For, If, Invoke, Region, Seq, Stmt
+from aisc.ir.tensor.stmt import Alloc, For, Handover, If, Invoke, Region, Seq, Stmt
+from aisc.passes.tensor.handovers import ahead_of
 from aisc.passes.tensor.vector_programs import instructions_of
 
 # What an execution of a site is: its number, values of dimensions, offsets of operands in bytes.
@@ -58,19 +61,49 @@ class Site:
         """The instruction's name."""
         return self.intrinsic.name
 
+    @property
+    def unit(self) -> str:
+        """What executes it."""
+        return self.intrinsic.unit
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A unit gives a token to another, or takes one from it."""
+
+    queue: TokenQueue
+    gives: bool
+
+    @property
+    def name(self) -> str:
+        """What the unit does."""
+        return f"{'give' if self.gives else 'take'} {self.queue.name}"
+
+    @property
+    def unit(self) -> str:
+        """Whose queue it stands in."""
+        return self.queue.giver if self.gives else self.queue.taker
+
 
 class Stream:
-    """The stream of a lowered kernel of instructions; E402 where it does not fit the memories."""
+    """The stream of a lowered kernel of instructions; E402 where it does not fit the memories.
+    `layer` is what it computes of the model."""
 
     def __init__(self, func: Func, target: Target) -> None:
         if func.dims:
             raise error("E402", f"{func.name}: an instruction stream needs constant sizes")
-        self.name, self.params = func.name, func.params
+        self.name, self.params, self.layer = func.name, func.params, _layer(func)
         self.addresses, self.memory = _place(func, target)
-        self.sites: list[Site] = []
+        self.sites: list[Site | Signal] = []
         self._instructions = instructions_of(func, target)
+        self._tokens = () if target.chip is None else target.chip.tokens
         self._lines = ["def stream():"]
+        ahead = [(q, n) for q in self._tokens if (n := ahead_of(func, q))]
+        for queue, count in ahead:
+            self._signal(queue, (True,), 1, count)
         self._stmt(func.body, 1)
+        for queue, count in ahead:  # for the next kernel to start from
+            self._signal(queue, (False,), 1, count)
         self._lines.append("    yield from ()")
         names: dict[str, object] = {}
         exec("\n".join(self._lines), {"min": min, "max": max}, names)  # of our own text only
@@ -84,6 +117,12 @@ class Stream:
         pad = "    " * depth
         if isinstance(s, Invoke):
             self._lines.append(f"{pad}yield {self._site(s)}")
+        elif isinstance(s, Handover):
+            pair = s.giver, s.taker
+            queue = next((q for q in self._tokens if (q.giver, q.taker) == pair), None)
+            if queue is None:
+                raise error("E402", f"{self.name}: no tokens pass from {s.giver} to {s.taker}")
+            self._signal(queue, (True, False), depth)
         elif isinstance(s, Seq):
             for x in s.stmts:
                 self._stmt(x, depth)
@@ -103,6 +142,15 @@ class Stream:
     def _body(self, s: Stmt, depth: int) -> None:
         self._stmt(s, depth + 1)
         self._lines.append(f"{'    ' * (depth + 1)}pass")
+
+    def _signal(
+        self, queue: TokenQueue, gives: tuple[bool, ...], depth: int, times: int = 1
+    ) -> None:
+        """Tokens of a queue, given or taken or both."""
+        for each in gives:
+            self.sites.append(Signal(queue, each))
+            line = f"yield {len(self.sites) - 1}, (), ()"
+            self._lines += [f"{'    ' * depth}{line}"] * times
 
     def _site(self, s: Invoke) -> str:
         found = self._instructions[s.intrinsic]
@@ -129,6 +177,15 @@ class Stream:
         place = r.buffer.space if local else r.buffer.name
         sizes = tuple(_size(d) for d in param.shape)
         return Place(place, local, param, tuple(strides), sizes, param.role == "output")
+
+
+def _layer(func: Func) -> str:
+    """The first node of the model that a kernel computes, or else its name."""
+
+    def first(loc: Loc) -> str:
+        return loc.node or next((n for part in loc.parts if (n := first(part))), "")
+
+    return first(func.loc) or func.name
 
 
 def _size(d: Dim) -> int | str:

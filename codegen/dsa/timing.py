@@ -2,8 +2,9 @@
 
 Instructions are handed out in order, one at a time, to the queue of their unit, and wait there for
 the unit and for their operands: what another unit writes must be there, what it still reads must
-not be overwritten. An instruction keeps its unit for its `cost`; what it writes is there `latency`
-later. A DMA engine has so many requests under way.
+not be overwritten. Where units pass tokens, they wait for these instead, each of which is there
+when all that its giver did before is. An instruction keeps its unit for its `cost`; what it writes
+is there `latency` later. A DMA engine has so many requests under way.
 
 Without overlap each instruction waits for the one before: what the array then takes is what an
 array takes that fills, streams and drains for every tile.
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisc.codegen.backend import Watch
-from aisc.codegen.dsa.stream import Place, Site, Stream
+from aisc.codegen.dsa.stream import Execution, Place, Signal, Site, Stream
 from aisc.ir.accelerator import CELLS
 from aisc.ir.dataclass import dataclass
 from aisc.ir.target import Target
@@ -29,6 +30,7 @@ from aisc.ir.tensor.tree import places
 
 # Bytes whose times are kept together: one in small memories, where tiles are small, too.
 SMALL, GRANULE = 1 << 15, 4
+Look = Callable[[Site, Execution, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +51,37 @@ class Timing:
 
 @dataclass(slots=True)
 class _Unit:
-    """A unit in time: when it is free, how long it worked and waited, the starts of what its queue
-    held, and the results under way."""
+    """A unit in time: when it is free, how long it worked and waited, when all that it did is
+    there, the starts of what its queue held, and the results under way."""
 
     depth: int
     outstanding: int
     free: int = 0
     busy: int = 0
     waits: int = 0
+    done: int = 0
     starts: deque[int] = field(default_factory=deque)
     results: deque[int] = field(default_factory=deque)
+
+    def wait(self, until: int) -> None:
+        """Be free no sooner than at some time."""
+        self.waits += max(0, until - self.free)
+        self.free = max(self.free, until)
+
+
+@dataclass(slots=True)
+class _Tokens:
+    """When the tokens of a queue were given that are there, and when the last ones were taken."""
+
+    depth: int
+    given: deque[int] = field(default_factory=deque)
+    taken: deque[int] = field(default_factory=deque)
+
+    def room(self) -> int:
+        """When there is room for one more."""
+        if len(self.given) + len(self.taken) < self.depth:
+            return 0
+        return self.taken.popleft() if self.taken else 0
 
 
 class _Memory:
@@ -79,27 +102,39 @@ class _Memory:
 
 
 def timing(
-    stream: Stream, target: Target, resident: bool = False, watch: Watch | None = None
+    stream: Stream,
+    target: Target,
+    resident: bool = False,
+    watch: Watch | None = None,
+    look: Look | None = None,
 ) -> Timing:
     """The time of a stream on its target; `resident`: as if what moves from and to global memory
-    took none; `watch`: see :meth:`aisc.codegen.backend.Timed.time`."""
-    return _Clock(stream, target, resident, watch).run()
+    took none; `watch`: see :meth:`aisc.codegen.backend.Timed.time`; `look` is told of every
+    instruction with when its unit begins and ends it."""
+    return _Clock(stream, target, resident, watch, look).run()
 
 
 class _Clock:
     """Runs a stream in time."""
 
-    def __init__(self, stream: Stream, target: Target, resident: bool, watch: Watch | None) -> None:
-        self.stream, self.target, self.resident, self.watch = stream, target, resident, watch
+    def __init__(
+        self, stream: Stream, target: Target, resident: bool, watch: Watch | None, look: Look | None
+    ) -> None:
+        self.stream, self.target, self.resident = stream, target, resident
+        self.watch, self.look = watch, look
         self.memories = {n: _Memory(target.memory(n).bytes) for n in stream.memory}
         self.units: dict[str, _Unit] = {}
         for site in stream.sites:
-            self.units.setdefault(site.intrinsic.unit, self._unit(site.intrinsic.unit))
-        self.array = {s.intrinsic.unit for s in stream.sites if _is_of_array(s)}
+            self.units.setdefault(site.unit, self._unit(site.unit))
+        self.array = {s.unit for s in stream.sites if isinstance(s, Site) and _is_of_array(s)}
+        self.tokens: dict[str, _Tokens] = {}
         self.costs: dict[tuple[int, tuple[int, ...]], tuple[int, int, int, int, int]] = {}
         self.now = self.last = self.serial = self.macs = self.loaded = self.stored = 0
         self.counts: dict[str, int] = {}
-        self.steps = [self._step(k, site) for k, site in enumerate(stream.sites)]
+        self.steps = [
+            self._step(k, site) if isinstance(site, Site) else self._signal(site)
+            for k, site in enumerate(stream.sites)
+        ]
 
     def _unit(self, name: str) -> _Unit:
         chip = self.target.chip
@@ -122,6 +157,7 @@ class _Clock:
         key = number, args
         if key not in self.costs:
             site = self.stream.sites[number]
+            assert isinstance(site, Site), "a signal takes no time"
             dims = dict(zip(site.dims, args, strict=True))
             empty = any(0 in p.shape(dims) for p in site.places)
             empty |= self.resident and not all(p.local for p in site.places)
@@ -140,7 +176,7 @@ class _Clock:
         """What an execution of a site does to the clock."""
         name, own = site.name, site.intrinsic.unit
         unit, checks = self.units[own], self._checks(site)
-        on_array, watch = own in self.array, self.watch
+        on_array, watch, look = own in self.array, self.watch, self.look
 
         def step(args: tuple[int, ...], offsets: tuple[int, ...]) -> None:
             cost, late, macs, loaded, stored = self._cost(number, args)
@@ -157,7 +193,7 @@ class _Clock:
             unit.waits += start - max(unit.free, 0)
             end = start + cost
             result = end + late
-            unit.free, unit.busy = end, unit.busy + cost
+            unit.free, unit.busy, unit.done = end, unit.busy + cost, max(unit.done, result)
             unit.starts.append(start)
             if unit.outstanding:
                 unit.results.append(result)
@@ -167,6 +203,8 @@ class _Clock:
             self.last = max(self.last, result)
             if watch is not None and result > start:
                 watch(own, name, start, end if cost else result)
+            if look is not None:
+                look(site, (number, args, offsets), start, end)
             if on_array:
                 self.serial += cost + late
             self.macs += macs
@@ -176,9 +214,26 @@ class _Clock:
 
         return step
 
+    def _signal(self, signal: Signal) -> Callable[[tuple[int, ...], tuple[int, ...]], None]:
+        """A unit gives a token when all that it did is there, or waits for one."""
+        unit, queue = self.units[signal.unit], signal.queue
+        tokens = self.tokens.setdefault(queue.name, _Tokens(queue.depth))
+
+        def give(args: tuple[int, ...], offsets: tuple[int, ...]) -> None:
+            unit.wait(tokens.room())
+            tokens.given.append(max(unit.free, unit.done))
+
+        def take(args: tuple[int, ...], offsets: tuple[int, ...]) -> None:
+            unit.wait(tokens.given.popleft())
+            tokens.taken.append(unit.free)
+
+        return give if signal.gives else take
+
     def _checks(self, site: Site) -> list[tuple[Any, ...]]:
         """For each operand in a local memory: its number, its span, what it waits for, and where
-        its own time is kept."""
+        its own time is kept; nothing where tokens are waited for."""
+        if self.target.chip is not None and self.target.chip.tokens:
+            return []
         found = []
         own = site.intrinsic.unit
         for k, p in enumerate(site.places):

@@ -56,10 +56,14 @@ def check_model(
     cycles: bool = False,
     as_json: bool = False,
     trace: Path | None = None,
+    faults: bool = False,
 ) -> None:
     """Raises the importer's full report, or prints a summary, as text or as JSON; `cycles`: what
     layers take on machines that are described cycle by cycle; `trace`: a file for what their units
-    do meanwhile."""
+    do meanwhile; `faults`: run these instruction by instruction, and say what goes wrong."""
+    if faults:
+        _print_faults(model, target, choices)
+        return
     if cycles or trace is not None:
         _print_cycles(model, target, choices, trace)
         return
@@ -135,6 +139,15 @@ def _print_cycles(model: str, target: str, choices: dict[str, Any], trace: Path 
         layers = [layer for layer, _ in found.layers]
         write_whole(trace, found.to_json().encode())
     _out.print(cycle_table(layers, Path(model).name))
+
+
+def _print_faults(model: str, target: str, choices: dict[str, Any]) -> None:
+    """That the instructions of all layers are right."""
+    from aisc.cli.fault_table import examined
+
+    program = built(model, target, {**choices, "stop_after": "plan"}).product
+    assert isinstance(program, Program), "the product of plan is a Program"
+    _out.print("\n".join(examined(program, api.backends_of(target)[1])), markup=False)
 
 
 def _print_placement(found: _Checked, target: str) -> None:

@@ -271,6 +271,9 @@ def check(
         Path | None,
         typer.Option(help="Write what its units do over time: a Chrome trace, in cycles."),
     ] = None,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Run its instructions one by one: races, waits, banks.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Report every reason why a model cannot be compiled, or what it or a bundle consists of."""
@@ -287,7 +290,7 @@ def check(
 
     choices = {**_choices(shape, 2, None, False), "host": not no_host}
     choices.update(stored_in(precision, keep_float))
-    check_model(model, target, choices, cycles, as_json, trace)
+    check_model(model, target, choices, cycles, as_json, trace, faults)
     if data is not None:
         from aisc.cli.precision_table import show_errors
 

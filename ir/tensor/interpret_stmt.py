@@ -39,6 +39,7 @@ from aisc.ir.tensor.stmt import (
     CallKernel,
     Copy,
     For,
+    Handover,
     HostCall,
     If,
     Invoke,
@@ -414,6 +415,10 @@ class StmtCompiler:
         """Nothing: what comes before has been completed."""
         return _nothing
 
+    def handover(self, s: Handover) -> Run:
+        """Nothing: units work one after another here."""
+        return _nothing
+
     def prefetch(self, s: Prefetch) -> Run:
         """Nothing: a hint has no meaning."""
         return _nothing
@@ -437,6 +442,7 @@ _MAKERS: dict[type, Callable[[StmtCompiler, Any], Run]] = {
     Copy: StmtCompiler.copy,
     Barrier: StmtCompiler.barrier,
     Prefetch: StmtCompiler.prefetch,
+    Handover: StmtCompiler.handover,
 }
 
 

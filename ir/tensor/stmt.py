@@ -6,7 +6,7 @@ Grammar::
          | Block(name, iters, bindings, reads, writes, init, body, combiner)
          | Store(buffer, indices, value, stream) | If(cond, then, other) | Let(var, value, body)
          | Alloc(buffer) | Seq(stmts) | Barrier(scope) | Invoke(intrinsic, operands, args)
-         | Prefetch(buffer, indices, write)
+         | Prefetch(buffer, indices, write) | Handover(giver, taker)
          | CallKernel(kernel, args, dims) | Copy(src, dst) | Bind(vars, values) | Require(cond)
          | HostCall(op, inputs, outputs, attrs, binds) | Reserve(segment, size, slots, keep)
 
@@ -205,6 +205,15 @@ class Barrier(Stmt):
     """All threads of `scope` (``threads`` of a Func, ``block`` of a SIMT block) wait here."""
 
     scope: Literal["threads", "block"] = "threads"
+
+
+@dataclass(frozen=True, slots=True)
+class Handover(Stmt):
+    """What the unit `taker` of an accelerator does after this comes after what `giver` did before:
+    the one gives a token, the other takes the next one there is."""
+
+    giver: str
+    taker: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from aisc.ir.tensor.stmt import (
     CallKernel,
     Copy,
     For,
+    Handover,
     HostCall,
     If,
     Invoke,
@@ -61,7 +62,7 @@ class Level:
 
 
 _PLAIN: tuple[type[Stmt], ...] = (For, While, Block, Store, If, Let, Alloc, Seq)
-KERNEL = frozenset((*_PLAIN, Barrier, Invoke, Prefetch))
+KERNEL = frozenset((*_PLAIN, Barrier, Invoke, Prefetch, Handover))
 ENTRY = frozenset(
     (CallKernel, HostCall, Copy, Alloc, Barrier, If, While, Let, Seq, Bind, Require, Reserve)
 )

@@ -26,10 +26,10 @@ ROLES = ("input", "output", "weight", "state", "scratch")
 KEYWORDS = frozenset(
     [
         "_", "alias", "align", "alloc", "barrier", "base", "bind", "block", "body", "call", "copy",
-        "dims", "else", "entry", "false", "from", "func", "host", "if", "in", "inf", "init",
-        "invoke", "keep", "let", "live", "most", "nan", "none", "offset", "ordered", "prefetch",
-        "prepare", "read", "reduce", "require", "requires", "reserve", "seq", "slot", "space",
-        "spatial", "stream", "strides", "true", "while", "with", "write",
+        "dims", "else", "entry", "false", "from", "func", "handover", "host", "if", "in", "inf",
+        "init", "invoke", "keep", "let", "live", "most", "nan", "none", "offset", "ordered",
+        "prefetch", "prepare", "read", "reduce", "require", "requires", "reserve", "seq", "slot",
+        "space", "spatial", "stream", "strides", "true", "while", "with", "write",
         *ROLES, *FOR_KINDS,
         *(t.name for t in (*dtypes.ALL, *dtypes.CODED)),
     ]

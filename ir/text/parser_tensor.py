@@ -19,6 +19,7 @@ from aisc.ir.tensor.stmt import (
     CallKernel,
     Copy,
     For,
+    Handover,
     HostCall,
     If,
     Invoke,
@@ -221,6 +222,10 @@ class _TensorFolder(ExprFolder):
     def barrier(self, c: list[Any]) -> Stmt:
         """A barrier."""
         return Barrier(c[0])
+
+    def handover(self, c: list[str]) -> Stmt:
+        """A token from one unit to another."""
+        return Handover(c[0], c[1])
 
     def iterator_kind(self, c: list[Token]) -> str:
         """The kind of a block iterator."""

@@ -40,6 +40,7 @@ from aisc.ir.tensor.stmt import (
     CallKernel,
     Copy,
     For,
+    Handover,
     HostCall,
     If,
     Invoke,
@@ -256,6 +257,8 @@ def _simple(s: Stmt) -> str:
         return f"alloc {buffer_text(s.buffer)}"
     if isinstance(s, Barrier):
         return f"barrier {s.scope}"
+    if isinstance(s, Handover):
+        return f"handover {lexical.name(s.giver)} -> {lexical.name(s.taker)}"
     if isinstance(s, Invoke):
         return f"invoke {lexical.word(s.intrinsic)}({_call(map(region_text, s.operands), s.args)})"
     if isinstance(s, CallKernel):

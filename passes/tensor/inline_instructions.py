@@ -18,7 +18,7 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Expr, Load, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.intrinsic import Intrinsic
-from aisc.ir.tensor.stmt import Alloc, Invoke, Region, Seq, Stmt, Store, seq
+from aisc.ir.tensor.stmt import Alloc, Handover, Invoke, Region, Seq, Stmt, Store, seq
 from aisc.ir.tensor.tree import transform_statements
 from aisc.ir.tensor.visitor import replace_buffers, substitute, transform
 from aisc.passes.schedule.copies import Names, copied
@@ -44,7 +44,7 @@ class InlineInstructions:
         table = instructions_of(func, self.target)
 
         def swap(s: Stmt) -> Stmt:
-            if isinstance(s, Alloc):
+            if isinstance(s, Alloc | Handover):
                 return Seq(())
             if isinstance(s, Seq):
                 return seq(*s.stmts)
