@@ -202,6 +202,20 @@ class Examined(Described, Protocol):
         with what is wrong."""
 
 
+@runtime_checkable
+class Encoded(Described, Protocol):
+    """A back end whose kernels are instructions of its machine, as text and as bytes."""
+
+    def written(self, funcs: Sequence[Func]) -> str:
+        """Optimized kernels as text."""
+
+    def encoded(self, text: str, file: str = "") -> bytes:
+        """What a loader takes, from the text; `file` is named where it is wrong."""
+
+    def decoded(self, data: bytes, file: str = "") -> str:
+        """The text, from what a loader takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class KernelUsage:
     """What a kernel takes of a machine that runs many threads. threads: of a block; registers: of a

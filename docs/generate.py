@@ -203,6 +203,7 @@ def target_keys() -> str:
         ("[vector]", description.VECTOR),
         ("[queue.UNIT]", description.QUEUE),
         ("[token.NAME]", description.TOKEN),
+        ("[encoding]", description.ENCODING),
         ("[proxies]", description.PROXIES),
     ):
         parts += [f"\n## `{title}`\n", "| key | expected | meaning |", "|---|---|---|"]

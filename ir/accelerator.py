@@ -65,6 +65,20 @@ class TokenQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class Encoding:
+    """Bits of the fields of instructions whose values nothing else bounds: the number of the
+    instruction, sizes, strides, operands of a kernel, addresses in global memory; and the multiple
+    of bits that an instruction has."""
+
+    opcode: int = 8
+    size: int = 24
+    stride: int = 32
+    buffer: int = 8
+    address: int = 40
+    align: int = 8
+
+
+@dataclass(frozen=True, slots=True)
 class Proxies:
     """Numbers by which designs are compared, and which measure nothing: square micrometres of a
     cell and of a byte of local memory; picojoules of a multiply-add, of a byte that goes past the
@@ -93,6 +107,7 @@ class Accelerator:
     queues: Mapping[str, int] = field(default_factory=dict, hash=False)
     proxies: Proxies = field(default_factory=Proxies, hash=False, compare=False)
     tokens: tuple[TokenQueue, ...] = ()
+    encoding: Encoding = field(default_factory=Encoding, hash=False, compare=False)
 
     def parameters(self) -> dict[str, int]:
         """The numbers by the names that they have in cost formulas."""

@@ -126,6 +126,14 @@ TOKEN = (
     Key("taker", str, "the unit that takes them, before what it does next", required=True),
     Key("depth", int, "tokens that have room; the giver waits for it", "tokens", 1, 1 << 16, True),
 )
+ENCODING = (
+    Key("opcode", int, "the number of an instruction", "bits", 1, 32),
+    Key("size", int, "a dimension that has no `most`, and may be below 0", "bits", 1, 64),
+    Key("stride", int, "from an element of an operand to the next along an axis", "bits", 1, 64),
+    Key("buffer", int, "the number of an operand of the kernel", "bits", 1, 32),
+    Key("address", int, "where an operand lies in global memory", "bits", 1, 64),
+    Key("align", int, "what the length of an instruction is a multiple of", "bits", 8, 4096),
+)
 COSTS = (
     Key("parallel_work", int, "work from which on a kernel is divided among awake threads",
         "operations", 1),
@@ -152,7 +160,7 @@ PROXIES = (
 RATE = Key("rates", float, "operations in a cycle of a core, by name", "operations per cycle")
 TABLES = (
     "target", "memory", "costs", "limits", "rates", "array", "dma", "vector", "queue",
-    "token", "proxies", "instruction",
+    "token", "encoding", "proxies", "instruction",
 )  # fmt: skip
 
 
@@ -272,6 +280,7 @@ def _chip(data: Mapping[str, Any], found: Mapping[str, Any], file: str) -> Accel
         Accelerator,
         Array,
         Dma,
+        Encoding,
         Proxies,
         TokenQueue,
     )
@@ -312,7 +321,12 @@ def _chip(data: Mapping[str, Any], found: Mapping[str, Any], file: str) -> Accel
         TokenQueue(n, **_read(t, TOKEN, file, f"token.{n}"))
         for n, t in _table(data, "token", file).items()
     )
-    return Accelerator(array, dmas, width, operations, stages, queues, proxies, tokens)
+    bits = _read(_table(data, "encoding", file), ENCODING, file, "encoding")
+    if bits.get("align", 8) % 8:
+        note = f"expected whole bytes, got {bits['align']} bits"
+        raise error("E401", f"{file}: encoding.align is wrong", note)
+    more = tokens, Encoding(**bits)
+    return Accelerator(array, dmas, width, operations, stages, queues, proxies, *more)
 
 
 def _require_units(found: Mapping[str, Any], file: str) -> None:
@@ -375,4 +389,4 @@ def _instructions(found: dict[str, Any], table: Mapping[str, Any]) -> dict[str, 
     return {n: from_table(n, table[n], constants, spaces) for n in sorted(table)}
 
 
-__all__ = ["COSTS", "MEMORY", "TARGET", "TOKEN", "Key", "from_toml", "to_toml"]
+__all__ = ["COSTS", "ENCODING", "MEMORY", "TARGET", "TOKEN", "Key", "from_toml", "to_toml"]

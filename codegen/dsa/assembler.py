@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from itertools import islice
 
-from aisc.codegen.dsa.stream import Execution, Place, Signal, Site, Stream
+from aisc.codegen.dsa.stream import Code, Execution, Place, Signal, Site
 from aisc.codegen.dsa.timing import Timing, timing
 from aisc.ir.target import Target
+from aisc.ir.text import lexical
 
 # Instructions of a stream that a listing shows.
 SHOWN = 512
 
 
-def listing(stream: Stream, target: Target) -> str:
+def listing(stream: Code, target: Target) -> str:
     """The stream with a head that says what it needs and takes."""
     found = timing(stream, target)
     total = sum(found.counts.values())
@@ -50,6 +51,9 @@ def executed(site: Site | Signal, execution: Execution) -> str:
 
 def operand(place: Place, offset: int) -> str:
     """Where an operand lies: memory or buffer, offset, strides in bytes."""
-    strides = "/".join(map(str, place.strides[:-1]))
-    head = f"{place.name}:{offset:#06x}" if place.local else f"{place.name}+{offset:#x}"
+    own = place.strides
+    usual = bool(own) and own[-1] == place.param.dtype.bytes  # elements of rows beside each other
+    strides = "/".join(map(str, own[:-1] if usual else own))
+    name = lexical.name(place.name)
+    head = f"{name}:{offset:#06x}" if place.local else f"{name}+{offset:#x}"
     return f"{head}/{strides}" if strides else head

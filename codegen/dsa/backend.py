@@ -19,8 +19,10 @@ from aisc.codegen.artefact import Artefact
 from aisc.codegen.backend import Backend, KernelTime, Scheduled, Watch, backend_of, by_rules
 from aisc.codegen.dsa.assembler import listing
 from aisc.codegen.dsa.banks import conflicts
+from aisc.codegen.dsa.binary import decode, encode
 from aisc.codegen.dsa.model import Model, ModelKernel
 from aisc.codegen.dsa.queues import run_queues
+from aisc.codegen.dsa.recorded import read_text, recorded, text_of
 from aisc.codegen.dsa.stream import Stream
 from aisc.codegen.dsa.timing import timing
 from aisc.codegen.image import DeviceCode
@@ -154,6 +156,19 @@ class DsaBackend:
         stream = Stream(func, self.target)
         run_queues(stream, self.target, _operands(func))
         return list(map(str, conflicts(stream, self.target)))
+
+    def written(self, funcs: Sequence[Func]) -> str:
+        """Their instructions in program order, loops written out."""
+        codes = [recorded(Stream(f, self.target), self.target) for f in funcs]
+        return text_of(codes, self.target)
+
+    def encoded(self, text: str, file: str = "") -> bytes:
+        """The text as a file with a header."""
+        return encode(read_text(text, self.target, file), self.target)
+
+    def decoded(self, data: bytes, file: str = "") -> str:
+        """The text of such a file."""
+        return text_of(decode(data, self.target, file), self.target)
 
     def emit(self, funcs: Sequence[Func]) -> str:
         """The kernels' text, and a module of their models."""

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from aisc.codegen.dsa.assembler import executed
-from aisc.codegen.dsa.stream import Execution, Place, Site, Stream
+from aisc.codegen.dsa.stream import Code, Execution, Place, Site
 from aisc.codegen.dsa.timing import timing
 from aisc.ir.dataclass import dataclass
 from aisc.ir.target import Memory, Target
@@ -50,7 +50,7 @@ class _Use:
     end: int
 
 
-def conflicts(stream: Stream, target: Target) -> list[Conflict]:
+def conflicts(stream: Code, target: Target) -> list[Conflict]:
     """Those of a stream, in program order: where more units want a bank than it has ports."""
     found: list[Conflict] = []
     uses: dict[tuple[str, int], dict[str, deque[_Use]]] = {}

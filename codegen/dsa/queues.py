@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from aisc.codegen.dsa.assembler import executed
 from aisc.codegen.dsa.simulator import execute, memories
-from aisc.codegen.dsa.stream import Execution, Place, Signal, Site, Stream
+from aisc.codegen.dsa.stream import Code, Execution, Place, Signal, Site
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import ExecutionError, execution_error
 from aisc.ir.target import Target
@@ -33,7 +33,7 @@ NEVER = -1
 
 
 def run_queues(
-    stream: Stream,
+    stream: Code,
     target: Target,
     args: Sequence[Array],
     executions: Iterable[Execution] | None = None,
@@ -80,7 +80,7 @@ class _Bytes:
 class _Machine:
     """Memories, units and tokens while a program runs."""
 
-    def __init__(self, stream: Stream, program: list[Execution], held: dict[str, Array]) -> None:
+    def __init__(self, stream: Code, program: list[Execution], held: dict[str, Array]) -> None:
         self.stream, self.program, self.held = stream, program, held
         self.units: dict[str, _Unit] = {}
         self.tokens: dict[str, deque[Known]] = {}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisc.codegen.dsa.assembler import executed
-from aisc.codegen.dsa.stream import Execution, Place, Site, Stream
+from aisc.codegen.dsa.stream import Code, Execution, Place, Site
 from aisc.ir.diagnostics import execution_error
 from aisc.ir.target import Target
 from aisc.ir.tensor.interpret import run_func
@@ -25,7 +25,7 @@ POISON = 0xA5
 
 
 def simulate(
-    stream: Stream,
+    stream: Code,
     target: Target,
     args: Sequence[Array],
     executions: Iterable[Execution] | None = None,
@@ -42,7 +42,7 @@ def simulate(
             execute(site, execution, places)
 
 
-def memories(stream: Stream, target: Target, args: Sequence[Array]) -> dict[str, Array]:
+def memories(stream: Code, target: Target, args: Sequence[Array]) -> dict[str, Array]:
     """The bytes of all memories by name, those of arrays in brackets; E501 where arrays do not
     fit."""
     if len(args) != len(stream.params):

@@ -21,7 +21,7 @@ from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.intrinsic import Intrinsic
 from aisc.ir.tensor.stmt import Alloc, For, Handover, If, Invoke, Region, Seq, Stmt
 from aisc.passes.tensor.handovers import ahead_of
-from aisc.passes.tensor.vector_programs import instructions_of
+from aisc.passes.tensor.vector_programs import instructions_of, programs_of
 
 # What an execution of a site is: its number, values of dimensions, offsets of operands in bytes.
 Execution = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -42,6 +42,12 @@ class Place:
     strides: tuple[int, ...]
     sizes: tuple[int | str, ...]
     written: bool
+
+    @staticmethod
+    def of(name: str, local: bool, param: Buffer, strides: tuple[int, ...]) -> Place:
+        """The place of an operand that stands for a parameter of its instruction."""
+        sizes = tuple(_size(d) for d in param.shape)
+        return Place(name, local, param, strides, sizes, param.role == "output")
 
     def shape(self, dims: Mapping[str, int]) -> tuple[int, ...]:
         """The sizes of one execution."""
@@ -85,16 +91,32 @@ class Signal:
         return self.queue.giver if self.gives else self.queue.taker
 
 
-class Stream:
-    """The stream of a lowered kernel of instructions; E402 where it does not fit the memories.
-    `layer` is what it computes of the model."""
+class Code:
+    """The instructions of a kernel: its operands, the bytes that it needs of each memory, programs
+    of the vector unit, and sites, which are executed in some order. `layer` is what it computes of
+    the model."""
+
+    name: str
+    layer: str
+    params: tuple[Buffer, ...]
+    memory: dict[str, int]
+    programs: dict[str, str]
+    sites: list[Site | Signal]
+
+    def __iter__(self) -> Iterator[Execution]:
+        """All executions in order."""
+        raise NotImplementedError
+
+
+class Stream(Code):
+    """The stream of a lowered kernel of instructions; E402 where it does not fit the memories."""
 
     def __init__(self, func: Func, target: Target) -> None:
         if func.dims:
             raise error("E402", f"{func.name}: an instruction stream needs constant sizes")
         self.name, self.params, self.layer = func.name, func.params, _layer(func)
         self.addresses, self.memory = _place(func, target)
-        self.sites: list[Site | Signal] = []
+        self.sites, self.programs = [], programs_of(func)
         self._instructions = instructions_of(func, target)
         self._tokens = () if target.chip is None else target.chip.tokens
         self._lines = ["def stream():"]
@@ -175,8 +197,7 @@ class Stream:
         strides = [0 if d is None else steps[d] * max(r.steps[d], 1) for d in r.dims_of(param.rank)]
         local = r.buffer.name in self.addresses
         place = r.buffer.space if local else r.buffer.name
-        sizes = tuple(_size(d) for d in param.shape)
-        return Place(place, local, param, tuple(strides), sizes, param.role == "output")
+        return Place.of(place, local, param, tuple(strides))
 
 
 def _layer(func: Func) -> str:

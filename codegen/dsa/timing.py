@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aisc.codegen.backend import Watch
-from aisc.codegen.dsa.stream import Execution, Place, Signal, Site, Stream
+from aisc.codegen.dsa.stream import Code, Execution, Place, Signal, Site
 from aisc.ir.accelerator import CELLS
 from aisc.ir.dataclass import dataclass
 from aisc.ir.target import Target
@@ -102,7 +102,7 @@ class _Memory:
 
 
 def timing(
-    stream: Stream,
+    stream: Code,
     target: Target,
     resident: bool = False,
     watch: Watch | None = None,
@@ -118,7 +118,7 @@ class _Clock:
     """Runs a stream in time."""
 
     def __init__(
-        self, stream: Stream, target: Target, resident: bool, watch: Watch | None, look: Look | None
+        self, stream: Code, target: Target, resident: bool, watch: Watch | None, look: Look | None
     ) -> None:
         self.stream, self.target, self.resident = stream, target, resident
         self.watch, self.look = watch, look

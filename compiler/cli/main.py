@@ -84,8 +84,8 @@ def compile_command(
     emit: Annotated[
         str,
         typer.Option(
-            help="graph, tensor, program, llvm, asm, ptx, obj or bundle. By default bundle for an "
-            "output named .aisc, else program."
+            help="graph, tensor, program, llvm, asm, ptx, dsa, obj or bundle. By default bundle "
+            "for an output named .aisc, else program."
         ),
     ] = "",
     stop_after: Annotated[str, typer.Option(help="Stop after this step and print it.")] = "",
@@ -246,6 +246,18 @@ def opt(
     from aisc.cli.opt import run_passes
 
     run_passes(file, passes, output, verify_each, print_after, time_passes, list_passes)
+
+
+@app.command()
+def assemble(
+    file: Annotated[Path, typer.Argument(help="Text of --emit dsa, or its bytes.")],
+    target: Annotated[str, typer.Option(help="The accelerator.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The other form.")] = None,
+) -> None:
+    """Make bytes of an accelerator's instructions, or text of its bytes."""
+    from aisc.cli import commands
+
+    commands.assemble(file, target, output)
 
 
 @app.command()

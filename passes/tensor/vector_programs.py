@@ -31,10 +31,20 @@ AXES = ("p", "q", "n")
 
 def instructions_of(func: Func, target: Target) -> Mapping[str, Intrinsic]:
     """The instructions of a kernel: those of its target, and programs of its own."""
-    own = {n: json.loads(str(v)) for n, v in func.attrs if n.startswith(PREFIX)}
-    if not own:
+    return with_own(target, programs_of(func))
+
+
+def programs_of(func: Func) -> dict[str, str]:
+    """The programs of a kernel as texts, by name."""
+    return {n: str(v) for n, v in func.attrs if n.startswith(PREFIX)}
+
+
+def with_own(target: Target, programs: Mapping[str, str]) -> Mapping[str, Intrinsic]:
+    """The instructions of a target, and those of programs."""
+    if not programs:
         return target.instructions
-    return {**target.instructions, **{n: _made(n, t, target) for n, t in own.items()}}
+    own = {n: _made(n, json.loads(t), target) for n, t in programs.items()}
+    return {**target.instructions, **own}
 
 
 def _made(name: str, table: Mapping[str, object], target: Target) -> Intrinsic:
