@@ -166,7 +166,7 @@ class Described(Backend, Protocol):
 class KernelTime:
     """What a run of a kernel takes on a machine that is described cycle by cycle: cycles in all,
     and those that each unit works; multiply-adds, and how many the machine does in a cycle at most;
-    bytes read from its memory and written there."""
+    bytes read from its memory and written there; cycles that each unit waits, by what for."""
 
     cycles: int
     busy: Mapping[str, int]
@@ -174,6 +174,19 @@ class KernelTime:
     peak: int
     loaded: int
     stored: int
+    waits: Mapping[str, Mapping[str, int]]
+
+    @property
+    def busiest(self) -> str:
+        """The unit that works longest."""
+        return max(self.busy, key=lambda unit: self.busy[unit], default="")
+
+    @property
+    def stall(self) -> tuple[str, int]:
+        """What the busiest unit waits for longest, and for how many cycles."""
+        found = self.waits.get(self.busiest, {})
+        why = max(found, key=lambda name: found[name], default="")
+        return why, found.get(why, 0)
 
     @property
     def utilization(self) -> float:

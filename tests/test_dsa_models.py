@@ -90,6 +90,7 @@ def test_the_command_line(digits: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert command("check", *at, "--cycles") == 0
     out = capsys.readouterr().out
     assert "317376 multiply-adds" in out
+    assert "waits for" in out
     assert command("check", *at) == 0
     assert "wide32" in capsys.readouterr().out
     assert command("run", *at, "--input", "image=random") == 0

@@ -16,6 +16,7 @@ import test_dsa
 from test_dsa_models import command, digits, images
 
 import aisc
+from aisc.codegen.dsa.backend import DsaBackend
 from aisc.codegen.dsa.banks import conflicts
 from aisc.codegen.dsa.queues import run_queues
 from aisc.codegen.dsa.simulator import simulate
@@ -74,6 +75,30 @@ def test_tokens_cost_little(name: str) -> None:
     a, b = timing(Stream(with_tokens, VTA), VTA), timing(Stream(without, FREE), FREE)
     assert b.cycles <= a.cycles <= 1.12 * b.cycles
     assert (a.busy, a.macs, a.loaded) == (b.busy, b.macs, b.loaded)
+
+
+@pytest.mark.parametrize("chip", [VTA, FREE, resolve("gemmini16")], ids=["tokens", "free", "g16"])
+def test_units_say_what_they_wait_for(chip: Target) -> None:
+    """Work and waits fill the time of a unit up to its last instruction."""
+    for name in ("product", "3x3", "strided"):
+        found = timing(Stream(kernel_of(name, chip), chip), chip)
+        reasons = {*found.busy, "queue", "requests"}
+        for unit, waits in found.waits.items():
+            assert set(waits) <= reasons - {unit}
+            assert found.busy[unit] + sum(waits.values()) <= found.cycles
+        assert found.waits["store"], "results come later than the kernel begins"
+
+
+def test_the_slowest_engine_is_what_units_wait_for() -> None:
+    narrow = from_toml(TEXT.replace("width = 8\nlatency = 60", "width = 1\nlatency = 60", 1))
+    kernel = test_dsa.kernel_of(test_dsa.product(64, 256, 64), narrow)
+    time = DsaBackend(narrow).time(kernel)
+    assert time.busiest == "load"
+    assert max(time.waits["compute"], key=lambda why: time.waits["compute"][why]) == "load"
+    wide = from_toml(TEXT.replace("width = 8\nlatency = 60", "width = 256\nlatency = 2", 1))
+    time = DsaBackend(wide).time(test_dsa.kernel_of(test_dsa.product(256, 256, 256), wide))
+    assert time.busiest == "compute"
+    assert time.stall[1] < 0.1 * time.cycles
 
 
 def test_units_run_ahead() -> None:

@@ -147,8 +147,8 @@ class DsaBackend:
         array = self.target.chip.array if self.target.chip else None
         peak = array.rows * array.columns if array else 0
         return KernelTime(
-            found.cycles, found.busy, found.macs, peak, found.loaded, found.stored
-        )  # fmt: skip
+            found.cycles, found.busy, found.macs, peak, found.loaded, found.stored, found.waits
+        )
 
     def examine(self, func: Func) -> list[str]:
         """Prove its tokens, run it by the queues of its units, and look for conflicts of banks."""

@@ -30,19 +30,22 @@ from aisc.ir.tensor.tree import places
 
 # Bytes whose times are kept together: one in small memories, where tiles are small, too.
 SMALL, GRANULE = 1 << 15, 4
+# What a unit waits for beside other units: instructions, and its engine.
+QUEUE, REQUESTS = "queue", "requests"
 Look = Callable[[Site, Execution, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
     """What a stream takes: `cycles` from the first instruction to the last result, and those of the
-    array without any overlap; cycles that each unit works and waits for others; executions by
-    instruction; multiply-adds; bytes from and to global memory."""
+    array without any overlap; cycles that each unit works, and that it waits, by what for: a unit
+    whose results or operands it needs, a full `queue`, `requests` of its engine under way;
+    executions by instruction; multiply-adds; bytes from and to global memory."""
 
     cycles: int
     serial: int
     busy: Mapping[str, int]
-    waits: Mapping[str, int]
+    waits: Mapping[str, Mapping[str, int]]
     counts: Mapping[str, int]
     macs: int
     loaded: int
@@ -51,22 +54,23 @@ class Timing:
 
 @dataclass(slots=True)
 class _Unit:
-    """A unit in time: when it is free, how long it worked and waited, when all that it did is
-    there, the starts of what its queue held, and the results under way."""
+    """A unit in time: when it is free, how long it worked, and waited for what, when all that it
+    did is there, the starts of what its queue held, and the results under way."""
 
     depth: int
     outstanding: int
     free: int = 0
     busy: int = 0
-    waits: int = 0
+    waits: dict[str, int] = field(default_factory=dict)
     done: int = 0
     starts: deque[int] = field(default_factory=deque)
     results: deque[int] = field(default_factory=deque)
 
-    def wait(self, until: int) -> None:
+    def wait(self, until: int, why: str) -> None:
         """Be free no sooner than at some time."""
-        self.waits += max(0, until - self.free)
-        self.free = max(self.free, until)
+        if until > self.free:
+            self.waits[why] = self.waits.get(why, 0) + until - self.free
+            self.free = until
 
 
 @dataclass(slots=True)
@@ -148,7 +152,7 @@ class _Clock:
         serial = max(0, self.serial - 1)
         return Timing(
             self.last, serial, {n: u.busy for n, u in self.units.items()},
-            {n: u.waits for n, u in self.units.items()}, dict(sorted(self.counts.items())),
+            {n: dict(u.waits) for n, u in self.units.items()}, dict(sorted(self.counts.items())),
             self.macs, self.loaded, self.stored,
         )  # fmt: skip
 
@@ -183,14 +187,18 @@ class _Clock:
             if len(unit.starts) >= unit.depth:
                 self.now = max(self.now, unit.starts.popleft())
             spans = [(k, *span(args, offsets[k])) for k, span, *_ in checks]
-            ready = self.now
+            ready, why = self.now, QUEUE
             for (_, low, high), (_, _, earlier, _) in zip(spans, checks, strict=True):
-                for times in earlier():
-                    ready = max(ready, int(times[low:high].max(initial=0)))
-            start = max(ready, unit.free)
+                for other, times in earlier():
+                    there = int(times[low:high].max(initial=0))
+                    if there > ready:
+                        ready, why = there, other
             if unit.outstanding and len(unit.results) >= unit.outstanding:
-                start = max(start, unit.results.popleft())
-            unit.waits += start - max(unit.free, 0)
+                there = unit.results.popleft()
+                if there > ready:
+                    ready, why = there, REQUESTS
+            unit.wait(ready, why)
+            start = unit.free
             end = start + cost
             result = end + late
             unit.free, unit.busy, unit.done = end, unit.busy + cost, max(unit.done, result)
@@ -220,11 +228,11 @@ class _Clock:
         tokens = self.tokens.setdefault(queue.name, _Tokens(queue.depth))
 
         def give(args: tuple[int, ...], offsets: tuple[int, ...]) -> None:
-            unit.wait(tokens.room())
+            unit.wait(tokens.room(), queue.taker)
             tokens.given.append(max(unit.free, unit.done))
 
         def take(args: tuple[int, ...], offsets: tuple[int, ...]) -> None:
-            unit.wait(tokens.given.popleft())
+            unit.wait(tokens.given.popleft(), queue.giver)
             tokens.taken.append(unit.free)
 
         return give if signal.gives else take
@@ -242,9 +250,9 @@ class _Clock:
             memory = self.memories[p.name]
 
             def earlier(memory: _Memory = memory, written: bool = p.written) -> list[Any]:
-                times = [t for u, t in memory.written.items() if u != own]
+                times = [x for x in memory.written.items() if x[0] != own]
                 if written:
-                    times += [t for u, t in memory.read.items() if u != own]
+                    times += [x for x in memory.read.items() if x[0] != own]
                 return times
 
             table = memory.written if p.written else memory.read

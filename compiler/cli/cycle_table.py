@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
+from aisc.codegen.backend import KernelTime
 from aisc.measure.cycles import LayerTime, used_share
 
 
@@ -18,12 +19,17 @@ def cycle_table(layers: Sequence[LayerTime], name: str) -> Table:
     caption = f"{cycles} cycles, {work} multiply-adds, {share:.1%} of what the arrays could do"
     table = Table(box=box.SIMPLE, padding=0, title=f"{name}: cycles", caption=caption)
     table.add_column("layer", no_wrap=True, max_width=32)
-    for title in ("cycles", "used", "busiest", "MACs", "loaded", "stored"):
+    for title in ("cycles", "used", "busiest", "waits for", "MACs", "loaded", "stored"):
         table.add_column(title, justify="right", no_wrap=True)
     for x in layers:
-        busiest = max(x.time.busy, key=lambda unit: x.time.busy[unit], default="")
         table.add_row(
-            x.name, str(x.time.cycles), f"{x.time.utilization:.1%}", busiest, str(x.time.work),
-            str(x.time.loaded), str(x.time.stored),
+            x.name, str(x.time.cycles), f"{x.time.utilization:.1%}", x.time.busiest, _stall(x.time),
+            str(x.time.work), str(x.time.loaded), str(x.time.stored),
         )  # fmt: skip
     return table
+
+
+def _stall(time: KernelTime) -> str:
+    """What the busiest unit waits for longest, and its share of the time."""
+    why, cycles = time.stall
+    return f"{why} {cycles / time.cycles:.0%}" if why else ""
