@@ -14,7 +14,7 @@ from rich.table import Table
 from aisc.artifact.cache import cache_of
 from aisc.cli import running
 from aisc.cli.spinner import spinner
-from aisc.codegen.backend import Encoded, ptx_of
+from aisc.codegen.backend import ptx_of
 from aisc.codegen.files import write_whole
 from aisc.codegen.run.bundle_writer import write
 from aisc.codegen.run.executable import Executable
@@ -31,8 +31,6 @@ from aisc.ir.text.printer import print_ir
 _EMIT_STEP = {
     "graph": "fuse", "tensor": "optimize", "program": "plan", "llvm": "emit", "asm": "assemble",
 }  # fmt: skip
-# The suffix of the text of instructions.
-TEXT = ".s"
 _err = Console(stderr=True)
 _out = Console()
 
@@ -83,7 +81,9 @@ def compile_model(
         _emit_ptx(model, target, output, choices)
         return
     if emit == "dsa" and not stop_after:
-        _emit_instructions(model, target, output, choices)
+        from aisc.cli.instruction_commands import emit_instructions
+
+        emit_instructions(model, target, output, choices)
         return
     choices["stop_after"] = stop_after or _EMIT_STEP.get(emit, "assemble")
     compiled = built(model, target, choices, timer)
@@ -122,56 +122,6 @@ def _emit_ptx(model: str, target: str, output: Path | None, choices: dict[str, A
     text = "\n".join(ptx_of(code) for code in image.devices)
     if output is None:
         print(text)
-    else:
-        write_whole(output, text.encode())
-
-
-def _emit_instructions(
-    model: str, target: str, output: Path | None, choices: dict[str, Any]
-) -> None:
-    """The kernels of the first device that has instructions: text, and beside a file the bytes."""
-    product = built(model, target, {**choices, "stop_after": "plan"}).product
-    assert isinstance(product, Program), "the product of plan is a Program"
-    device = encoder_of(target)
-    text = device.written([k for k in product.kernels if k.target == device.target.name])
-    if output is None:
-        print(text, end="")
-        return
-    if output.suffix == TEXT:
-        raise error("E401", "the bytes need a file of their own", f"the text goes to *{TEXT}")
-    write_whole(output, device.encoded(text))
-    write_whole(output.with_suffix(TEXT), text.encode())
-
-
-def encoder_of(target: str) -> Encoded:
-    """The first device of a target that has instructions of its own; E402 without one."""
-    devices = api.backends_of(target)[1]
-    found = next((d for d in devices if isinstance(d, Encoded)), None)
-    if found is None:
-        names = ", ".join(d.target.name for d in devices) or "the host alone"
-        raise error("E402", "only accelerators have such instructions", f"got {names}")
-    return found
-
-
-def assemble(file: Path, target: str, output: Path | None) -> None:
-    """``aisc assemble``: text to bytes, or back."""
-    device = encoder_of(target)
-    try:
-        data = file.read_bytes()
-    except OSError as fault:
-        raise error("E503", f"cannot read {file}", str(fault.strerror or fault)) from None
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        text = ""
-    if text.lstrip().startswith((".", ";")):
-        if output is None:
-            raise error("E401", "the bytes need a file", "give -o FILE")
-        write_whole(output, device.encoded(text, file.name))
-        return
-    text = device.decoded(data, file.name)
-    if output is None:
-        print(text, end="")
     else:
         write_whole(output, text.encode())
 

@@ -43,6 +43,7 @@ from aisc.cli.arguments import (
     sizes_at,
     stored_in,
 )
+from aisc.cli.assemble_app import assemble
 from aisc.cli.dse_app import dse
 from aisc.cli.quantize_app import quantize
 from aisc.cli.targets_app import machines
@@ -249,18 +250,6 @@ def opt(
 
 
 @app.command()
-def assemble(
-    file: Annotated[Path, typer.Argument(help="Text of --emit dsa, or its bytes.")],
-    target: Annotated[str, typer.Option(help="The accelerator.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The other form.")] = None,
-) -> None:
-    """Make bytes of an accelerator's instructions, or text of its bytes."""
-    from aisc.cli import commands
-
-    commands.assemble(file, target, output)
-
-
-@app.command()
 def check(
     model: Runnable,
     ops: Ops = None,
@@ -393,6 +382,7 @@ def tune(
 
 
 app.command()(quantize)
+app.command()(assemble)
 app.command()(dse)
 
 

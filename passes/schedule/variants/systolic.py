@@ -26,8 +26,6 @@ from aisc.ir.tensor.expr import (
     binary,
     const,
     logical_or,
-    maximum,
-    minimum,
     variables,
 )
 from aisc.ir.tensor.func import Buffer, Func, buffer
@@ -35,7 +33,8 @@ from aisc.ir.tensor.stmt import Alloc, Block, For, If, Iter, Stmt, Store, seq
 from aisc.ir.tensor.tree import find_place, replace_stmt, with_regions, without_alloc
 from aisc.ir.tensor.visitor import substitute, transform
 from aisc.passes.schedule.copies import Names
-from aisc.passes.schedule.variants.systolic_form import Form, Side, form_of, size_of
+from aisc.passes.schedule.variants.systolic_form import Form, form_of, size_of
+from aisc.passes.schedule.variants.systolic_rows import Rows, part_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ class _Builder:
         self.form, self.t, self.names = form, tiles, Names(func)
         self.open: list[_Open] = []
         self.values: dict[Var, Expr] = {it.var: ZERO for it in form.block.iters if size_of(it) == 1}
-        self.rows = [_Rows(form.p, tiles.p), _Rows(form.q, tiles.q)]
+        self.rows = [Rows(form.p, tiles.p), Rows(form.q, tiles.q)]
         self.tiles_n = -(-size_of(form.n) // tiles.width)
         self.tiles_k = -(-form.depth // tiles.depth)
         self.chunked = tiles.deep < self.tiles_k or any(size_of(it) > 1 for it in form.sums)
@@ -157,7 +156,7 @@ class _Builder:
     def _columns(self, nb: Expr) -> Stmt:
         """Sums of some tiles of columns."""
         t, slot = self.t, self._slot(self.t.sums)
-        here = _part(self.tiles_n, t.columns, nb)
+        here = part_of(self.tiles_n, t.columns, nb)
 
         def each(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
             return self._loop("j", t.columns, lambda j: body(nb * t.columns + j, j), extent=here)
@@ -200,11 +199,11 @@ class _Builder:
             def tile(ki: Expr) -> Stmt:
                 return self._compute((kc, kg, ki), number, (slot, j), place)
 
-            here = _part(self.tiles_k, t.group, first)
+            here = part_of(self.tiles_k, t.group, first)
             walk = self._loop("ki", t.group, tile, True, here)
             return seq(self._load_weights(first, number, place), walk)
 
-        return self._loop("kg", most, group, True, _part(groups, most, kc))
+        return self._loop("kg", most, group, True, part_of(groups, most, kc))
 
     # -- nests -------------------------------------------------------------------------------
 
@@ -213,12 +212,12 @@ class _Builder:
         t, self.data_slot = self.t, self._slot(self.t.data)
 
         def borders(ki: Expr) -> Stmt | None:
-            return self._borders(ki, _part(self.form.depth, t.depth, kc * t.deep + ki))
+            return self._borders(ki, part_of(self.form.depth, t.depth, kc * t.deep + ki))
 
         def tile(ki: Expr) -> Stmt:
             return seq(borders(ki), self._inside(ki, kc * t.deep + ki))
 
-        count, tap = _part(self.tiles_k, t.deep, kc), self.form.packed
+        count, tap = part_of(self.tiles_k, t.deep, kc), self.form.packed
         if tap is None:
             return self._loop("ld", t.deep, tile, extent=count)
         around = self._loop("ld", t.deep, lambda ki: seq(borders(ki)), extent=count)
@@ -250,7 +249,7 @@ class _Builder:
         """The part of a tile that is there; of a packed one, for one place of its window."""
         form, size = self.form, size_of(self.form.k)
         most = size if form.packed else self.t.depth
-        extent = const(size) if form.packed else _part(size, most, number)
+        extent = const(size) if form.packed else part_of(size, most, number)
         first = self.values[form.packed.var] * size if form.packed else ZERO
         axes = [*self._tile_axes(clip=True), ("k", ZERO, extent, most)]
 
@@ -283,7 +282,7 @@ class _Builder:
         """Weights of up to `most` steps of the depth; of packed ones, for a place of the window."""
         form, t, size = self.form, self.t, size_of(self.form.k)
         start = self.values[form.packed.var] * size if form.packed else ZERO
-        axes = [("k", ZERO, _part(size, most, first), most), self._column_axis(number)]
+        axes = [("k", ZERO, part_of(size, most, first), most), self._column_axis(number)]
 
         def store(v: Sequence[Var]) -> Store:
             at = {form.k.var: first * most + v[0], form.n.var: number * t.width + v[1]}
@@ -299,7 +298,7 @@ class _Builder:
         form, t, own = self.form, self.t, self._slot(self.t.cells)
         (kc, kg, ki), acc = tile, form.accumulator
         here = kg * t.group + ki
-        deep = ("k", ZERO, _part(form.depth, t.depth, kc * t.deep + here), t.depth)
+        deep = ("k", ZERO, part_of(form.depth, t.depth, kc * t.deep + here), t.depth)
         column_axis = self._column_axis(column)
 
         def weight(k: Expr, n: Expr) -> Load:
@@ -405,7 +404,7 @@ class _Builder:
         ]
 
     def _column_axis(self, number: Expr) -> Axis:
-        return "n", ZERO, _part(size_of(self.form.n), self.t.width, number), self.t.width
+        return "n", ZERO, part_of(size_of(self.form.n), self.t.width, number), self.t.width
 
     def _tile(
         self, stem: str, dtype: DType, space: str, slots: int, shape: tuple[int, ...]
@@ -469,94 +468,6 @@ class _Builder:
         for var, (_, low, extent, _most) in zip(reversed(loops), reversed(axes), strict=True):
             body = For(var, low, extent, "serial", body)
         return body
-
-
-class _Rows:
-    """Rows along one side, and the tile of data that a block of them reads."""
-
-    def __init__(self, side: Side | None, size: int) -> None:
-        self.side, self.size = side, size
-        self.total = 1 if side is None else size_of(side.axis)
-        self.blocks = -(-self.total // size)
-        self.at: Expr = ZERO
-        taps = {} if side is None else side.window
-        self.window = 1 + sum(c * (size_of(r) - 1) for r, c in taps.items())
-
-    @property
-    def walks(self) -> bool:
-        """Whether a tile has every row that lies between, as windows overlap."""
-        return self.side is not None and self.side.is_window
-
-    @property
-    def step(self) -> int:
-        """Rows of the image from one of the tile to the next."""
-        return 1 if self.side is None or self.walks else self.side.stride
-
-    @property
-    def tile(self) -> int:
-        """Rows of a tile."""
-        return self._needed(self.size)
-
-    def _needed(self, rows: int) -> int:
-        if self.side is None or not self.walks:
-            return rows
-        return self.side.stride * (rows - 1) + self.window
-
-    @property
-    def extent(self) -> Expr:
-        """Rows of this block."""
-        return _part(self.total, self.size, self.at)
-
-    @property
-    def needed(self) -> Expr:
-        """Rows of its tile."""
-        if self.side is None or not self.walks:
-            return self.extent
-        return (self.extent - 1) * self.side.stride + self.window
-
-    def first(self, values: dict[Var, Expr]) -> Expr:
-        """The index of the tile's first row in the data."""
-        assert self.side is not None
-        at = {**values, **{r.var: ZERO for r in self.side.window}}
-        at[self.side.axis.var] = self.at * self.size
-        return substitute(self.side.index, at)
-
-    def beyond(self, values: dict[Var, Expr]) -> list[Expr]:
-        """Conditions under which some of the tile lies outside of the image."""
-        if self.side is None or self.side.inside is None:
-            return []
-        (low, high), first = self.side.inside, self.first(values)
-        end = first + (self.needed - 1) * self.step + 1
-        return [binary("lt", first, const(low)), binary("gt", end, const(high))]
-
-    def clipped(self, values: dict[Var, Expr]) -> tuple[Expr, Expr]:
-        """The first row of the tile inside of the image, and how many there are."""
-        if self.side is None or self.side.inside is None:
-            return ZERO, self.extent if self.side is None else self.needed
-        (low, high), first = self.side.inside, self.first(values)
-        step = self.step
-        before, upto = (const(bound) - first + (step - 1) for bound in (low, high))
-        start = maximum(const(0), before if step == 1 else before // step)
-        end = minimum(self.needed, upto if step == 1 else upto // step)
-        return start, maximum(const(0), end - start)
-
-    def coordinate(self, row: Expr, values: dict[Var, Expr]) -> Expr:
-        """Where in the tile a row of the block begins, at this place of the window."""
-        if self.side is None or not self.walks:
-            return row
-        place = row * self.side.stride
-        for r, c in self.side.window.items():
-            place = place + values[r.var] * c
-        return place
-
-
-def _part(total: int, size: int, number: Expr) -> Expr:
-    """How much part `number` of a total in parts of `size` has."""
-    if total % size == 0:
-        return const(size)
-    if isinstance(number, Const):
-        return const(min(size, total - int(number.value) * size))
-    return minimum(const(size), const(total) - number * size)
 
 
 def _as(e: Expr, dtype: DType) -> Expr:
