@@ -249,3 +249,17 @@ def test_the_model_says_why_floats_stay_on_the_host(
         assert caught.value.code == 0
         out = " ".join(capsys.readouterr().out.replace("│", " ").split())
         assert words in out
+
+
+def test_designs_of_float_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import onnx
+
+    from aisc.cli.main import main
+
+    onnx.save(model("resnet50"), tmp_path / "m.onnx")
+    (tmp_path / "chip.toml").write_text(TPU.source, encoding="utf-8")
+    at = ["dse", str(tmp_path / "chip.toml"), str(tmp_path / "m.onnx"), "--sweep", "rows=64,128"]
+    for more, refused in ((["--precision", "bf16"], False), ([], True)):
+        with pytest.raises(SystemExit):
+            main([*at, "--shape", "batch=1", *more])
+        assert ("refused" in capsys.readouterr().out) == refused

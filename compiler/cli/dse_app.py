@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from aisc.cli.arguments import Model, Shapes, extent
+from aisc.cli.arguments import Model, PrecisionName, Shapes, extent
 
 
 def dse(
@@ -18,6 +18,7 @@ def dse(
         typer.Option(help="NAME=8,16,32 or NAME=64K..1M, which doubles; once for each number."),
     ],
     shape: Shapes = None,
+    precision: PrecisionName = "f32",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write all numbers here, as JSON.")
     ] = None,
@@ -29,4 +30,5 @@ def dse(
     energy. Nothing is run."""
     from aisc.cli.dse_command import compare_designs
 
-    compare_designs(chip, model, sweep, {"shapes": dict(map(extent, shape or ()))}, output, page)
+    choices = {"shapes": dict(map(extent, shape or ())), "precision": precision}
+    compare_designs(chip, model, sweep, choices, output, page)
