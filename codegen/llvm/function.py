@@ -66,7 +66,7 @@ class FunctionEmitter(StoreEmitter):
         """Text of the whole function definition."""
         params = self.signature()
         for k, dim in enumerate(self.func.dims):  # by number: their names may be any text
-            self.bind(dim, Scalar(f"%dim{k}", 0), 0, inf)
+            self.dimension(dim, f"%dim{k}")
         self.top(self.func.body)
         if not self.is_shared:
             self.drain()
@@ -75,6 +75,10 @@ class FunctionEmitter(StoreEmitter):
             f"define {self.linkage()}void @{self.func.name}({', '.join(params)}) {self.attrs()} {{"
         )
         return "\n".join([head, *lines, "}"])
+
+    def dimension(self, dim: Var, given: str) -> None:
+        """Give a dimension its value, which is a parameter."""
+        self.bind(dim, Scalar(given, 0), 0, inf)
 
     def linkage(self) -> str:
         """Linkage and calling convention, with a trailing space."""
@@ -359,7 +363,7 @@ class FunctionEmitter(StoreEmitter):
             for index, size in early_tests(s, self.index, self.bound.keys()):
                 if (index, size) not in self.tested:
                     self.tested[index, size] = self._in_range(index, size)
-        var, end = self.w.open_loop(low, high, not is_filled(s, self.index))
+        var, end = self.w.open_loop(low, high, not is_filled(s, self.index), self.number)
         at = self.backwards(s, var, low, high) if dict(s.annotations).get(TO_AND_FRO) else var
         self.bind(s.var, Scalar(at, self.w.scope.level), *self.span(s))
         self.stmt(s.body)

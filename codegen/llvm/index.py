@@ -57,6 +57,7 @@ class IndexEmitter:
     """Evaluates index expressions of one function."""
 
     keeps_names = True  # no scalar variable gets another value while it is in reach
+    number = "i64"  # what indices are counted in
 
     def __init__(self, writer: Writer) -> None:
         self.w = writer
@@ -130,19 +131,19 @@ class IndexEmitter:
 
     def sum(self, terms: tuple[tuple[int, str, int], ...], const: int) -> tuple[str, int]:
         """``const + sum(coeff * ref)``, each partial sum at the outermost possible level."""
-        total, level = "", 0
+        total, level, kind = "", 0, self.number
         for at, ref, c in sorted(terms, key=lambda t: t[0]):
             level = max(level, at)
-            value = ref if abs(c) == 1 else self.w.shared(f"mul i64 {ref}, {abs(c)}", "t", at)
+            value = ref if abs(c) == 1 else self.w.shared(f"mul {kind} {ref}, {abs(c)}", "t", at)
             if not total:
-                total = value if c > 0 else self.w.shared(f"sub i64 0, {value}", "t", at)
+                total = value if c > 0 else self.w.shared(f"sub {kind} 0, {value}", "t", at)
             else:
                 op = "add" if c > 0 else "sub"
-                total = self.w.shared(f"{op} i64 {total}, {value}", "t", level)
+                total = self.w.shared(f"{op} {kind} {total}, {value}", "t", level)
         if not total:
             return str(const), 0
         if const:
-            total = self.w.shared(f"add i64 {total}, {const}", "t", level)
+            total = self.w.shared(f"add {kind} {total}, {const}", "t", level)
         return total, level
 
     def _monomial(self, mono: tuple[Expr, ...]) -> tuple[str, int]:
@@ -150,7 +151,7 @@ class IndexEmitter:
         for atom in mono[1:]:
             other, at = self._atom(atom)
             level = max(level, at)
-            ref = self.w.shared(f"mul i64 {ref}, {other}", "t", level)
+            ref = self.w.shared(f"mul {self.number} {ref}, {other}", "t", level)
         return ref, level
 
     def _atom(self, atom: Expr) -> tuple[str, int]:
@@ -192,27 +193,29 @@ class IndexEmitter:
         (a, la), (b, lb) = self.leveled(e.a), self.leveled(e.b)
         level = max(la, lb)
         if e.op in ("min", "max"):
-            name = f"llvm.s{e.op}.i64"
-            self.w.declare(f"declare i64 @{name}(i64, i64)")
-            return self.w.shared(f"call i64 @{name}(i64 {a}, i64 {b})", "t", level), level
+            kind = self.number
+            name = f"llvm.s{e.op}.{kind}"
+            self.w.declare(f"declare {kind} @{name}({kind}, {kind})")
+            text = f"call {kind} @{name}({kind} {a}, {kind} {b})"
+            return self.w.shared(text, "t", level), level
         low = self.index.bounds(e.a)[0]
         b_low = self.index.bounds(e.b)[0]
         if low >= 0 and b_low > 0:
             op = "udiv" if e.op == "floordiv" else "urem"
-            return self.w.shared(f"{op} i64 {a}, {b}", "t", level), level
+            return self.w.shared(f"{op} {self.number} {a}, {b}", "t", level), level
         return self._floor(e.op, a, b, level), level
 
     def _floor(self, op: str, a: str, b: str, level: int) -> str:
         """Floor division or remainder from LLVM's truncating ones; the divisor is positive."""
-        w = self.w
-        rem = w.shared(f"srem i64 {a}, {b}", "t", level)
-        negative = w.shared(f"icmp slt i64 {rem}, 0", "t", level)
+        w, kind = self.w, self.number
+        rem = w.shared(f"srem {kind} {a}, {b}", "t", level)
+        negative = w.shared(f"icmp slt {kind} {rem}, 0", "t", level)
         if op == "mod":
-            lifted = w.shared(f"add i64 {rem}, {b}", "t", level)
-            return w.shared(f"select i1 {negative}, i64 {lifted}, i64 {rem}", "t", level)
-        quotient = w.shared(f"sdiv i64 {a}, {b}", "t", level)
-        lower = w.shared(f"sub i64 {quotient}, 1", "t", level)
-        return w.shared(f"select i1 {negative}, i64 {lower}, i64 {quotient}", "t", level)
+            lifted = w.shared(f"add {kind} {rem}, {b}", "t", level)
+            return w.shared(f"select i1 {negative}, {kind} {lifted}, {kind} {rem}", "t", level)
+        quotient = w.shared(f"sdiv {kind} {a}, {b}", "t", level)
+        lower = w.shared(f"sub {kind} {quotient}, 1", "t", level)
+        return w.shared(f"select i1 {negative}, {kind} {lower}, {kind} {quotient}", "t", level)
 
 
 @lru_cache(maxsize=4096)

@@ -55,14 +55,24 @@ class MaskEmitter(IndexEmitter):
         """A comparison of indices that lanes need not compute, or that ranges decide in the turn of
         unrolled loops at hand."""
         mask = self.lanes_where(e) if self.lane_var is not None else None
-        if mask is not None or not self.fixed:
+        if mask is not None or e.op not in COMPARISONS or e.a.dtype is not dtypes.i64:
             return mask
-        if e.op not in COMPARISONS or e.a.dtype is not dtypes.i64:
+        test = self.settled(e) if self.fixed else e
+        if isinstance(test, Const):
+            return Val("true" if test.value else "false", dtypes.boolean)
+        return None if self.number == "i64" else self._of_indices(e)
+
+    def _of_indices(self, e: Binary) -> Val | None:
+        """A comparison of indices where these are shorter than other values of their type."""
+        if not self.is_index(e.a) or not self.is_index(e.b):
             return None
-        test = self.settled(e)
-        if not isinstance(test, Const):
+        try:
+            (a, first), (b, second) = self.leveled(e.a), self.leveled(e.b)
+        except NotLinearInLane:
             return None
-        return Val("true" if test.value else "false", dtypes.boolean)
+        order = e.op if e.op in ("eq", "ne") else f"s{e.op}"
+        text = f"icmp {order} {self.number} {a}, {b}"
+        return Val(self.w.shared(text, "c", max(first, second)), dtypes.boolean)
 
     def lanes_where(self, e: Binary) -> Val | None:
         """A comparison of indices that lanes need not compute."""
@@ -179,18 +189,20 @@ class MaskEmitter(IndexEmitter):
             return None
         # c - step * lane > 0 holds below c / step, rounded up; c + step * lane > 0 fails there for
         # step - c, rounded down.
-        number, level = self.sum(parts.terms, parts.const)
+        kind, (number, level) = self.number, self.sum(parts.terms, parts.const)
         if parts.lane > 0:
-            number = self.w.shared(f"sub i64 {step}, {number}", "n", level)
+            number = self.w.shared(f"sub {kind} {step}, {number}", "n", level)
         elif step > 1:
-            number = self.w.shared(f"add i64 {number}, {step - 1}", "n", level)
+            number = self.w.shared(f"add {kind} {number}, {step - 1}", "n", level)
         most = n * step + (step - 1 if parts.lane < 0 else 0)
         for bound, other in (("smin", most), ("smax", 0)):
-            name = f"llvm.{bound}.i64"
-            self.w.declare(f"declare i64 @{name}(i64, i64)")
-            number = self.w.shared(f"call i64 @{name}(i64 {number}, i64 {other})", "n", level)
+            name = f"llvm.{bound}.{kind}"
+            self.w.declare(f"declare {kind} @{name}({kind}, {kind})")
+            number = self.w.shared(
+                f"call {kind} @{name}({kind} {number}, {kind} {other})", "n", level
+            )
         if step > 1:
-            number = self.w.shared(f"udiv i64 {number}, {step}", "n", level)
+            number = self.w.shared(f"udiv {kind} {number}, {step}", "n", level)
         below = self._bits_below if self.math.has_bit_masks else self._vector_below
         return below(number, level, parts.lane > 0)
 
@@ -199,7 +211,9 @@ class MaskEmitter(IndexEmitter):
         mask is used, of 32 bits a lane, and what it compares is made outside of the loop."""
         n = self.lanes
         kind = f"<{n} x i32>"
-        short = self.w.shared(f"trunc i64 {number} to i32", "n", level)
+        short = number
+        if self.number == "i64":
+            short = self.w.shared(f"trunc i64 {number} to i32", "n", level)
         first = self.w.shared(f"insertelement {kind} poison, i32 {short}, i64 0", "n", level)
         text = f"shufflevector {kind} {first}, {kind} poison, {kind} zeroinitializer"
         all_ = self.w.shared(text, "n", level)

@@ -91,7 +91,7 @@ class ExprEmitter(WindowEmitter):
         for i, size in zip(indices, buffer.shape, strict=True):
             safe.append(self._in_range(i, of_dim(size)) if is_tested(i) else i)
             if is_tested(i) and not (isinstance(size, int) and size > 0):
-                text = f"icmp sgt i64 {self.scalar(of_dim(size))}, 0"
+                text = f"icmp sgt {self.number} {self.scalar(of_dim(size))}, 0"
                 some = Val(self.w.shared(text, "some"), dtypes.boolean)
                 filled = some if filled is None else self._and(filled, some)
         return tuple(safe), filled
@@ -104,14 +104,14 @@ class ExprEmitter(WindowEmitter):
         self._checks += 1
         name = Var(f"checked.{self._checks}")
         if kept.lanes == 1:
-            self.bind(name, Scalar(kept.ref, len(self.w.scopes) - 1), 0, inf)
+            self.bind(name, Scalar(self.counted_in(kept.ref), len(self.w.scopes) - 1), 0, inf)
         else:
             self.values[name] = kept
         return name
 
     def _inside(self, value: Val, size: Expr) -> Val:
         """`value` where it is at least 0 and below `size`; elsewhere that is reported, and 0."""
-        scalar = Val(self.scalar(size), dtypes.i64)
+        scalar = self.index_value(size)
         limit = self.broadcast(scalar, value.lanes)
         text = f"icmp ult {value.text}, {limit.ref}"  # unsigned: negative ones are too large
         inside = Val(self.w.let(text), dtypes.boolean, value.lanes)
@@ -132,7 +132,7 @@ class ExprEmitter(WindowEmitter):
             by_level.setdefault(term[0], []).append(term)
         for level in sorted(by_level):
             offset, at = self.sum(tuple(by_level[level]), 0)
-            text = f"getelementptr {mem}, {space} {pointer}, i64 {offset}"
+            text = f"getelementptr {mem}, {space} {pointer}, {self.number} {offset}"
             pointer = self.w.shared(text, "p", max(at, level))
         if parts.const:
             text = f"getelementptr {mem}, {space} {pointer}, i64 {parts.const}"
@@ -326,12 +326,23 @@ class ExprEmitter(WindowEmitter):
         if v == self.lane_var:
             items = ", ".join(f"i64 {k}" for k in range(self.lanes))
             return Val(f"<{items}>", dtypes.i64, self.lanes)
-        return Val(self.scalar(v), dtypes.i64)
+        return self.index_value(v)
+
+    def index_value(self, e: Expr) -> Val:
+        """An index that no lane bears on, as a value."""
+        ref, level = self.leveled(e)
+        if self.number != "i64" and ref.startswith("%"):
+            ref = self.w.shared(f"sext {self.number} {ref} to i64", "t", level)
+        return Val(ref, dtypes.i64)
+
+    def counted_in(self, ref: str) -> str:
+        """A value of 64 bits as an index, which it is known to be."""
+        return ref if self.number == "i64" else self.w.let(f"trunc i64 {ref} to {self.number}")
 
     def _binary_value(self, e: Binary) -> Val:
         if e.dtype is dtypes.i64 and self.is_index(e):
             try:
-                return Val(self.scalar(e), dtypes.i64)
+                return self.index_value(e)
             except NotLinearInLane:
                 pass
         if e.op == "add" and e.dtype.is_float:

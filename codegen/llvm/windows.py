@@ -177,7 +177,8 @@ class WindowEmitter(MaskEmitter):
     def _pointer(self, buffer: Buffer, window: LaneWindow, skipped: int) -> str:
         offset, _ = self.sum(window.terms, window.const + skipped)
         mem, space = memory_type(buffer.dtype), self.pointer_type(buffer)
-        at = self.w.let(f"getelementptr {mem}, {space} {self.base(buffer)}, i64 {offset}", "p")
+        text = f"getelementptr {mem}, {space} {self.base(buffer)}, {self.number} {offset}"
+        at = self.w.let(text, "p")
         return self.guarded(at, buffer)
 
     def _part(self, buffer: Buffer, window: LaneWindow, skipped: int, count: int) -> str:

@@ -93,11 +93,14 @@ class Writer:
 
     # -- structured control flow ---------------------------------------------------------------
 
-    def open_loop(self, low: str, high: str, may_be_empty: bool) -> tuple[str, _LoopEnd]:
-        """Start ``for i in low..high``; returns the name of `i` and the token to close it."""
+    def open_loop(
+        self, low: str, high: str, may_be_empty: bool, number: str = "i64"
+    ) -> tuple[str, _LoopEnd]:
+        """Start ``for i in low..high``; returns the name of `i` and the token to close it, all
+        numbers of a type."""
         head, done = self.label("loop"), self.label("done")
         var = self.fresh("i")
-        end = _LoopEnd(head, done, var, low, high, may_be_empty)
+        end = _LoopEnd(head, done, var, low, high, may_be_empty, number)
         self.scopes.append(Scope(self.scope.level + 1, head))
         return var, end
 
@@ -109,17 +112,17 @@ class Writer:
         cond = self.fresh("c")
         if end.may_be_empty:
             guard = self.fresh("c")
-            outer.lines.append(f"  {guard} = icmp slt i64 {end.low}, {end.high}")
+            outer.lines.append(f"  {guard} = icmp slt {end.number} {end.low}, {end.high}")
             outer.lines.append(f"  br i1 {guard}, label %{end.head}, label %{end.done}")
         else:
             outer.lines.append(f"  br label %{end.head}")
         outer.lines.append(f"{end.head}:")
         outer.lines.append(
-            f"  {end.var} = phi i64 [{end.low}, %{outer.block}], [{step}, %{body.block}]"
+            f"  {end.var} = phi {end.number} [{end.low}, %{outer.block}], [{step}, %{body.block}]"
         )
         outer.lines.extend(body.lines)
-        outer.lines.append(f"  {step} = add nuw nsw i64 {end.var}, 1")
-        outer.lines.append(f"  {cond} = icmp slt i64 {step}, {end.high}")
+        outer.lines.append(f"  {step} = add nuw nsw {end.number} {end.var}, 1")
+        outer.lines.append(f"  {cond} = icmp slt {end.number} {step}, {end.high}")
         outer.lines.append(f"  br i1 {cond}, label %{end.head}, label %{end.done}{annotation}")
         self.start_block(end.done)
 
@@ -176,6 +179,7 @@ class _LoopEnd:
     low: str
     high: str
     may_be_empty: bool
+    number: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,24 +2,31 @@
 
 A kernel is ``void name(ptr addrspace(1) buffers…, i64 dims…)``. Loops over blocks and threads
 become special registers (:mod:`aisc.codegen.simt.isa`), ``shared`` buffers module globals in
-address space 3, private buffers stack slots, which SROA turns into registers.
+address space 3, private buffers stack slots, which SROA turns into registers. Where more blocks are
+asked for than the machine has along an axis, each does several, one after the other.
+
+A *short* kernel counts in 32 bits; what that needs of its dimensions it gathers on the way
+(:mod:`aisc.codegen.simt.narrow`).
 """
 
 from __future__ import annotations
 
-from math import gcd, prod
+from math import gcd, inf, prod
 
 from aisc.codegen.llvm.function import PRIVATE_SPACES, FunctionEmitter, clean, static_size
-from aisc.codegen.llvm.index import Scalar, flat_index
+from aisc.codegen.llvm.index import Parts, Scalar, flat_index
 from aisc.codegen.llvm.instructions import emit_instruction
 from aisc.codegen.llvm.types import memory_type, vector_type
 from aisc.codegen.llvm.values import ZERO_BYTES
 from aisc.codegen.llvm.vector_math import MathEmitter
 from aisc.codegen.simt.isa import isa_of
-from aisc.ir.diagnostics import error
+from aisc.codegen.simt.narrow import Magnitudes
+from aisc.ir.arith.poly import symbol
+from aisc.ir.diagnostics import InternalError, error
 from aisc.ir.dtypes import DType
 from aisc.ir.target import Target
-from aisc.ir.tensor.expr import Expr
+from aisc.ir.tensor.dims import as_dim
+from aisc.ir.tensor.expr import Const, Expr, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import Barrier, For, Invoke, Stmt
 from aisc.passes.analysis.simt_kernel import Kernel
@@ -47,9 +54,12 @@ class SimtEmitter(FunctionEmitter):
     FILLS = False
     SHUFFLES = False
 
-    def __init__(self, func: Func, target: Target) -> None:
+    def __init__(self, func: Func, target: Target, short: bool = False) -> None:
         func = WarpRegisters().run(func)
         super().__init__(func)
+        self.sizes = Magnitudes()
+        self.number = "i32" if short else "i64"
+        self.bounds = {s.name: s.upper for b in func.params for s in b.type.symbols}
         self.target, self.isa = target, isa_of(target)
         self.kernel = Kernel.of(func)
         self.globals: list[str] = []
@@ -59,6 +69,32 @@ class SimtEmitter(FunctionEmitter):
         """Text of the function; E402 where the kernel exceeds the target's limits."""
         self.shared_bytes = require_limits(self.func, self.target)
         return super().emit()
+
+    # -- indices -----------------------------------------------------------------------------
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it counts in 32 bits."""
+        return self.number == "i32"
+
+    def dimension(self, dim: Var, given: str) -> None:
+        """A dimension, of which the buffers may know a bound."""
+        most = self.bounds.get(dim.name)
+        self.sizes.dims[dim] = high = inf if most is None else most
+        ref = self.w.let(f"trunc i64 {given} to i32", "d") if self.is_short else given
+        self.bind(dim, Scalar(ref, 0), 0, high)
+
+    def parts(self, expr: Expr) -> Parts:
+        """An index, which short kernels must be able to count."""
+        if self.is_short:
+            self.sizes.require(self.linear(expr), self.index)
+        return super().parts(expr)
+
+    def _in_range(self, index: Expr, size: Expr) -> Expr:
+        found = super()._in_range(index, size)
+        if isinstance(found, Var):
+            self.sizes.last[found] = size
+        return found
 
     # -- hooks -------------------------------------------------------------------------------
 
@@ -153,19 +189,63 @@ class SimtEmitter(FunctionEmitter):
 
     def loop(self, s: For) -> None:
         """Hardware axes are read from special registers."""
+        self.sizes.last[s.var] = s.low + s.extent
         if "." not in s.kind:
             super().loop(s)
             return
         unit, axis = s.kind.split(".")
-        name = (self.isa.block if unit == "block" else self.isa.thread).format(axis=axis)
-        self.w.declare(f"declare i32 @{name}()")
-        narrow = self.w.shared(f"call i32 @{name}()", "axis", 0)
-        value = self.w.shared(f"zext i32 {narrow} to i64", "axis", 0)
+        number = self.special(self.isa.block if unit == "block" else self.isa.thread, axis)
+        if unit == "block" and self.is_long(s, axis):
+            self.strided(s, axis, number)
+        else:
+            self.bound_to(s, number)
+
+    def bound_to(self, s: For, number: str) -> None:
+        """The body of a loop, of which this is the turn with a number."""
         if self.scalar(s.low) != "0":
-            value = self.w.let(f"add i64 {value}, {self.scalar(s.low)}")
-        self.bind(s.var, Scalar(value, self.w.scope.level), *self.span(s))
+            number = self.w.let(f"add {self.number} {number}, {self.scalar(s.low)}")
+        self.bind(s.var, Scalar(number, self.w.scope.level), *self.span(s))
         self.stmt(s.body)
         self.unbind(s.var)
+
+    def special(self, name: str, axis: str) -> str:
+        """A special register of an axis as an index."""
+        name = name.format(axis=axis)
+        self.w.declare(f"declare i32 @{name}()")
+        number = self.w.shared(f"call i32 @{name}()", "axis", 0)
+        if self.is_short:
+            return number
+        return self.w.shared(f"zext i32 {number} to i64", "axis", 0)
+
+    def is_long(self, s: For, axis: str) -> bool:
+        """Whether a loop over blocks may have more turns than an axis has blocks. A short kernel
+        only has so many where sizes are not known."""
+        most = self.target.limits.get(f"blocks_{axis}")
+        if most is None or self.index.bounds(s.extent)[1] <= most:
+            return False
+        if not self.isa.blocks:
+            raise error("E402", f"{self.func.name}: {self.target.name} has no {s.extent} blocks")
+        if not self.is_short or isinstance(s.extent, Const):
+            return True
+        size = as_dim(s.extent, lambda v: symbol(v.name))
+        if size is None:
+            raise InternalError(f"{self.func.name}: blocks are counted by no dimension")
+        self.sizes.assume(size, most)
+        return False
+
+    def strided(self, s: For, axis: str, number: str) -> None:
+        """A block does all turns that lie as far apart as there are blocks. What it shares the next
+        one may overwrite when no thread reads it any more."""
+        w, kind = self.w, self.number
+        count = self.special(self.isa.blocks, axis)
+        left = w.let(f"sub {kind} {self.scalar(s.extent)}, {number}")
+        more = w.let(f"sub {kind} {w.let(f'add {kind} {left}, {count}')}, 1")
+        turn, end = w.open_loop("0", w.let(f"udiv {kind} {more}, {count}"), False, kind)
+        far = w.let(f"mul {kind} {turn}, {count}")
+        self.bound_to(s, w.let(f"add {kind} {far}, {number}"))
+        if self.kernel.shared:
+            self.barrier(Barrier("block"))
+        w.close_loop(end)
 
 
 def require_limits(func: Func, target: Target) -> int:

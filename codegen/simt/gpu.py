@@ -58,7 +58,7 @@ class Gpu:
                     *fault.log.splitlines(),
                 ) from None  # fmt: skip
             self._loaded.append(handle)
-            for entry in (x.entry for k in module.kernels for x in k.launches):
+            for entry in (e for k in module.kernels for x in k.launches for e in x.entries):
                 self.functions[entry] = self.driver.function(handle, entry)
 
     @cached_property

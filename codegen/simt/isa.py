@@ -13,7 +13,8 @@ from aisc.ir.target import Target
 @dataclass(frozen=True, slots=True)
 class Isa:
     """An instruction set. kernel: calling convention; block_size: attribute for the threads of a
-    block, from x, y, z; block, thread: intrinsics that give numbers along an axis; barrier: lines
+    block, from x, y, z; block, thread: intrinsics that give numbers along an axis; blocks: one that
+    gives how many blocks there are, if there is one; barrier: lines
     that make a block wait, and what they call; private: address space of stack slots; ptx: whether
     its text is PTX."""
 
@@ -22,6 +23,7 @@ class Isa:
     block_size: str
     block: str
     thread: str
+    blocks: str
     barrier: Sequence[str]
     declares: Sequence[str]
     private: int
@@ -38,12 +40,13 @@ ISAS: Mapping[str, Isa] = {
     "nvptx64": Isa(
         "nvptx64", "ptx_kernel", '"nvvm.reqntid"="{x},{y},{z}"',
         "llvm.nvvm.read.ptx.sreg.ctaid.{axis}", "llvm.nvvm.read.ptx.sreg.tid.{axis}",
+        "llvm.nvvm.read.ptx.sreg.nctaid.{axis}",
         (f"call void {_CTA_BARRIER}(i32 0)",),
         (f"declare void {_CTA_BARRIER}(i32) convergent nounwind",), 0, True,
     ),
     "amdgcn": Isa(
         "amdgcn", "amdgpu_kernel", '"amdgpu-flat-work-group-size"="{threads},{threads}"',
-        "llvm.amdgcn.workgroup.id.{axis}", "llvm.amdgcn.workitem.id.{axis}",
+        "llvm.amdgcn.workgroup.id.{axis}", "llvm.amdgcn.workitem.id.{axis}", "",
         ('fence syncscope("workgroup") release', "call void @llvm.amdgcn.s.barrier()",
          'fence syncscope("workgroup") acquire'),
         ("declare void @llvm.amdgcn.s.barrier() convergent nounwind",), 5, False,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aisc.codegen.image import DeviceCode
@@ -21,12 +23,31 @@ Size = tuple[int, int, int]
 @dataclass(frozen=True, slots=True)
 class Launch:
     """A launch of a kernel. entry: what is launched; grid: blocks along x, y, z; block: threads of
-    one; shared: bytes of its shared memory."""
+    one; shared: bytes of its shared memory; most: blocks that there may be, 0 where nothing bounds
+    them: where there are more, each does several; short: what dimensions must not exceed for the
+    entry; general: the entry for others."""
 
     entry: str
     grid: tuple[Dim, Dim, Dim]
     block: Size
     shared: int
+    most: Size = (0, 0, 0)
+    short: tuple[tuple[Dim, int], ...] = ()
+    general: str = ""
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """All entries."""
+        return (self.entry, self.general) if self.general else (self.entry,)
+
+    def with_sizes(self, values: Mapping[str, int]) -> tuple[Launch, Size]:
+        """The launch of the entry that is right for sizes, and its blocks."""
+        x, y, z = (
+            max(0, min(evaluate(d, values), most or sys.maxsize))
+            for d, most in zip(self.grid, self.most, strict=True)
+        )
+        fits = all(evaluate(d, values) <= most for d, most in self.short)
+        return (self if fits else replace(self, entry=self.general)), (x, y, z)
 
     @staticmethod
     def of(grid: Grid) -> Launch:
@@ -35,13 +56,17 @@ class Launch:
         if any(d is None for d in sizes):
             raise InternalError(f"{grid.name}: blocks are counted by no dimension")
         x, y, z = (d for d in sizes if d is not None)
-        return Launch(grid.name, (x, y, z), grid.block, grid.shared_bytes)
+        return Launch(
+            grid.name, (x, y, z), grid.block, grid.shared_bytes, grid.most, grid.short,
+            grid.general,
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value."""
         return {
             "entry": self.entry, "grid": [dim_to_json(d) for d in self.grid],
-            "block": list(self.block), "shared": self.shared,
+            "block": list(self.block), "shared": self.shared, "most": list(self.most),
+            "short": [[dim_to_json(d), most] for d, most in self.short], "general": self.general,
         }  # fmt: skip
 
     @staticmethod
@@ -49,7 +74,12 @@ class Launch:
         """That of :meth:`to_json`; ``ValueError`` and its like when the form is wrong."""
         gx, gy, gz = map(dim_from_json, data["grid"])
         bx, by, bz = map(integer, data["block"])
-        return Launch(text(data["entry"]), (gx, gy, gz), (bx, by, bz), integer(data["shared"]))
+        mx, my, mz = map(integer, data["most"])
+        short = tuple((dim_from_json(d), integer(most)) for d, most in data["short"])
+        return Launch(
+            text(data["entry"]), (gx, gy, gz), (bx, by, bz), integer(data["shared"]), (mx, my, mz),
+            short, text(data["general"]),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +107,9 @@ class DeviceKernel:
         without those that have nothing to do."""
         values = dict(zip(self.dims, dims, strict=True))
         for launch in self.launches:
-            x, y, z = (max(0, evaluate(d, values)) for d in launch.grid)
+            chosen, (x, y, z) = launch.with_sizes(values)
             if x * y * z:
-                yield launch, (x, y, z)
+                yield chosen, (x, y, z)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,8 @@ import llvmlite.binding as llvm
 
 from aisc.codegen.simt.emitter import SimtEmitter, zeros_global
 from aisc.codegen.simt.isa import isa_of
+from aisc.codegen.simt.narrow import TooWide
+from aisc.ir.arith.poly import Dim
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import InternalError
 from aisc.ir.target import Target
@@ -17,17 +20,29 @@ from aisc.ir.tensor.expr import Expr
 from aisc.ir.tensor.func import Func
 from aisc.passes.analysis.simt_kernel import launches
 
+GENERAL = "__any"  # what the name of an entry for any sizes ends in, where another one is faster
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
     """A launch of a kernel: its entry, blocks along x, y, z as expressions of the kernel's dims,
-    threads, and shared memory in bytes. A launch over no blocks is left out."""
+    threads, and shared memory in bytes. A launch over no blocks is left out. most: blocks that
+    there may be along x, y, z, 0 where nothing bounds them; short: what dimensions must not exceed
+    for this entry; general: the entry for others, if there are any."""
 
     kernel: str
     name: str
     grid: tuple[Expr | None, Expr | None, Expr | None]
     block: tuple[int, int, int]
     shared_bytes: int
+    most: tuple[int, int, int] = (0, 0, 0)
+    short: tuple[tuple[Dim, int], ...] = ()
+    general: str = ""
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """All entries."""
+        return (self.name, self.general) if self.general else (self.name,)
 
 
 def module_of(funcs: Sequence[Func], target: Target) -> tuple[str, tuple[Grid, ...]]:
@@ -37,11 +52,12 @@ def module_of(funcs: Sequence[Func], target: Target) -> tuple[str, tuple[Grid, .
     declarations: dict[str, None] = {}
     grids: list[Grid] = []
     for kernel, func in ((f.name, part) for f in funcs for part in launches(f)):
-        emitter = SimtEmitter(func, target)
-        texts.append(emitter.emit())
-        globals_.extend(emitter.globals)
-        declarations.update(emitter.w.declarations)
-        grids.append(_grid(kernel, emitter))
+        made = _entries(func, target)
+        for emitter, text in made:
+            texts.append(text)
+            globals_.extend(emitter.globals)
+            declarations.update(emitter.w.declarations)
+        grids.append(_grid(kernel, [emitter for emitter, _ in made]))
     head = f'target triple = "{target.triple}"'
     if not isa_of(target).ptx:  # its address spaces have pointers of their own sizes
         layout = _machine(target.triple, target.arch, ",".join(target.features)).target_data
@@ -66,10 +82,30 @@ def ptx_of(text: str, target: Target) -> str:
     return str(machine.emit_assembly(module))
 
 
-def _grid(kernel: str, emitter: SimtEmitter) -> Grid:
-    sizes: dict[str, Expr] = {f.kind: f.extent for f in emitter.kernel.grid}
+def _entries(func: Func, target: Target) -> list[tuple[SimtEmitter, str]]:
+    """A launch as one entry that counts in 32 bits, with a second one for sizes for which that is
+    too little; or as one for all sizes."""
+    short = SimtEmitter(func, target, short=True)
+    try:
+        made = [(short, short.emit())]
+    except TooWide:
+        made = []
+    if made and not short.sizes.assumed:
+        return made
+    name = f"{func.name}{GENERAL}" if made else func.name
+    general = SimtEmitter(replace(func, name=name), target)
+    return [*made, (general, general.emit())]
+
+
+def _grid(kernel: str, emitters: Sequence[SimtEmitter]) -> Grid:
+    first, limits = emitters[0], emitters[0].target.limits
+    sizes: dict[str, Expr] = {f.kind: f.extent for f in first.kernel.grid}
     grid = (sizes.get("block.x"), sizes.get("block.y"), sizes.get("block.z"))
-    return Grid(kernel, emitter.func.name, grid, emitter.kernel.block_size, emitter.shared_bytes)
+    x, y, z = (limits.get(f"blocks_{axis}", 0) for axis in "xyz")
+    return Grid(
+        kernel, first.func.name, grid, first.kernel.block_size, first.shared_bytes, (x, y, z),
+        first.sizes.conditions(), emitters[1].func.name if len(emitters) > 1 else "",
+    )  # fmt: skip
 
 
 @cache
