@@ -255,7 +255,8 @@ def test_accesses_are_wide() -> None:
 def narrow_product(m: int, k: int, n: int, dtype: dtypes.DType, turned: bool = False) -> Func:
     """``y = x @ w`` with sums of 32 bits; `turned`: w has its rows as columns."""
     wide = dtypes.i32 if dtype is dtypes.i8 else f32
-    x, w = buffer("x", dtype, (m, k), "input"), buffer("w", dtype, (n, k) if turned else (k, n))
+    x = buffer("x", dtype, (m, k), "input")
+    w = buffer("w", dtype, (n, k) if turned else (k, n), "weight")
     y, c = buffer("y", wide, (m, n), "output"), ComputeBuilder()
 
     def value(i: tuple[Expr, ...], r: tuple[Expr, ...]) -> Expr:
@@ -263,7 +264,7 @@ def narrow_product(m: int, k: int, n: int, dtype: dtypes.DType, turned: bool = F
         return cast(Load(x, (i[0], r[0])), wide) * cast(Load(w, at), wide)
 
     c.reduce(y, (k,), "sum", value, "mm")
-    return c.func("narrow", (x, w.with_(role="weight"), y))
+    return c.func("narrow", (x, w, y))
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -23,6 +23,7 @@ from aisc.ir.tensor.expr import Const, Var
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import (
     Alloc,
+    Await,
     Barrier,
     For,
     If,
@@ -179,6 +180,8 @@ class FunctionEmitter(StoreEmitter):
             self.barrier(s)
         elif isinstance(s, Invoke):
             self.invoke(s)
+        elif isinstance(s, Await):
+            self.wait(s)
         elif isinstance(s, While):
             self.repeat(s)
         else:
@@ -209,6 +212,10 @@ class FunctionEmitter(StoreEmitter):
         """What is before it is done before anything behind it begins."""
         self.w.declare("declare void @aisc_barrier(ptr, i64)")
         self.w.line("call void @aisc_barrier(ptr %sync, i64 %nthreads)")
+
+    def wait(self, s: Await) -> None:
+        """A thread waits for what it copies."""
+        raise InternalError(f"{self.func.name}: no code for a wait for copies")
 
     def drain(self) -> None:
         """Wait until what was stored past the caches is visible: other stores do not order it."""

@@ -83,7 +83,7 @@ class SimtBackend:
 
     def optimize(self, lowered: Func, schedule: Schedule) -> ScheduledKernel:
         """A scheduled kernel in kernel form."""
-        func = simt_optimize(schedule.func)
+        func = simt_optimize(schedule.func, self.target)
         if can_fail(func.body):
             func = func.with_attrs(status=True)
         return ScheduledKernel(replace(func, name=lowered.name), picks=schedule.picks)

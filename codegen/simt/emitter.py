@@ -11,6 +11,7 @@ A *short* kernel counts in 32 bits; what that needs of its dimensions it gathers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import gcd, inf, prod
 
 from aisc.codegen.llvm.function import PRIVATE_SPACES, FunctionEmitter, clean, static_size
@@ -24,11 +25,13 @@ from aisc.codegen.simt.narrow import Magnitudes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import InternalError, error
 from aisc.ir.dtypes import DType
+from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.dims import as_dim
-from aisc.ir.tensor.expr import Const, Expr, Var
+from aisc.ir.tensor.expr import Const, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
-from aisc.ir.tensor.stmt import Barrier, For, Invoke, Stmt
+from aisc.ir.tensor.intrinsic import Intrinsic
+from aisc.ir.tensor.stmt import Await, Barrier, For, Invoke, Stmt
 from aisc.passes.analysis.simt_kernel import Kernel
 from aisc.passes.tensor.warp_registers import LANE_AXES, WarpRegisters
 
@@ -172,20 +175,54 @@ class SimtEmitter(FunctionEmitter):
                 return
 
     def invoke(self, s: Invoke) -> None:
-        """An instruction of a warp: each lane gives the registers that it has."""
+        """An instruction of a warp, of which each lane gives the registers that it has, or of a
+        thread; memory is given by its address, and the distance of its rows."""
         found = self.target.intrinsic(s.intrinsic)
         kinds = [
             vector_type(memory_type(p.dtype), prod(p.type.static_shape[LANE_AXES:]))
+            if p.space == "warp" else ""
             for p in found.semantics.params
-        ]
-        emit_instruction(self, found, s, kinds)
+        ]  # fmt: skip
+        emit_instruction(self, found, s, kinds, None if all(kinds) else self.given(found, s))
+
+    def given(self, found: Intrinsic, s: Invoke) -> dict[str, str]:
+        """What the code of an instruction on memory may name: operands there, how far their rows
+        are apart, dimensions, the lane."""
+        names = {}
+        for region, param in zip(s.operands, found.semantics.params, strict=True):
+            if param.space == "warp":
+                continue
+            names[f"%{param.name}"], _ = self.address(region.buffer, region.low)
+            first = region.dims_of(param.rank)[0]
+            step = 0 if first is None else region.buffer.strides[first]
+            names[f"%{param.name}step"] = self.scalar(of_dim(step))
+        for dim, value in zip(found.semantics.dims, s.args, strict=True):
+            ref = self.value(value).ref
+            if ref.startswith("%"):
+                ref = self.w.shared(f"trunc i64 {ref} to i32", "n")
+            names[f"%{dim.name}"] = ref
+        lane = self.isa.thread.format(axis="x")
+        self.w.declare(f"declare i32 @{lane}()")
+        names["%lane"] = self.w.shared(f"call i32 @{lane}()", "axis", 0)
+        return names
 
     def barrier(self, s: Barrier) -> None:
         """All threads of the block wait for each other."""
+        self.said(self.isa.barrier)
+
+    def said(self, lines: Sequence[str], **words: int) -> None:
+        """Lines of the instruction set."""
         for text in self.isa.declares:
-            self.w.declare(text)
-        for text in self.isa.barrier:
-            self.w.line(text)
+            if any(text.split("(")[0].split()[-1] in line for line in lines):
+                self.w.declare(text)
+        for text in lines:
+            self.w.line(text.format(**words))
+
+    def wait(self, s: Await) -> None:
+        """This thread waits for what it copies."""
+        if not self.isa.wait:
+            raise error("E402", f"{self.func.name}: {self.target.name} has no copies to wait for")
+        self.said(self.isa.wait, pending=s.pending)
 
     def loop(self, s: For) -> None:
         """Hardware axes are read from special registers."""
@@ -243,6 +280,8 @@ class SimtEmitter(FunctionEmitter):
         turn, end = w.open_loop("0", w.let(f"udiv {kind} {more}, {count}"), False, kind)
         far = w.let(f"mul {kind} {turn}, {count}")
         self.bound_to(s, w.let(f"add {kind} {far}, {number}"))
+        if any(isinstance(n, Await) for n in walk(s)):
+            self.wait(Await(0))
         if self.kernel.shared:
             self.barrier(Barrier("block"))
         w.close_loop(end)

@@ -15,7 +15,8 @@ class Isa:
     """An instruction set. kernel: calling convention; block_size: attribute for the threads of a
     block, from x, y, z; block, thread: intrinsics that give numbers along an axis; blocks: one that
     gives how many blocks there are, if there is one; barrier: lines
-    that make a block wait, and what they call; private: address space of stack slots; ptx: whether
+    that make a block wait, and wait: those that make a thread wait for all but some groups of its
+    copies, and what they call; private: address space of stack slots; ptx: whether
     its text is PTX."""
 
     name: str
@@ -25,6 +26,7 @@ class Isa:
     thread: str
     blocks: str
     barrier: Sequence[str]
+    wait: Sequence[str]
     declares: Sequence[str]
     private: int
     ptx: bool
@@ -42,13 +44,17 @@ ISAS: Mapping[str, Isa] = {
         "llvm.nvvm.read.ptx.sreg.ctaid.{axis}", "llvm.nvvm.read.ptx.sreg.tid.{axis}",
         "llvm.nvvm.read.ptx.sreg.nctaid.{axis}",
         (f"call void {_CTA_BARRIER}(i32 0)",),
-        (f"declare void {_CTA_BARRIER}(i32) convergent nounwind",), 0, True,
+        ("call void @llvm.nvvm.cp.async.commit.group()",
+         "call void @llvm.nvvm.cp.async.wait.group(i32 {pending})"),
+        (f"declare void {_CTA_BARRIER}(i32) convergent nounwind",
+         "declare void @llvm.nvvm.cp.async.commit.group()",
+         "declare void @llvm.nvvm.cp.async.wait.group(i32 immarg)"), 0, True,
     ),
     "amdgcn": Isa(
         "amdgcn", "amdgpu_kernel", '"amdgpu-flat-work-group-size"="{threads},{threads}"',
         "llvm.amdgcn.workgroup.id.{axis}", "llvm.amdgcn.workitem.id.{axis}", "",
         ('fence syncscope("workgroup") release', "call void @llvm.amdgcn.s.barrier()",
-         'fence syncscope("workgroup") acquire'),
+         'fence syncscope("workgroup") acquire'), (),
         ("declare void @llvm.amdgcn.s.barrier() convergent nounwind",), 5, False,
     ),
 }  # fmt: skip

@@ -33,6 +33,7 @@ from aisc.ir.tensor.interpret_expr import (
 from aisc.ir.tensor.interpret_threads import Lockstep, holds_barrier, is_thread_loop
 from aisc.ir.tensor.stmt import (
     Alloc,
+    Await,
     Barrier,
     Bind,
     Block,
@@ -419,6 +420,10 @@ class StmtCompiler:
         """Nothing: units work one after another here."""
         return _nothing
 
+    def wait(self, s: Await) -> Run:
+        """Nothing: copies are made at once."""
+        return _nothing
+
     def prefetch(self, s: Prefetch) -> Run:
         """Nothing: a hint has no meaning."""
         return _nothing
@@ -443,6 +448,7 @@ _MAKERS: dict[type, Callable[[StmtCompiler, Any], Run]] = {
     Barrier: StmtCompiler.barrier,
     Prefetch: StmtCompiler.prefetch,
     Handover: StmtCompiler.handover,
+    Await: StmtCompiler.wait,
 }
 
 

@@ -6,7 +6,7 @@ Grammar::
          | Block(name, iters, bindings, reads, writes, init, body, combiner)
          | Store(buffer, indices, value, stream) | If(cond, then, other) | Let(var, value, body)
          | Alloc(buffer) | Seq(stmts) | Barrier(scope) | Invoke(intrinsic, operands, args)
-         | Prefetch(buffer, indices, write) | Handover(giver, taker)
+         | Prefetch(buffer, indices, write) | Handover(giver, taker) | Await(pending)
          | CallKernel(kernel, args, dims) | Copy(src, dst) | Bind(vars, values) | Require(cond)
          | HostCall(op, inputs, outputs, attrs, binds) | Reserve(segment, size, slots, keep)
 
@@ -214,6 +214,14 @@ class Handover(Stmt):
 
     giver: str
     taker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Await(Stmt):
+    """What this thread has asked to be copied since the last such statement is a group; it waits
+    until all groups but the `pending` newest ones are there."""
+
+    pending: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from aisc.ir.diagnostics import execution_error
 from aisc.ir.node import children
 from aisc.ir.tensor.expr import Expr, Load, Select, Var
 from aisc.ir.tensor.interpret_expr import Scope, compile_expr
-from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Let, Prefetch, Seq, Stmt, Store
+from aisc.ir.tensor.stmt import Alloc, Await, Barrier, For, If, Let, Prefetch, Seq, Stmt, Store
 
 Values = tuple[tuple[str, int], ...]
 Environment = dict[str, int]
@@ -91,7 +91,7 @@ class _Tracer:
             self.add(s, True, env)
         elif isinstance(s, Barrier):
             self.epoch += 1
-        elif not isinstance(s, Alloc | Prefetch):
+        elif not isinstance(s, Alloc | Prefetch | Await):
             raise execution_error("E502", f"{type(s).__name__} cannot be traced")
 
     def read(self, e: Expr, env: Environment) -> None:

@@ -23,6 +23,7 @@ from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.stmt import (
     FOR_KINDS,
     Alloc,
+    Await,
     Barrier,
     Bind,
     Block,
@@ -62,7 +63,7 @@ class Level:
 
 
 _PLAIN: tuple[type[Stmt], ...] = (For, While, Block, Store, If, Let, Alloc, Seq)
-KERNEL = frozenset((*_PLAIN, Barrier, Invoke, Prefetch, Handover))
+KERNEL = frozenset((*_PLAIN, Barrier, Invoke, Prefetch, Handover, Await))
 ENTRY = frozenset(
     (CallKernel, HostCall, Copy, Alloc, Barrier, If, While, Let, Seq, Bind, Require, Reserve)
 )
@@ -342,6 +343,8 @@ class FuncChecker:
                 outer.writes.add(s.buffer.name)
         elif isinstance(s, Barrier):
             self._barrier(s)
+        elif isinstance(s, Await):
+            self.need(s.pending >= 0, f"{s.pending} groups of copies")
         elif isinstance(s, Invoke):
             known = self.names is None or s.intrinsic in self.names
             self.need(known, f"unknown intrinsic '{s.intrinsic}'")

@@ -25,9 +25,9 @@ ROLES = ("input", "output", "weight", "state", "scratch")
 # knows states of the parser: tests try every word).
 KEYWORDS = frozenset(
     [
-        "_", "alias", "align", "alloc", "barrier", "base", "bind", "block", "body", "call", "copy",
-        "dims", "else", "entry", "false", "from", "func", "handover", "host", "if", "in", "inf",
-        "init", "invoke", "keep", "let", "live", "most", "nan", "none", "offset", "ordered",
+        "_", "alias", "align", "alloc", "await", "barrier", "base", "bind", "block", "body", "call",
+        "copy", "dims", "else", "entry", "false", "from", "func", "handover", "host", "if", "in",
+        "inf", "init", "invoke", "keep", "let", "live", "most", "nan", "none", "offset", "ordered",
         "prefetch", "prepare", "read", "reduce", "require", "requires", "reserve", "seq", "slot",
         "space", "spatial", "stream", "strides", "true", "while", "with", "write",
         *ROLES, *FOR_KINDS,

@@ -13,6 +13,7 @@ from aisc.ir.tensor.expr import ONE, ZERO, Binary, Const, Var
 from aisc.ir.tensor.func import Buffer, Func, Program, row_major
 from aisc.ir.tensor.stmt import (
     Alloc,
+    Await,
     Barrier,
     Bind,
     Block,
@@ -226,6 +227,10 @@ class _TensorFolder(ExprFolder):
     def handover(self, c: list[str]) -> Stmt:
         """A token from one unit to another."""
         return Handover(c[0], c[1])
+
+    def await_(self, c: list[Token]) -> Stmt:
+        """A wait for asynchronous copies."""
+        return Await(int(c[0]))
 
     def iterator_kind(self, c: list[Token]) -> str:
         """The kind of a block iterator."""

@@ -34,6 +34,7 @@ from aisc.ir.tensor.expr import (
 from aisc.ir.tensor.func import Buffer, Func, Program
 from aisc.ir.tensor.stmt import (
     Alloc,
+    Await,
     Barrier,
     Bind,
     Block,
@@ -259,6 +260,8 @@ def _simple(s: Stmt) -> str:
         return f"barrier {s.scope}"
     if isinstance(s, Handover):
         return f"handover {lexical.name(s.giver)} -> {lexical.name(s.taker)}"
+    if isinstance(s, Await):
+        return f"await {s.pending}"
     if isinstance(s, Invoke):
         return f"invoke {lexical.word(s.intrinsic)}({_call(map(region_text, s.operands), s.args)})"
     if isinstance(s, CallKernel):

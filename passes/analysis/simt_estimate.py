@@ -21,7 +21,7 @@ from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Invoke, Let, Seq, Stmt,
 from aisc.ir.tensor.tree import places, statements
 from aisc.passes.analysis.cost import extent
 from aisc.passes.analysis.instructions import UNKNOWN_TURNS, operations, weight
-from aisc.passes.analysis.simt_kernel import launches
+from aisc.passes.analysis.simt_kernel import launches, of_warp
 from aisc.passes.analysis.turns import Values, place_of
 
 SECTOR, BANKS, WORD = 32, 32, 4
@@ -199,7 +199,28 @@ def _walk(s: Stmt, sizes: Values, lanes: list[dict[str, int]], at: _Where, c: _C
     elif isinstance(s, Store):
         _store(s, sizes, lanes, at, c)
     elif isinstance(s, Invoke):
+        _instruction(s, sizes, lanes, at, c)
+
+
+def _instruction(
+    s: Invoke, sizes: Values, lanes: list[dict[str, int]], at: _Where, c: _Counts
+) -> None:
+    """One of a warp that works on registers, or one on memory."""
+    memory = [r for r in s.operands if r.buffer.space in ("global", "shared")]
+    if not memory:
         c.matrices[s.intrinsic] = c.matrices.get(s.intrinsic, 0.0) + at.all
+    for r in memory:
+        bytes_ = r.buffer.dtype.bytes * prod(extent(e, sizes, 1) for e in r.extent)
+        each = at.times(Load(r.buffer, r.low))
+        c.accesses += each
+        total = bytes_ if of_warp(s) else bytes_ * len(lanes)
+        if r.buffer.space == "shared":  # layouts of such instructions have no conflicts
+            c.shared += each * ceil(total / (BANKS * WORD))
+            c.ideal += each * ceil(total / (BANKS * WORD))
+        else:
+            places = {place_of(r.buffer, r.low, {**sizes, **lane})[0] for lane in lanes}
+            touched = {(p + k) // SECTOR for p in places for k in (0, bytes_ - 1)}
+            c.sectors += each * max(len(touched), ceil(bytes_ / SECTOR))
 
 
 def _loop(f: For, sizes: Values, lanes: list[dict[str, int]], at: _Where, c: _Counts) -> None:

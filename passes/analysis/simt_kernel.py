@@ -8,7 +8,7 @@ from dataclasses import replace
 from aisc.ir.dataclass import dataclass
 from aisc.ir.tensor.expr import Const
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.stmt import Alloc, Barrier, For, Seq, Stmt, seq
+from aisc.ir.tensor.stmt import Alloc, Barrier, For, Invoke, Seq, Stmt, seq
 from aisc.ir.tensor.tree import nest
 
 
@@ -58,6 +58,17 @@ def chain(node: Stmt, prefix: str) -> tuple[tuple[For, ...], Stmt]:
         found.append(node)
         node = node.body
     return tuple(found), node
+
+
+# What executes instructions whose results are there when they are waited for (``Await``), and those
+# that bring matrices from shared memory into registers of warps.
+COPIES, LOADS = "copies", "loads"
+
+
+def of_warp(s: Invoke) -> bool:
+    """Whether an instruction is one of a warp, whose lanes execute it together; others are those of
+    a thread, and work on memory."""
+    return any(r.buffer.space == "warp" for r in s.operands)
 
 
 _BETWEEN = Barrier("threads")

@@ -9,6 +9,7 @@ can be passed without meeting a barrier.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import field, replace
 from math import inf
 
@@ -18,7 +19,7 @@ from aisc.ir.node import Node, children
 from aisc.ir.tensor.expr import Expr, Load, Select, Unary, binary, equal
 from aisc.ir.tensor.func import Buffer, Func, buffer
 from aisc.ir.tensor.linear import Indexer
-from aisc.ir.tensor.stmt import Barrier, For, If, Let, Seq, Stmt, Store
+from aisc.ir.tensor.stmt import Barrier, For, If, Invoke, Let, Seq, Stmt, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Touch:
     """One access: its element, the loops around it, and the conditions under which it happens.
 
     Conditions speak of the access's own loop variables; some say in which iterations of a loop no
-    barrier stands between the access and the point from which it is seen.
+    barrier stands between the access and the point from which it is seen. `late`: it happens some
+    time, until it is waited for.
     """
 
     buffer: Buffer
@@ -34,6 +36,7 @@ class Touch:
     write: bool
     loops: tuple[For, ...]
     conds: tuple[Expr, ...] = ()
+    late: bool = False
 
     def under(self, *conds: Expr) -> Touch:
         """The same access under more conditions."""
@@ -45,16 +48,21 @@ class Pair:
     """Accesses that no barrier separates.
 
     same: loops around both, in the same iteration; step: the loop in whose later iteration the
-    second one is; adjacent: that iteration is the next one. place: where a barrier between them
-    would stand: before a child of a ``Seq`` (by position), or at the end of the body of `step`.
+    second one is; adjacent: how many iterations later that is, 0 where it is any later one. place:
+    where a barrier between them would stand: before a child of a ``Seq`` (by position), or at the
+    end of the body of `step`.
     """
 
     first: Touch
     second: Touch
     same: tuple[For, ...]
     step: For | None = None
-    adjacent: bool = False
+    adjacent: int = 0
     place: tuple[Seq, int] | None = None
+
+
+# What an instruction does to memory, as statements, and whether it is late.
+Meaning = Callable[[Invoke], tuple[Stmt, bool]]
 
 
 @dataclass(slots=True)
@@ -74,6 +82,7 @@ class _Span:
 class _Walk:
     watched: frozenset[str]
     index: Indexer
+    meaning: Meaning
     loops: tuple[For, ...] = ()
     conds: tuple[Expr, ...] = ()
     pairs: list[Pair] = field(default_factory=list)
@@ -88,8 +97,19 @@ class _Walk:
         if isinstance(s, If):
             return self._branch(s)
         if isinstance(s, Let):
-            return self._seq(Seq((Store(_NOTHING, (), s.value), s.body)))
+            return self._seq(Seq((Store(NOTHING, (), s.value), s.body)))
+        if isinstance(s, Invoke):
+            return self._instruction(s)
         return self._leaf(s)
+
+    def _instruction(self, s: Invoke) -> _Span:
+        """What an instruction does to memory, if it does."""
+        meant, late = self.meaning(s)
+        span = self.stmt(meant)
+        if not late:
+            return span
+        head, tail = ([replace(t, late=t.write) for t in part] for part in (span.head, span.tail))
+        return _Span(head, tail)
 
     def _leaf(self, s: Node) -> _Span:
         found = touches(s, self.loops, self.conds)
@@ -103,7 +123,7 @@ class _Walk:
         first: list[Touch],
         second: list[Touch],
         step: For | None = None,
-        adjacent: bool = False,
+        adjacent: int = 0,
         place: tuple[Seq, int] | None = None,
     ) -> None:
         for a in first:
@@ -133,7 +153,7 @@ class _Walk:
         self.index, self.loops = outer.bind(s.var, low[0], high[1] - 1), (*loops, s)
         span = self.stmt(s.body)
         self.index, self.loops = outer, loops
-        self._add(span.tail, span.head, step=s, adjacent=span.opaque)
+        self._add(span.tail, span.head, step=s, adjacent=int(span.opaque))
         if not span.opaque:
             return _Span(span.head, span.tail)
         head = [t.under(equal(s.var, s.low)) for t in span.head]
@@ -156,7 +176,7 @@ class _Walk:
         return _Span(before.head + then.head + other.head, tail, opaque)
 
 
-_NOTHING = buffer("", dtypes.i64, ())  # stands for the scalar that a Let binds
+NOTHING = buffer("", dtypes.i64, ())  # stands for the scalar that a Let binds
 
 
 def touches(node: Node, loops: tuple[For, ...], conds: tuple[Expr, ...]) -> list[Touch]:
@@ -164,9 +184,7 @@ def touches(node: Node, loops: tuple[For, ...], conds: tuple[Expr, ...]) -> list
     if isinstance(node, Store):
         inside = [t for e in (*node.indices, node.value) for t in touches(e, loops, conds)]
         own = (
-            []
-            if node.buffer is _NOTHING
-            else [Touch(node.buffer, node.indices, True, loops, conds)]
+            [] if node.buffer is NOTHING else [Touch(node.buffer, node.indices, True, loops, conds)]
         )
         return inside + own
     if isinstance(node, Select):
@@ -182,8 +200,15 @@ def touches(node: Node, loops: tuple[For, ...], conds: tuple[Expr, ...]) -> list
     return below
 
 
-def interval_pairs(func: Func, body: Stmt, watched: frozenset[str]) -> tuple[Pair, ...]:
+def no_memory(s: Invoke) -> tuple[Stmt, bool]:
+    """Instructions that work on registers."""
+    return Seq(()), False
+
+
+def interval_pairs(
+    func: Func, body: Stmt, watched: frozenset[str], meaning: Meaning = no_memory
+) -> tuple[Pair, ...]:
     """Pairs of accesses to the watched buffers that share a barrier interval, in program order."""
-    walker = _Walk(watched, Indexer({d.name: (0, inf) for d in func.dims}))
+    walker = _Walk(watched, Indexer({d.name: (0, inf) for d in func.dims}), meaning)
     walker.stmt(body)
     return tuple(walker.pairs)

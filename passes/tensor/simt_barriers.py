@@ -15,18 +15,23 @@ from dataclasses import replace
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import CompileError, Diagnostic, error
 from aisc.ir.node import Node, walk
+from aisc.ir.target import Target
 from aisc.ir.tensor.expr import ZERO, Binary, Const, Expr, Load, Var, equal, variables
 from aisc.ir.tensor.func import Func
-from aisc.ir.tensor.linear import mentions
-from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Invoke, Let, Seq, Stmt, While, seq
+from aisc.ir.tensor.linear import Indexer, mentions
+from aisc.ir.tensor.stmt import Alloc, Barrier, For, If, Invoke, Let, Seq, Stmt, Store, While, seq
 from aisc.ir.tensor.thread_trace import index_value
 from aisc.ir.tensor.tree import conjuncts, replace_stmt
 from aisc.ir.tensor.visitor import transform, written_buffers
-from aisc.passes.analysis.simt_kernel import Kernel
+from aisc.passes.analysis.simt_kernel import COPIES, Kernel, of_warp
+from aisc.passes.schedule.copies import Names
 from aisc.passes.schedule.sets import NotAffine, Problem, Undecided, affine, condition
-from aisc.passes.tensor.intervals import Pair, Touch, interval_pairs
+from aisc.passes.tensor.inline_instructions import meaning
+from aisc.passes.tensor.intervals import NOTHING, Meaning, Pair, Touch, interval_pairs
+from aisc.passes.tensor.lower_blocks import simplified
 
 Values = tuple[tuple[str, int], ...]
+MEMORIES = ("global", "shared")  # which threads have in common
 # What is known of pairs of accesses: a race, or that there is none.
 Decided = dict[tuple[object, ...], "Race | None"]
 
@@ -69,8 +74,10 @@ class RaceError(CompileError):
 
 @dataclass(frozen=True, slots=True)
 class InsertBlockBarriers:
-    """The pass: one barrier after another until no race is left; see the module's docstring."""
+    """The pass: one barrier after another until no race is left; see the module's docstring.
+    Instructions are those of `target`."""
 
+    target: Target | None = None
     name: str = "insert-block-barriers"
 
     def run(self, func: Func) -> Func:
@@ -78,12 +85,12 @@ class InsertBlockBarriers:
         known: Decided = {}
         while True:
             kernel = Kernel.of(func)
-            found = next((p for p, _ in _races(func, kernel, known)), None)
+            found = next((p for p, _ in _races(func, kernel, self.target, known)), None)
             if found is None:
                 _require_uniform(func, kernel)
                 return func
             if found.place is None and found.step is None:
-                check_barriers(func)
+                check_barriers(func, self.target)
             func = _with_barrier(func, found)
 
 
@@ -97,12 +104,12 @@ def _with_barrier(func: Func, pair: Pair) -> Func:
     return replace_stmt(func, pair.step, replace(pair.step, body=body))
 
 
-def check_barriers(func: Func) -> None:
+def check_barriers(func: Func, target: Target | None = None) -> None:
     """Prove that the barriers of a kernel suffice: E306 with a witness when they do not, E304
     when an access cannot be decided."""
     kernel = Kernel.of(func)
     _require_uniform(func, kernel)
-    for _, race in _races(func, kernel):
+    for _, race in _races(func, kernel, target):
         raise RaceError(
             Diagnostic(
                 "E306",
@@ -122,7 +129,7 @@ def check_private(func: Func) -> None:
     body = transform(kernel.body, lambda n: Seq(()) if isinstance(n, Barrier) else n)
     found = {(p.first, p.second): p for p in interval_pairs(func, body, own)}
     for pair in found.values():
-        race = _decide(func, kernel, replace(pair, same=(), step=None))
+        race = decide(func, kernel, replace(pair, same=(), step=None))
         if race is not None:
             raise RaceError(
                 Diagnostic(
@@ -135,33 +142,60 @@ def check_private(func: Func) -> None:
             )
 
 
-def _races(func: Func, kernel: Kernel, known: Decided | None = None) -> Iterator[tuple[Pair, Race]]:
+def _races(
+    func: Func, kernel: Kernel, target: Target | None, known: Decided | None = None
+) -> Iterator[tuple[Pair, Race]]:
     """Pairs that race, with a witness. `known`: what was decided before, about the same accesses
     among other barriers."""
     known = {} if known is None else known
-    _require_warps(func, kernel)
+    _require_warps(func, kernel, target)
     own = {n.buffer.name for n in walk(kernel.body) if isinstance(n, Alloc)}
     watched = frozenset(b.name for b in written_buffers(kernel.body)) - own
-    for pair in interval_pairs(func, kernel.body, watched):
+    for pair in interval_pairs(func, kernel.body, watched, on_memory(func, target)):
         about = _about(pair)
         if about not in known:
-            known[about] = _decide(func, kernel, pair)
+            known[about] = decide(func, kernel, pair)
         race = known[about]
         if race is not None:
             yield pair, race
 
 
-def _require_warps(func: Func, kernel: Kernel) -> None:
-    """Instructions are those of warps, whose lanes execute them together: what they touch lies in
-    registers of the warp, of which a lane touches its own otherwise, and no condition is between
-    the lanes."""
+def on_memory(func: Func, target: Target | None) -> Meaning:
+    """What instructions do to memory that threads have in common. Registers of warps are left out:
+    a lane touches its own of them, which the emitter checks; what a warp reads any lane may."""
+    names = Names(func)
+
+    def told(s: Invoke) -> tuple[Stmt, bool]:
+        if target is None or all(r.buffer.space not in MEMORIES for r in s.operands):
+            return Seq(()), False
+        found = target.intrinsic(s.intrinsic)
+        meant = simplified(meaning(found, s, names), Indexer())
+        return transform(meant, _only_reads), found.unit == COPIES
+
+    return told
+
+
+def _only_reads(n: Node) -> Node:
+    """What is stored into registers is only read."""
+    if isinstance(n, Store) and n.buffer.space not in MEMORIES:
+        return Store(NOTHING, (), n.value)
+    return n
+
+
+def _require_warps(func: Func, kernel: Kernel, target: Target | None) -> None:
+    """The lanes of a warp execute its instructions together: no condition is between them. What a
+    warp writes lies in its registers; of what instructions do to memory it is known what."""
     lane = tuple(f.var for f in kernel.threads if f.kind == "thread.x")
     for s in walk(kernel.body):
-        if isinstance(s, Invoke) and any(r.buffer.space != "warp" for r in s.operands):
+        if (
+            isinstance(s, Invoke)
+            and target is None
+            and not all(r.buffer.space == "warp" for r in s.operands)
+        ):
             raise error(
                 "E304", f"{func.name}: accesses of {s.intrinsic} cannot be checked for races"
             )
-        if isinstance(s, If | While) and _varies(s.cond, lane) and _holds(s, Invoke):
+        if isinstance(s, If | While) and _varies(s.cond, lane) and _holds_warps(s):
             raise error(
                 "E306", f"{func.name}: an instruction is not reached by all lanes of a warp"
             )
@@ -174,7 +208,7 @@ def _about(pair: Pair) -> tuple[object, ...]:
         return tuple([(f.var, f.low, f.extent) for f in loops])
 
     sides = [
-        (t.buffer.name, t.index, t.write, t.conds, ranges(t.loops))
+        (t.buffer.name, t.index, t.write, t.late, t.conds, ranges(t.loops))
         for t in (pair.first, pair.second)
     ]
     step = () if pair.step is None else ranges((pair.step,))
@@ -204,6 +238,10 @@ def _holds_barrier(s: Stmt) -> bool:
     return _holds(s, Barrier)
 
 
+def _holds_warps(s: Stmt) -> bool:
+    return any(isinstance(n, Invoke) and of_warp(n) for n in walk(s))
+
+
 def _holds(s: Stmt, kind: type[Stmt]) -> bool:
     return any(isinstance(n, kind) for n in walk(s))
 
@@ -212,9 +250,10 @@ def _varies(e: Expr, threads: tuple[Var, ...]) -> bool:
     return any(mentions(e, v) for v in threads) or any(isinstance(n, Load) for n in walk(e))
 
 
-def _decide(func: Func, kernel: Kernel, pair: Pair) -> Race | None:
+def decide(func: Func, kernel: Kernel, pair: Pair, alone: bool = False) -> Race | None:
+    """:func:`race_of`; E304 where it cannot be decided."""
     try:
-        return race_of(func, kernel, pair)
+        return race_of(func, kernel, pair, alone)
     except (NotAffine, Undecided) as why:
         raise error(
             "E304",
@@ -223,9 +262,10 @@ def _decide(func: Func, kernel: Kernel, pair: Pair) -> Race | None:
         ) from why
 
 
-def race_of(func: Func, kernel: Kernel, pair: Pair) -> Race | None:
-    """Two threads of one block in which the accesses of a pair meet; ``None``: there are none."""
-    if not kernel.threads or _apart(kernel, pair):
+def race_of(func: Func, kernel: Kernel, pair: Pair, alone: bool = False) -> Race | None:
+    """Two threads of one block in which the accesses of a pair meet; ``None``: there are none.
+    `alone`: both may be the same one."""
+    if not alone and (not kernel.threads or _apart(kernel, pair)):
         return None
     pair, kernel, unknown = _with_atoms(func, kernel, pair)
     common = {f.var: f"g{k}" for k, f in enumerate((*kernel.grid, *pair.same))}
@@ -241,12 +281,13 @@ def race_of(func: Func, kernel: Kernel, pair: Pair) -> Race | None:
         constraints.extend(condition(c, rename) for c in touch.conds)
         sides.append(rename)
     a, b = sides
-    differ = [f"{a[f.var]} != {b[f.var]}" for f in kernel.threads]
-    constraints.append(f"({' or '.join(differ)})")
+    if not alone:
+        differ = [f"{a[f.var]} != {b[f.var]}" for f in kernel.threads]
+        constraints.append(f"({' or '.join(differ)})")
     if pair.step is not None:
         first, second = a[pair.step.var], b[pair.step.var]
-        later = f"{second} = {first} + 1" if pair.adjacent else f"{second} > {first}"
-        constraints.append(later)
+        later = f"{second} = {first} + {pair.adjacent}"
+        constraints.append(later if pair.adjacent else f"{second} > {first}")
     for i, j in zip(pair.first.index, pair.second.index, strict=True):
         constraints.append(f"{affine(i, a)} = {affine(j, b)}")
     params = tuple(affine(d, {}) for d in (*func.dims, *unknown))

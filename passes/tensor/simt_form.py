@@ -26,7 +26,7 @@ from aisc.ir.tensor.func import Func
 from aisc.ir.tensor.stmt import Alloc, For, ForKind, If, Invoke, Seq, Stmt, seq
 from aisc.ir.tensor.tree import all_names, loops_of
 from aisc.ir.tensor.visitor import buffers_of, substitute
-from aisc.passes.analysis.simt_kernel import Kernel, all_alloc, chain
+from aisc.passes.analysis.simt_kernel import Kernel, all_alloc, chain, of_warp
 
 # Memories that threads have in common: of a block, of a warp.
 COMMON = ("shared", "warp")
@@ -120,6 +120,8 @@ def _distribute(
         return map_children(
             s, lambda c: _distribute(c, axes, inside, shared) if isinstance(c, Stmt) else c
         )
-    alone = inside | {"thread.x"} if isinstance(s, Invoke) else inside  # by all lanes of a warp
+    alone = inside  # by all lanes of a warp
+    if isinstance(s, Invoke) and of_warp(s):
+        alone = inside | {"thread.x"}
     first: list[Expr] = [equal(v, ZERO) for a, v in axes.items() if a not in alone]
     return If(logical_and(*first), s) if first else s

@@ -4,7 +4,8 @@ before: ``block.x b { alloc s shared;  thread.x t { s[t] = …;  barrier block; 
 after:  ``parallel b { alloc s stack;  for t { s[t] = … }  for u { y[u] = s[u ^ 1] } }``
 Statements between two barriers are executed thread by thread; loops around barriers are executed
 once for all threads. What a thread keeps in registers across a barrier gets thread dimensions.
-Instructions of warps are executed once for each warp, as loops over what they mean.
+Instructions of warps are executed once for each warp, those of threads by each of them, as loops
+over what they mean. Copies are made at once, so that nobody waits for them.
 Precondition: kernel form with sufficient barriers (:mod:`aisc.passes.tensor.simt_barriers`).
 """
 
@@ -19,10 +20,22 @@ from aisc.ir.target import Target
 from aisc.ir.tensor.expr import Const, Expr, Load, Var
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.linear import Indexer
-from aisc.ir.tensor.stmt import Alloc, Barrier, For, Invoke, Region, Seq, Stmt, Store, region, seq
-from aisc.ir.tensor.tree import all_names, loops_of, nest
+from aisc.ir.tensor.stmt import (
+    Alloc,
+    Await,
+    Barrier,
+    For,
+    Invoke,
+    Region,
+    Seq,
+    Stmt,
+    Store,
+    region,
+    seq,
+)
+from aisc.ir.tensor.tree import all_names, loops_of, nest, transform_statements
 from aisc.ir.tensor.visitor import buffers_of, replace_buffers, substitute, transform
-from aisc.passes.analysis.simt_kernel import Kernel, joined, launches
+from aisc.passes.analysis.simt_kernel import Kernel, joined, launches, of_warp
 from aisc.passes.schedule.copies import Names
 from aisc.passes.tensor.inline_instructions import meaning
 from aisc.passes.tensor.lower_blocks import simplified
@@ -48,7 +61,7 @@ def _over_threads(func: Func, names: set[str], target: Target | None) -> Func:
     """One launch, the threads of which are loops."""
     kernel = Kernel.of(func)
     split = _Split(kernel.threads, names, target)
-    body = split.stmt(kernel.body)
+    body = split.stmt(transform_statements(kernel.body, split.alone))
     shared = [Alloc(s.buffer.with_(space="stack")) for s in kernel.shared]
     table = {s.buffer: n.buffer for s, n in zip(kernel.shared, shared, strict=True)}
     body = replace_buffers(body, table)
@@ -98,17 +111,27 @@ class _Split:
                 group.append(child)
         return seq(*out, self.run(group))
 
-    def together(self, s: Invoke) -> Stmt:
-        """An instruction of a warp, for each of them."""
+    def alone(self, s: Stmt) -> Stmt:
+        """What a thread does alone: instructions by their meaning, and no waits."""
+        if isinstance(s, Await):
+            return Seq(())
+        if isinstance(s, Seq):
+            return seq(*s.stmts)
+        return self.meant(s) if isinstance(s, Invoke) and not of_warp(s) else s
+
+    def meant(self, s: Invoke) -> Stmt:
+        """The meaning of an instruction."""
         if self.target is None:
             raise error("E402", f"thread-loops: nobody says what {s.intrinsic} means")
+        meant = meaning(self.target.intrinsic(s.intrinsic), s, Names.of(self.names))
+        return simplified(meant, Indexer())
+
+    def together(self, s: Invoke) -> Stmt:
+        """An instruction of a warp, for each of them."""
         warps = tuple(f for f in self.threads if f.kind != "thread.x")
         loops = tuple(replace(f, var=self.fresh(f.var), kind="serial") for f in warps)
         rename: dict[Var, Expr] = {f.var: n.var for f, n in zip(warps, loops, strict=True)}
-        meant = meaning(
-            self.target.intrinsic(s.intrinsic), substitute(s, rename), Names.of(self.names)
-        )
-        return nest(loops, simplified(meant, Indexer()))
+        return nest(loops, self.meant(substitute(s, rename)))
 
     def widen(self, b: Buffer) -> None:
         """Give a buffer one dimension per thread axis."""

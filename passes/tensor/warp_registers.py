@@ -4,7 +4,7 @@ before: ``alloc f: f32[2, 8, 4, 2] space warp;  … f[ty, tx // 4, tx % 4, r] = 
 +: 8, 0 +: 4, 0 +: 2])``
 after:  ``… alloc f: f32[2] space register;  … f[r] = …;  invoke mma(f[0 +: 2])``
 The axes that number warps and lanes are left out. It is checked that a lane touches its own
-registers only, wherever no instruction does.
+registers only, wherever no instruction does, and instructions those of their own warp.
 """
 
 from __future__ import annotations
@@ -47,19 +47,32 @@ class WarpRegisters:
 def _own(func: Func, kernel: Kernel, b: Buffer) -> tuple[Buffer, tuple[int, ...]]:
     """The registers of a lane, and the axes of the buffer that they have."""
     at = [n.indices for n in walk(kernel.body) if isinstance(n, Load | Store) and n.buffer == b]
+    parts = [n for n in walk(kernel.body) if isinstance(n, Region) and n.buffer == b]
+    lanes = sorted({d for r in parts for d in _moving(r)[:LANE_AXES]})
     threads = tuple(f.var for f in kernel.threads)
-    axes = [d for d in range(b.rank) if any(mentions(i[d], v) for i in at for v in threads)]
+    every = [*at, *(r.low for r in parts)]
+    axes = [
+        d for d in range(b.rank)
+        if d in lanes or any(mentions(i[d], v) for i in every for v in threads)
+    ]  # fmt: skip
     index = _ranges(kernel.threads)
-    wanted = index.linear(_number(kernel.threads))
-    for indices in at:
+    outer = tuple(f for f in kernel.threads if f.kind != "thread.x")
+    own = [(i, axes, kernel.threads) for i in at]
+    own += [(r.low, [d for d in axes if d not in _moving(r)], outer) for r in parts]
+    for indices, some, loops in own:
         flat: Expr = Const(0)
-        for d in axes:
+        for d in some:
             flat = flat * of_dim(b.shape[d]) + indices[d]
-        if index.linear(flat) != wanted:
+        if index.linear(flat) != index.linear(_number(loops)):
             raise error("E303", f"{func.name}: a lane touches registers of {b.name} of another one")
     kept = tuple(d for d in range(b.rank) if d not in axes)
     shape = tuple(b.shape[d] for d in kept)
     return replace(b, shape=shape, strides=row_major(shape), space="register"), kept
+
+
+def _moving(r: Region) -> list[int]:
+    """The axes of a part that have several places."""
+    return [d for d, step in enumerate(r.steps) if step]
 
 
 def _ranges(threads: tuple[For, ...]) -> Indexer:

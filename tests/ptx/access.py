@@ -201,6 +201,7 @@ class Memories:
         """Poison what a copy will write."""
         (piece, cell, _), size = self.cells("shared", to, data.shape[1], lanes)[0], data.shape[1]
         self.check_write(piece, cell, size, lanes, "shared", i)
+        self.note(i, "shared", to, lanes, size, True)
         piece.shadow.pending[cell[:, None] + np.arange(size)] = True
         group = self.committed[lanes].copy()
         self.in_flight.append(Batch(lanes, cell, data, group, i.line))

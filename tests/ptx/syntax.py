@@ -1,7 +1,7 @@
 """PTX text as data: kernels, their variables, and instructions in basic blocks.
 
-What is read is what LLVM's NVPTX back end writes (PTX ISA 8): one statement a line, variables of a
-kernel in front of its instructions.
+What is read is what LLVM's NVPTX back end writes (PTX ISA 8): a statement in a line or several,
+variables of a kernel in front of its instructions.
 """
 
 from __future__ import annotations
@@ -142,8 +142,13 @@ class _Parser:
         self.inside = False
 
     def run(self, text: str) -> Module:
+        begun = ""
         for number, line in enumerate(text.splitlines(), 1):
-            code = line.split("//")[0].strip()
+            code = f"{begun} {line.split('//')[0].strip()}".strip()
+            if self.inside and code and code[0] not in "{}." and code[-1] not in ";:":
+                begun = code  # it goes on in the next line
+                continue
+            begun = ""
             for statement in _statements(code):
                 try:
                     self.statement(statement, number)

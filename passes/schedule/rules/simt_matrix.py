@@ -22,6 +22,7 @@ from aisc.passes.schedule.rules.simt_machine import (
     side_by_side,
     warp_of,
 )
+from aisc.passes.schedule.rules.simt_staged import is_staged, simt_staged
 from aisc.passes.schedule.rules.simt_tiles import OWN_REGISTERS, rounds
 from aisc.passes.schedule.schedule import Schedule
 from aisc.passes.schedule.variants.panel_form import PanelForm, panel_form
@@ -69,6 +70,11 @@ def _lanes(found: Intrinsic) -> Lanes:
 def simt_matrix(s: Schedule, block: str, found: Intrinsic, d: Chooser) -> Schedule:
     """Schedule one product by an instruction; E302 where it has not the form of it."""
     form = panel_form(s.func, block)
+    if is_staged(form, d.target) and d.pick(f"{block}.staged", (True, False), True):
+        tiles = [_tile(_lanes(found), w, r) for w in WARPS for r in RESULTS]
+        after = d.attempt(s, lambda t: simt_staged(t, block, found, tiles, d))
+        if after is not s:
+            return after
     panels = _pick(form, block, found, d)
     s = s.variant(block, "warp_panels", *astuple(panels))
     outer = len(form.outer)
@@ -133,8 +139,8 @@ def _panels(
 ) -> WarpPanels | None:  # fmt: skip
     """A tile, if the machine has room for it."""
     steps, stages = chunk
-    shape = (lanes.g, lanes.t, lanes.rh, lanes.jj, lanes.kh, lanes.kk)
-    p = WarpPanels(*warps, *results, *shape, steps * lanes.kh * lanes.t * lanes.kk, stages, 1, 1)
+    p = _tile(lanes, warps, results)
+    p = replace(p, depth=steps * p.step, stages=stages)
     widths, taken, fetched = [], 0, 0
     for factor, side in ((form.data, p.rows), (form.weights, p.columns)):
         size = factor.value.dtype.bytes
@@ -152,6 +158,12 @@ def _panels(
     if not room or not fits or p.ty * p.tx > most_threads(target):
         return None
     return replace(p, data=widths[0], weights=widths[1])
+
+
+def _tile(lanes: Lanes, warps: tuple[int, int], results: tuple[int, int]) -> WarpPanels:
+    """A tile with chunks of one step."""
+    shape = (lanes.g, lanes.t, lanes.rh, lanes.jj, lanes.kh, lanes.kk)
+    return WarpPanels(*warps, *results, *shape, lanes.kh * lanes.t * lanes.kk, 1, 1, 1)
 
 
 def _cost(form: PanelForm, p: WarpPanels, target: Target) -> float:

@@ -111,7 +111,7 @@ class _Loop:
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
+class Side:
     """One operand: its panel and the registers on the way there. `across`: it is fetched along the
     depth, and so put across the rows of the panel."""
 
@@ -168,7 +168,7 @@ class PanelNests(ABC, Generic[T]):
     def _fresh(self, stem: str) -> str:
         return self.names.fresh(f"{self.form.block.name}_{stem}")
 
-    def _side(self, stem: str, axis: Axis, factor: Factor, tile: int, lanes: int) -> _Side:
+    def _side(self, stem: str, axis: Axis, factor: Factor, tile: int, lanes: int) -> Side:
         t, depth = self.t, self.form.depth.iters[-1]
         across = factor.along is depth
         if lanes > 1 and (
@@ -186,7 +186,7 @@ class PanelNests(ABC, Generic[T]):
         staged = buffer(
             self._fresh(f"{stem}_staged"), dtype, (turns, t.ty, t.tx, lanes), space="register"
         )
-        return _Side(stem, axis, factor, tile, lanes, across, panel, staged, turns)
+        return Side(stem, axis, factor, tile, lanes, across, panel, staged, turns)
 
     # -- the whole ---------------------------------------------------------------------------
 
@@ -199,15 +199,18 @@ class PanelNests(ABC, Generic[T]):
         self.kb = self._loop("kb", self._blocks(f.depth.extent, t.depth), "reduce")
         loops = [*self.outer, self.mb, self.nb]
         self.around = list(loops)
-        buffers = [b for s in self.sides for b in (s.panel, s.staged)]
         clear = self._nest("clear", self._tile(), self._clear)
         body = seq(
-            *map(Alloc, (self.sums, *buffers)), clear, *self._chunks(),
+            *map(Alloc, (self.sums, *self._buffers())), clear, *self._chunks(),
             self._nest("finish", self._tile(), self._finish, self._inside),
         )  # fmt: skip
         for loop in reversed(loops):
             body = For(loop.var, ZERO, loop.extent, "serial", body)
         return body
+
+    def _buffers(self) -> list[Buffer]:
+        """What a block shares, and what threads hold on the way there."""
+        return [b for s in self.sides for b in (s.panel, s.staged)]
 
     def _loop(self, stem: str, extent: Expr, kind: IterKind = "spatial") -> _Loop:
         return _Loop(Var(self._fresh(stem)), extent, kind)
@@ -281,7 +284,7 @@ class PanelNests(ABC, Generic[T]):
         """The number of a chunk as an iterator: each turn puts its own values there."""
         return Iter(Var(self._fresh(f"{stem}_chunk")), self.kb.extent, "ordered"), chunk
 
-    def _fetch(self, side: _Side, chunk: Expr) -> Stmt:
+    def _fetch(self, side: Side, chunk: Expr) -> Stmt:
         """Elements of an operand into the registers of threads."""
         number = self._chunk(f"{side.stem}_fetch", chunk)
 
@@ -292,7 +295,7 @@ class PanelNests(ABC, Generic[T]):
         axes = self._threads(side)
         return self._nest(f"{side.stem}_fetch", axes, make, self._full(side), extra=[number])
 
-    def _put(self, side: _Side, chunk: Expr) -> Stmt:
+    def _put(self, side: Side, chunk: Expr) -> Stmt:
         """Elements of an operand from registers into its panel."""
         number = self._chunk(f"{side.stem}_put", chunk)
         stages = self.t.stages
@@ -309,11 +312,11 @@ class PanelNests(ABC, Generic[T]):
         axes = self._threads(side)
         return self._nest(f"{side.stem}_put", axes, make, self._full(side), extra=[number])
 
-    def _threads(self, side: _Side) -> Sizes:
+    def _threads(self, side: Side) -> Sizes:
         t = self.t
         return (("o", side.turns), ("ty", t.ty), ("tx", t.tx), ("v", side.lanes))
 
-    def _full(self, side: _Side) -> Callable[[Sequence[Expr]], Expr] | None:
+    def _full(self, side: Side) -> Callable[[Sequence[Expr]], Expr] | None:
         """The condition that there is something left to fetch, where threads have not equally
         much."""
         t = self.t
@@ -325,7 +328,7 @@ class PanelNests(ABC, Generic[T]):
     def _number(self, v: Sequence[Expr]) -> Expr:
         return (v[0] * self.t.ty + v[1]) * self.t.tx + v[2]
 
-    def _place(self, side: _Side, v: Sequence[Expr]) -> tuple[Expr, Expr]:
+    def _place(self, side: Side, v: Sequence[Expr]) -> tuple[Expr, Expr]:
         """Depth and row of what a thread fetches, counted in pieces along one of them."""
         number = self._number(v)
         if side.across:
@@ -334,8 +337,17 @@ class PanelNests(ABC, Generic[T]):
         pieces = const(side.tile // side.lanes)
         return binary("floordiv", number, pieces), binary("mod", number, pieces)
 
-    def _element(self, side: _Side, chunk: Expr, at: tuple[Expr, Expr], lane: Expr) -> Expr:
-        """An element of an operand."""
+    def _element(self, side: Side, chunk: Expr, at: tuple[Expr, Expr], lane: Expr) -> Expr:
+        """An element of an operand; 0 beyond its depth."""
+        t, depth, wide = self.t, self.form.depth, side.lanes if side.across else 1
+        value = substitute(side.factor.value, self._where(side, chunk, at, lane))
+        if divides(t.depth, depth.extent):
+            return value
+        k, steps = chunk * (t.depth // wide) + at[0], self._whole(depth.extent, wide)
+        return select(binary("lt", k, steps), value, const(0, value.dtype))
+
+    def _where(self, side: Side, chunk: Expr, at: tuple[Expr, Expr], lane: Expr) -> dict[Var, Expr]:
+        """The iterators of the product at an element of an operand."""
         t, lanes, depth = self.t, side.lanes, self.form.depth
         k, p = at
         tile = self.at[(self.mb if side is self.sides[0] else self.nb).var]
@@ -345,15 +357,11 @@ class PanelNests(ABC, Generic[T]):
         wide, high = (lanes, 1) if side.across else (1, lanes)
         k = chunk * (t.depth // wide) + k
         p = tile * (side.tile // high) + p
-        rows, steps = (self._whole(side.axis.extent, high), self._whole(depth.extent, wide))
         if not divides(side.tile, side.axis.extent):
-            p = minimum(p, rows - 1)
+            p = minimum(p, self._whole(side.axis.extent, high) - 1)
         values |= side.axis.at(p, lane if high > 1 else ZERO, high)
         values |= depth.at(k, lane if wide > 1 else ZERO, wide)
-        value = substitute(side.factor.value, values)
-        if divides(t.depth, depth.extent):
-            return value
-        return select(binary("lt", k, steps), value, const(0, value.dtype))
+        return values
 
     def _whole(self, extent: Expr, lanes: int) -> Expr:
         """An extent in pieces of so many lanes, which divide it."""

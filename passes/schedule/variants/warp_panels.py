@@ -18,7 +18,7 @@ from aisc.ir.tensor.expr import ZERO, Expr, Load, Var, binary, cast, const
 from aisc.ir.tensor.func import Buffer, Func, buffer
 from aisc.ir.tensor.stmt import Alloc, For, Iter, Stmt, Store, seq
 from aisc.passes.schedule.variants.panel_form import panel_form
-from aisc.passes.schedule.variants.panel_nests import PanelNests, Point, Sizes, replaced
+from aisc.passes.schedule.variants.panel_nests import PanelNests, Point, Side, Sizes, replaced
 
 WARP = "warp"
 # Bytes that a row of a panel is longer: rows of neighbouring lanes lie in different banks.
@@ -113,6 +113,10 @@ class WarpBuilder(PanelNests[WarpPanels]):
     def _in_panel(self, k: Expr, p: Expr) -> tuple[Expr, Expr]:
         return p, k
 
+    def _in_panel_of(self, side: Side, k: Expr, p: Expr) -> tuple[Expr, Expr]:
+        """The place in the panel of an operand."""
+        return self._in_panel(k, p)
+
     def _multiply(self) -> Stmt:
         """For each step of the depth that an instruction has: lanes read their parts of all
         operands, and the instructions multiply them."""
@@ -178,7 +182,7 @@ class WarpBuilder(PanelNests[WarpPanels]):
         def make(v: Point) -> Store:
             deep, row = place(v)
             half = () if t.stages == 1 else (binary("mod", chunk[0].var, const(t.stages)),)
-            at = self._in_panel(step[0].var * t.step + deep, row)
+            at = self._in_panel_of(side, step[0].var * t.step + deep, row)
             return Store(part, tuple(v), Load(side.panel, (*half, *at)))
 
         return self._nest(f"{side.stem}_read", axes, make, extra=[chunk, step])
