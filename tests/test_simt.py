@@ -178,7 +178,7 @@ def test_limits_of_the_target_are_kept() -> None:
         tiled(product(64, 64, 64), ((64, 64, 1, 1), (4, 1)))
     assert caught.value.codes == ("E402",)
     with pytest.raises(CompileError) as caught:
-        tiled(product(64, 64, 64), ((16, 16, 2, 2), (64, 2)))
+        tiled(product(64, 64, 64), ((16, 16, 2, 2), (128, 2)))
     assert caught.value.codes == ("E402",)
 
 

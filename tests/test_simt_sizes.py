@@ -62,7 +62,11 @@ def launched(
         limits = [target.limits[f"blocks_{axis}"] for axis in "xyz"]
         assert all(n <= most for n, most in zip(grid, limits, strict=True))
         Machine(parse(ptx), memory).launch(
-            launch.entry, grid, [*args, *(dims[n] for n in about.dims), *status], launch.block
+            launch.entry,
+            grid,
+            [*args, *(dims[n] for n in about.dims), *status],
+            launch.block,
+            launch.dynamic,
         )
         assert not words[0]
         used.append(launch)

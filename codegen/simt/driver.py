@@ -20,6 +20,7 @@ OUT_OF_MEMORY, NO_DEVICE = 2, 100
 MAJOR, MINOR, PROCESSORS, SHARED_LIMIT = 75, 76, 16, 97  # attributes of devices
 _INFO, _INFO_SIZE, _ERROR, _ERROR_SIZE = 3, 4, 5, 6  # options of loading: logs
 LOG_BYTES = 1 << 14
+_DYNAMIC_SHARED = 8  # an attribute of functions
 _RELAXED = 2  # of capturing: what other threads do at the same time is their business
 
 Handle = int
@@ -139,14 +140,21 @@ class Driver:
         """A kernel of a module."""
         return self._made("cuModuleGetFunction", ctypes.c_void_p(module), name.encode("ascii"))
 
+    def allow_shared(self, function: Handle, size: int) -> None:
+        """Let launches of a kernel ask for so many bytes of shared memory."""
+        self.call("cuFuncSetAttribute", ctypes.c_void_p(function), ctypes.c_int(_DYNAMIC_SHARED),
+                  ctypes.c_int(size))  # fmt: skip
+
     def launch(
-        self, function: Handle, grid: Size, block: Size, args: Sequence[int], stream: Handle
-    ) -> None:
-        """Run a kernel whose parameters are words of 64 bits."""
+        self, function: Handle, grid: Size, block: Size, args: Sequence[int], stream: Handle,
+        shared: int = 0,
+    ) -> None:  # fmt: skip
+        """Run a kernel whose parameters are words of 64 bits, with so many bytes of shared memory
+        beside what it declares."""
         words = (ctypes.c_int64 * max(1, len(args)))(*args)
         start = ctypes.addressof(words)
         table = (ctypes.c_void_p * max(1, len(args)))(*(start + 8 * k for k in range(len(args))))
-        sizes = (ctypes.c_uint(n) for n in (*grid, *block, 0))
+        sizes = (ctypes.c_uint(n) for n in (*grid, *block, shared))
         self.call("cuLaunchKernel", ctypes.c_void_p(function), *sizes, ctypes.c_void_p(stream),
                   table, None)  # fmt: skip
 

@@ -38,6 +38,7 @@ from aisc.passes.tensor.warp_registers import LANE_AXES, WarpRegisters
 GLOBAL, SHARED = "ptr addrspace(1)", "ptr addrspace(3)"
 ZEROS = "@aisc.zeros.global"
 SHARED_ALIGNMENT = 16
+DYNAMIC = "@aisc_shared"  # shared memory of which a launch says how much it is
 
 
 class SimtMath(MathEmitter):
@@ -67,10 +68,14 @@ class SimtEmitter(FunctionEmitter):
         self.kernel = Kernel.of(func)
         self.globals: list[str] = []
         self.shared_bytes = 0
+        self.dynamic_bytes = 0  # of these, what a launch asks for
+        self._taken = 0
 
     def emit(self) -> str:
         """Text of the function; E402 where the kernel exceeds the target's limits."""
         self.shared_bytes = require_limits(self.func, self.target)
+        most = self.target.limits.get("static_shared_bytes", self.shared_bytes)
+        self.dynamic_bytes = self.shared_bytes if self.shared_bytes > most else 0
         return super().emit()
 
     # -- indices -----------------------------------------------------------------------------
@@ -153,6 +158,12 @@ class SimtEmitter(FunctionEmitter):
         if buffer.space != "shared":
             super().alloc(buffer)
             self.generic(buffer)
+            return
+        if self.dynamic_bytes:
+            self.w.declare(f"{DYNAMIC} = external addrspace(3) global [0 x i8], align 128")
+            at = f"getelementptr (i8, {SHARED} {DYNAMIC}, i64 {self._taken})"
+            self._taken += _shared_size(buffer)
+            self.bases[buffer.name] = at
             return
         name = f"@{self.func.name}.{clean(buffer.name)}"
         kind = f"[{static_size(buffer)} x {memory_type(buffer.dtype)}]"
@@ -298,10 +309,15 @@ def require_limits(func: Func, target: Target) -> int:
         if count > limits.get(f"threads_{axis}", count):
             raise error("E402", f"{func.name}: too many threads along {axis}: {count}")
     held = [s.buffer for s in kernel.shared if s.buffer.space == "shared"]
-    shared = sum(static_size(b) * b.dtype.bytes for b in held)
+    shared = sum(map(_shared_size, held))
     if shared > limits.get("shared_bytes", shared):
         raise error("E402", f"{func.name} needs {shared} bytes of shared memory")
     return shared
+
+
+def _shared_size(b: Buffer) -> int:
+    """Bytes of shared memory from one buffer to the next."""
+    return -(-static_size(b) * b.dtype.bytes // SHARED_ALIGNMENT) * SHARED_ALIGNMENT
 
 
 def zeros_global() -> str:

@@ -58,8 +58,11 @@ class Gpu:
                     *fault.log.splitlines(),
                 ) from None  # fmt: skip
             self._loaded.append(handle)
-            for entry in (e for k in module.kernels for x in k.launches for e in x.entries):
-                self.functions[entry] = self.driver.function(handle, entry)
+            for launch in (x for k in module.kernels for x in k.launches):
+                for entry in launch.entries:
+                    self.functions[entry] = found = self.driver.function(handle, entry)
+                    if launch.dynamic:
+                        self.driver.allow_shared(found, launch.dynamic)
 
     @cached_property
     def name(self) -> str:
@@ -153,7 +156,7 @@ class GpuSession:
         before = self._mark()
         for launch, grid in found:
             function = self.gpu.functions[launch.entry]
-            driver.launch(function, grid, launch.block, words, self.stream)
+            driver.launch(function, grid, launch.block, words, self.stream, launch.dynamic)
         self._measure(kernel, before)
 
     def upload(self, source: int, place: int, size: int) -> None:

@@ -24,7 +24,8 @@ Size = tuple[int, int, int]
 class Launch:
     """A launch of a kernel. entry: what is launched; grid: blocks along x, y, z; block: threads of
     one; shared: bytes of its shared memory; most: blocks that there may be, 0 where nothing bounds
-    them: where there are more, each does several; short: what dimensions must not exceed for the
+    them: where there are more, each does several; dynamic: of the shared memory, what it must ask
+    for; short: what dimensions must not exceed for the
     entry; general: the entry for others."""
 
     entry: str
@@ -32,6 +33,7 @@ class Launch:
     block: Size
     shared: int
     most: Size = (0, 0, 0)
+    dynamic: int = 0
     short: tuple[tuple[Dim, int], ...] = ()
     general: str = ""
 
@@ -57,8 +59,8 @@ class Launch:
             raise InternalError(f"{grid.name}: blocks are counted by no dimension")
         x, y, z = (d for d in sizes if d is not None)
         return Launch(
-            grid.name, (x, y, z), grid.block, grid.shared_bytes, grid.most, grid.short,
-            grid.general,
+            grid.name, (x, y, z), grid.block, grid.shared_bytes, grid.most, grid.dynamic,
+            grid.short, grid.general,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +68,8 @@ class Launch:
         return {
             "entry": self.entry, "grid": [dim_to_json(d) for d in self.grid],
             "block": list(self.block), "shared": self.shared, "most": list(self.most),
-            "short": [[dim_to_json(d), most] for d, most in self.short], "general": self.general,
+            "dynamic": self.dynamic, "general": self.general,
+            "short": [[dim_to_json(d), most] for d, most in self.short],
         }  # fmt: skip
 
     @staticmethod
@@ -78,7 +81,7 @@ class Launch:
         short = tuple((dim_from_json(d), integer(most)) for d, most in data["short"])
         return Launch(
             text(data["entry"]), (gx, gy, gz), (bx, by, bz), integer(data["shared"]), (mx, my, mz),
-            short, text(data["general"]),
+            integer(data["dynamic"]), short, text(data["general"]),
         )  # fmt: skip
 
 

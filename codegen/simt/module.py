@@ -27,7 +27,8 @@ GENERAL = "__any"  # what the name of an entry for any sizes ends in, where anot
 class Grid:
     """A launch of a kernel: its entry, blocks along x, y, z as expressions of the kernel's dims,
     threads, and shared memory in bytes. A launch over no blocks is left out. most: blocks that
-    there may be along x, y, z, 0 where nothing bounds them; short: what dimensions must not exceed
+    there may be along x, y, z, 0 where nothing bounds them; dynamic: of the shared memory, what the
+    launch asks for; short: what dimensions must not exceed
     for this entry; general: the entry for others, if there are any."""
 
     kernel: str
@@ -36,6 +37,7 @@ class Grid:
     block: tuple[int, int, int]
     shared_bytes: int
     most: tuple[int, int, int] = (0, 0, 0)
+    dynamic: int = 0
     short: tuple[tuple[Dim, int], ...] = ()
     general: str = ""
 
@@ -104,7 +106,8 @@ def _grid(kernel: str, emitters: Sequence[SimtEmitter]) -> Grid:
     x, y, z = (limits.get(f"blocks_{axis}", 0) for axis in "xyz")
     return Grid(
         kernel, first.func.name, grid, first.kernel.block_size, first.shared_bytes, (x, y, z),
-        first.sizes.conditions(), emitters[1].func.name if len(emitters) > 1 else "",
+        first.dynamic_bytes, first.sizes.conditions(),
+        emitters[1].func.name if len(emitters) > 1 else "",
     )  # fmt: skip
 
 

@@ -151,6 +151,7 @@ def _resident(target: Target, warps: int, warp: int, shared: int, registers: int
     found = [most // max(1, warps)]
     if shared:
         room = next((m.bytes for m in target.memories if m.name == "shared"), 48 << 10)
+        room = int(target.limits.get("shared_per_multiprocessor", room))
         found.append(room // shared)
     file = next((m.bytes for m in target.memories if m.name == "register"), 256 << 10)
     found.append(file // (WORD * registers * warps * warp))

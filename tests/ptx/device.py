@@ -54,7 +54,9 @@ class Checked:
         status = [memory.add(words, "status"), 0] if about.reports else []
         for launch, grid in found:
             machine = Machine(parse(self.text[kernel]), memory)
-            counted = machine.launch(launch.entry, grid, [*args, *dims, *status], launch.block)
+            counted = machine.launch(
+                launch.entry, grid, [*args, *dims, *status], launch.block, launch.dynamic
+            )
             self.ran[launch.entry] = counted
         assert not words[0], f"{kernel} reports {words}"
         for b, mine, theirs in zip(func.params, before, arrays, strict=True):

@@ -59,6 +59,7 @@ class FakeCuda:
     streams: dict[int, Stream] = field(default_factory=dict)
     modules: dict[int, Module] = field(default_factory=dict)
     functions: dict[int, tuple[int, str]] = field(default_factory=dict)
+    allowed: dict[int, int] = field(default_factory=dict)  # shared memory of functions
     graphs: dict[int, list[Work]] = field(default_factory=dict)
     events: dict[int, float] = field(default_factory=dict)
     blocks: dict[int, int] = field(default_factory=dict)
@@ -160,12 +161,17 @@ class FakeCuda:
         handle = into._obj.value = next(self._handles)
         self.functions[handle] = module, name.decode()
 
+    def _cuFuncSetAttribute(self, function: int, attribute: int, value: int) -> None:  # noqa: N802
+        self._need(function in self.functions and attribute == 8, INVALID_VALUE)
+        self.allowed[function] = value
+
     def _cuLaunchKernel(  # noqa: N802
         self, function: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int,
         stream: int, params: Any, extra: Any,
     ) -> None:  # fmt: skip
         self._need(function in self.functions and extra is None, INVALID_HANDLE)
         self._need(min(gx, gy, gz, bx, by, bz) > 0 and bx * by * bz <= 1024, INVALID_VALUE)
+        self._need(shared <= self.allowed.get(function, 48 << 10), INVALID_VALUE)
         handle, name = self.functions[function]
         module = self.modules[handle]
         kernel = module.kernels[name]

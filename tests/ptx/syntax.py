@@ -121,7 +121,7 @@ ENDS = ("bra", "ret", "exit", "trap")
 MEETS = ("bar", "barrier", "shfl", "vote", "redux", "mma", "ldmatrix", "stmatrix", "match")
 _BITS = {"pred": 1}
 _VARIABLE = re.compile(
-    r"\.(global|shared|const|local)\s+(?:\.align\s+(\d+)\s+)?\.([busf]\d+)\s+([\w$.]+)"
+    r"(?:\.extern\s+)?\.(global|shared|const|local)\s+(?:\.align\s+(\d+)\s+)?\.([busf]\d+)\s+([\w$.]+)"
     r"(?:\[(\d*)\])?(?:\s*=\s*(.*))?$"
 )
 _REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(%[\w$]+)(?:<(\d+)>)?$")
@@ -206,7 +206,7 @@ def _statements(code: str) -> Iterator[str]:
 def _variable(found: re.Match[str]) -> Variable:
     space, align, kind, name, count, initial = found.groups()
     size = int(kind[1:]) // 8
-    total = size * (int(count) if count else 1)
+    total = size * (1 if count is None else int(count or 0))
     data = None
     if initial is not None:
         numbers = [_number(x).value for x in re.findall(r"[-\w.]+", initial)]
