@@ -173,6 +173,7 @@ LISTING = """
         /*0000*/                   LDG.E.128.CONSTANT R4, [R2.64] ;
         /*0010*/              @!P0 HMMA.16816.F32.BF16 R8, R4, R6, R8 ;
         /*0020*/                   LDSM.16.M88.4 R4, [R3] ;
+        /*0030*/              @!PT LDS RZ, [RZ] ;
 .text.second:
         /*0000*/              @UP1 STL [R1], R4 ;
         /*0010*/                   STS.64 [R1], R4 ;
@@ -183,6 +184,7 @@ def test_listings_are_counted() -> None:
     found = parse(LISTING)
     first, second = found["first"], found["second"]
     assert (first.tensor_core, first.wide_global, first.wide_shared, first.local) == (1, 1, 1, 0)
+    assert first.count("LDS") == 0, "it is never executed"
     assert (second.tensor_core, second.wide_shared, second.local) == (0, 0, 1)
     assert Sass(Counter({"LDG.E.128": 2, "LDG.E": 3})).count("LDG") == 5
 

@@ -19,6 +19,7 @@ from aisc.ir.diagnostics import error
 
 PACKAGE = "nvidia-cuda-nvdisasm"
 _KERNEL = re.compile(r"^\.text\.([\w$.]+):", re.MULTILINE)
+NEVER = "@!PT"  # before what is never executed, as some units want it
 _INSTRUCTION = re.compile(r"^\s+(?:/\*[0-9a-f]{4,}\*/)\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
 
 
@@ -90,6 +91,6 @@ def parse(listing: str) -> dict[str, Sass]:
     for k, start in enumerate(starts):
         end = starts[k + 1].start() if k + 1 < len(starts) else len(listing)
         lines = listing[start.end() : end].splitlines()
-        names = (m[1] for line in lines if (m := _INSTRUCTION.match(line)))
+        names = (m[1] for line in lines if NEVER not in line and (m := _INSTRUCTION.match(line)))
         found[start[1]] = Sass(Counter(names))
     return found
