@@ -54,7 +54,8 @@ def launched(
     about = DeviceKernel.from_json(about.to_json())
     memory, used = Space(), []
     args = [
-        memory.add(x, b.name, b.role == "input") for b, x in zip(func.params, arrays, strict=True)
+        memory.add(x, b.name, b.role not in ("output", "scratch"))
+        for b, x in zip(func.params, arrays, strict=True)
     ]
     words = np.zeros(4, np.int64)
     status = [memory.add(words, "status"), 0] if about.reports else []

@@ -17,10 +17,10 @@ from math import gcd, inf, prod
 from aisc.codegen.llvm.function import PRIVATE_SPACES, FunctionEmitter, clean, static_size
 from aisc.codegen.llvm.index import Parts, Scalar, flat_index
 from aisc.codegen.llvm.instructions import emit_instruction
-from aisc.codegen.llvm.types import memory_type, vector_type
+from aisc.codegen.llvm.types import Val, memory_type, scalar_type, vector_type
 from aisc.codegen.llvm.values import ZERO_BYTES
 from aisc.codegen.llvm.vector_math import MathEmitter
-from aisc.codegen.simt.isa import isa_of
+from aisc.codegen.simt.isa import WARP, isa_of
 from aisc.codegen.simt.narrow import Magnitudes
 from aisc.ir.arith.poly import symbol
 from aisc.ir.diagnostics import InternalError, error
@@ -28,11 +28,11 @@ from aisc.ir.dtypes import DType
 from aisc.ir.node import walk
 from aisc.ir.target import Target
 from aisc.ir.tensor.dims import as_dim
-from aisc.ir.tensor.expr import Const, Expr, Var, of_dim
+from aisc.ir.tensor.expr import Call, Const, Expr, Var, of_dim
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.intrinsic import Intrinsic
 from aisc.ir.tensor.stmt import Await, Barrier, For, Invoke, Stmt
-from aisc.passes.analysis.simt_kernel import Kernel
+from aisc.passes.analysis.simt_kernel import SHUFFLE, Kernel
 from aisc.passes.tensor.warp_registers import LANE_AXES, WarpRegisters
 
 GLOBAL, SHARED = "ptr addrspace(1)", "ptr addrspace(3)"
@@ -59,7 +59,7 @@ class SimtEmitter(FunctionEmitter):
     SHUFFLES = False
 
     def __init__(self, func: Func, target: Target, short: bool = False) -> None:
-        func = WarpRegisters().run(func)
+        func = WarpRegisters(int(target.limits.get("warp", WARP))).run(func)
         super().__init__(func)
         self.sizes = Magnitudes()
         self.number = "i32" if short else "i64"
@@ -219,7 +219,27 @@ class SimtEmitter(FunctionEmitter):
 
     def barrier(self, s: Barrier) -> None:
         """All threads of the block wait for each other."""
-        self.said(self.isa.barrier)
+        if s.scope != "warp":  # lanes ask each other at the same time
+            self.said(self.isa.barrier)
+
+    def _call(self, e: Call) -> Val:
+        """What another lane has is asked for by an instruction."""
+        if e.name != SHUFFLE:
+            return super()._call(e)
+        if not self.isa.shuffle or e.dtype.bytes != 4:
+            raise error("E402", f"{self.func.name}: lanes of {self.target.name} exchange nothing")
+        mine, lane = self.value(e.args[0]), self.scalar(e.args[1])
+        if not self.is_short:
+            lane = self.w.shared(f"trunc i64 {lane} to i32", "n")
+        ref = self.w.let(f"bitcast {mine.text} to i32") if e.dtype.is_float else mine.ref
+        segment = (WARP - int(self.target.limits.get("warp", WARP))) << 8 | WARP - 1
+        for text in self.isa.declares:
+            if text.startswith("declare i32"):
+                self.w.declare(text)
+        found = self.w.let(self.isa.shuffle.format(value=ref, lane=lane, segment=segment))
+        if e.dtype.is_float:
+            found = self.w.let(f"bitcast i32 {found} to {scalar_type(e.dtype)}")
+        return Val(found, e.dtype)
 
     def said(self, lines: Sequence[str], **words: int) -> None:
         """Lines of the instruction set."""

@@ -16,8 +16,9 @@ class Isa:
     block, from x, y, z; block, thread: intrinsics that give numbers along an axis; blocks: one that
     gives how many blocks there are, if there is one; barrier: lines
     that make a block wait, and wait: those that make a thread wait for all but some groups of its
-    copies, and what they call; private: address space of stack slots; ptx: whether
-    its text is PTX."""
+    copies, and what they call; shuffle: the call that gives 32 bits of another lane, for warps of
+    up to WARP lanes, where it has one; private: address space of stack slots; ptx: whether its text
+    is PTX."""
 
     name: str
     kernel: str
@@ -27,6 +28,7 @@ class Isa:
     blocks: str
     barrier: Sequence[str]
     wait: Sequence[str]
+    shuffle: str
     declares: Sequence[str]
     private: int
     ptx: bool
@@ -37,6 +39,8 @@ class Isa:
         return self.block_size.format(x=x, y=y, z=z, threads=x * y * z)
 
 
+WARP = 32  # lanes of a warp of hardware
+_SHUFFLE = "@llvm.nvvm.shfl.sync.idx.i32"
 _CTA_BARRIER = "@llvm.nvvm.barrier.cta.sync.aligned.all"
 ISAS: Mapping[str, Isa] = {
     "nvptx64": Isa(
@@ -46,7 +50,9 @@ ISAS: Mapping[str, Isa] = {
         (f"call void {_CTA_BARRIER}(i32 0)",),
         ("call void @llvm.nvvm.cp.async.commit.group()",
          "call void @llvm.nvvm.cp.async.wait.group(i32 {pending})"),
+        f"call i32 {_SHUFFLE}(i32 -1, i32 {{value}}, i32 {{lane}}, i32 {{segment}})",
         (f"declare void {_CTA_BARRIER}(i32) convergent nounwind",
+         f"declare i32 {_SHUFFLE}(i32, i32, i32, i32)",
          "declare void @llvm.nvvm.cp.async.commit.group()",
          "declare void @llvm.nvvm.cp.async.wait.group(i32 immarg)"), 0, True,
     ),
@@ -54,7 +60,7 @@ ISAS: Mapping[str, Isa] = {
         "amdgcn", "amdgpu_kernel", '"amdgpu-flat-work-group-size"="{threads},{threads}"',
         "llvm.amdgcn.workgroup.id.{axis}", "llvm.amdgcn.workitem.id.{axis}", "",
         ('fence syncscope("workgroup") release', "call void @llvm.amdgcn.s.barrier()",
-         'fence syncscope("workgroup") acquire'), (),
+         'fence syncscope("workgroup") acquire'), (), "",
         ("declare void @llvm.amdgcn.s.barrier() convergent nounwind",), 5, False,
     ),
 }  # fmt: skip

@@ -28,7 +28,7 @@ def is_thread_loop(s: Stmt) -> bool:
 
 def holds_barrier(s: Stmt) -> bool:
     """Whether threads of a block wait for each other in `s`."""
-    return any(isinstance(n, Barrier) and n.scope == "block" for n in walk(s))
+    return any(isinstance(n, Barrier) and n.scope != "threads" for n in walk(s))
 
 
 class Lockstep:
@@ -50,7 +50,7 @@ class Lockstep:
 
     def stmt(self, s: Stmt) -> Threads:
         """`s` as a generator that yields at each block barrier."""
-        if isinstance(s, Barrier) and s.scope == "block":
+        if isinstance(s, Barrier) and s.scope != "threads":
             return lambda f: iter((s,))
         if not holds_barrier(s):
             plain = self.owner.stmt(s)

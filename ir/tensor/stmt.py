@@ -202,9 +202,10 @@ class Seq(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class Barrier(Stmt):
-    """All threads of `scope` (``threads`` of a Func, ``block`` of a SIMT block) wait here."""
+    """All threads of `scope` (``threads`` of a Func, ``block`` of a SIMT block, ``warp`` of one of
+    its warps) wait here."""
 
-    scope: Literal["threads", "block"] = "threads"
+    scope: Literal["threads", "block", "warp"] = "threads"
 
 
 @dataclass(frozen=True, slots=True)

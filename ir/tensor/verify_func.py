@@ -407,7 +407,10 @@ class FuncChecker:
             self.need(free, "a barrier of all threads inside a loop that they share")
         else:
             inside = any("." in k for k in self.loops)
-            self.need(s.scope == "block" and inside, "a block barrier outside of a block's loops")
+            self.need(
+                s.scope in ("block", "warp") and inside,
+                "a block barrier outside of a block's loops",
+            )
 
 
 def _context(func: Func, guilty: Stmt | None) -> tuple[str, ...]:

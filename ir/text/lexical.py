@@ -29,7 +29,7 @@ KEYWORDS = frozenset(
         "copy", "dims", "else", "entry", "false", "from", "func", "handover", "host", "if", "in",
         "inf", "init", "invoke", "keep", "let", "live", "most", "nan", "none", "offset", "ordered",
         "prefetch", "prepare", "read", "reduce", "require", "requires", "reserve", "seq", "slot",
-        "space", "spatial", "stream", "strides", "true", "while", "with", "write",
+        "space", "spatial", "stream", "strides", "true", "warp", "while", "with", "write",
         *ROLES, *FOR_KINDS,
         *(t.name for t in (*dtypes.ALL, *dtypes.CODED)),
     ]

@@ -196,7 +196,7 @@ def _walk(s: Stmt, sizes: Values, lanes: list[dict[str, int]], at: _Where, c: _C
     elif isinstance(s, Let):
         _walk(s.body, sizes, lanes, at, c)
     elif isinstance(s, Barrier):
-        c.barriers += at.turns
+        c.barriers += at.turns if s.scope == "block" else 0
     elif isinstance(s, Store):
         _store(s, sizes, lanes, at, c)
     elif isinstance(s, Invoke):

@@ -63,6 +63,8 @@ def chain(node: Stmt, prefix: str) -> tuple[tuple[For, ...], Stmt]:
 # What executes instructions whose results are there when they are waited for (``Await``), and those
 # that bring matrices from shared memory into registers of warps.
 COPIES, LOADS = "copies", "loads"
+# The function that gives what another lane of a warp has: a value, and the number of that lane.
+SHUFFLE = "shuffle"
 
 
 def of_warp(s: Invoke) -> bool:

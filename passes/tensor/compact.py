@@ -22,7 +22,7 @@ from aisc.ir.tensor.visitor import transform_accesses
 
 # Memory that threads share: they stay inside of its buffers, under conditions, while vectors of one
 # thread may reach beyond the end of its own.
-SHARED = "shared"
+COMMON = ("shared", "warp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _shrunk(buffer: Buffer, uses: list[_Use]) -> tuple[Buffer, tuple[Expr, ...]]
     lows: list[Expr] = []
     for d, whole in enumerate(buffer.shape):
         low, extent = _span(uses, d, whole)
-        if buffer.space == SHARED and isinstance(whole, int) and isinstance(extent, int):
+        if buffer.space in COMMON and isinstance(whole, int) and isinstance(extent, int):
             low, extent = (low, extent) if extent <= whole else (Const(0), whole)
         shape.append(extent)
         lows.append(low)

@@ -83,13 +83,14 @@ class _Walk:
     watched: frozenset[str]
     index: Indexer
     meaning: Meaning
+    scopes: tuple[str, ...]
     loops: tuple[For, ...] = ()
     conds: tuple[Expr, ...] = ()
     pairs: list[Pair] = field(default_factory=list)
 
     def stmt(self, s: Stmt) -> _Span:
         if isinstance(s, Barrier):
-            return _Span([], [], True)
+            return _Span([], [], s.scope in self.scopes)
         if isinstance(s, Seq):
             return self._seq(s)
         if isinstance(s, For):
@@ -206,9 +207,11 @@ def no_memory(s: Invoke) -> tuple[Stmt, bool]:
 
 
 def interval_pairs(
-    func: Func, body: Stmt, watched: frozenset[str], meaning: Meaning = no_memory
-) -> tuple[Pair, ...]:
-    """Pairs of accesses to the watched buffers that share a barrier interval, in program order."""
-    walker = _Walk(watched, Indexer({d.name: (0, inf) for d in func.dims}), meaning)
+    func: Func, body: Stmt, watched: frozenset[str], meaning: Meaning = no_memory,
+    scopes: tuple[str, ...] = ("threads", "block"),
+) -> tuple[Pair, ...]:  # fmt: skip
+    """Pairs of accesses to the watched buffers that share an interval between barriers of some
+    scopes, in program order."""
+    walker = _Walk(watched, Indexer({d.name: (0, inf) for d in func.dims}), meaning, scopes)
     walker.stmt(body)
     return tuple(walker.pairs)

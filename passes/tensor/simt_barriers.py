@@ -95,12 +95,13 @@ class InsertBlockBarriers:
 
 
 def _with_barrier(func: Func, pair: Pair) -> Func:
+    """A barrier between both: of a warp where they are accesses of its registers."""
+    new = Barrier("warp" if pair.first.buffer.space == "warp" else "block")
     if pair.place is not None:
         at, k = pair.place
-        new = seq(*at.stmts[:k], Barrier("block"), *at.stmts[k:])
-        return replace_stmt(func, at, new)
+        return replace_stmt(func, at, seq(*at.stmts[:k], new, *at.stmts[k:]))
     assert pair.step is not None, "a pair without a place is around a loop"
-    body = seq(pair.step.body, Barrier("block"))
+    body = seq(pair.step.body, new)
     return replace_stmt(func, pair.step, replace(pair.step, body=body))
 
 
@@ -150,8 +151,14 @@ def _races(
     known = {} if known is None else known
     _require_warps(func, kernel, target)
     own = {n.buffer.name for n in walk(kernel.body) if isinstance(n, Alloc)}
+    warp = {s.buffer.name for s in kernel.shared if s.buffer.space == "warp"}
     watched = frozenset(b.name for b in written_buffers(kernel.body)) - own
-    for pair in interval_pairs(func, kernel.body, watched, on_memory(func, target)):
+    told = on_memory(func, target)
+    pairs = (
+        *interval_pairs(func, kernel.body, watched - warp, told),
+        *interval_pairs(func, kernel.body, watched & warp, told, ("block", "warp")),
+    )
+    for pair in pairs:
         about = _about(pair)
         if about not in known:
             known[about] = decide(func, kernel, pair)

@@ -11,6 +11,7 @@ from aisc.passes.schedule.schedule import primitive
 from aisc.passes.schedule.variants.decoding import streaming_rows
 from aisc.passes.schedule.variants.grouped import grouped_sums
 from aisc.passes.schedule.variants.panels import shared_panels
+from aisc.passes.schedule.variants.row_registers import row_registers
 from aisc.passes.schedule.variants.staged_panels import staged_panels
 from aisc.passes.schedule.variants.streaming import streaming_attention
 from aisc.passes.schedule.variants.systolic import systolic
@@ -29,6 +30,7 @@ VARIANTS: Mapping[str, Callable[..., Func | tuple[Func, Func]]] = {
     "shared_panels": shared_panels,
     "warp_panels": warp_panels,
     "staged_panels": staged_panels,
+    "row_registers": row_registers,
 }
 
 

@@ -20,6 +20,7 @@ from aisc.passes.schedule.rules.chooser import Chooser
 from aisc.passes.schedule.rules.simt_machine import most_threads, over_blocks, warp_of
 from aisc.passes.schedule.rules.simt_maps import flat, spatial_loops
 from aisc.passes.schedule.rules.simt_nests import kept, merged, reduce_loops
+from aisc.passes.schedule.rules.simt_registers import simt_registers
 from aisc.passes.schedule.rules.simt_short import simt_short_rows
 from aisc.passes.schedule.rules.structure import step_of
 from aisc.passes.schedule.schedule import Schedule
@@ -102,6 +103,10 @@ def simt_rows(s: Schedule, group: list[str], d: Chooser) -> Schedule:
         raise error("E302", f"{first.block.name} gives one element")
     if not _is_long(first):
         return simt_short_rows(s, group, count, d)
+    if d.pick(f"{group[0]}.registers", (True, False), True):
+        after = d.attempt(s, lambda t: simt_registers(t, group, count, d))
+        if after is not s:
+            return after
     loops = [[f.var.name for f in spatial_loops(find_place(s.func, n))[:count]] for n in group]
     s, last = merged(s, loops)
     threads, rows = _threads(first, group[0], d)
