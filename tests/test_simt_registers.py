@@ -22,7 +22,7 @@ from aisc.ir.tensor.builder import ComputeBuilder
 from aisc.ir.tensor.expr import Const, Load, Unary, Var, binary
 from aisc.ir.tensor.func import Func, buffer
 from aisc.ir.tensor.interpret import run_func
-from aisc.ir.tensor.stmt import Barrier, Seq, Store
+from aisc.ir.tensor.stmt import Barrier, If, Seq, Store
 from aisc.ir.tensor.verify_func import verify_func
 from aisc.ir.tensor.visitor import transform
 from aisc.ir.text.parser import parse_func
@@ -178,6 +178,18 @@ def test_warps_wait_for_each_other() -> None:
     bare = transform(kernel.body, lambda n: Seq(()) if n == Barrier("block") else n)
     with pytest.raises(RaceError):
         check_barriers(replace(kernel, body=bare))
+
+
+def test_lanes_that_do_not_come_are_not_asked() -> None:
+    def some(n: Node) -> Node:
+        if isinstance(n, Store) and n.buffer.name.startswith("max_pair"):
+            return If(binary("lt", Var("tx"), Const(7)), n)
+        return n
+
+    kernel = kernel_of(softmax(9, 160))
+    with pytest.raises(CompileError) as caught:
+        WarpRegisters().run(replace(kernel, body=transform(kernel.body, some)))
+    assert caught.value.codes == ("E306",)
 
 
 def test_other_warps_are_not_asked() -> None:

@@ -233,9 +233,7 @@ class SimtEmitter(FunctionEmitter):
             lane = self.w.shared(f"trunc i64 {lane} to i32", "n")
         ref = self.w.let(f"bitcast {mine.text} to i32") if e.dtype.is_float else mine.ref
         segment = (WARP - int(self.target.limits.get("warp", WARP))) << 8 | WARP - 1
-        for text in self.isa.declares:
-            if text.startswith("declare i32"):
-                self.w.declare(text)
+        self.declared([self.isa.shuffle])
         found = self.w.let(self.isa.shuffle.format(value=ref, lane=lane, segment=segment))
         if e.dtype.is_float:
             found = self.w.let(f"bitcast i32 {found} to {scalar_type(e.dtype)}")
@@ -243,11 +241,15 @@ class SimtEmitter(FunctionEmitter):
 
     def said(self, lines: Sequence[str], **words: int) -> None:
         """Lines of the instruction set."""
+        self.declared(lines)
+        for text in lines:
+            self.w.line(text.format(**words))
+
+    def declared(self, lines: Sequence[str]) -> None:
+        """Declare what lines of the instruction set call."""
         for text in self.isa.declares:
             if any(text.split("(")[0].split()[-1] in line for line in lines):
                 self.w.declare(text)
-        for text in lines:
-            self.w.line(text.format(**words))
 
     def wait(self, s: Await) -> None:
         """This thread waits for what it copies."""

@@ -15,10 +15,10 @@ from dataclasses import replace
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
 from aisc.ir.node import Node, walk
-from aisc.ir.tensor.expr import Call, Const, Expr, Load, of_dim
+from aisc.ir.tensor.expr import Call, Const, Expr, Load, Select, has_loads, of_dim
 from aisc.ir.tensor.func import Buffer, Func, row_major
 from aisc.ir.tensor.linear import Indexer, mentions
-from aisc.ir.tensor.stmt import Alloc, For, Region, Store, region, seq
+from aisc.ir.tensor.stmt import Alloc, For, If, Region, Stmt, Store, While, region, seq
 from aisc.ir.tensor.visitor import transform
 from aisc.passes.analysis.simt_kernel import SHUFFLE, Kernel
 
@@ -41,9 +41,21 @@ class WarpRegisters:
             return func
         table = {b: _own(func, kernel, b, self.lanes) for b in warp}
         body = transform(kernel.body, lambda n: _swapped(n, table))
+        _require_all(func, kernel, body)
         allocs = (Alloc(own.buffer) for own in table.values())
         shared = tuple(s for s in kernel.shared if s.buffer not in table)
         return replace(kernel, shared=shared, body=seq(*allocs, body)).build(func)
+
+
+def _require_all(func: Func, kernel: Kernel, body: Stmt) -> None:
+    """Lanes ask each other at the same time: no condition is between them."""
+    threads = tuple(f.var for f in kernel.threads)
+    for n in walk(body):
+        if not isinstance(n, If | While | Select):
+            continue
+        varies = any(mentions(n.cond, v) for v in threads) or has_loads(n.cond)
+        if varies and any(isinstance(x, Call) and x.name == SHUFFLE for x in walk(n)):
+            raise error("E306", f"{func.name}: a lane asks others that do not come there")
 
 
 @dataclass(frozen=True, slots=True)

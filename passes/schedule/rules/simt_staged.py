@@ -129,7 +129,7 @@ def _pick(
     best = min(fitting, key=lambda p: _cost(form, found, p, d.target))
     options = [(p.wm, p.wn, p.hm, p.hn) for p in fitting]
     chosen = d.pick(f"{block}.warps", options, (best.wm, best.wn, best.hm, best.hn))
-    tile = fitting[options.index(chosen)]
+    tile = next(p for p, option in zip(fitting, options, strict=True) if option == chosen)
     chunks = list(_chunks(form, tile, d.target))
     room = d.target.limits.get("shared_per_multiprocessor", 0)
     beside = [p for p in chunks if BESIDE * _bytes(form, p) <= room]
