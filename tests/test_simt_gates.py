@@ -163,5 +163,6 @@ def test_kernels_of_the_zoo_assemble(name: str, arch: str) -> None:
     text, grids = module_of([k.func for _, k in scheduled(name, machine)], machine)
     found = run_ptxas(ptx_of(text, machine), arch)
     assert set(found) == {n for g in grids for n in g.entries}
-    assert all(u.spills == u.stack == 0 for u in found.values())
+    # An entry for sizes that 32 bits do not count may call the assembler's division of 64 bits.
+    assert all(found[g.name].spills == found[g.name].stack == 0 for g in grids)
     assert not re.search(r"\.local\b", ptx_of(text, machine))
