@@ -16,6 +16,7 @@ import zoo
 from onnx import TensorProto
 from onnx_models import model, node, value
 from ptx.driver import OUT_OF_MEMORY, FakeCuda, Stream
+from test_simt_staged import made
 
 import aisc
 from aisc.codegen import dlpack
@@ -23,9 +24,12 @@ from aisc.codegen.simt import choice
 from aisc.codegen.simt import gpu as gpu_module
 from aisc.codegen.simt.driver import Driver, DriverError
 from aisc.codegen.simt.gpu import Gpu
+from aisc.codegen.simt.launches import DeviceKernel, DeviceModule
+from aisc.codegen.simt.module import module_of, ptx_of
 from aisc.codegen.simt.pool import GRAIN, Pool, rounded
 from aisc.driver.api import build
 from aisc.driver.options import from_environment
+from aisc.ir import dtypes
 from aisc.ir.diagnostics import ExecutionError
 from aisc.ir.target import resolve
 
@@ -445,3 +449,15 @@ def test_a_case_that_fails_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "cases", lambda tiny: [case])
     (row,) = gpu.run(gpu.arguments(["--tiny", "--sections", "gemm"]))
     assert row.agrees is False and row.note == "no such model" and row.ms is None
+
+
+def test_kernels_ask_for_the_shared_memory_that_they_need(cuda: FakeCuda) -> None:
+    func = made((128, 512, 128), dtypes.f16, warps=(2, 4, 4, 4), steps=(2, 4)).func
+    machine = resolve("nvidia_sm90")
+    text, (grid,) = module_of([func], machine)
+    about = DeviceKernel.of(func, (grid,))
+    gpu = Gpu(Driver(cuda), [DeviceModule((about,), ptx_of(text, machine), b"")])
+    assert list(cuda.allowed.values()) == [grid.dynamic]
+    (entry,) = gpu.functions.values()
+    with pytest.raises(DriverError):
+        gpu.driver.launch(entry, (1, 1, 1), grid.block, [0, 0, 0], 0, grid.dynamic + 16)
