@@ -28,7 +28,8 @@ from aisc.codegen.run.bound import Bound
 from aisc.codegen.run.recycle import Recycler
 from aisc.codegen.run.repeated import Repeated, repeated
 from aisc.codegen.run.threads import Wait, default_wait
-from aisc.codegen.signature import Binding, Signature, Values
+from aisc.codegen.run.workspace import Workspace
+from aisc.codegen.signature import Binding, Values
 from aisc.ir.annotations import checked_arguments
 from aisc.ir.diagnostics import AiscError, CompileError, ExecutionError, execution_error
 
@@ -44,43 +45,12 @@ if TYPE_CHECKING:
 CompileWith = Callable[[tuple[str, ...], Mapping[str, int]], "Executable"]
 MAX_VERSIONS = 8  # for sizes that the program does not fit
 
-_free = ctypes.CDLL(None).free  # compiled code takes memory by the same library
-_free.argtypes, _free.restype = [ctypes.c_void_p], None
-
 
 def _load(code: DeviceCode) -> Device:
     """The kernels of a device, ready to run."""
     from aisc.codegen.backend import load  # most programs have none
 
     return load(code)
-
-
-class Workspace:
-    """What one call needs for itself: a block of memory that compiled code manages, a frame and the
-    tables that the frame names. Kept between calls, used by one call at a time."""
-
-    __slots__ = ("at", "dims", "frame", "host", "inputs", "memory", "outputs", "profile")
-
-    def __init__(
-        self, signature: Signature, weights: int, profile: int,
-        host: Callable[[Array], Callbacks | None],
-    ) -> None:  # fmt: skip
-        counts = (
-            len(signature.inputs),
-            len(signature.outputs),
-            len(signature.dims) + len(signature.results),
-        )
-        tables = [(ctypes.c_int64 * max(1, n))() for n in counts]
-        self.inputs, self.outputs, self.dims = tables
-        self.memory = np.zeros(max(1, signature.words), np.int64)
-        self.profile = np.zeros(profile, np.int64)
-        self.host = host(self.memory)
-        frame = self.frame = abi.CallFrame()
-        frame.inputs, frame.outputs, frame.dims = map(ctypes.addressof, tables)
-        frame.weights, frame.memory = weights, address(self.memory)
-        frame.host = 0 if self.host is None else self.host.address
-        frame.profile = address(self.profile) if profile else 0
-        self.at = ctypes.addressof(frame)
 
 
 class Executable:
@@ -473,14 +443,8 @@ class Executable:
         return Workspace(self.image.signature, weights, self.image.profile, self._callbacks)
 
     def release(self, space: Workspace) -> None:
-        """Free the memory that compiled code has allocated for a workspace. That code is not called
-        for it: finalizers of a cycle run in any order, and the code may be gone before."""
-        if space.host is not None:
-            space.host.close()
-        for k in self.image.signature.segments:
-            base = int(space.memory[k])
-            space.memory[k : k + 2] = 0
-            _free(base)
+        """Free the memory that compiled code has allocated for a workspace."""
+        space.free(self.image.signature.segments)
 
     def _callbacks(self, memory: Array) -> Callbacks | None:
         """The callback of a workspace with this block of memory, if the entry needs one. Only then
