@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from aisc.ir.dataclass import dataclass
 from aisc.ir.diagnostics import error
-from aisc.ir.node import Node, map_children
+from aisc.ir.node import Node, children, map_children
 from aisc.ir.tensor.builder import accesses
 from aisc.ir.tensor.expr import TRUE, Binary, Const, Expr, Var, logical_and, of_dim
 from aisc.ir.tensor.func import Buffer, Func
@@ -99,6 +99,11 @@ def _parts(node: Stmt) -> tuple[Stmt, ...]:
     if isinstance(node, If):
         return (node.then,) if node.other is None else (node.then, node.other)
     return ()
+
+
+def expressions(stmt: Stmt) -> tuple[Expr, ...]:
+    """The expressions that a statement itself holds, not those of statements in it."""
+    return tuple(n for n in children(stmt) if isinstance(n, Expr))
 
 
 def loops_of(node: Stmt) -> tuple[For, ...]:

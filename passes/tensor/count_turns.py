@@ -44,7 +44,7 @@ from aisc.ir.tensor.expr import (
 from aisc.ir.tensor.func import Buffer, Func
 from aisc.ir.tensor.inside import Known, known_of
 from aisc.ir.tensor.stmt import Alloc, For, If, Let, Seq, Stmt, Store, While, seq
-from aisc.ir.tensor.tree import statements
+from aisc.ir.tensor.tree import expressions, statements
 from aisc.ir.tensor.visitor import size, transform
 from aisc.passes.analysis.faults import can_fail
 from aisc.passes.schedule.copies import Names, copied
@@ -246,19 +246,9 @@ def _loads(s: Stmt) -> Counter[Buffer]:
     each statement that holds it."""
     found: Counter[Buffer] = Counter()
     for n in statements(s):
-        for e in _expressions(n):
+        for e in expressions(n):
             found.update(x.buffer for x in distinct(e) if isinstance(x, Load))
     return found
-
-
-def _expressions(s: Stmt) -> tuple[Expr, ...]:
-    if isinstance(s, Store):
-        return (*s.indices, s.value)
-    if isinstance(s, If | While):
-        return (s.cond,)
-    if isinstance(s, Let):
-        return (s.value,)
-    return (s.low, s.extent) if isinstance(s, For) else ()
 
 
 def _computes_floats(e: Expr) -> bool:

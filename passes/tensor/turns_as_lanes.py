@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from aisc.ir.dataclass import dataclass
-from aisc.ir.node import Node, children, distinct, map_children
+from aisc.ir.node import Node, distinct, map_children
 from aisc.ir.target import Target
 from aisc.ir.tensor.expr import (
     ZERO,
@@ -39,7 +39,7 @@ from aisc.ir.tensor.expr import (
 from aisc.ir.tensor.func import Buffer, Func, buffer
 from aisc.ir.tensor.linear import Indexer, Linear
 from aisc.ir.tensor.stmt import Alloc, For, If, Seq, Stmt, Store, seq
-from aisc.ir.tensor.tree import extent_of, indexer, linear_address, statements
+from aisc.ir.tensor.tree import expressions, extent_of, indexer, linear_address, statements
 from aisc.ir.tensor.visitor import substitute, touched, transform
 from aisc.passes.analysis.faults import can_fail
 from aisc.passes.schedule.copies import Names, copied
@@ -234,12 +234,8 @@ def _next_loops(s: Stmt) -> Iterator[For]:
 
 def _loads(s: Stmt) -> Iterator[Load]:
     for n in statements(s):
-        for e in _parts(n):
+        for e in expressions(n):
             yield from (x for x in distinct(e) if isinstance(x, Load))
-
-
-def _parts(s: Stmt) -> tuple[Expr, ...]:
-    return tuple(n for n in children(s) if isinstance(n, Expr))
 
 
 def _is_stored(b: Buffer, s: Stmt) -> bool:
@@ -249,7 +245,9 @@ def _is_stored(b: Buffer, s: Stmt) -> bool:
 def _sets_first(s: Stmt, register: Buffer) -> bool | None:
     """Whether a statement sets a register before it reads it in any case; ``False`` where it may
     read it first, ``None`` where it does neither, or sets it in some cases alone."""
-    if any(n.buffer is register for e in _parts(s) for n in distinct(e) if isinstance(n, Load)):
+    if any(
+        n.buffer is register for e in expressions(s) for n in distinct(e) if isinstance(n, Load)
+    ):
         return False
     if isinstance(s, Store):
         return True if s.buffer is register else None
@@ -309,7 +307,7 @@ def _weighted(s: Stmt, weight: float) -> Iterator[tuple[float, Load | Store]]:
     if isinstance(s, For):
         yield from _weighted(s.body, weight * DEEPER)
         return
-    for e in _parts(s):
+    for e in expressions(s):
         yield from ((weight, n) for n in distinct(e) if isinstance(n, Load) and n.buffer.rank)
     if isinstance(s, Store) and s.buffer.rank:
         yield weight, s

@@ -169,7 +169,7 @@ class StagedBuilder(WarpBuilder):
             buffer(self._fresh(f"{s.stem}_part"), s.panel.dtype, n, space=WARP)
             for s, n in zip(self.sides, shapes, strict=True)
         ]
-        reads = [self._load_data(parts[0], inner.var), self._load_weights(parts[1], inner.var)]
+        reads = [self._read_rows(parts[0], inner.var), self._load_weights(parts[1], inner.var)]
         self.around += [self.kb, inner]
         axes = (("ty", t.ty), ("hm", t.hm), ("hp", pairs), ("hj", PAIR), ("rh", t.rh), ("g", t.g),
                 ("t", t.t), ("jj", t.jj))  # fmt: skip
@@ -187,19 +187,6 @@ class StagedBuilder(WarpBuilder):
         del self.around[-2:]
         body = seq(*map(Alloc, parts), *reads, made)
         return For(inner.var, ZERO, inner.extent, "serial", body)
-
-    def _load_data(self, part: Buffer, k: Var) -> Stmt:
-        t = self.t
-        axes = (("ty", t.ty), ("hm", t.hm), ("g", t.g), ("t", t.t), ("kh", t.kh), ("rh", t.rh),
-                ("kk", t.kk))  # fmt: skip
-
-        def place(v: Point) -> tuple[Expr, Expr]:
-            ty, hm, g, lane, kh, rh, kk = v
-            warp = binary("floordiv", ty, const(t.wn))
-            row = (warp * t.hm + hm) * (t.rh * t.g) + rh * t.g + g
-            return (kh * t.t + lane) * t.kk + kk, row
-
-        return self._read(0, part, k, axes, place)
 
     def _load_weights(self, part: Buffer, k: Var) -> Stmt:
         t = self.t
